@@ -1,0 +1,108 @@
+"""The machine: processor, GPU, driver, library versions, commit. It goes with every report and artifact."""
+
+import functools
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "pycuda", "numpy")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a figure was measured on."""
+
+    processor: str
+    cores: int
+    """Cores that this process may use."""
+    features: tuple[str, ...]
+    """Of the processor, those that matter for matrix arithmetic: avx2, avx512f, avx512_bf16, amx_bf16, ..."""
+    memory_gib: float
+    gpu: str
+    """Name of the first GPU, or empty."""
+    driver: str
+    """Version of the NVIDIA driver, or empty."""
+    system: str
+    python: str
+    libraries: dict[str, str]
+    commit: str
+    """Of the checkout that rtk runs from, with "+" when files differ from it, or empty."""
+
+    @property
+    def summary(self) -> str:
+        """One line for tables and cards."""
+        amx = ", AMX" if any(feature.startswith("amx") for feature in self.features) else ""
+        where = f"{self.gpu}, " if self.gpu else ""
+        return f"{where}{self.processor} ({self.cores} cores{amx}, {self.memory_gib:.0f} GiB), {self.system}"
+
+
+@functools.cache
+def this_machine() -> Machine:
+    """Look at the machine once; takes some milliseconds, imports no library that it reports."""
+    processor, features = _processor()
+    gpu, driver = _gpu()
+    return Machine(
+        processor=processor,
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        features=features,
+        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        gpu=gpu,
+        driver=driver,
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        libraries=_libraries(),
+        commit=_commit(),
+    )
+
+
+def _processor() -> tuple[str, tuple[str, ...]]:
+    wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8")
+    name, flags = platform.processor() or "unknown processor", set[str]()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                name = value.strip()
+            elif key.strip() == "flags":
+                flags = set(value.split())
+                break
+    return name, tuple(feature for feature in wanted if feature in flags)
+
+
+def _gpu() -> tuple[str, str]:
+    answer = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    if not answer:
+        return "", ""
+    name, _, driver = answer.splitlines()[0].partition(",")
+    return name.strip(), driver.strip()
+
+
+def _libraries() -> dict[str, str]:
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _commit() -> str:
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return ""
+    commit = _output("git", "-C", str(root), "rev-parse", "--short=12", "HEAD")
+    return commit + ("+" if commit and _output("git", "-C", str(root), "status", "--porcelain", "-uno") else "")
+
+
+def _output(*command: str) -> str:
+    """What the command prints, or nothing where it is missing or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,1 @@
+"""The architectures (torch) and the table of their names (no torch)."""
