@@ -62,6 +62,21 @@ class Split:
         """The first `count` images."""
         return Split(self.images_NHWC[:count], self.labels_N[:count])
 
+    def take(self, index: NDArray[np.int64]) -> "Split":
+        """The images with these indices, in this order."""
+        return Split(self.images_NHWC[index], self.labels_N[index])
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel over all pixels, in units of pixel / 255; exact."""
+        channels = self.images_NHWC.shape[3]
+        counts_CV = [np.bincount(self.images_NHWC[..., c].ravel(), minlength=256) for c in range(channels)]
+        values_V = np.arange(256) / 255
+        means = [float(counts @ values_V / counts.sum()) for counts in counts_CV]
+        variances = [
+            float(counts @ (values_V - mean) ** 2 / counts.sum()) for counts, mean in zip(counts_CV, means, strict=True)
+        ]
+        return tuple(means), tuple(max(variance, 1e-6) ** 0.5 for variance in variances)
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -1,0 +1,84 @@
+"""Where and how the arithmetic of a training runs: device, precision, compilation, determinism."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from torch import nn
+
+from ..core.errors import BackendError
+from ..core.machine import this_machine
+from .config import Compile, Precision
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What was decided for this machine."""
+
+    device: torch.device
+    autocast: torch.dtype | None
+    """The type that convolutions compute in, or None for fp32."""
+
+    @property
+    def precision(self) -> str:
+        """As users call it."""
+        return "bf16" if self.autocast == torch.bfloat16 else "fp32"
+
+
+def choose_arithmetic(device: str, precision: Precision) -> Arithmetic:
+    """Decide on device and precision. Raises BackendError when the device that was asked for is not there."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise BackendError(f"--device {device}: this PyTorch ({torch.__version__}) finds no CUDA GPU")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and chosen.index is not None and chosen.index >= torch.cuda.device_count():
+        raise BackendError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA GPU(s)")
+    if precision == "auto":
+        precision = "bf16" if _multiplies_bf16(chosen) else "fp32"
+    return Arithmetic(chosen, torch.bfloat16 if precision == "bf16" else None)
+
+
+def compiled(network: nn.Module, arithmetic: Arithmetic, wish: Compile) -> tuple[nn.Module, str]:
+    """The network, compiled where that is wished for, helps and works; and what was done, in words.
+
+    Raises BackendError when compilation was asked for and no compiler is there.
+    """
+    if wish == "off":
+        return network, "not compiled"
+    lacking = _compiler_lacking(arithmetic.device)
+    if wish == "on" and lacking:
+        raise BackendError(f"--compile on: torch.compile needs {lacking}")
+    helps = arithmetic.device.type == "cuda" or "amx_bf16" in this_machine().features
+    if wish == "auto" and not helps:
+        return network, "not compiled (no gain on this processor)"
+    if lacking:
+        return network, f"not compiled (no {lacking} found)"
+    network.compile()
+    return network, "compiled"
+
+
+def be_deterministic(arithmetic: Arithmetic, *, everywhere: bool) -> None:
+    """fp32 without TF32, and with `everywhere` only operations that repeat bit by bit, for the rest of the process."""
+    if arithmetic.device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = not everywhere
+    if everywhere:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+
+
+def _multiplies_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool({"amx_bf16", "avx512_bf16"} & set(this_machine().features))
+
+
+def _compiler_lacking(device: torch.device) -> str:
+    """What torch.compile would need and does not find, or nothing."""
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name):
+        return "C++ compiler"
+    return "triton" if device.type == "cuda" and find_spec("triton") is None else ""

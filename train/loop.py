@@ -1,0 +1,318 @@
+"""The training loop, to be read from top to bottom: `train` runs a config, `resume` goes on where a run stopped.
+
+Everything random in an epoch comes from one generator seeded by (seed, epoch), so that an epoch is the same whether
+the process that runs it also ran those before it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.card import Input, ModelCard, Preprocessing, Score, Training
+from ..core.checkpoint import load_checkpoint, save_checkpoint
+from ..core.datasets import Dataset, Split, open_dataset
+from ..core.errors import ArtifactError, TrainingError, UsageError
+from ..core.machine import this_machine
+from ..core.models.model import Model, build_model
+from ..core.models.resnet_cifar import initialise
+from ..core.progress import progress_bar
+from .augment import Augmenter
+from .average import Average
+from .config import TrainConfig
+from .device import Arithmetic, be_deterministic, choose_arithmetic, compiled
+from .evaluate import evaluate
+from .recipes import Recipe
+from .run_folder import RunFolder
+from .sampling import Sampler
+from .schedule import learning_rate
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves."""
+
+    run_dir: Path
+    best: Path
+    card: ModelCard
+    history: list[dict[str, Any]]
+
+
+def train(config: TrainConfig, *, say: Say = print) -> Trained:
+    """Train from fresh weights into config.run_dir. `say` gets a line when there is news.
+
+    Raises UsageError when the folder already holds a run, DataError, BackendError, TrainingError, OutputError.
+    """
+    dataset = open_dataset(config.dataset, data_dir=config.data_dir)
+    return _run(config, dataset, RunFolder.create(config), training=None, say=say)
+
+
+def resume(run_dir: Path, *, say: Say = print) -> Trained:
+    """Go on with a run that was stopped, from the end of its last whole epoch. Raises ArtifactError and as train."""
+    folder = RunFolder(run_dir)
+    config = folder.read_config()
+    training = load_checkpoint(folder.last).training
+    if training is None:
+        raise ArtifactError(f"{folder.last}: holds no training state; expected the last.pt of a run")
+    dataset = open_dataset(config.dataset, data_dir=config.data_dir)
+    return _run(config, dataset, folder, training=training, say=say)
+
+
+def _run(
+    config: TrainConfig, dataset: Dataset, folder: RunFolder, *, training: dict[str, Any] | None, say: Say
+) -> Trained:
+    recipe = config.values
+    arithmetic = choose_arithmetic(config.device, config.precision)
+    be_deterministic(arithmetic, everywhere=config.deterministic)
+    train_split, holdout, test = _splits(config, dataset)
+    card = _new_card(config, dataset, train_split)
+    model = build_model(card)
+    initialise(model.network, _generator(config.seed, -1, torch.device("cpu")))
+    model.to(arithmetic.device)
+    trainer = Trainer(model, recipe, arithmetic, train_split, seed=config.seed)
+    _, compilation = compiled(model.network, arithmetic, config.compile)
+    if training is not None:
+        trainer.load_state(training)
+    say(
+        f"{card.name}: {sum(p.numel() for p in model.parameters()):,} parameters, {len(train_split):,} images, "
+        f"epochs {trainer.epoch + 1} to {recipe.epochs}, {arithmetic.device}, {arithmetic.precision}, {compilation}"
+    )
+
+    shadow = build_model(card).to(arithmetic.device)  # evaluates the averaged weights while the model trains on
+    on_device = {name: _tensors(split, arithmetic.device) for name, split in (("holdout", holdout), ("test", test))}
+    history: list[dict[str, Any]] = training["history"] if training else []
+    best = training["best"] if training else None
+    origins = training["origins"] if training else {"machine": [], "commit": []}
+    for name, value in (("machine", this_machine().summary), ("commit", this_machine().commit)):
+        origins[name] = list(dict.fromkeys([*origins[name], value]))
+    elapsed_s = training["train_s"] if training else 0.0
+
+    with progress_bar("training", recipe.epochs * len(train_split), unit="images") as advance:
+        advance(trainer.epoch * len(train_split))
+        while trainer.epoch < recipe.epochs:
+            started_at = time.perf_counter()
+            row = trainer.run_epoch(advance)
+            is_last = trainer.epoch == recipe.epochs
+            scores: dict[str, Score] = {}
+            if is_last or trainer.epoch % config.eval_every == 0:
+                shadow.load_state_dict(trainer.average.current())
+                for name, (images_NHWC, labels_N) in on_device.items():
+                    if len(labels_N):
+                        scores[name] = evaluate(shadow, images_NHWC, labels_N, split=name)
+                        row |= {f"{name}_correct": scores[name].correct, f"{name}_total": scores[name].total}
+                        row |= {f"{name}_accuracy": scores[name].accuracy, f"{name}_loss": scores[name].loss}
+            epoch_s = time.perf_counter() - started_at
+            elapsed_s += epoch_s
+            history.append({**row, "epoch_s": round(epoch_s, 3)})
+            weights = {name: value.cpu().clone() for name, value in trainer.average.current().items()}
+            card = replace(
+                card,
+                score=scores.get("test", card.score),
+                training=_provenance(config, trainer.epoch, elapsed_s, arithmetic, origins),
+            )
+            if scores and (best is None or not config.holdout or scores["holdout"].correct > best):
+                best = scores["holdout"].correct if config.holdout else -1
+                save_checkpoint(folder.best, card, weights)
+            state = {"history": history, "best": best, "train_s": elapsed_s, "origins": origins}
+            save_checkpoint(folder.last, card, weights, training={**trainer.state(), **state})
+            folder.write_history(history)
+            say(_line(history[-1], recipe))
+    folder.write_curves(history, title=card.name)
+    return Trained(folder.path, folder.best, load_checkpoint(folder.best).card, history)
+
+
+class Trainer:
+    """A model in training: its optimiser, its moving average, and what it knows of the images."""
+
+    def __init__(
+        self, model: Model, recipe: Recipe, arithmetic: Arithmetic, split: Split, *, seed: int
+    ) -> None:
+        self.model, self.recipe, self.arithmetic, self.seed = model, recipe, arithmetic, seed
+        images_NHWC, self.labels_N = _tensors(split, arithmetic.device)
+        self.batch_size = min(recipe.batch_size, len(split))
+        self.steps_per_epoch = len(split) // self.batch_size
+        self.augmenter = Augmenter(
+            images_NHWC,
+            padding=round(recipe.crop_padding * images_NHWC.shape[1]),
+            flip=recipe.flip,
+            erasing=recipe.erasing,
+            generator=_generator(seed, -2, arithmetic.device),
+        )
+        self.sampler = Sampler(len(split), pruning=recipe.pruning, device=arithmetic.device)
+        for layer in model.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.momentum = recipe.norm_momentum
+        self.optimiser = _optimiser(model, recipe)
+        self.average = Average(model, horizon_steps=recipe.average * recipe.epochs * self.steps_per_epoch)
+        self.epoch = 0
+        """Epochs done."""
+
+    def run_epoch(self, advance: Callable[[int], None]) -> dict[str, Any]:
+        """One pass over the split, without the images that the sampler leaves out and the rest of the last batch."""
+        self.model.train()
+        generator = _generator(self.seed, self.epoch, self.arithmetic.device)
+        order, weights_N = self.sampler.draw(self.epoch / self.recipe.epochs, generator)
+        batches = order[: len(order) // self.batch_size * self.batch_size].split(self.batch_size)
+        loss_sum = torch.zeros((), device=self.arithmetic.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.arithmetic.device)
+        rate = 0.0
+        for step, index_B in enumerate(batches):
+            rate = learning_rate(self.recipe, (self.epoch + (step + 0.5) / len(batches)) / self.recipe.epochs)
+            images_BHWC = self.augmenter.views(index_B, epoch=self.epoch, generator=generator)
+            losses_B, hits = self._step(images_BHWC, self.labels_N[index_B], weights_N[index_B], rate)
+            self.sampler.record(index_B, losses_B)
+            loss_sum += losses_B.sum()
+            correct += hits
+            advance(self.batch_size)
+        advance(len(self.labels_N) - len(batches) * self.batch_size)
+        self.epoch += 1
+        seen = len(batches) * self.batch_size
+        if not torch.isfinite(loss_sum):
+            raise TrainingError(f"the loss is no longer finite in epoch {self.epoch}; try a lower --lr than {rate:.3g}")
+        return {
+            "epoch": self.epoch,
+            "lr": rate,
+            "images": seen,
+            "train_loss": float(loss_sum) / seen,
+            "train_accuracy": int(correct) / seen,
+        }
+
+    def _step(
+        self, images_BHWC: Tensor, labels_B: Tensor, weights_B: Tensor, rate: float
+    ) -> tuple[Tensor, Tensor]:
+        """One step of the optimiser; the loss of each image, and how many answers were right."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        autocast = self.arithmetic.autocast
+        with torch.autocast(self.arithmetic.device.type, autocast, enabled=autocast is not None):
+            logits_BK = self.model(images_BHWC)
+        losses_B = F.cross_entropy(
+            logits_BK.float(), labels_B, reduction="none", label_smoothing=self.recipe.label_smoothing
+        )
+        self.optimiser.zero_grad(set_to_none=True)
+        (losses_B * weights_B).mean().backward()
+        self.optimiser.step()
+        self.average.step()
+        return losses_B.detach(), (logits_BK.argmax(1) == labels_B).sum()
+
+    def state(self) -> dict[str, Any]:
+        """What load_state needs to go on from here, in the types that a checkpoint may hold."""
+        return {
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": {"weights": self.average.weights, "steps": self.average.steps},
+            "losses": self.sampler.losses_N,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go back to where `state` was taken. Raises ArtifactError when it belongs to another training."""
+        if len(state["losses"]) != len(self.sampler.losses_N):
+            raise ArtifactError(
+                f"the run was trained on {len(state['losses']):,} images, the data set now has "
+                f"{len(self.sampler.losses_N):,}"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.average.steps = state["average"]["steps"]
+        for name, value in state["average"]["weights"].items():
+            self.average.weights[name].copy_(value)
+        self.sampler.losses_N.copy_(state["losses"])
+        self.epoch = state["epoch"]
+
+
+def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {
+            "params": [p for p in parameters if (p.ndim > 1) == is_matrix],
+            "weight_decay": recipe.weight_decay if is_matrix or recipe.decay_vectors else 0.0,
+        }
+        for is_matrix in (True, False)
+    ]
+    match recipe.optimiser:
+        case "sgd":
+            return torch.optim.SGD(
+                groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
+            )
+        case "adam":
+            return torch.optim.Adam(groups, lr=recipe.lr, fused=True)
+
+
+def _splits(config: TrainConfig, dataset: Dataset) -> tuple[Split, Split, Split]:
+    """Training images, held-out images (perhaps none), test images."""
+    train_split = dataset.split("train")
+    if config.train_images is not None:
+        if config.train_images > len(train_split):
+            raise UsageError(f"--train-images {config.train_images}: {dataset.name} has {len(train_split):,}")
+        train_split = train_split.head(config.train_images)
+    order = np.random.default_rng((config.seed, 0)).permutation(len(train_split))
+    if config.holdout > len(order) // 2:
+        raise UsageError(f"--holdout {config.holdout}: more than half of the {len(order):,} training images")
+    held, kept = order[: config.holdout], np.sort(order[config.holdout :])
+    test = dataset.split("test")
+    if test.images_NHWC.shape[1:] != train_split.images_NHWC.shape[1:]:
+        raise UsageError(
+            f"{dataset.name}: training images are {train_split.images_NHWC.shape[1:]}, "
+            f"test images {test.images_NHWC.shape[1:]}"
+        )
+    return train_split.take(kept), train_split.take(held), test
+
+
+def _new_card(config: TrainConfig, dataset: Dataset, split: Split) -> ModelCard:
+    mean, deviation = split.statistics()
+    return ModelCard(
+        name=f"{config.arch}-{dataset.name}",
+        arch=config.arch,
+        dataset=dataset.name,
+        classes=dataset.classes,
+        input=Input(*split.images_NHWC.shape[1:]),
+        preprocessing=Preprocessing(mean, deviation),
+    )
+
+
+def _provenance(
+    config: TrainConfig, epochs: int, train_s: float, arithmetic: Arithmetic, origins: dict[str, list[str]]
+) -> Training:
+    values = config.values
+    averaged = "moving average of the weights" if values.average else "weights"
+    return Training(
+        recipe=config.recipe,
+        epochs=epochs,
+        seed=config.seed,
+        train_s=round(train_s, 1),
+        selection=(
+            f"{averaged} of the epoch with most right answers on {config.holdout} images held out of the training split"
+            if config.holdout
+            else f"{averaged} after the last epoch; nothing was selected"
+        ),
+        machine="; ".join(origins["machine"]),
+        commit=", ".join(origins["commit"]),
+        settings={**asdict(values), "precision": arithmetic.precision, "device": str(arithmetic.device)},
+    )
+
+
+def _line(row: dict[str, Any], recipe: Recipe) -> str:
+    text = f"epoch {row['epoch']:3}/{recipe.epochs}  loss {row['train_loss']:.4f}  train {row['train_accuracy']:7.2%}"
+    for name in ("holdout", "test"):
+        if f"{name}_accuracy" in row:
+            text += f"  {name} {row[f'{name}_accuracy']:7.2%} (loss {row[f'{name}_loss']:.4f})"
+    return text + f"  {row['images'] / row['epoch_s']:,.0f} images/s"
+
+
+def _tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(split.images_NHWC).to(device), torch.from_numpy(split.labels_N).to(device)
+
+
+def _generator(seed: int, epoch: int, device: torch.device) -> torch.Generator:
+    """A generator of its own for every epoch; negative epochs are for what happens once, before the first."""
+    state = np.random.SeedSequence((seed, epoch + 2)).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))

@@ -1,0 +1,80 @@
+"""The folder of a run: config.json, history.jsonl, last.pt, best.pt, curves.png."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from ..core.errors import ArtifactError, UsageError
+from ..core.files import make_folder, whole_file, write_whole
+from .config import TrainConfig
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run; each is written whole."""
+
+    path: Path
+
+    @property
+    def best(self) -> Path:
+        """Weights and card, for deployment."""
+        return self.path / "best.pt"
+
+    @property
+    def last(self) -> Path:
+        """The same after the last epoch, with what resuming needs."""
+        return self.path / "last.pt"
+
+    @property
+    def config(self) -> Path:
+        """What was asked for."""
+        return self.path / "config.json"
+
+    @classmethod
+    def create(cls, config: TrainConfig) -> Self:
+        """Make the folder and write the config. Raises UsageError when a run lies there, OutputError."""
+        folder = cls(config.run_dir)
+        if folder.last.exists():
+            raise UsageError(
+                f"{folder.path}: holds a run already; go on with: rtk train --resume {folder.path}, or name another --out"
+            )
+        make_folder(folder.path)
+        write_whole(folder.config, config.to_json())
+        return folder
+
+    def read_config(self) -> TrainConfig:
+        """The config that the run was started with. Raises ArtifactError when there is none."""
+        if not self.config.is_file() or not self.last.is_file():
+            raise ArtifactError(f"{self.path}: no run to go on with; expected config.json and last.pt in it")
+        return TrainConfig.from_json(self.config.read_text(), source=str(self.config))
+
+    def write_history(self, history: list[dict[str, Any]]) -> None:
+        """One JSON line an epoch."""
+        write_whole(self.path / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+
+    def write_curves(self, history: list[dict[str, Any]], *, title: str) -> None:
+        """Draw loss, error and learning rate over the epochs."""
+        from matplotlib.figure import Figure  # without pyplot: no display, no global state
+
+        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        loss, error = figure.subplots(1, 2)
+        for name, colour in (("train", "tab:blue"), ("holdout", "tab:green"), ("test", "tab:orange")):
+            rows = [row for row in history if f"{name}_accuracy" in row]
+            epochs = [row["epoch"] for row in rows]
+            if rows:
+                marker = "o" if len(rows) == 1 else None
+                loss.plot(epochs, [row[f"{name}_loss"] for row in rows], color=colour, label=name, marker=marker)
+                percent = [100 * (1 - row[f"{name}_accuracy"]) for row in rows]
+                label = f"{name}, {percent[-1]:.2f} % at the end"
+                error.plot(epochs, percent, color=colour, label=label, marker=marker)
+        loss.set(title=title, xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
+        error.set(title="error", xlabel="epoch", ylabel="wrong answers (%)", yscale="log")
+        rates = loss.twinx()
+        rates.plot([row["epoch"] for row in history], [row["lr"] for row in history], color="lightgrey", linewidth=1)
+        rates.set_ylabel("learning rate", color="grey")
+        for axes in (loss, error):
+            axes.grid(alpha=0.3, which="both")
+            axes.legend()
+        with whole_file(self.path / "curves.png") as file:
+            figure.savefig(file, format="png", dpi=130)
