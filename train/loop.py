@@ -62,6 +62,9 @@ def resume(run_dir: Path, *, say: Say = print) -> Trained:
     training = load_checkpoint(folder.last).training
     if training is None:
         raise ArtifactError(f"{folder.last}: holds no training state; expected the last.pt of a run")
+    if training["epoch"] >= config.values.epochs:
+        say(f"{run_dir}: all {training['epoch']} epochs are done")
+        return Trained(run_dir, folder.best, load_checkpoint(folder.best).card, training["history"])
     dataset = open_dataset(config.dataset, data_dir=config.data_dir)
     return _run(config, dataset, folder, training=training, say=say)
 

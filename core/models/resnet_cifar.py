@@ -4,6 +4,9 @@ Both follow its definitions weight for weight: convolutions with bias, a 1 x 1 p
 the shape changes, batch norm with epsilon 1e-3, and TensorFlow's "same" padding, which puts the odd row and column
 of a strided convolution at the bottom and on the right. The pooling is global, so that any image size works.
 
+`CONV_NORM` names, in every block, the convolutions whose output nothing reads but the batch norm named with them:
+those can be folded into one for inference.
+
 Shapes: N images, C channels, H rows, W columns, K classes.
 """
 
@@ -36,8 +39,19 @@ class SameConv2d(nn.Conv2d):
         return super().forward(x_NCHW)
 
 
+class Stem(nn.Sequential):
+    """The first convolution, batch norm and activation."""
+
+    CONV_NORM = (("0", "1"),)
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__(SameConv2d(in_channels, STEM_WIDTH), batch_norm(STEM_WIDTH), nn.ReLU())
+
+
 class BasicBlock(nn.Module):
     """v1: two 3 x 3 convolutions with batch norm after each, then the addition and the activation."""
+
+    CONV_NORM = (("conv1", "bn1"), ("conv2", "bn2"))
 
     def __init__(self, in_channels: int, channels: int, *, stride: int, shortcut: bool = True) -> None:
         super().__init__()
@@ -75,7 +89,7 @@ class ResNetV1(nn.Module):
     def __init__(self, depth: int, *, in_channels: int, classes: int) -> None:
         super().__init__()
         blocks_per_stage = (depth - 2) // 6
-        self.stem = nn.Sequential(SameConv2d(in_channels, STEM_WIDTH), batch_norm(STEM_WIDTH), nn.ReLU())
+        self.stem = Stem(in_channels)
         blocks: list[nn.Module] = []
         channels_in = STEM_WIDTH
         for stage in range(STAGES):
@@ -98,6 +112,8 @@ class PreActivationBottleneck(nn.Module):
     The very first block finds its input already normalised and activated by the stem (`after_stem`). Only the first
     block of a stage has a projection, and it reads the block's raw input.
     """
+
+    CONV_NORM = (("conv1", "bn2"), ("conv2", "bn3"))
 
     def __init__(
         self, in_channels: int, width: int, channels: int, *, stride: int, first: bool, after_stem: bool
@@ -126,7 +142,7 @@ class ResNetV2(nn.Module):
     def __init__(self, depth: int, *, in_channels: int, classes: int) -> None:
         super().__init__()
         blocks_per_stage = (depth - 2) // 9
-        self.stem = nn.Sequential(SameConv2d(in_channels, STEM_WIDTH), batch_norm(STEM_WIDTH), nn.ReLU())
+        self.stem = Stem(in_channels)
         blocks: list[nn.Module] = []
         channels_in = STEM_WIDTH
         for stage in range(STAGES):

@@ -1,0 +1,1 @@
+"""From a checkpoint to a graph, and from a graph to an engine."""

@@ -1,0 +1,1 @@
+"""From images to answers: backends behind one contract, sources of images, classification."""

@@ -1,0 +1,137 @@
+"""The contract of a backend, how one is opened, and a fake that keeps the contract without a model.
+
+A backend is a loaded model that turns uint8 images N x H x W x C into float32 logits N x K.
+"""
+
+import abc
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.card import Input, ModelCard, Preprocessing
+from ..core.errors import BackendError, UnknownNameError
+
+BACKENDS = ("torch", "onnx")
+ARTIFACT_SUFFIX = {"torch": ".pt", "onnx": ".onnx"}
+"""The kind of file that each backend runs."""
+
+
+class Backend(abc.ABC):
+    """A loaded model. Close it, or use it in a `with`; one thread at a time may call it."""
+
+    name: str
+    card: ModelCard
+    device: str
+    """cpu, or cuda:N."""
+    runs_on: str
+    """What really runs it, with versions, in words for people."""
+    max_batch: int | None = None
+    """The largest batch of one call; None means what memory allows."""
+
+    def __call__(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits N x K of one batch, in an array of the caller's own.
+
+        Raises BackendError when the images are not what the card says, the batch is too large, or running fails.
+        """
+        expected = self.card.input.shape
+        if images_NHWC.dtype != np.uint8 or images_NHWC.ndim != 4 or images_NHWC.shape[1:] != expected:
+            raise BackendError(
+                f"{self.name}: images {images_NHWC.dtype} {images_NHWC.shape}, expected uint8 (N, {', '.join(map(str, expected))})"
+            )
+        if self.max_batch is not None and len(images_NHWC) > self.max_batch:
+            raise BackendError(f"{self.name}: a batch of {len(images_NHWC)}, expected at most {self.max_batch}")
+        if len(images_NHWC) == 0:
+            return np.empty((0, len(self.card.classes)), np.float32)
+        return self._run(np.ascontiguousarray(images_NHWC))
+
+    def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        """Logits of batch after batch, in their order; backends that can overlap copies and arithmetic do so here."""
+        return map(self, batches)
+
+    @abc.abstractmethod
+    def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """One batch that was checked."""
+
+    def close(self) -> None:
+        """Free everything; calling it twice does no harm."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """How a backend is opened."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; auto takes a GPU where the backend finds one."""
+    threads: int | None = None
+    """On a CPU; None means every core that this process may use."""
+
+
+def open_backend(name: str, artifact: Path, options: BackendOptions | None = None) -> Backend:
+    """Load `artifact`, a checkpoint for torch, a graph for onnx, into that backend.
+
+    Raises UnknownNameError, ArtifactError for a file of another kind, BackendError when the backend cannot run here.
+    """
+    options = options or BackendOptions()
+    match name:
+        case "torch":
+            from .torch_backend import TorchBackend
+
+            return TorchBackend(artifact, options)
+        case "onnx":
+            from .onnx_backend import OnnxBackend
+
+            return OnnxBackend(artifact, options)
+    raise UnknownNameError("backend", name, BACKENDS)
+
+
+class FakeBackend(Backend):
+    """Keeps the contract without a model: an image's class is the sum of its bytes, modulo the number of classes.
+
+    For tests of everything around a backend, and for planting slowness and failures.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: Input | None = None,
+        classes: int = 10,
+        name: str = "fake",
+        delay_s: float = 0.0,
+        max_batch: int | None = None,
+        fail_at_call: int | None = None,
+    ) -> None:
+        """`delay_s`: what each call takes; `fail_at_call`: the call, counted from 0, that raises BackendError."""
+        channels = (size or Input(32, 32, 3)).channels
+        self.name, self.device, self.runs_on, self.max_batch = name, "cpu", "nothing: a fake", max_batch
+        self.delay_s, self.fail_at_call, self.calls = delay_s, fail_at_call, 0
+        self.card = ModelCard(
+            name=name,
+            arch="fake",
+            dataset="fake",
+            classes=tuple(f"class {k}" for k in range(classes)),
+            input=size or Input(32, 32, 3),
+            preprocessing=Preprocessing((0.5,) * channels, (0.25,) * channels),
+        )
+
+    def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.calls += 1
+        if self.calls - 1 == self.fail_at_call:
+            raise BackendError(f"{self.name}: failed on purpose at call {self.fail_at_call}")
+        time.sleep(self.delay_s)
+        classes = len(self.card.classes)
+        chosen_N = images_NHWC.reshape(len(images_NHWC), -1).sum(axis=1, dtype=np.int64) % classes
+        return np.eye(classes, dtype=np.float32)[chosen_N] * 10

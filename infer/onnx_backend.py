@@ -1,0 +1,93 @@
+"""The onnx backend: a graph in ONNX Runtime, on the CPU or on a GPU. It imports neither torch nor onnx."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile
+
+from ..core.card import ModelCard
+from ..core.cuda import gpu_count
+from ..core.errors import ArtifactError, BackendError
+from ..core.graph import INPUT_NAME, OUTPUT_NAME, graph_card
+from .backend import Backend, BackendOptions
+
+ERRORS_ONLY = 3
+
+
+class OnnxBackend(Backend):
+    """Runs a graph of rtk's."""
+
+    name = "onnx"
+
+    def __init__(self, graph: Path, options: BackendOptions) -> None:
+        if not graph.is_file():
+            raise ArtifactError(f"{graph}: no such graph")
+        self._session = open_session(graph, options)
+        meta = self._session.get_modelmeta()
+        self.card: ModelCard = graph_card(graph, meta.custom_metadata_map, meta.producer_name)
+        provider = self._session.get_providers()[0]
+        on_gpu = provider == "CUDAExecutionProvider"
+        index = int(self._session.get_provider_options()[provider].get("device_id", 0)) if on_gpu else 0
+        self.device = f"cuda:{index}" if on_gpu else "cpu"
+        threads = options.threads or _cores()
+        where = f"CUDA, GPU {index}" if on_gpu else f"CPU, {threads} threads"
+        self.runs_on = f"ONNX Runtime {onnxruntime.__version__}, {where}"
+
+    def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        try:
+            logits_NK: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC})[0]
+        except Fail as error:
+            raise BackendError(f"onnx: {_one_line(error)}") from error
+        return logits_NK
+
+    def close(self) -> None:
+        """Drop the session."""
+        del self._session
+        self._session = None
+
+
+def open_session(graph: Path | bytes, options: BackendOptions) -> onnxruntime.InferenceSession:
+    """A session of ONNX Runtime on exactly the device that was asked for. Raises ArtifactError, BackendError."""
+    device = options.device
+    if device == "auto":
+        device = "cuda" if gpu_count() and "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "cpu"
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = ERRORS_ONLY
+    settings.intra_op_num_threads = options.threads or _cores()
+    settings.inter_op_num_threads = 1
+    name = "the graph" if isinstance(graph, bytes) else str(graph)
+    try:
+        session = onnxruntime.InferenceSession(graph, settings, providers=_providers(device))
+    except (InvalidProtobuf, InvalidGraph, InvalidArgument, NoSuchFile) as error:
+        raise ArtifactError(f"{name}: truncated, damaged, or not an ONNX file that ONNX Runtime accepts") from error
+    except Fail as error:
+        raise BackendError(f"onnx: {name}: {_one_line(error)}") from error
+    if device != "cpu" and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise BackendError(
+            f"onnx: --device {device}: ONNX Runtime {onnxruntime.__version__} could not start its CUDA provider; "
+            "it needs CUDA 13 and cuDNN 9: pip install onnxruntime-gpu[cuda,cudnn]"
+        )
+    return session
+
+
+def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    index = int(device.partition(":")[2] or 0)
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise BackendError(f"onnx: --device {device}: this ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu")
+    if index >= gpu_count():
+        raise BackendError(f"onnx: --device {device}: this machine has {gpu_count()} CUDA GPU(s)")
+    onnxruntime.preload_dlls()
+    return [("CUDAExecutionProvider", {"device_id": str(index), "use_tf32": "0"}), "CPUExecutionProvider"]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,56 @@
+"""The torch backend: a checkpoint in PyTorch, fp32 without TF32. It is the reference that all others answer to."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..core.checkpoint import load_checkpoint
+from ..core.errors import BackendError
+from .backend import Backend, BackendOptions
+
+
+class TorchBackend(Backend):
+    """Runs the checkpoint's model eagerly."""
+
+    name = "torch"
+
+    def __init__(self, checkpoint: Path, options: BackendOptions) -> None:
+        device = options.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise BackendError(f"torch: --device {device}: this PyTorch ({torch.__version__}) finds no CUDA GPU")
+        if device.startswith("cuda:") and int(device[5:]) >= torch.cuda.device_count():
+            raise BackendError(f"torch: --device {device}: this machine has {torch.cuda.device_count()} CUDA GPU(s)")
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        if device != "cpu":
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = False
+        loaded = load_checkpoint(checkpoint)
+        self.card = loaded.card
+        self._torch_device = torch.device(device)
+        self._model = loaded.model().to(self._torch_device)
+        self.device = "cpu" if device == "cpu" else f"cuda:{self._torch_device.index or 0}"
+        self.runs_on = f"PyTorch {torch.__version__}, eager, {_hardware(self._torch_device)}"
+
+    def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        try:
+            with torch.inference_mode():
+                logits_NK = self._model(torch.from_numpy(images_NHWC).to(self._torch_device))
+        except torch.OutOfMemoryError as error:
+            raise BackendError(f"torch: out of GPU memory at a batch of {len(images_NHWC)}; use a smaller one") from error
+        result: NDArray[np.float32] = logits_NK.cpu().numpy()
+        return result
+
+    def close(self) -> None:
+        """Drop the model."""
+        self._model = torch.nn.Identity()  # type: ignore[assignment]
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
