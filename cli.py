@@ -3,17 +3,28 @@
 Rooms are imported inside the commands, so that help loads nothing heavy.
 """
 
+import os
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from . import __version__
-from .core.errors import RtkError, UsageError
+from .core.errors import DataError, RtkError, UnknownNameError, UsageError
+from .core.files import whole_file
+from .core.progress import progress_bar
+from .core.zoo import DEFAULT as ZOO_DEFAULT
 from .train.config import TrainConfig
 
+if TYPE_CHECKING:
+    from .infer.classify import Answer
+
+SOME_UNREADABLE = 3
 INTERRUPTED = 130
+BROKEN_PIPE = 141
 
 app = typer.Typer(
     name="rtk",
@@ -117,6 +128,82 @@ def train(
     print(trained.best)
 
 
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A checkpoint (.pt), or a model of the zoo.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: beside the model.")] = None,
+) -> None:
+    """Export a checkpoint: checkpoint -> ONNX graph, checked before it is written."""
+    from .core.checkpoint import load_checkpoint
+    from .core.files import make_folder
+    from .road import export_graph, find_model
+
+    found = find_model(model)
+    if found.checkpoint is None:
+        raise UsageError(f"{model}: expected a checkpoint")
+    folder = make_folder(out) if out else (Path() if found.graph else found.checkpoint.parent)
+    exported = export_graph(load_checkpoint(found.checkpoint), folder / f"{found.name}.onnx")
+    _say(f"largest logit difference from PyTorch: {exported.largest_difference:.2g}")
+    print(exported.path)
+
+
+@app.command()
+def classify(
+    paths: Annotated[list[str], typer.Argument(help="Images, folders, quoted globs, or - for paths on stdin.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A file of rtk's, or a model of the zoo.")] = ZOO_DEFAULT,
+    backend: Annotated[str, typer.Option(help="auto, torch or onnx.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 256,
+    top_k: Annotated[int, typer.Option(min=1, help="Guesses for each image.")] = 1,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="table, csv or jsonl; default: by --output's name, else table.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file, whole or not at all.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode; default: one a core.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable input.")] = False,
+) -> None:
+    """Classify images: images -> labels. Unreadable ones are named, and the exit code is then 3."""
+    from .infer.backend import BackendOptions
+    from .infer.classify import ClassifyConfig
+    from .infer.classify import classify as answers_of
+    from .infer.output import FORMATS, lines
+    from .infer.sources import entries
+    from .road import open_model
+
+    if format_ is None:
+        suffix = output.suffix[1:] if output else ""
+        format_ = suffix if suffix in FORMATS else "table"
+    if format_ not in FORMATS:
+        raise UnknownNameError("format", format_, FORMATS)
+    config = ClassifyConfig(batch_size=batch_size, top_k=top_k, processes=workers)
+    unreadable = 0
+
+    def watched(answers: "Iterator[Answer]") -> "Iterator[Answer]":
+        nonlocal unreadable
+        for answer in answers:
+            if answer.error:
+                unreadable += 1
+                if strict:
+                    raise DataError(f"{answer.file}: {answer.error}; stopped, as --strict says")
+                _say(f"rtk: {answer.file}: {answer.error}")
+            advance(1)
+            yield answer
+
+    options = BackendOptions(device=device, shares_cores=True)
+    with open_model(model, backend=backend, options=options, say=_say) as opened:
+        config = replace(config, top_k=min(top_k, len(opened.card.classes)))
+        with progress_bar("classifying", None, unit="images") as advance:
+            text = lines(watched(answers_of(entries(paths), opened, config)), format_, top_k=config.top_k)
+            if output is None:
+                for line in text:
+                    sys.stdout.write(line)
+            else:
+                with whole_file(output) as file:
+                    file.writelines(line.encode() for line in text)
+    if unreadable:
+        raise typer.Exit(SOME_UNREADABLE)
+
+
 def _refuse_changed_options(context: typer.Context, *allowed: str) -> None:
     """Raise UsageError when the command was given an option that it would ignore."""
     for name in context.params:
@@ -145,3 +232,6 @@ def main() -> None:
         _fail(error)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)

@@ -1,4 +1,4 @@
-"""The card inside a graph: how an ONNX file is known to be rtk's. Needs onnx, not torch."""
+"""Graphs: ONNX files of rtk's, read with their card, and a card put into one. Needs onnx, not torch."""
 
 from pathlib import Path
 
@@ -7,10 +7,7 @@ from google.protobuf.message import DecodeError
 
 from .card import ModelCard
 from .errors import ArtifactError
-
-CARD_KEY = "rtk.card"
-"""Key of the card's JSON in the ONNX file's metadata."""
-INPUT_NAME, OUTPUT_NAME = "images", "logits"
+from .graph_card import CARD_KEY, graph_card
 
 
 def load_graph(path: Path) -> tuple[onnx.ModelProto, ModelCard]:
@@ -22,16 +19,6 @@ def load_graph(path: Path) -> tuple[onnx.ModelProto, ModelCard]:
     except (DecodeError, ValueError) as error:
         raise ArtifactError(f"{path}: truncated, damaged, or not an ONNX file") from error
     return graph, graph_card(path, {entry.key: entry.value for entry in graph.metadata_props}, graph.producer_name)
-
-
-def graph_card(path: Path, metadata: dict[str, str], producer: str) -> ModelCard:
-    """The card from a graph's metadata. Raises ArtifactError for a graph of another program."""
-    if CARD_KEY not in metadata:
-        raise ArtifactError(
-            f"{path}: an ONNX file of {producer or 'an unknown program'}, without a card of rtk's; "
-            "expected one written by rtk export (uint8 N x H x W x C in, logits out)"
-        )
-    return ModelCard.from_json(metadata[CARD_KEY], source=str(path))
 
 
 def set_card(graph: onnx.ModelProto, card: ModelCard) -> None:

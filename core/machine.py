@@ -39,6 +39,11 @@ class Machine:
         return f"{where}{self.processor} ({self.cores} cores{amx}, {self.memory_gib:.0f} GiB), {self.system}"
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @functools.cache
 def this_machine() -> Machine:
     """Look at the machine once; takes some milliseconds, imports no library that it reports."""
@@ -46,7 +51,7 @@ def this_machine() -> Machine:
     gpu, driver = _gpu()
     return Machine(
         processor=processor,
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=usable_cores(),
         features=features,
         memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         gpu=gpu,

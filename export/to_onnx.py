@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from ..core.checkpoint import Checkpoint
 from ..core.errors import ArtifactError
 from ..core.files import write_whole
-from ..core.graph import INPUT_NAME, OUTPUT_NAME, set_card
+from ..core.graph import set_card
+from ..core.graph_card import INPUT_NAME, OUTPUT_NAME
 from ..core.machine import this_machine
 from ..core.models.model import Model
 from ..core.probe import probe_images

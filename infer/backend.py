@@ -78,6 +78,8 @@ class BackendOptions:
     """auto, cpu, cuda or cuda:N; auto takes a GPU where the backend finds one."""
     threads: int | None = None
     """On a CPU; None means every core that this process may use."""
+    shares_cores: bool = False
+    """Whether other work, such as decoding, wants the same cores: then threads that wait sleep instead of spinning."""
 
 
 def open_backend(name: str, artifact: Path, options: BackendOptions | None = None) -> Backend:

@@ -1,6 +1,5 @@
 """The onnx backend: a graph in ONNX Runtime, on the CPU or on a GPU. It imports neither torch nor onnx."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, I
 from ..core.card import ModelCard
 from ..core.cuda import gpu_count
 from ..core.errors import ArtifactError, BackendError
-from ..core.graph import INPUT_NAME, OUTPUT_NAME, graph_card
+from ..core.graph_card import INPUT_NAME, OUTPUT_NAME, graph_card
+from ..core.machine import usable_cores
 from .backend import Backend, BackendOptions
 
 ERRORS_ONLY = 3
@@ -32,7 +32,7 @@ class OnnxBackend(Backend):
         on_gpu = provider == "CUDAExecutionProvider"
         index = int(self._session.get_provider_options()[provider].get("device_id", 0)) if on_gpu else 0
         self.device = f"cuda:{index}" if on_gpu else "cpu"
-        threads = options.threads or _cores()
+        threads = options.threads or usable_cores()
         where = f"CUDA, GPU {index}" if on_gpu else f"CPU, {threads} threads"
         self.runs_on = f"ONNX Runtime {onnxruntime.__version__}, {where}"
 
@@ -56,8 +56,10 @@ def open_session(graph: Path | bytes, options: BackendOptions) -> onnxruntime.In
         device = "cuda" if gpu_count() and "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "cpu"
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = ERRORS_ONLY
-    settings.intra_op_num_threads = options.threads or _cores()
+    settings.intra_op_num_threads = options.threads or usable_cores()
     settings.inter_op_num_threads = 1
+    if options.shares_cores:
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     name = "the graph" if isinstance(graph, bytes) else str(graph)
     try:
         session = onnxruntime.InferenceSession(graph, settings, providers=_providers(device))
@@ -83,10 +85,6 @@ def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
         raise BackendError(f"onnx: --device {device}: this machine has {gpu_count()} CUDA GPU(s)")
     onnxruntime.preload_dlls()
     return [("CUDAExecutionProvider", {"device_id": str(index), "use_tf32": "0"}), "CPUExecutionProvider"]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _one_line(error: Exception) -> str:

@@ -1,0 +1,108 @@
+"""Classification: a stream of entries in, one answer for each of them out, in the same order."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backend import Backend
+from .decode import Chunk, decoded
+from .sources import Entry
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One class and how probable the model finds it."""
+
+    label: str
+    index: int
+    probability: float
+    """0 to 1: softmax of the logits."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one entry."""
+
+    file: str
+    guesses: tuple[Guess, ...]
+    """The most probable first; empty where the image could not be read."""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class ClassifyConfig:
+    """How to classify."""
+
+    batch_size: int = 256
+    top_k: int = 1
+    processes: int | None = None
+    """That decode; 0 decodes in this process, None means one for each core."""
+
+
+def classify(entries: Iterable[Entry], backend: Backend, config: ClassifyConfig) -> Iterator[Answer]:
+    """Answer every entry, unreadable ones with their error; memory is bounded however many there are.
+
+    Raises BackendError when the backend fails; the answers before it have been given.
+    """
+    batch_size = min(config.batch_size, backend.max_batch or config.batch_size)
+    waiting: deque[tuple[list[str], list[str], int]] = deque()  # names, errors and image count of the batches asked
+
+    def batches() -> Iterator[NDArray[np.uint8]]:
+        for names, errors, images_NHWC in _batched(decoded(entries, backend.card.input, processes=config.processes), batch_size):
+            waiting.append((names, errors, len(images_NHWC)))
+            yield images_NHWC
+
+    for logits_NK in backend.stream(batches()):
+        names, errors, count = waiting.popleft()
+        assert len(logits_NK) == count
+        yield from _answers(names, errors, _guesses(logits_NK, backend.card.classes, config.top_k))
+
+
+def _batched(
+    chunks: Iterable[Chunk], batch_size: int
+) -> Iterator[tuple[list[str], list[str], NDArray[np.uint8]]]:
+    """Regroup chunks so that each batch but the last has `batch_size` images, and the unreadable entries among them."""
+    names: list[str] = []
+    errors: list[str] = []
+    parts: list[NDArray[np.uint8]] = []
+    count = 0
+    for chunk in chunks:
+        start = 0
+        taken = 0
+        for position, error in enumerate(chunk.errors):
+            taken += not error
+            if count + taken == batch_size:
+                names += chunk.names[start : position + 1]
+                errors += chunk.errors[start : position + 1]
+                first = sum(not e for e in chunk.errors[:start])
+                parts.append(chunk.images_NHWC[first : first + taken])
+                yield names, errors, np.concatenate(parts)
+                names, errors, parts, count, taken, start = [], [], [], 0, 0, position + 1
+        names += chunk.names[start:]
+        errors += chunk.errors[start:]
+        parts.append(chunk.images_NHWC[len(chunk.images_NHWC) - taken :])
+        count += taken
+    if names:
+        yield names, errors, np.concatenate(parts)
+
+
+def _answers(names: list[str], errors: list[str], guesses: Iterator[tuple[Guess, ...]]) -> Iterator[Answer]:
+    for name, error in zip(names, errors, strict=True):
+        yield Answer(name, (), error) if error else Answer(name, next(guesses))
+
+
+def _guesses(logits_NK: NDArray[np.float32], classes: tuple[str, ...], top_k: int) -> Iterator[tuple[Guess, ...]]:
+    probabilities_NK = softmax(logits_NK)
+    best_NT = np.argsort(-probabilities_NK, axis=1, kind="stable")[:, :top_k]
+    for probabilities_K, best_T in zip(probabilities_NK, best_NT, strict=True):
+        yield tuple(Guess(classes[k], int(k), float(probabilities_K[k])) for k in best_T)
+
+
+def softmax(logits_NK: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probabilities of the classes, in double precision; each row adds up to 1."""
+    shifted_NK = logits_NK.astype(np.float64) - logits_NK.max(axis=1, keepdims=True)
+    powers_NK = np.exp(shifted_NK)
+    return powers_NK / powers_NK.sum(axis=1, keepdims=True)

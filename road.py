@@ -1,0 +1,164 @@
+"""The rooms put together: from what a user names to a backend that is open. Commands and the Python API use this.
+
+Rooms do not import each other, so what needs several of them is composed here; each is imported where it is needed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .core.card import ModelCard
+from .core.datasets import cache_dir
+from .core.errors import ArtifactError, UnknownNameError
+from .core.files import make_folder, sha256_of
+from .core.graph_card import INPUT_NAME
+from .core.zoo import zoo_card, zoo_file, zoo_names
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .core.checkpoint import Checkpoint
+    from .export.to_onnx import Exported
+    from .infer.backend import Backend, BackendOptions
+
+Say = Callable[[str], None]
+KINDS = {".pt": "checkpoint", ".onnx": "graph", ".engine": "engine"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files behind a model's name; those that are not there are None."""
+
+    name: str
+    checkpoint: Path | None = None
+    graph: Path | None = None
+    engine: Path | None = None
+
+    @property
+    def given(self) -> Path:
+        """The file that was named; for a model of the zoo, its checkpoint."""
+        path = self.checkpoint or self.graph or self.engine
+        assert path is not None
+        return path
+
+
+def find_model(name: str) -> Found:
+    """A file of rtk's, by path, or a model of the zoo, by name.
+
+    Raises ArtifactError for a missing file or another kind of file, UnknownNameError for a name of nothing.
+    """
+    path = Path(name)
+    if name in zoo_names():
+        return Found(name, checkpoint=zoo_file(name, ".pt"), graph=zoo_file(name, ".onnx"))
+    if path.suffix in KINDS:
+        if not path.is_file():
+            raise ArtifactError(f"{path}: no such {KINDS[path.suffix]}")
+        return Found(path.stem, **{KINDS[path.suffix]: path})
+    if path.exists():
+        raise ArtifactError(f"{path}: not a model; expected a checkpoint (.pt), a graph (.onnx) or an engine (.engine)")
+    raise UnknownNameError("model", name, zoo_names(), hint=f"expected a file, or one of: {', '.join(zoo_names())}")
+
+
+def read_card(found: Found) -> ModelCard:
+    """The card of whatever was found; a checkpoint's needs torch, a graph's needs onnx."""
+    if found.name in zoo_names() and found.checkpoint == zoo_file(found.name, ".pt"):
+        return zoo_card(found.name)
+    if found.checkpoint:
+        from .core.checkpoint import load_checkpoint
+
+        return load_checkpoint(found.checkpoint).card
+    from .core.graph import load_graph
+
+    assert found.graph is not None
+    return load_graph(found.graph)[1]
+
+
+def export_graph(checkpoint: "Checkpoint", path: Path) -> "Exported":
+    """Export to ONNX and prove it with ONNX Runtime on the CPU. Raises as onnx_from_checkpoint does."""
+    from .export.to_onnx import onnx_from_checkpoint
+    from .infer.backend import BackendOptions
+    from .infer.onnx_backend import open_session
+
+    def run_graph(graph: bytes, images_NHWC: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+        session = open_session(graph, BackendOptions(device="cpu"))
+        logits_NK: "NDArray[np.float32]" = session.run(None, {INPUT_NAME: images_NHWC})[0]
+        return logits_NK
+
+    return onnx_from_checkpoint(checkpoint, path, run_graph=run_graph)
+
+
+def cached_graph(checkpoint: Path, *, say: Say) -> Path:
+    """The checkpoint's fp32 graph in the cache; exported when it is not there yet, which `say` is told."""
+    folder = cache_dir() / "graphs"
+    if not checkpoint.is_file():
+        raise ArtifactError(f"{checkpoint}: no such checkpoint")
+    path = folder / f"{sha256_of(checkpoint)[:32]}.onnx"
+    if not path.is_file():
+        from .core.checkpoint import load_checkpoint
+
+        loaded = load_checkpoint(checkpoint)
+        make_folder(folder)
+        say(f"{checkpoint}: exporting to ONNX into the cache: {path}")
+        export_graph(loaded, path)
+    return path
+
+
+def find_reference(found: Found, *, explicit: Path | None = None) -> Path:
+    """The checkpoint that a model answers to: itself, or looked up by its sha256 beside the file, then in the zoo.
+
+    Raises ArtifactError when there is none, or when `explicit` has another sha256 than the card says.
+    """
+    if explicit is not None:
+        if not explicit.is_file():
+            raise ArtifactError(f"{explicit}: no such checkpoint")
+        return explicit
+    if found.checkpoint:
+        return found.checkpoint
+    wanted = read_card(found).checkpoint_sha256
+    beside = sorted(found.given.parent.glob("*.pt"))
+    for path in (*beside, *(zoo_file(name, ".pt") for name in zoo_names())):
+        if path.is_file() and sha256_of(path) == wanted:
+            return path
+    raise ArtifactError(
+        f"{found.given}: its checkpoint (sha256 {wanted[:12]}...) is neither beside it nor in the zoo; "
+        "name it with --reference FILE"
+    )
+
+
+def artifact_for(backend: str, found: Found, *, say: Say) -> Path:
+    """The file that this backend runs, exported into the cache where only a checkpoint is there.
+
+    Raises ArtifactError when the backend cannot run what was found.
+    """
+    match backend:
+        case "torch":
+            if found.checkpoint is None:
+                return find_reference(found)
+            return found.checkpoint
+        case "onnx":
+            if found.graph:
+                return found.graph
+            if found.checkpoint:
+                return cached_graph(found.checkpoint, say=say)
+            raise ArtifactError(f"{found.given}: an engine; the onnx backend runs checkpoints and graphs")
+    from .infer.backend import BACKENDS
+
+    raise UnknownNameError("backend", backend, BACKENDS)
+
+
+def choose_backend(found: Found) -> str:
+    """The best backend that can run this here: onnx, which needs no torch and is faster than it."""
+    return "onnx" if found.engine is None else "trt"
+
+
+def open_model(
+    name: str, *, backend: str = "auto", options: "BackendOptions | None" = None, say: Say = print
+) -> "Backend":
+    """Open a model by name on a backend. Raises as find_model, artifact_for and open_backend do."""
+    from .infer.backend import open_backend
+
+    found = find_model(name)
+    chosen = choose_backend(found) if backend == "auto" else backend
+    return open_backend(chosen, artifact_for(chosen, found, say=say), options)
