@@ -96,19 +96,49 @@ class ModelCard:
         """The card as JSON text."""
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=indent, ensure_ascii=False)
 
+    def to_text(self) -> str:
+        """The card as lines for people."""
+        size = self.input
+        lines = {
+            "model": self.name,
+            "architecture": self.arch,
+            "precision": self.precision,
+            "input": f"uint8 [N, {size.height}, {size.width}, {size.channels}]",
+            "preprocessing": f"in the model: / 255, minus {_numbers(self.preprocessing.mean)}"
+            f"{' on average, pixel by pixel' if self.preprocessing.per_pixel else ''}, "
+            f"/ {_numbers(self.preprocessing.deviation)}",
+            "classes": ", ".join(self.classes),
+            "data set": self.dataset,
+        }
+        if self.score:
+            score = self.score
+            lines["accuracy"] = (
+                f"{score.accuracy:.2%} ({score.correct:,} of {score.total:,} images of the {score.split} split), "
+                f"loss {score.loss:.4f}"
+            )
+        if self.training:
+            training = self.training
+            lines["recipe"] = f"{training.recipe}, {training.epochs} epochs, seed {training.seed}"
+            lines["weights"] = training.selection
+            lines["trained"] = f"{training.train_s / 60:,.1f} minutes on {training.machine}, commit {training.commit}"
+        if self.checkpoint_sha256:
+            lines["checkpoint"] = f"sha256 {self.checkpoint_sha256}"
+        lines |= {topic: json.dumps(note, ensure_ascii=False) for topic, note in self.notes.items()}
+        return "\n".join(f"{name:14}{text}" for name, text in lines.items())
+
     @classmethod
     def from_json(cls, text: str, *, source: str) -> Self:
         """Read a card. `source` names the file in errors. Raises ArtifactError when it is not a card of rtk's."""
         try:
             fields = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ArtifactError(f"{source}: its card is not JSON ({error})") from error
         if not isinstance(fields, dict) or "format" not in fields:
             raise ArtifactError(f"{source}: its card is not one of rtk's")
         if fields.pop("format") != FORMAT:
             raise ArtifactError(f"{source}: its card has another format than {FORMAT}; use the rtk that wrote it")
         try:
-            return cls(
+            card = cls(
                 **{
                     **fields,
                     "classes": tuple(fields["classes"]),
@@ -124,3 +154,25 @@ class ModelCard:
             )
         except (TypeError, KeyError) as error:
             raise ArtifactError(f"{source}: its card is incomplete ({error})") from error
+        if not _holds_together(card) or not isinstance(fields["classes"], list):
+            raise ArtifactError(f"{source}: its card contradicts itself: sizes, classes and preprocessing do not fit")
+        return card
+
+
+def _holds_together(card: ModelCard) -> bool:
+    """Whether the values are of their types, and there is a mean and a deviation for every channel."""
+    texts = (card.name, card.arch, card.dataset, card.precision, card.checkpoint_sha256, *card.classes)
+    numbers = (*card.preprocessing.mean, *card.preprocessing.deviation)
+    channels = len(card.preprocessing.mean)
+    return (
+        len(card.classes) > 0
+        and all(isinstance(text, str) for text in texts)
+        and all(isinstance(size, int) and size > 0 for size in card.input.shape)
+        and all(isinstance(number, int | float) for number in numbers)
+        and card.input.channels == channels == len(card.preprocessing.deviation)
+        and all(deviation > 0 for deviation in card.preprocessing.deviation)
+    )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{value:.4f}" for value in values) + ")"

@@ -1,6 +1,7 @@
 """Checkpoints: weights, card and training state in one `.pt`, written whole, read as data only."""
 
 import pickle
+import warnings
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .card import ModelCard
-from .errors import ArtifactError
+from .errors import ArtifactError, UsageError
 from .files import sha256_of, whole_file
 from .models.model import Model, build_model
 
@@ -28,7 +29,10 @@ class Checkpoint:
 
     def model(self) -> Model:
         """The model in evaluation mode, fp32. Raises ArtifactError when the weights do not fit the card."""
-        model = build_model(self.card)
+        try:
+            model = build_model(self.card)
+        except UsageError as error:  # the name is not the user's, but the file's
+            raise ArtifactError(f"{self.card.name}: {error}") from error
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
@@ -54,17 +58,26 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise ArtifactError(f"{path}: no such checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path) as archive:  # torch.load itself does not look at the checksums
+            if archive.testzip() is not None:
+                raise ArtifactError(f"{path}: damaged: its content does not match its checksums")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of odd pickles, which are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Weights only load failed" in str(error) and zipfile.is_zipfile(path):
-            raise ArtifactError(
-                f"{path}: refused: it holds Python objects that would run code when loaded; "
-                "expected a checkpoint written by rtk train"
-            ) from error
-        raise ArtifactError(f"{path}: damaged, or not a checkpoint of rtk's") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise ArtifactError(
+            f"{path}: refused: it holds Python objects that would run code when loaded; "
+            "expected a checkpoint written by rtk train"
+        ) from error
+    except ArtifactError:
+        raise
+    # zipfile and torch raise nearly anything on a damaged or hostile file, and it must end in one clear line.
+    except Exception as error:
         raise ArtifactError(f"{path}: truncated, damaged, or not a checkpoint of rtk's") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ArtifactError(f"{path}: a PyTorch file, but not a checkpoint of rtk's (expected format {FORMAT})")
-    card = ModelCard.from_json(content["card"], source=str(path))
-    return Checkpoint(replace(card, checkpoint_sha256=sha256_of(path)), content["weights"], content["training"])
+    card, weights = content.get("card"), content.get("weights")
+    if not isinstance(card, str) or not isinstance(weights, dict):
+        raise ArtifactError(f"{path}: incomplete: it lacks a card or weights")
+    card = ModelCard.from_json(card, source=str(path))
+    return Checkpoint(replace(card, checkpoint_sha256=sha256_of(path)), weights, content.get("training"))

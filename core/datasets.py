@@ -5,6 +5,7 @@ downloaded with a checksum. Shapes: N images, H rows, W columns, C channels.
 """
 
 import gzip
+import math
 import os
 import tarfile
 import zlib
@@ -210,10 +211,12 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise DataError(f"{path}: not an idx file of unsigned bytes")
     header_bytes = 4 + 4 * content[3]
+    if len(content) < header_bytes or header_bytes == 4:
+        raise DataError(f"{path}: its header of {header_bytes} bytes is truncated or says that it has no dimensions")
     shape = tuple(int(size) for size in np.frombuffer(content[4:header_bytes], ">u4"))
-    if len(content) != header_bytes + int(np.prod(shape)) or not shape or 0 in shape:
+    if len(content) != header_bytes + math.prod(shape) or 0 in shape:
         raise DataError(f"{path}: its header says {shape}, but {len(content) - header_bytes:,} bytes follow")
-    return np.frombuffer(content, np.uint8, offset=header_bytes).reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=header_bytes).reshape(shape).copy()  # a copy can be written to
 
 
 # Folders of class folders.
@@ -266,6 +269,7 @@ def _size(image_HWC: NDArray[np.uint8]) -> str:
 def _download(url: str, known_hash: str, target: Path) -> None:
     """Fetch a file with checksum and progress bar. Raises DataError that says which file to put where."""
     import pooch  # only here: nothing else needs it
+    import requests
 
     from .files import make_folder
 
@@ -273,7 +277,13 @@ def _download(url: str, known_hash: str, target: Path) -> None:
     try:
         pooch.retrieve(url, known_hash=known_hash, fname=target.name, path=target.parent, progressbar=_bar())
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; pooch raises ValueError on a bad checksum
-        reason = "the checksum does not match" if isinstance(error, ValueError) else "no connection"
+        match error:
+            case requests.ConnectionError() | requests.Timeout():
+                reason = "no connection"
+            case ValueError():
+                reason = "the checksum does not match"
+            case _:
+                reason = " ".join(str(error).split())
         raise DataError(
             f"{target}: missing, and the download failed ({reason}); fetch {url} and put it there, "
             "or name the folder that has it with --data-dir or RTK_DATA_DIR"

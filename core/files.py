@@ -23,14 +23,15 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
             with path.open("wb") as device:
                 yield device
             return
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        target = Path(os.path.realpath(path))  # a link stays one: /dev/stdout, sent to a file, must not be replaced
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
             temporary = Path(file.name)
             try:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
                 os.chmod(temporary, 0o666 & ~_umask())
-                os.replace(temporary, path)
+                os.replace(temporary, target)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise

@@ -1,12 +1,14 @@
 """From a file or array to H x W x C uint8 of the model's size: the one function on the host, for every room.
 
-The rule: decode; first frame; turn as EXIF says; transparency onto black, 16-bit samples to their upper 8 bits; to RGB
-or grey; scale the shorter side to fit with an antialiased bilinear filter; crop the centre. An image that already has
-the model's size is passed through byte for byte.
+The rule: decode; first frame; turn as EXIF says; transparency onto black, 16-bit samples to their upper 8 bits, floats
+of 0 to 1 times 255; to RGB or grey; scale the shorter side to fit with an antialiased bilinear filter; crop the centre.
+The pixels of an image that already has the model's size and mode are passed through as they are.
 """
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,77 +38,64 @@ def model_image(source: Source | NDArray[np.uint8], size: Input, *, name: str = 
     """
     if isinstance(source, np.ndarray):
         return _fit(_from_array(source, name or "array"), size)
-    with _opened(source, name or _name(source)) as image:
+    with _decoded(source, name or _name(source)) as image:
         return _fit(image, size)
 
 
 def native_image(source: Source, *, name: str = "") -> NDArray[np.uint8]:
     """The image in its own size, H x W x 1 if it is grey, else H x W x 3. Raises ImageError."""
-    with _opened(source, name or _name(source)) as image:
+    with _decoded(source, name or _name(source)) as image:
         grey = image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
-        return _pixels(image, channels=1 if grey else 3)
+        channels = 1 if grey else 3
+        return _array(_converted(image, channels), channels)
 
 
-class _opened:
-    """An image opened with its limits checked and decoded; every way to fail becomes an ImageError with a reason."""
-
-    def __init__(self, source: Source, name: str) -> None:
-        self.source, self.name = source, name
-
-    def __enter__(self) -> Image.Image:
-        source = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
-        if isinstance(source, str | Path) and not Path(source).is_file():
-            raise ImageError(f"{self.name}: {'not a regular file' if Path(source).exists() else 'no such file'}")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of sizes that are bounded below
-                self.image = Image.open(source)
-                width, height = self.image.size
+@contextlib.contextmanager
+def _decoded(source: Source, name: str) -> Iterator[Image.Image]:
+    """The image, bounded, decoded and turned; every way to fail, in the block too, becomes an ImageError."""
+    if isinstance(source, str | Path) and not Path(source).is_file():
+        raise ImageError(f"{name}: {'not a regular file' if Path(source).exists() else 'no such file'}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of sizes that are bounded below
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+                width, height = image.size
                 if width * height > MAX_PIXELS:
-                    raise ImageError(f"{self.name}: {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
+                    raise ImageError(f"{name}: {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
                 if max(width, height) > MAX_ASPECT * min(width, height):
-                    raise ImageError(f"{self.name}: {width} x {height} pixels: too long and thin to classify")
-                self.image.load()
-        except UnidentifiedImageError as error:
-            empty = isinstance(source, str | Path) and Path(source).stat().st_size == 0
-            raise ImageError(f"{self.name}: {'empty file' if empty else 'not an image that Pillow reads'}") from error
-        except ImageError:
-            raise
-        # Pillow's decoders raise nearly anything on damaged files, and a damaged file must never stop the others.
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ImageError(f"{self.name}: damaged image: {reason}") from error
-        return self.image
-
-    def __exit__(self, *error: object) -> None:
-        self.image.close()
+                    raise ImageError(f"{name}: {width} x {height} pixels: too long and thin to classify")
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)
+                yield image
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        empty = Path(source).stat().st_size == 0 if isinstance(source, str | Path) else source == b""
+        raise ImageError(f"{name}: {'empty file' if empty else 'not an image that Pillow reads'}") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: too large; at most {MAX_PIXELS:,} pixels are read") from error
+    # Pillow's decoders raise nearly anything on damaged files, and a damaged file must never stop the others.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{name}: damaged image: {reason}") from error
 
 
 def _fit(image: Image.Image, size: Input) -> NDArray[np.uint8]:
     target = (size.width, size.height)
-    if image.size == target and image.mode == ("RGB" if size.channels == 3 else "L"):
-        return _array(image, size.channels)
-    turned = ImageOps.exif_transpose(image)
-    plain = _converted(turned, size.channels)
+    plain = _converted(image, size.channels)
     if plain.size != target:
         plain = ImageOps.fit(plain, target, method=Image.Resampling.BILINEAR)
     return _array(plain, size.channels)
-
-
-def _pixels(image: Image.Image, *, channels: int) -> NDArray[np.uint8]:
-    return _array(_converted(ImageOps.exif_transpose(image), channels), channels)
 
 
 def _converted(image: Image.Image, channels: int) -> Image.Image:
     """Any of Pillow's modes as RGB or L, transparency onto black."""
     mode = "RGB" if channels == 3 else "L"
     if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(image).astype(np.int64)
-        image = Image.fromarray(np.clip(values >> 8 if values.max(initial=0) > 255 else values, 0, 255).astype(np.uint8))
+        image = Image.fromarray(np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8))
     elif image.mode == "F":
-        values_F = np.nan_to_num(np.asarray(image))
-        unit = values_F.max(initial=0) <= 1
-        image = Image.fromarray(np.clip(values_F * 255 if unit else values_F, 0, 255).astype(np.uint8))
+        values = np.clip(np.nan_to_num(np.asarray(image)), 0, 255)
+        image = Image.fromarray((values * 255 if values.max() <= 1 else values).astype(np.uint8))
     elif image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")

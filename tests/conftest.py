@@ -1,0 +1,130 @@
+"""What many tests start from: generated images, a small untrained model, its graph, a folder of images."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from rtk.core.card import Input, ModelCard, Preprocessing, Score, Training
+from rtk.core.datasets import CIFAR10_CLASSES, Split
+from rtk.core.shapes import draw_shapes
+
+
+@pytest.fixture(scope="session")
+def shapes64() -> Split:
+    """64 drawn shapes, 32 x 32 RGB, with their labels."""
+    return Split(*draw_shapes(64, seed=7))
+
+
+@pytest.fixture(scope="session")
+def card() -> ModelCard:
+    """The card of the smallest network: resnet8v1 for 32 x 32 RGB images of ten classes."""
+    return ModelCard(
+        name="resnet8v1-cifar10",
+        arch="resnet8v1",
+        dataset="cifar10",
+        classes=CIFAR10_CLASSES,
+        input=Input(32, 32, 3),
+        preprocessing=Preprocessing((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        score=Score("test", correct=9, total=64, loss=2.25),
+        training=Training("rtk", 1, 0, 1.5, "weights of the last epoch", "a machine", "0123456789ab", {"lr": 0.2}),
+    )
+
+
+@pytest.fixture(scope="session")
+def save_untrained(card: ModelCard) -> Callable[..., Path]:
+    """A function that writes a checkpoint of untrained, random weights: save_untrained(path, arch="resnet8v1")."""
+
+    def save(path: Path, *, arch: str = "resnet8v1", size: Input | None = None, seed: int = 0) -> Path:
+        from rtk.core.checkpoint import save_checkpoint
+        from rtk.core.models.model import build_model
+
+        chosen = replace(card, arch=arch, name=f"{arch}-cifar10", input=size or card.input)
+        if size is not None:
+            chosen = replace(chosen, preprocessing=Preprocessing((0.5,) * size.channels, (0.25,) * size.channels))
+        model = build_model(chosen)
+        randomise(model.network, seed=seed)
+        save_checkpoint(path, chosen, model.state_dict())
+        return path
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def checkpoint_path(tmp_path_factory: pytest.TempPathFactory, save_untrained: Callable[..., Path]) -> Path:
+    """A checkpoint of resnet8v1 with random weights and random batch-norm statistics."""
+    return save_untrained(tmp_path_factory.mktemp("checkpoint") / "tiny.pt")
+
+
+@pytest.fixture(scope="session")
+def graph_path(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The graph of that checkpoint."""
+    from rtk.core.checkpoint import load_checkpoint
+    from rtk.export.to_onnx import onnx_from_checkpoint
+
+    path = tmp_path_factory.mktemp("graph") / "tiny.onnx"
+    return onnx_from_checkpoint(load_checkpoint(checkpoint_path), path, run_graph=run_in_onnxruntime).path
+
+
+@pytest.fixture(scope="session")
+def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set on disk: 24 training and 12 test images, 12 x 12 RGB PNGs, of the classes blue, green and red."""
+    root = tmp_path_factory.mktemp("folders") / "colours"
+    random = np.random.default_rng(3)
+    for split, count in (("train", 8), ("test", 4)):
+        for channel, name in enumerate(("red", "green", "blue")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = random.integers(0, 128, (12, 12, 3), dtype=np.uint8)
+                pixels[..., channel] += 90
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+    return root
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of the official data files, for tests marked `data`; skips where there is none."""
+    configured = os.environ.get("RTK_DATA_DIR")
+    folder = Path(configured) if configured else Path(__file__).parent.parent / ".data"
+    if not (folder / "cifar-10-batches-bin").is_dir() or not (folder / "fashion-mnist").is_dir():
+        pytest.skip(f"needs the official CIFAR-10 and Fashion-MNIST files in {folder}, or RTK_DATA_DIR set")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test reads or fills the user's cache folder."""
+    monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+    yield
+
+
+def randomise(network: object, *, seed: int) -> None:
+    """Give every parameter and every batch-norm statistic of a torch module values that differ from any default."""
+    import torch
+    from rtk.core.models.resnet_cifar import initialise
+
+    assert isinstance(network, torch.nn.Module)
+    generator = torch.Generator().manual_seed(seed)
+    initialise(network, generator)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.weight, 0.5, 1.5, generator=generator)
+            torch.nn.init.normal_(layer.bias, 0.0, 0.2, generator=generator)
+            torch.nn.init.normal_(layer.running_mean, 0.0, 0.2, generator=generator)
+            torch.nn.init.uniform_(layer.running_var, 0.5, 2.0, generator=generator)
+        elif isinstance(layer, torch.nn.Conv2d | torch.nn.Linear) and layer.bias is not None:
+            torch.nn.init.normal_(layer.bias, 0.0, 0.1, generator=generator)
+
+
+def run_in_onnxruntime(graph: bytes, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Run a serialised graph in ONNX Runtime on the CPU: what `onnx_from_checkpoint` wants as run_graph."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    logits_NK: NDArray[np.float32] = session.run(["logits"], {"images": images_NHWC})[0]
+    return logits_NK

@@ -1,0 +1,88 @@
+"""ModelCard: what it keeps through JSON, and what it says of text that is no card."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from rtk.core.card import Input, ModelCard, Preprocessing, Score
+from rtk.core.errors import ArtifactError
+
+
+def test_a_card_survives_json_unchanged(card: ModelCard) -> None:
+    assert ModelCard.from_json(card.to_json(), source="x") == card
+    assert ModelCard.from_json(card.to_json(indent=2), source="x") == card
+
+
+def test_a_card_without_score_and_training_survives_json(card: ModelCard) -> None:
+    bare = replace(card, score=None, training=None, classes=("Kätzchen", "犬"), checkpoint_sha256="ab" * 32)
+    assert ModelCard.from_json(bare.to_json(), source="x") == bare
+
+
+def test_a_per_pixel_card_survives_json(card: ModelCard) -> None:
+    per_pixel = replace(card, preprocessing=Preprocessing((0.5,) * 3, (1.0,) * 3, per_pixel=True))
+    assert ModelCard.from_json(per_pixel.to_json(), source="x").preprocessing.per_pixel is True
+
+
+def test_the_json_says_what_people_look_for(card: ModelCard) -> None:
+    fields = json.loads(card.to_json())
+    assert fields["format"] == 1
+    assert fields["arch"] == "resnet8v1"
+    assert fields["input"] == {"height": 32, "width": 32, "channels": 3}
+    assert fields["score"] == {"split": "test", "correct": 9, "total": 64, "loss": 2.25}
+    assert fields["classes"][3] == "cat"
+
+
+def test_accuracy_is_hits_over_all() -> None:
+    assert Score("test", correct=9_216, total=10_000, loss=0.3).accuracy == 0.9216
+
+
+def test_the_shape_of_the_input_is_height_width_channels() -> None:
+    assert Input(height=28, width=30, channels=1).shape == (28, 30, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "m.onnx: its card is not JSON"),
+        ("[]", "m.onnx: its card is not one of rtk's"),
+        ('{"name": "x"}', "m.onnx: its card is not one of rtk's"),
+        ('{"format": 99}', "m.onnx: its card has another format than 1; use the rtk that wrote it"),
+        ('{"format": 1}', "m.onnx: its card is incomplete ('classes')"),
+        ("[" * 100_000, "m.onnx: its card is not JSON"),
+    ],
+)
+def test_text_that_is_no_card_is_told_apart(text: str, message: str) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        ModelCard.from_json(text, source="m.onnx")
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("field", ["name", "arch", "dataset", "classes", "input", "preprocessing"])
+def test_a_card_that_lacks_a_field_names_it(card: ModelCard, field: str) -> None:
+    fields = json.loads(card.to_json())
+    del fields[field]
+    with pytest.raises(ArtifactError, match=f"m.onnx: its card is incomplete .*{field}"):
+        ModelCard.from_json(json.dumps(fields), source="m.onnx")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input": {"height": 0, "width": 32, "channels": 3}},
+        {"input": {"height": "32", "width": 32, "channels": 3}},
+        {"input": [32, 32, 3]},
+        {"classes": "cat"},
+        {"classes": []},
+        {"classes": [1, 2]},
+        {"preprocessing": {"mean": [0.5], "deviation": [0.5, 0.5, 0.5], "per_pixel": False}},
+        {"preprocessing": {"mean": [0.5, 0.5, 0.5], "deviation": [0.5, 0.0, 0.5], "per_pixel": False}},
+        {"preprocessing": {"mean": ["a", "b", "c"], "deviation": [0.5, 0.5, 0.5], "per_pixel": False}},
+        {"arch": 7},
+        {"score": 0.9},
+        {"unheard_of": 1},
+    ],
+)
+def test_a_card_that_contradicts_itself_is_refused(card: ModelCard, change: dict[str, object]) -> None:
+    fields = json.loads(card.to_json()) | change
+    with pytest.raises(ArtifactError, match=r"^m\.onnx: its card "):
+        ModelCard.from_json(json.dumps(fields), source="m.onnx")
