@@ -40,7 +40,7 @@ def known_architectures() -> list[str]:
 
 def parse_architecture(name: str) -> Architecture:
     """Read a name such as resnet20v1. Raises UsageError for an unknown name or a depth that the family lacks."""
-    match = re.fullmatch(r"resnet(\d{1,6})(v[12])", name)
+    match = re.fullmatch(r"resnet([1-9][0-9]{0,5})(v[12])", name)
     if match is None:
         raise UnknownNameError("architecture", name, known_architectures())
     depth, family = int(match[1]), FAMILIES[match[2]]
