@@ -3,19 +3,23 @@
 Rooms are imported inside the commands, so that help loads nothing heavy.
 """
 
+import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from . import __version__
-from .core.errors import DataError, RtkError, UnknownNameError, UsageError
+from .bench.config import BenchConfig
+from .core.errors import ArtifactError, BackendError, DataError, RtkError, UnknownNameError, UsageError
 from .core.files import whole_file
 from .core.progress import progress_bar
+from .core.table import text_table
 from .core.zoo import DEFAULT as ZOO_DEFAULT
 from .train.config import TrainConfig
 
@@ -31,6 +35,7 @@ app = typer.Typer(
     help="Train residual networks, export them to ONNX and TensorRT, classify with them, and prove that they agree.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # drawing help with rich takes longer than everything else about it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -202,6 +207,151 @@ def classify(
                     file.writelines(line.encode() for line in text)
     if unreadable:
         raise typer.Exit(SOME_UNREADABLE)
+
+
+@app.command()
+def bench(
+    model: Annotated[str, typer.Argument(help="A file of rtk's, or a model of the zoo.")] = ZOO_DEFAULT,
+    backend: Annotated[
+        list[str] | None, typer.Option(help="torch or onnx; repeatable. Default: all that work here.")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Batch sizes.")] = ",".join(map(str, BenchConfig.batches)),
+    dataset: Annotated[
+        str | None, typer.Option(help="Whose test split is answered; default: the one the model was trained on.")
+    ] = None,
+    reference: Annotated[Path | None, typer.Option(help="Checkpoint that answers are compared with.")] = None,
+    seconds: Annotated[float, typer.Option(help="Measuring time, all cells together.")] = BenchConfig.seconds,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    report: Annotated[Path | None, typer.Option(help="Folder for report.json and report.md.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Measure throughput, latency and test-set parity of every backend."""
+    from .bench.config import parse_batches
+    from .bench.report import parity_table, throughput_table
+    from .bench.run import run
+    from .core.datasets import open_dataset
+    from .core.files import make_folder, write_whole
+    from .infer.backend import BACKENDS, BackendOptions, open_backend
+    from .road import artifact_for, find_model, find_reference, read_card
+
+    config = BenchConfig(batches=parse_batches(batch), seconds=seconds)
+    found = find_model(model)
+    data = open_dataset(dataset or read_card(found).dataset, data_dir=data_dir)
+    options = BackendOptions(device=device)
+    with ExitStack() as stack:
+        answers_to = stack.enter_context(open_backend("torch", find_reference(found, explicit=reference), options))
+        opened, unusable = {}, {}
+        for name in backend or BACKENDS:
+            try:
+                if name == "torch" and reference is None:
+                    opened[name] = answers_to
+                else:
+                    artifact = artifact_for(name, found, say=_say)
+                    opened[name] = stack.enter_context(open_backend(name, artifact, options))
+            except (BackendError, ArtifactError) as error:
+                if backend:
+                    raise
+                unusable[name] = str(error)
+        found_out = run(opened, answers_to, data, config, unusable=unusable)
+    print(f"{found_out.model.name} on {found_out.machine.summary}")
+    for name, runs_on in found_out.backends.items():
+        print(f"  {name}: {runs_on}")
+    for name, reason in found_out.unusable.items():
+        print(f"  {name}: not run: {reason}")
+    print(f"\nParity on {found_out.dataset}, against PyTorch fp32\n\n{text_table(parity_table(found_out.parity))}")
+    print(f"\nThroughput and latency, host to host\n\n{text_table(throughput_table(found_out.cells))}")
+    if report:
+        make_folder(report)
+        write_whole(report / "report.json", found_out.to_json())
+        write_whole(report / "report.md", found_out.to_markdown())
+        print(f"\n{report / 'report.md'}")
+
+
+@app.command()
+def inspect(
+    file: Annotated[str, typer.Argument(help="A checkpoint, graph or engine, or a model of the zoo.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The whole card as JSON.")] = False,
+) -> None:
+    """Show the card of a model: what it is, what it was trained on, how well it does."""
+    from .road import find_model, read_card
+
+    card = read_card(find_model(file))
+    print(card.to_json(indent=2) if as_json else card.to_text())
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="Show this architecture's layers.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """List architectures and the zoo; or the layers of one architecture."""
+    from .core.models.names import known_architectures
+    from .core.models.summary import layer_table, parameter_count
+    from .core.zoo import zoo_card, zoo_names
+
+    if name is not None:
+        rows = layer_table(name)
+        print(json.dumps(rows, indent=1) if as_json else text_table(rows))
+        return
+    architectures = [{"architecture": arch, "parameters": parameter_count(arch)} for arch in known_architectures()]
+    zoo = [
+        {
+            "model": card.name,
+            "architecture": card.arch,
+            "data set": card.dataset,
+            "test accuracy": f"{card.score.accuracy:.2%}" if card.score else "unknown",
+            "recipe": f"{card.training.recipe}, {card.training.epochs} epochs" if card.training else "unknown",
+        }
+        for card in map(zoo_card, zoo_names())
+    ]
+    if as_json:
+        print(json.dumps({"architectures": architectures, "zoo": zoo}, indent=1))
+    else:
+        print(f"Architectures (parameters at 32 x 32 x 3, 10 classes)\n\n{text_table(architectures)}")
+        print(f"\nThe zoo: models that ship with rtk\n\n{text_table(zoo)}")
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    try_: Annotated[str | None, typer.Option("--try", hidden=True)] = None,
+    device: Annotated[str, typer.Option(hidden=True)] = "cpu",
+) -> None:
+    """Find out what works here: every backend is really tried, and what is missing is named with its fix."""
+    from .core.machine import this_machine
+    from .doctor import answer_of_trial, trials_here, try_here, try_in_own_process
+    from .infer.backend import BACKENDS
+
+    if try_ is not None:
+        print(answer_of_trial(try_here(try_, device)))
+        return
+    machine = this_machine()
+    trials = [try_in_own_process(backend, where) for backend, where in trials_here(BACKENDS)]
+    if as_json:
+        print(json.dumps({"machine": asdict(machine), "trials": [asdict(trial) for trial in trials]}, indent=1))
+        return
+    print(f"machine: {machine.summary}")
+    print(f"GPU: {machine.gpu or 'none found'}{f', driver {machine.driver}' if machine.driver else ''}")
+    print(f"Python {machine.python}; " + ", ".join(f"{name} {v}" for name, v in machine.libraries.items()))
+    for trial in trials:
+        print(f"{trial.backend:8} {trial.device:7} {'works' if trial.works else 'does not work'}: {trial.words}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("demo"),
+) -> None:
+    """Walk the whole road on drawn shapes: train, export, classify, bench. About a minute on two CPU cores."""
+    from .demo import run_demo
+
+    run_demo(out, command=_run_command)
+
+
+def _run_command(*words: str) -> None:
+    """Run a command line of rtk's in this process, shown as a user would type it."""
+    print(f"\n$ rtk {' '.join(words)}", flush=True)
+    app(list(words), standalone_mode=False)
+    sys.stdout.flush()
 
 
 def _refuse_changed_options(context: typer.Context, *allowed: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core.card import ModelCard
 from ..core.machine import Machine
+from ..core.table import markdown_table
 from .config import BenchConfig
 from .measure import Cell
 from .parity import Parity
@@ -46,69 +47,45 @@ class Report:
         lines += [f"- {name}: {runs_on}" for name, runs_on in self.backends.items()]
         lines += [f"- {name}: not run: {reason}" for name, reason in self.unusable.items()]
         if self.cells:
-            lines += ["", f"Throughput and latency, {SCOPE}.", "", *_markdown(throughput_table(self.cells))]
+            lines += ["", f"Throughput and latency, {SCOPE}.", "", markdown_table(throughput_table(self.cells))]
         if self.parity:
-            lines += ["", f"Parity on {self.dataset}, against PyTorch fp32.", "", *_markdown(parity_table(self.parity))]
+            lines += ["", f"Parity on {self.dataset}, against PyTorch fp32.", "", markdown_table(parity_table(self.parity))]
         return "\n".join(lines) + "\n"
 
 
-Table = list[list[str]]
-"""The first row has the headings; columns after the first are figures."""
+Row = dict[str, str]
 
 
-def throughput_table(cells: list[Cell]) -> Table:
+def throughput_table(cells: list[Cell]) -> list[Row]:
     """One row a cell; `x` is the ratio to the first backend at the same batch size."""
-    rows = [["backend", "batch", "images/s", "x", "p50 ms", "p90 ms", "p99 ms", "spread", "calls"]]
-    base = {}
+    names = ("backend", "batch", "images/s", "x", "p50 ms", "p90 ms", "p99 ms", "spread", "calls")
+    rows: list[Row] = []
+    base: dict[int, Cell] = {}
     for cell in cells:
-        if not cell.rounds:
-            rows.append([cell.backend, str(cell.batch), f"failed: {cell.error}", *[""] * 6])
-            continue
-        first = base.setdefault(cell.batch, cell)
-        rows.append(
-            [
-                cell.backend,
-                str(cell.batch),
-                f"{cell.images_per_s:,.0f}",
-                f"{cell.images_per_s / first.images_per_s:.2f}",
-                *(f"{cell.percentile_ms(p):.2f}" for p in (50, 90, 99)),
-                f"{cell.spread:.0%}" + (" noisy" if cell.noisy else ""),
-                f"{len(cell.samples_s):,}" + (f", then failed: {cell.error}" if cell.error else ""),
-            ]
-        )
+        figures = [cell.backend, f"{cell.batch:,}"]
+        if cell.rounds:
+            first = base.setdefault(cell.batch, cell)
+            figures += [f"{cell.images_per_s:,.0f}", f"{cell.images_per_s / first.images_per_s:.2f}"]
+            figures += [f"{cell.percentile_ms(p):.2f}" for p in (50, 90, 99)]
+            figures += [f"{cell.spread:.0%}{' noisy' if cell.noisy else ''}", f"{len(cell.samples_s):,}"]
+        if cell.error:
+            figures = [*figures[:-1], f"failed: {cell.error}"] if cell.rounds else [*figures, f"failed: {cell.error}"]
+        rows.append(dict(zip(names, [*figures, *[""] * (len(names) - len(figures))], strict=True)))
     return rows
 
 
-def parity_table(parity: list[Parity]) -> Table:
+def parity_table(parity: list[Parity]) -> list[Row]:
     """One row a backend."""
-    rows = [["backend", "right answers", "accuracy", "same answers", "lost", "won", "largest logit difference"]]
-    for one in parity:
-        same = f"{one.agreeing:,} of {one.images:,}" + (f", {one.not_finite} not finite" if one.not_finite else "")
-        rows.append(
-            [
-                one.candidate,
-                f"{one.candidate_correct:,} of {one.images:,}",
-                f"{one.candidate_correct / one.images:.2%}",
-                same,
-                str(one.lost),
-                str(one.won),
-                f"{one.largest_difference:.1e}",
-            ]
-        )
-    return rows
-
-
-def aligned(table: Table) -> str:
-    """A table as text in columns."""
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    lines = []
-    for row in table:
-        cells = [row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def _markdown(table: Table) -> list[str]:
-    heading, *rows = table
-    rule = ["---", *["---:"] * (len(heading) - 1)]
-    return ["| " + " | ".join(row) + " |" for row in (heading, rule, *rows)]
+    return [
+        {
+            "backend": one.candidate,
+            "right answers": f"{one.candidate_correct:,} of {one.images:,}",
+            "accuracy": f"{one.candidate_correct / one.images:.2%}",
+            "same answers": f"{one.agreeing:,} of {one.images:,}"
+            + (f", {one.not_finite:,} not finite" if one.not_finite else ""),
+            "lost": f"{one.lost:,}",
+            "won": f"{one.won:,}",
+            "largest logit difference": f"{one.largest_difference:.1e}",
+        }
+        for one in parity
+    ]

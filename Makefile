@@ -1,0 +1,55 @@
+# Every target makes what it needs: the virtual environment once, and again when pyproject.toml or constraints.txt change.
+#   make demo       the whole road on drawn shapes, about a minute
+#   make test       the tests, under five minutes
+#   make test-all   the slow ones too, under twenty
+#   make check      formatting, lint, types
+#   make gpu        everything that wants a GPU; PYTHON=python3 takes an interpreter as it is, without a network
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+TYPED = -m rtk -m rtk.cli -m rtk.__main__ -m rtk.road -m rtk.doctor -m rtk.demo \
+        -p rtk.core -p rtk.train -p rtk.export -p rtk.infer -p rtk.bench
+
+.PHONY: demo test test-all check format gpu clean
+
+demo: $(VENV)/installed
+	$(BIN)/rtk demo
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev build/types/rtk
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	MYPYPATH=build/types $(BIN)/python -m mypy $(TYPED)
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+gpu: build/types/rtk
+	PYTHONPATH=build/types $(PYTHON) -m rtk doctor
+	PYTHONPATH=build/types $(PYTHON) -m rtk bench --report bench/results/latest
+
+clean:
+	rm -rf build dist demo *.egg-info $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e '.[dev]'
+	touch $@ $(VENV)/installed
+
+# The root of the repository is the package: tools that want it under its name find it through this link.
+build/types/rtk:
+	mkdir -p build/types
+	ln -sfn ../.. build/types/rtk

@@ -1,0 +1,34 @@
+"""How fast rtk trains, as a ratio to the plain loop, in one run. The step itself is handed in: bench knows no training."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ..core.card import ModelCard
+from ..core.datasets import Split
+from .baselines import bare_loop, plain_loop, timed_step
+from .config import BenchConfig
+from .measure import Cell, take_turns
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to train, as an endless iterator that makes one step an item."""
+
+    name: str
+    steps: Iterator[int]
+
+
+def measure_training(
+    card: ModelCard, split: Split, contenders: list[Contender], config: BenchConfig, *, batch: int, advance: Callable[[int], None]
+) -> list[Cell]:
+    """Steps of the plain loop, of the bare one, and of the contenders, in turns; the plain loop comes first."""
+    images_NHWC, labels_N = torch.from_numpy(split.images_NHWC), torch.from_numpy(split.labels_N)
+    everyone = [
+        Contender("plain loop", plain_loop(card, images_NHWC, labels_N, batch=batch)),
+        Contender("bare loop", bare_loop(card, batch=batch)),
+        *contenders,
+    ]
+    cells = [Cell(one.name, batch) for one in everyone]
+    return take_turns(cells, [timed_step(one.steps) for one in everyone], config, advance=advance)

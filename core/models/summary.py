@@ -1,0 +1,34 @@
+"""An architecture in numbers: its parameters, and its layers with their output shapes."""
+
+import torch
+from torch import Tensor, nn
+
+from .model import build_network
+
+SIDE, CHANNELS, CLASSES = 32, 3, 10  # what the published counts are for
+
+
+def parameter_count(arch: str) -> int:
+    """Trainable parameters at 32 x 32 x 3 and 10 classes."""
+    with torch.device("meta"):
+        network = build_network(arch, in_channels=CHANNELS, classes=CLASSES)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def layer_table(arch: str) -> list[dict[str, object]]:
+    """One row a layer, in the order in which they run: name, type, output shape, parameters."""
+    with torch.device("meta"):
+        network = build_network(arch, in_channels=CHANNELS, classes=CLASSES).eval()
+        rows: list[dict[str, object]] = []
+
+        def note(name: str, layer: nn.Module, output: Tensor) -> None:
+            parameters = sum(parameter.numel() for parameter in layer.parameters())
+            shape = " x ".join(map(str, output.shape[1:]))
+            rows.append({"layer": name, "type": type(layer).__name__, "output": shape, "parameters": parameters})
+
+        for name, layer in network.named_modules():
+            if not any(layer.children()) and not isinstance(layer, nn.Identity):
+                layer.register_forward_hook(lambda layer, _, output, name=name: note(name, layer, output))
+        network(torch.empty(1, CHANNELS, SIDE, SIDE))
+    rows.append({"layer": "all", "type": "", "output": "", "parameters": parameter_count(arch)})
+    return rows
