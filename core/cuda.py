@@ -56,7 +56,9 @@ def gpu(index: int) -> Gpu:
     """The GPU of that index. Raises BackendError when there is no such GPU, or no driver."""
     found = gpu_count()
     if index >= found:
-        raise BackendError(f"cuda:{index}: {no_gpu_reason() or f'this machine has {found} CUDA GPU(s), counted from 0'}")
+        raise BackendError(
+            f"cuda:{index}: {no_gpu_reason() or f'this machine has {found} CUDA GPU(s), counted from 0'}"
+        )
     libcuda = _libcuda()
     assert libcuda is not None  # a GPU was counted
     device = ctypes.c_int(0)
@@ -114,7 +116,9 @@ def _refusal(status: int, found: Gpu) -> str:
     if status == OUT_OF_MEMORY:
         return "out of GPU memory; stop what else runs there (nvidia-smi shows it)"
     if status == UNAVAILABLE or found.compute_mode in (PROHIBITED, EXCLUSIVE):
-        return "held by another process (exclusive or prohibited compute mode); stop it, or name another GPU with --device"
+        return (
+            "held by another process (exclusive or prohibited compute mode); stop it, or name another GPU with --device"
+        )
     return f"gives no context (CUDA error {status}); see nvidia-smi"
 
 

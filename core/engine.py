@@ -88,6 +88,21 @@ class EngineInfo:
             return f"compute capability {', '.join(self.targets)}"
         return f"{self.gpu} (compute capability {self.compute_capability})"
 
+    def to_text(self) -> str:
+        """The engine and its card as lines for people."""
+        lines = {
+            "engine": f"{self.flavor} {self.version}" + (f", CUDA {self.cuda}" if self.cuda else ""),
+            "runs on": self.built_for,
+            "profile": str(self.profile),
+            "as built": str(self.precision),
+            "layers": ", ".join(f"{count} {name}" for name, count in self.precision.layers.items()),
+            "plan": f"{self.plan_bytes:,} bytes, sha256 {self.plan_sha256}",
+            "graph": f"sha256 {self.graph_sha256}",
+            "built": f"in {self.build_s:.2f} s on {self.machine}",
+            "options": json.dumps(self.options),
+        }
+        return "\n".join(f"{name:14}{text}" for name, text in lines.items()) + "\n" + self.card.to_text()
+
     def to_json(self) -> str:
         """The JSON beside the plan."""
         fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "card"}
@@ -105,7 +120,7 @@ class EngineInfo:
         if fields.pop("format", None) != FORMAT:
             raise ArtifactError(f"{source}: has another format than {FORMAT}; use the rtk that wrote it")
         try:
-            return cls(
+            info = cls(
                 **{
                     **fields,
                     "card": ModelCard.from_json(json.dumps(fields["card"]), source=source),
@@ -116,6 +131,11 @@ class EngineInfo:
             )
         except (TypeError, KeyError) as error:
             raise ArtifactError(f"{source}: incomplete ({error}); build the engine anew") from error
+        if not _holds_together(info):
+            raise ArtifactError(
+                f"{source}: contradicts itself: names, sizes and counts do not fit; build the engine anew"
+            )
+        return info
 
 
 def json_path(engine: Path) -> Path:
@@ -192,6 +212,28 @@ def network_name(card: ModelCard, graph_sha256: str) -> str:
     if len(whole) < NETWORK_NAME_LIMIT:
         return whole
     return json.dumps({**short, "name": card.name[:200], "arch": card.arch[:200], "dataset": card.dataset[:200]})
+
+
+def _holds_together(info: EngineInfo) -> bool:
+    """Whether the values are of their types, and the profile is one."""
+    texts = (
+        info.flavor,
+        info.version,
+        info.cuda,
+        info.gpu,
+        info.compute_capability,
+        info.graph_sha256,
+        info.plan_sha256,
+    )
+    batches = (info.profile.opt_batch, info.profile.max_batch)
+    return (
+        all(isinstance(text, str) for text in (*texts, *info.targets, info.precision.label, info.machine))
+        and all(isinstance(number, int) for number in (*batches, info.plan_bytes))
+        and isinstance(info.build_s, int | float)
+        and all(isinstance(counts, dict) for counts in (info.options, info.precision.products, info.precision.layers))
+        and 1 <= info.profile.opt_batch <= info.profile.max_batch
+        and bool(info.targets) != bool(info.compute_capability)
+    )
 
 
 def _difference(length: int, sha256: str, info: EngineInfo) -> str:

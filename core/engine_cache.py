@@ -146,7 +146,11 @@ def _engine_in(folder: Path) -> Path | None:
 
 def _folders() -> Iterator[Path]:
     root = engines_dir()
-    return (path for path in sorted(root.iterdir()) if path.is_dir() and path.name[:1] != ".") if root.is_dir() else iter(())
+    return (
+        (path for path in sorted(root.iterdir()) if path.is_dir() and path.name[:1] != ".")
+        if root.is_dir()
+        else iter(())
+    )
 
 
 def _leftovers() -> Iterator[Path]:

@@ -115,7 +115,9 @@ def choose_flavor(name: str = AUTO) -> Flavor:
             f"tensorrt {regular.version()} builds only where there is a GPU, and there is none; "
             f"for a build without one: {rtx.install_hint()}"
         )
-    raise BackendError(f"no TensorRT is installed; {regular.install_hint()}, or without a GPU: pip install {rtx.package}")
+    raise BackendError(
+        f"no TensorRT is installed; {regular.install_hint()}, or without a GPU: pip install {rtx.package}"
+    )
 
 
 @dataclass

@@ -51,7 +51,9 @@ class EngineConfig:
             known = ", ".join(HARDWARE_COMPATIBILITY)
             raise UsageError(f"hardware compatibility {self.hardware_compatibility!r} is unknown; known: {known}")
         if self.targets and self.flavor == "tensorrt":
-            raise UsageError("compute capabilities to build for go with --flavor tensorrt-rtx; tensorrt builds for its GPU")
+            raise UsageError(
+                "compute capabilities to build for go with --flavor tensorrt-rtx; tensorrt builds for its GPU"
+            )
 
     @property
     def fastest_at(self) -> int:

@@ -183,15 +183,16 @@ def _build(
 
 
 def _parsed(trt: Any, builder: Any, logger: Any, config: EngineConfig, content: bytes) -> tuple[Any, Any]:
-    """The strongly typed network, and the parser, which owns its weights. Raises ArtifactError in the parser's words."""
-    flags = 0
-    if hasattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH"):  # TensorRT 10; later ones are always strongly typed
-        flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(flags)
+    """The strongly typed network, and the parser, which owns its weights. Raises ArtifactError as the parser says."""
+    modes = trt.NetworkDefinitionCreationFlag
+    weakly_typed_by_default = hasattr(modes, "EXPLICIT_BATCH")  # TensorRT 10; later ones are always strongly typed
+    network = builder.create_network(1 << int(modes.STRONGLY_TYPED) if weakly_typed_by_default else 0)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(content):
         errors = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
-        raise ArtifactError(f"{config.graph}: refused by TensorRT's parser: {'; '.join(errors) or 'it gives no reason'}")
+        raise ArtifactError(
+            f"{config.graph}: refused by TensorRT's parser: {'; '.join(errors) or 'it gives no reason'}"
+        )
     names = [network.get_input(k).name for k in range(network.num_inputs)]
     names += [network.get_output(k).name for k in range(network.num_outputs)]
     if names != [INPUT_NAME, OUTPUT_NAME]:
@@ -218,6 +219,7 @@ def _settings(trt: Any, builder: Any, config: EngineConfig, hardware: Hardware, 
         settings.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, config.workspace_mib * MIB)
     if config.version_compatible:
         settings.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        settings.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)  # host code in engines is never loaded
     if config.hardware_compatibility != "none":
         level = config.hardware_compatibility.replace("-", "_").upper()
         settings.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, level)
@@ -266,7 +268,9 @@ def _inspected(
     runtime = trt.Runtime(logger)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise BackendError(f"{config.graph}: the engine was built, but does not load here: {log.reason('no reason given')}")
+        raise BackendError(
+            f"{config.graph}: the engine was built, but does not load here: {log.reason('no reason given')}"
+        )
     layers = layers_of_engine(engine, trt)
     return replace(precision, layers=layers, inspected=True) if layers else precision
 

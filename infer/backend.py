@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ..core.card import Input, ModelCard, Preprocessing
 from ..core.errors import BackendError, UnknownNameError
 
-BACKENDS = ("torch", "onnx")
-ARTIFACT_SUFFIX = {"torch": ".pt", "onnx": ".onnx"}
+BACKENDS = ("torch", "onnx", "trt")
+ARTIFACT_SUFFIX = {"torch": ".pt", "onnx": ".onnx", "trt": ".engine"}
 """The kind of file that each backend runs."""
 
 
@@ -39,16 +39,22 @@ class Backend(abc.ABC):
 
         Raises BackendError when the images are not what the card says, the batch is too large, or running fails.
         """
-        expected = self.card.input.shape
-        if images_NHWC.dtype != np.uint8 or images_NHWC.ndim != 4 or images_NHWC.shape[1:] != expected:
-            raise BackendError(
-                f"{self.name}: images {images_NHWC.dtype} {images_NHWC.shape}, expected uint8 (N, {', '.join(map(str, expected))})"
-            )
-        if self.max_batch is not None and len(images_NHWC) > self.max_batch:
-            raise BackendError(f"{self.name}: a batch of {len(images_NHWC)}, expected at most {self.max_batch}")
+        self.checked(images_NHWC)
         if len(images_NHWC) == 0:
             return np.empty((0, len(self.card.classes)), np.float32)
         return self._run(np.ascontiguousarray(images_NHWC))
+
+    def checked(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The same batch, if one call may take it. Raises BackendError as a call does."""
+        expected = self.card.input.shape
+        if images_NHWC.dtype != np.uint8 or images_NHWC.ndim != 4 or images_NHWC.shape[1:] != expected:
+            raise BackendError(
+                f"{self.name}: images {images_NHWC.dtype} {images_NHWC.shape}, "
+                f"expected uint8 (N, {', '.join(map(str, expected))})"
+            )
+        if self.max_batch is not None and len(images_NHWC) > self.max_batch:
+            raise BackendError(f"{self.name}: a batch of {len(images_NHWC)}, expected at most {self.max_batch}")
+        return images_NHWC
 
     def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Logits of batch after batch, in their order; backends that can overlap copies and arithmetic do so here."""
@@ -58,7 +64,7 @@ class Backend(abc.ABC):
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """One batch that was checked."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most backends have nothing to free but memory
         """Free everything; calling it twice does no harm."""
 
     def __enter__(self) -> Self:
@@ -80,10 +86,18 @@ class BackendOptions:
     """On a CPU; None means every core that this process may use."""
     shares_cores: bool = False
     """Whether other work, such as decoding, wants the same cores: then threads that wait sleep instead of spinning."""
+    slots: int = 3
+    """trt: batches of a stream on their way at the same time, each with buffers of its own; at least 2 to overlap."""
+    cuda_graphs: bool = False
+    """trt with TensorRT-RTX: capture each batch size's run as a CUDA graph."""
+    specialization: str = "lazy"
+    """trt with TensorRT-RTX: when kernels for the very batch size are compiled: lazy, eager or none."""
+    runtime_cache: bool = True
+    """trt with TensorRT-RTX: keep compiled kernels in the user's cache folder."""
 
 
 def open_backend(name: str, artifact: Path, options: BackendOptions | None = None) -> Backend:
-    """Load `artifact`, a checkpoint for torch, a graph for onnx, into that backend.
+    """Load `artifact`, a checkpoint for torch, a graph for onnx, an engine for trt, into that backend.
 
     Raises UnknownNameError, ArtifactError for a file of another kind, BackendError when the backend cannot run here.
     """
@@ -97,6 +111,10 @@ def open_backend(name: str, artifact: Path, options: BackendOptions | None = Non
             from .onnx_backend import OnnxBackend
 
             return OnnxBackend(artifact, options)
+        case "trt":
+            from .trt_backend import TrtBackend
+
+            return TrtBackend(artifact, options)
     raise UnknownNameError("backend", name, BACKENDS)
 
 

@@ -1,0 +1,364 @@
+"""LazyCuda: a fake of `pycuda.driver` that does nothing before it must, for tests of stream logic without a GPU.
+
+Copies and runs wait in their streams. They happen in stream order, and only as far as a synchronise asks for; a wait
+for an event makes the event's stream catch up first. What reads too early therefore reads what was there before:
+new memory is filled with noise. With `schedule`, random pieces of work happen earlier, as on a real GPU.
+
+Memory is numpy arrays; what is allocated, and what was used after it was freed, is accounted for.
+"""
+
+import random
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+NOISE = 0xA5
+"""Fills memory that nobody has written to."""
+PAGE = 4096
+
+
+class CudaError(Exception):
+    """What PyCUDA calls Error."""
+
+
+class CudaMemoryError(CudaError):
+    """What PyCUDA calls MemoryError."""
+
+
+@dataclass
+class _Line:
+    """A stream's work: what was asked for, in order, and how much of it is done."""
+
+    handle: int
+    work: deque["Callable[[], None] | _Mark"] = field(default_factory=deque)
+    asked: int = 0
+    done: int = 0
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """A point in a line: reached when so much of it is done."""
+
+    line: _Line
+    position: int
+
+
+class LazyCuda:
+    """The names of `pycuda.driver` that the trt backend uses; one object is one machine."""
+
+    Error, MemoryError = CudaError, CudaMemoryError
+
+    def __init__(self, *, memory_bytes: int = 2**30, devices: int = 1, schedule: random.Random | None = None) -> None:
+        """`memory_bytes`: of each device; `schedule`: lets work happen early, at random."""
+        self.memory_bytes, self.devices, self.schedule = memory_bytes, devices, schedule
+        self.calls = Counter[str]()
+        """How often each name was called."""
+        self.fail_at: dict[str, int] = {}
+        """The call, counted from 1 for each name, that raises Error instead."""
+        self.stack: list[int] = []
+        """The devices whose contexts are current, the innermost last."""
+        self.device_memory: dict[int, tuple[int, NDArray[np.uint8]]] = {}
+        """Device and content of each allocation, by address."""
+        self.pagelocked: list[PagelockedMemory] = []
+        self.events: weakref.WeakSet[LazyEvent] = weakref.WeakSet()
+        self.streams: weakref.WeakSet[LazyStream] = weakref.WeakSet()
+        self._lines: list[_Line] = []
+        self._next_address = PAGE
+
+    # The names of pycuda.driver.
+
+    def init(self) -> None:
+        """Start CUDA."""
+
+    def Device(self, index: int) -> "LazyDevice":  # PyCUDA's name
+        """A GPU. Raises Error where there is none of that index."""
+        if index >= self.devices:
+            raise CudaError("cuDeviceGet failed: invalid device ordinal")
+        return LazyDevice(self, index)
+
+    @property
+    def Context(self) -> "LazyContextStack":  # PyCUDA's name
+        """The stack of contexts."""
+        return LazyContextStack(self)
+
+    def Stream(self, flags: int) -> "LazyStream":  # PyCUDA's name
+        """A new stream."""
+        self._called("Stream")
+        self._lines.append(_Line(handle=len(self._lines) + 1))
+        stream = LazyStream(self, self._lines[-1])
+        self.streams.add(stream)
+        return stream
+
+    def Event(self, flags: int) -> "LazyEvent":  # PyCUDA's name
+        """A new event, not recorded yet: waiting for it is no wait."""
+        self._called("Event")
+        event = LazyEvent(self)
+        self.events.add(event)
+        return event
+
+    def mem_alloc(self, size: int) -> "LazyDeviceMemory":
+        """Memory on the current device, full of noise. Raises MemoryError when there is too little left."""
+        self._called("mem_alloc")
+        if size > self.mem_get_info()[0]:
+            raise CudaMemoryError("cuMemAlloc failed: out of memory")
+        address = self._next_address
+        self._next_address += -(-size // PAGE) * PAGE
+        self.device_memory[address] = (self.stack[-1], np.full(size, NOISE, np.uint8))
+        return LazyDeviceMemory(self, address)
+
+    def mem_get_info(self) -> tuple[int, int]:
+        """Free and total bytes of the current device."""
+        self._called("mem_get_info")
+        used = sum(len(content) for device, content in self.device_memory.values() if device == self.stack[-1])
+        return self.memory_bytes - used, self.memory_bytes
+
+    def pagelocked_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """A page-locked array full of noise; `array.base.free()` frees it."""
+        self._called("pagelocked_empty")
+        memory = PagelockedMemory(bytes([NOISE]) * (int(np.prod(shape)) * np.dtype(dtype).itemsize))
+        memory.machine = self
+        self.pagelocked.append(memory)
+        return np.ndarray(shape, dtype, buffer=memory)
+
+    def memcpy_htod_async(self, dest: Any, src: NDArray[Any], stream: Any) -> None:
+        """Copy to the device, some time."""
+        self._called("memcpy_htod_async")
+
+        def copy() -> None:
+            content = _host_bytes(src)
+            self.content(int(dest), len(content))[:] = content
+
+        self.add(stream.handle, copy)
+
+    def memcpy_dtoh_async(self, dest: NDArray[Any], src: Any, stream: Any) -> None:
+        """Copy from the device, some time."""
+        self._called("memcpy_dtoh_async")
+
+        def copy() -> None:
+            content = _host_bytes(dest)
+            content[:] = self.content(int(src), len(content))
+
+        self.add(stream.handle, copy)
+
+    # For fake engines and for tests.
+
+    def add(self, handle: int, work: "Callable[[], None] | _Mark") -> None:
+        """Put work onto the stream of that handle."""
+        line = self._lines[handle - 1]
+        line.work.append(work)
+        line.asked += 1
+        self._happen_early()
+
+    def content(self, address: int, size: int) -> NDArray[np.uint8]:
+        """The first `size` bytes of an allocation. Raises Error when it was freed, or is smaller."""
+        if address not in self.device_memory:
+            raise CudaError(f"illegal address {address:#x}: never allocated, or freed")
+        content = self.device_memory[address][1]
+        if size > len(content):
+            raise CudaError(f"illegal access: {size} bytes of an allocation of {len(content)}")
+        return content[:size]
+
+    def pending(self) -> int:
+        """Pieces of work that were asked for and have not happened, in all streams."""
+        return sum(len(line.work) for line in self._lines)
+
+    def live(self) -> dict[str, int]:
+        """What exists: device bytes, page-locked bytes, streams and events."""
+        return {
+            "device_bytes": sum(len(content) for _, content in self.device_memory.values()),
+            "pagelocked_bytes": sum(len(memory) for memory in self.pagelocked),
+            "streams": len(self.streams),
+            "events": len(self.events),
+        }
+
+    def catch_up(self, mark: _Mark) -> None:
+        """Do a line's work up to that mark, and what it waits for first."""
+        line = mark.line
+        while line.done < mark.position:
+            work = line.work.popleft()
+            if isinstance(work, _Mark):
+                self.catch_up(work)
+            line.done += 1
+            if not isinstance(work, _Mark):
+                work()
+
+    def _called(self, name: str) -> None:
+        self.calls[name] += 1
+        if self.calls[name] == self.fail_at.get(name):
+            raise CudaError(f"{name} failed on purpose at call {self.calls[name]}")
+        if not self.stack:
+            raise CudaError(f"{name}: no context is current")
+
+    def _happen_early(self) -> None:
+        while self.schedule is not None and self.schedule.random() < 0.5:
+            ready = [line for line in self._lines if line.work and _is_ready(line.work[0])]
+            if not ready:
+                return
+            line = self.schedule.choice(ready)
+            self.catch_up(_Mark(line, line.done + 1))
+
+
+class LazyDevice:
+    """One GPU of the machine."""
+
+    def __init__(self, machine: LazyCuda, index: int) -> None:
+        self.machine, self.index = machine, index
+
+    def retain_primary_context(self) -> "LazyContext":
+        """The GPU's context; not current yet."""
+        self.machine.calls["retain_primary_context"] += 1
+        return LazyContext(self.machine, self.index)
+
+
+class LazyContext:
+    """A GPU's primary context."""
+
+    def __init__(self, machine: LazyCuda, index: int) -> None:
+        self.machine, self.index = machine, index
+
+    def push(self) -> None:
+        """Make it current."""
+        self.machine.stack.append(self.index)
+
+
+class LazyContextStack:
+    """The thread's stack of contexts."""
+
+    def __init__(self, machine: LazyCuda) -> None:
+        self.machine = machine
+
+    def pop(self) -> None:
+        """Make the one before current again. Raises Error on an empty stack."""
+        if not self.machine.stack:
+            raise CudaError("cannot pop context from empty stack")
+        self.machine.stack.pop()
+
+
+class LazyStream:
+    """Work in order."""
+
+    def __init__(self, machine: LazyCuda, line: _Line) -> None:
+        self.machine, self._line = machine, line
+
+    @property
+    def handle(self) -> int:
+        """What execute_async_v3 wants."""
+        return self._line.handle
+
+    def wait_for_event(self, event: "LazyEvent") -> None:
+        """Later work on this stream comes after what the event marks now."""
+        self.machine._called("wait_for_event")
+        if event.mark is not None:
+            self.machine.add(self.handle, event.mark)
+
+    def synchronize(self) -> None:
+        """Everything asked of this stream happens now."""
+        self.machine._called("Stream.synchronize")
+        self.machine.catch_up(_Mark(self._line, self._line.asked))
+
+
+class LazyEvent:
+    """A point in a stream's work."""
+
+    def __init__(self, machine: LazyCuda) -> None:
+        self.machine = machine
+        self.mark: _Mark | None = None
+
+    def record(self, stream: LazyStream) -> "LazyEvent":
+        """Mark the work asked of the stream so far."""
+        self.machine._called("record")
+        self.mark = _Mark(stream._line, stream._line.asked)
+        return self
+
+    def synchronize(self) -> "LazyEvent":
+        """The marked work happens now."""
+        self.machine._called("Event.synchronize")
+        if self.mark is not None:
+            self.machine.catch_up(self.mark)
+        return self
+
+
+class LazyDeviceMemory:
+    """An allocation on the device."""
+
+    def __init__(self, machine: LazyCuda, address: int) -> None:
+        self.machine, self._address = machine, address
+
+    def __int__(self) -> int:
+        return self._address
+
+    def free(self) -> None:
+        """Give it back. Raises Error the second time."""
+        if self.machine.device_memory.pop(self._address, None) is None:
+            raise CudaError("cuMemFree failed: invalid argument")
+
+
+class PagelockedMemory(bytearray):
+    """Page-locked host memory."""
+
+    machine: LazyCuda
+    freed = False
+
+    def free(self) -> None:
+        """Give it back; what still copies to or from it then is an error. Raises Error the second time."""
+        if self.freed:
+            raise CudaError("cuMemFreeHost failed: invalid argument")
+        self.freed = True
+        self.machine.pagelocked = [memory for memory in self.machine.pagelocked if memory is not self]
+
+
+class LazyEngine:
+    """An engine on a LazyCuda: its run reads the images and writes `fake_logits` when the stream gets there."""
+
+    def __init__(self, machine: LazyCuda, *, image_shape: tuple[int, int, int], classes: int) -> None:
+        self.machine, self.image_shape, self.classes = machine, image_shape, classes
+        self.closed = False
+        self.fail_at: int | None = None
+        """The run, counted from 1, that raises CudaError before anything is started."""
+        self.runs = 0
+
+    def enqueue(self, count: int, *, images_at: int, logits_at: int, stream_handle: int) -> None:
+        """Put a run onto the stream."""
+        self.runs += 1
+        if self.runs == self.fail_at:
+            raise CudaError(f"the run failed on purpose at call {self.runs}")
+
+        def run() -> None:
+            pixels = self.machine.content(images_at, count * int(np.prod(self.image_shape)))
+            logits_NK = fake_logits(pixels.reshape(count, *self.image_shape), self.classes)
+            self.machine.content(logits_at, logits_NK.nbytes)[:] = logits_NK.view(np.uint8).ravel()
+
+        self.machine.add(stream_handle, run)
+
+    def close(self) -> None:
+        """Free everything."""
+        self.closed = True
+
+
+def fake_logits(images_NHWC: NDArray[np.uint8], classes: int) -> NDArray[np.float32]:
+    """Logits N x K that depend on every pixel of their image and on nothing else; exact in float32."""
+    flat = images_NHWC.reshape(len(images_NHWC), int(np.prod(images_NHWC.shape[1:]))).astype(np.int64)
+    place = np.arange(1, flat.shape[1] + 1)
+    sums_NK = np.stack([(flat * (place % (k + 7))).sum(axis=1) for k in range(classes)], axis=1)
+    return (sums_NK % 9_973).astype(np.float32)
+
+
+def _is_ready(work: "Callable[[], None] | _Mark") -> bool:
+    return not isinstance(work, _Mark) or work.line.done >= work.position
+
+
+def _host_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """A contiguous array's memory as bytes. Raises Error when it is page-locked memory that was freed."""
+    base: Any = array.base
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, PagelockedMemory) and base.freed:
+        raise CudaError("illegal access: page-locked memory that was freed")
+    if not array.flags.c_contiguous:
+        raise CudaError("ndarray is not contiguous")
+    return array.reshape(-1).view(np.uint8)

@@ -1,0 +1,63 @@
+"""The trt backend: an engine in TensorRT or TensorRT-RTX on an NVIDIA GPU. It imports neither torch nor onnx.
+
+PyCUDA holds the memory, on the GPU's primary context, so that PyTorch and ONNX Runtime work beside it.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.engine import EngineInfo
+from .backend import Backend, BackendOptions
+from .cuda import on_gpu, pycuda_driver
+from .trt_engine import RtxOptions, TrtEngine
+from .trt_pipeline import Pipeline
+from .trt_preflight import check_engine
+
+
+class TrtBackend(Backend):
+    """Runs an engine of rtk's."""
+
+    name = "trt"
+
+    def __init__(self, engine: Path, options: BackendOptions) -> None:
+        """Load the engine. Raises ArtifactError and BackendError, each obstacle by its own message."""
+        rtx = RtxOptions(options.cuda_graphs, options.specialization, options.runtime_cache)
+        loadable = check_engine(engine, device=options.device)
+        driver = pycuda_driver()
+        index = loadable.gpu.index
+        with on_gpu(driver, index):
+            loaded = TrtEngine(loadable, driver, rtx)
+            layers = loaded.layers()
+        self.info: EngineInfo = loadable.info
+        if layers:
+            self.info = replace(self.info, precision=replace(self.info.precision, layers=layers, inspected=True))
+        self.card = loadable.info.card
+        self.max_batch = loadable.info.profile.max_batch
+        self.device = f"cuda:{index}"
+        self.runs_on = (
+            f"{loadable.flavor.name} {loadable.flavor.version()}, {loadable.gpu.name}, {self.info.precision.label}"
+        )
+        self._pipeline = Pipeline(
+            driver,
+            loaded,
+            image_shape=self.card.input.shape,
+            classes=len(self.card.classes),
+            max_batch=self.max_batch,
+            device_index=index,
+            slots=options.slots,
+        )
+
+    def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._pipeline.run(images_NHWC)
+
+    def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        """Logits of batch after batch, in order, uploads and downloads behind the arithmetic."""
+        return self._pipeline.stream(map(self.checked, batches))
+
+    def close(self) -> None:
+        """Free everything; calling it twice does no harm."""
+        self._pipeline.close()
