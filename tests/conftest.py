@@ -1,7 +1,7 @@
 """What many tests start from: generated images, a small untrained model, its graph, a folder of images."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +36,18 @@ def card() -> ModelCard:
 
 
 @pytest.fixture(scope="session")
+def randomise() -> Callable[..., None]:
+    """A function that gives a network random weights and statistics, none a default: randomise(network, seed=0)."""
+    return _randomise
+
+
+@pytest.fixture(scope="session")
+def run_in_onnxruntime() -> Callable[[bytes, NDArray[np.uint8]], NDArray[np.float32]]:
+    """Runs a serialised graph in ONNX Runtime on the CPU: what `onnx_from_checkpoint` wants as run_graph."""
+    return _run_in_onnxruntime
+
+
+@pytest.fixture(scope="session")
 def save_untrained(card: ModelCard) -> Callable[..., Path]:
     """A function that writes a checkpoint of untrained, random weights: save_untrained(path, arch="resnet8v1")."""
 
@@ -47,7 +59,7 @@ def save_untrained(card: ModelCard) -> Callable[..., Path]:
         if size is not None:
             chosen = replace(chosen, preprocessing=Preprocessing((0.5,) * size.channels, (0.25,) * size.channels))
         model = build_model(chosen)
-        randomise(model.network, seed=seed)
+        _randomise(model.network, seed=seed)
         save_checkpoint(path, chosen, model.state_dict())
         return path
 
@@ -67,7 +79,7 @@ def graph_path(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) 
     from rtk.export.to_onnx import onnx_from_checkpoint
 
     path = tmp_path_factory.mktemp("graph") / "tiny.onnx"
-    return onnx_from_checkpoint(load_checkpoint(checkpoint_path), path, run_graph=run_in_onnxruntime).path
+    return onnx_from_checkpoint(load_checkpoint(checkpoint_path), path, run_graph=_run_in_onnxruntime).path
 
 
 @pytest.fixture(scope="session")
@@ -97,14 +109,12 @@ def real_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the user's cache folder."""
     monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
-    yield
 
 
-def randomise(network: object, *, seed: int) -> None:
-    """Give every parameter and every batch-norm statistic of a torch module values that differ from any default."""
+def _randomise(network: object, *, seed: int) -> None:
     import torch
     from rtk.core.models.resnet_cifar import initialise
 
@@ -121,8 +131,7 @@ def randomise(network: object, *, seed: int) -> None:
             torch.nn.init.normal_(layer.bias, 0.0, 0.1, generator=generator)
 
 
-def run_in_onnxruntime(graph: bytes, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Run a serialised graph in ONNX Runtime on the CPU: what `onnx_from_checkpoint` wants as run_graph."""
+def _run_in_onnxruntime(graph: bytes, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])

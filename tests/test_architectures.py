@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import randomise
 from rtk.core.errors import UnknownNameError, UsageError
 from rtk.core.models.model import build_network
 from rtk.core.models.names import known_architectures, parse_architecture
@@ -72,7 +71,17 @@ def test_depths_that_are_not_listed_work_too(name: str, depth: int) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["vgg16", "resnet20", "resnet20v3", "ResNet20v1", "resnet020v1", "resnet-20v1", "resnet２０v1", "", "resnet20v1\n"],
+    [
+        "vgg16",
+        "resnet20",
+        "resnet20v3",
+        "ResNet20v1",
+        "resnet020v1",
+        "resnet-20v1",
+        "resnet\uff12\uff10v1",
+        "",
+        "resnet20v1\n",
+    ],
 )
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
     with pytest.raises(UnknownNameError, match=r"^architecture .* is unknown; .*known: resnet20v1, .*, resnet1001v2$"):
@@ -223,7 +232,7 @@ def keras() -> Any:
     return pytest.importorskip("keras", reason="needs Keras: pip install -e '.[test]'")
 
 
-def both(keras: Any, version: int, depth: int) -> tuple[torch.nn.Module, Any, list[Any]]:
+def both(keras: Any, randomise: Any, version: int, depth: int) -> tuple[torch.nn.Module, Any, list[Any]]:
     """Our network and Keras', with the same random weights and statistics, and Keras' layers."""
     ours = build_network(f"resnet{depth}v{version}", in_channels=3, classes=10)
     randomise(ours, seed=depth)
@@ -234,8 +243,8 @@ def both(keras: Any, version: int, depth: int) -> tuple[torch.nn.Module, Any, li
 
 
 @pytest.mark.parametrize(("version", "depth"), [(1, 20), (2, 20), (2, 29)])
-def test_logits_agree_with_the_keras_example(keras: Any, version: int, depth: int) -> None:
-    ours, theirs, _ = both(keras, version, depth)
+def test_logits_agree_with_the_keras_example(keras: Any, randomise: Any, version: int, depth: int) -> None:
+    ours, theirs, _ = both(keras, randomise, version, depth)
     images = np.random.default_rng(0).normal(0, 1, (16, 32, 32, 3)).astype(np.float32)
     with torch.inference_mode():
         ours_NK = ours.eval()(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
@@ -245,9 +254,11 @@ def test_logits_agree_with_the_keras_example(keras: Any, version: int, depth: in
 
 
 @pytest.mark.parametrize(("version", "depth"), [(1, 20), (2, 29)])
-def test_batch_norm_learns_its_statistics_as_that_of_keras(keras: Any, version: int, depth: int) -> None:
+def test_batch_norm_learns_its_statistics_as_that_of_keras(
+    keras: Any, randomise: Any, version: int, depth: int
+) -> None:
     """One pass in training mode moves the running statistics alike: momentum and epsilon are the same."""
-    ours, theirs, layers = both(keras, version, depth)
+    ours, theirs, layers = both(keras, randomise, version, depth)
     before = [[weight.copy() for weight in layer] for layer in weights_in_keras_layout(ours)]
     images = np.random.default_rng(0).normal(0, 1, (16, 32, 32, 3)).astype(np.float32)
     with torch.no_grad():

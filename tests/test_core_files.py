@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,13 @@ from rtk.core.errors import OutputError
 from rtk.core.files import make_folder, sha256_of, whole_file, write_whole
 
 
+def stopped_after(write: Callable[[bytes], int], content: bytes, *, by: BaseException) -> None:
+    write(content)
+    raise by
+
+
 def names(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder))
+    return sorted(entry.name for entry in folder.iterdir())
 
 
 def test_bytes_and_text_are_written(tmp_path: Path) -> None:
@@ -28,9 +34,8 @@ def test_bytes_and_text_are_written(tmp_path: Path) -> None:
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), whole_file(path) as file:
-        file.write(b"new")
-        _ = 1 / 0
+    with pytest.raises(RuntimeError), whole_file(path) as file:
+        stopped_after(file.write, b"new", by=RuntimeError())
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a"]
 
@@ -39,8 +44,7 @@ def test_an_interrupt_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> No
     path = tmp_path / "a"
     path.write_text("old")
     with pytest.raises(KeyboardInterrupt), whole_file(path) as file:
-        file.write(b"new")
-        raise KeyboardInterrupt
+        stopped_after(file.write, b"new", by=KeyboardInterrupt())
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a"]
 

@@ -5,9 +5,9 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
-from ..core.errors import ArtifactError, UsageError
+from ..core.errors import ArtifactError, UnknownNameError, UsageError
 from ..core.models.names import parse_architecture
 from .recipes import Recipe, find_recipe
 
@@ -48,6 +48,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         parse_architecture(self.arch)
         self.values  # noqa: B018 - checks recipe, epochs, batch size and rate
+        for option, value, known in (
+            ("--precision", self.precision, get_args(Precision)),
+            ("--compile", self.compile, get_args(Compile)),
+        ):
+            if value not in known:
+                raise UnknownNameError(option, value, known)
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: expected 0 or more")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
@@ -62,13 +68,18 @@ class TrainConfig:
     @property
     def values(self) -> Recipe:
         """The recipe with what was asked for otherwise."""
-        asked = {"epochs": self.epochs, "batch_size": self.batch_size, "lr": self.lr}
-        return dataclasses.replace(find_recipe(self.recipe), **{k: v for k, v in asked.items() if v is not None})
+        recipe = find_recipe(self.recipe)
+        return dataclasses.replace(
+            recipe,
+            epochs=recipe.epochs if self.epochs is None else self.epochs,
+            batch_size=recipe.batch_size if self.batch_size is None else self.batch_size,
+            lr=recipe.lr if self.lr is None else self.lr,
+        )
 
     @property
     def run_dir(self) -> Path:
         """The folder that the run writes to."""
-        return self.out or Path("runs") / f"{self.arch}-{Path(self.dataset).name}-s{self.seed}"
+        return self.out or Path("runs") / f"{self.arch}-{Path(self.dataset).resolve().name}-s{self.seed}"
 
     def to_json(self) -> str:
         """The config as JSON text."""

@@ -55,7 +55,7 @@ def compiled(network: nn.Module, arithmetic: Arithmetic, wish: Compile) -> tuple
     if wish == "auto" and not helps:
         return network, "not compiled (no gain on this processor)"
     if lacking:
-        return network, f"not compiled (no {lacking} found)"
+        return network, f"not compiled (needs {lacking})"
     network.compile()
     return network, "compiled"
 
@@ -80,5 +80,5 @@ def _multiplies_bf16(device: torch.device) -> bool:
 def _compiler_lacking(device: torch.device) -> str:
     """What torch.compile would need and does not find, or nothing."""
     if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name):
-        return "C++ compiler"
+        return "a C++ compiler"
     return "triton" if device.type == "cuda" and find_spec("triton") is None else ""

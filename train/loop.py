@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..core.card import Input, ModelCard, Preprocessing, Score, Training
 from ..core.checkpoint import load_checkpoint, save_checkpoint
 from ..core.datasets import Dataset, Split, open_dataset
-from ..core.errors import ArtifactError, TrainingError, UsageError
+from ..core.errors import ArtifactError, DataError, TrainingError, UsageError
 from ..core.machine import this_machine
 from ..core.models.model import Model, build_model
 from ..core.models.resnet_cifar import initialise
@@ -55,8 +55,11 @@ def train(config: TrainConfig, *, say: Say = print) -> Trained:
     return _run(config, dataset, RunFolder.create(config), training=None, say=say)
 
 
-def resume(run_dir: Path, *, say: Say = print) -> Trained:
-    """Go on with a run that was stopped, from the end of its last whole epoch. Raises ArtifactError and as train."""
+def resume(run_dir: Path, *, data_dir: Path | None = None, say: Say = print) -> Trained:
+    """Go on with a run that was stopped, from the end of its last whole epoch. Raises ArtifactError and as train.
+
+    `data_dir`: where the data lie now; None means where they lay when the run started.
+    """
     folder = RunFolder(run_dir)
     config = folder.read_config()
     training = load_checkpoint(folder.last).training
@@ -65,7 +68,7 @@ def resume(run_dir: Path, *, say: Say = print) -> Trained:
     if training["epoch"] >= config.values.epochs:
         say(f"{run_dir}: all {training['epoch']} epochs are done")
         return Trained(run_dir, folder.best, load_checkpoint(folder.best).card, training["history"])
-    dataset = open_dataset(config.dataset, data_dir=config.data_dir)
+    dataset = open_dataset(config.dataset, data_dir=data_dir or config.data_dir)
     return _run(config, dataset, folder, training=training, say=say)
 
 
@@ -135,9 +138,7 @@ def _run(
 class Trainer:
     """A model in training: its optimiser, its moving average, and what it knows of the images."""
 
-    def __init__(
-        self, model: Model, recipe: Recipe, arithmetic: Arithmetic, split: Split, *, seed: int
-    ) -> None:
+    def __init__(self, model: Model, recipe: Recipe, arithmetic: Arithmetic, split: Split, *, seed: int) -> None:
         self.model, self.recipe, self.arithmetic, self.seed = model, recipe, arithmetic, seed
         images_NHWC, self.labels_N = _tensors(split, arithmetic.device)
         self.batch_size = min(recipe.batch_size, len(split))
@@ -163,7 +164,8 @@ class Trainer:
         self.model.train()
         generator = _generator(self.seed, self.epoch, self.arithmetic.device)
         order, weights_N = self.sampler.draw(self.epoch / self.recipe.epochs, generator)
-        batches = order[: len(order) // self.batch_size * self.batch_size].split(self.batch_size)
+        size = min(self.batch_size, len(order))  # what the sampler leaves of a small split may not fill a batch
+        batches = order[: len(order) // size * size].split(size)
         loss_sum = torch.zeros((), device=self.arithmetic.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.arithmetic.device)
         rate = 0.0
@@ -174,12 +176,14 @@ class Trainer:
             self.sampler.record(index_B, losses_B)
             loss_sum += losses_B.sum()
             correct += hits
-            advance(self.batch_size)
-        advance(len(self.labels_N) - len(batches) * self.batch_size)
+            advance(size)
+        seen = len(batches) * size
+        advance(len(self.labels_N) - seen)
         self.epoch += 1
-        seen = len(batches) * self.batch_size
         if not torch.isfinite(loss_sum):
-            raise TrainingError(f"the loss is no longer finite in epoch {self.epoch}; try a lower --lr than {rate:.3g}")
+            raise TrainingError(
+                f"the loss is no longer finite in epoch {self.epoch}; try a lower --lr than {self.recipe.lr:g}"
+            )
         return {
             "epoch": self.epoch,
             "lr": rate,
@@ -188,9 +192,7 @@ class Trainer:
             "train_accuracy": int(correct) / seen,
         }
 
-    def _step(
-        self, images_BHWC: Tensor, labels_B: Tensor, weights_B: Tensor, rate: float
-    ) -> tuple[Tensor, Tensor]:
+    def _step(self, images_BHWC: Tensor, labels_B: Tensor, weights_B: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         """One step of the optimiser; the loss of each image, and how many answers were right."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -243,9 +245,7 @@ def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     match recipe.optimiser:
         case "sgd":
-            return torch.optim.SGD(
-                groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
-            )
+            return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
         case "adam":
             return torch.optim.Adam(groups, lr=recipe.lr, fused=True)
 
@@ -263,7 +263,7 @@ def _splits(config: TrainConfig, dataset: Dataset) -> tuple[Split, Split, Split]
     held, kept = order[: config.holdout], np.sort(order[config.holdout :])
     test = dataset.split("test")
     if test.images_NHWC.shape[1:] != train_split.images_NHWC.shape[1:]:
-        raise UsageError(
+        raise DataError(
             f"{dataset.name}: training images are {train_split.images_NHWC.shape[1:]}, "
             f"test images {test.images_NHWC.shape[1:]}"
         )

@@ -37,7 +37,8 @@ class RunFolder:
         folder = cls(config.run_dir)
         if folder.last.exists():
             raise UsageError(
-                f"{folder.path}: holds a run already; go on with: rtk train --resume {folder.path}, or name another --out"
+                f"{folder.path}: holds a run already; go on with: rtk train --resume {folder.path}, "
+                "or name another --out"
             )
         make_folder(folder.path)
         write_whole(folder.config, config.to_json())
@@ -47,7 +48,7 @@ class RunFolder:
         """The config that the run was started with. Raises ArtifactError when there is none."""
         if not self.config.is_file() or not self.last.is_file():
             raise ArtifactError(f"{self.path}: no run to go on with; expected config.json and last.pt in it")
-        return TrainConfig.from_json(self.config.read_text(), source=str(self.config))
+        return TrainConfig.from_json(self.config.read_text("utf-8", "replace"), source=str(self.config))
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
         """One JSON line an epoch."""

@@ -1,0 +1,383 @@
+"""Training from end to end on a tiny data set: repeating, stopping, going on, and failing in one clear line."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rtk.core.card import Input, ModelCard, Preprocessing
+from rtk.core.checkpoint import load_checkpoint
+from rtk.core.datasets import Split, open_dataset
+from rtk.core.errors import ArtifactError, DataError, OutputError, TrainingError, UnknownNameError, UsageError
+from rtk.core.models.model import build_model
+from rtk.train import loop
+from rtk.train.config import TrainConfig
+from rtk.train.device import Arithmetic
+from rtk.train.loop import Trainer, resume, train
+from rtk.train.recipes import RECIPES, Recipe
+from rtk.train.run_folder import RunFolder
+
+NewConfig = Callable[..., TrainConfig]
+CPU = Arithmetic(torch.device("cpu"), None)
+
+
+@pytest.fixture(autouse=True)
+def no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than training here: one test does it for all."""
+    if "curves" not in request.node.name:
+        monkeypatch.setattr(RunFolder, "write_curves", lambda *arguments, **options: None)
+
+
+def quiet(line: str) -> None:
+    """Takes the place of the terminal."""
+
+
+@pytest.fixture
+def config(class_folders: Path, tmp_path: Path) -> NewConfig:
+    """Makes configs of three epochs on 24 images, into a folder of that name."""
+
+    def make(out: str, **changes: Any) -> TrainConfig:
+        settings = {"epochs": 3, "batch_size": 8, "lr": 0.05, "precision": "fp32", "compile": "off", **changes}
+        return TrainConfig("resnet8v1", **{"dataset": str(class_folders), "out": tmp_path / out, **settings})
+
+    return make
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    one, other = load_checkpoint(first), load_checkpoint(second)
+    assert one.weights.keys() == other.weights.keys()
+    for name, value in one.weights.items():
+        assert torch.equal(value, other.weights[name]), name
+    assert one.card.score == other.card.score
+
+
+def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "epoch_s"} for row in rows]
+
+
+# What a run leaves.
+
+
+def test_a_run_leaves_checkpoints_config_history_and_curves(config: NewConfig, class_folders: Path) -> None:
+    asked, lines = config("run"), []
+    trained = train(asked, say=lines.append)
+    folder = trained.run_dir
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["best.pt", "config.json", "curves.png", "history.jsonl", "last.pt"]
+    assert TrainConfig.from_json((folder / "config.json").read_text(), source="x") == asked
+    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert rows == trained.history
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert all(row["test_total"] == 12 and 0 <= row["test_correct"] <= 12 for row in rows)
+    with Image.open(folder / "curves.png") as curves:
+        assert curves.format == "PNG"
+    assert lines[0].startswith("resnet8v1-colours: 77,731 parameters, ")
+    assert lines[0].endswith("24 images, epochs 1 to 3, cpu, fp32, not compiled")
+    assert [line[:11] for line in lines[1:]] == ["epoch   1/3", "epoch   2/3", "epoch   3/3"]
+
+
+def test_the_card_says_where_the_weights_come_from(config: NewConfig, class_folders: Path) -> None:
+    trained = train(config("run", seed=5), say=quiet)
+    card = load_checkpoint(trained.best).card
+    assert card == trained.card
+    assert (card.name, card.arch, card.dataset) == ("resnet8v1-colours", "resnet8v1", "colours")
+    assert card.classes == ("blue", "green", "red")
+    assert card.input == Input(12, 12, 3)
+    pixels = open_dataset(str(class_folders)).split("train").images_NHWC / 255
+    assert card.preprocessing.mean == pytest.approx(pixels.mean(axis=(0, 1, 2)))
+    assert card.preprocessing.deviation == pytest.approx(pixels.std(axis=(0, 1, 2)))
+    assert card.training is not None
+    assert (card.training.recipe, card.training.epochs, card.training.seed) == ("rtk", 3, 5)
+    assert card.training.selection == "moving average of the weights after the last epoch; nothing was selected"
+    assert card.training.settings["lr"] == 0.05
+    assert card.training.settings["precision"] == "fp32"
+    assert card.score is not None
+    assert (card.score.split, card.score.total) == ("test", 12)
+    assert card.score.correct == trained.history[-1]["test_correct"]
+
+
+def test_the_score_on_the_card_is_that_of_the_weights_beside_it(config: NewConfig, class_folders: Path) -> None:
+    checkpoint = load_checkpoint(train(config("run"), say=quiet).best)
+    test = open_dataset(str(class_folders)).split("test")
+    with torch.inference_mode():
+        logits_NK = checkpoint.model()(torch.from_numpy(test.images_NHWC))
+    loss = torch.nn.functional.cross_entropy(logits_NK, torch.from_numpy(test.labels_N))
+    assert checkpoint.card.score is not None
+    assert checkpoint.card.score.correct == int((logits_NK.argmax(1).numpy() == test.labels_N).sum())
+    assert checkpoint.card.score.loss == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_a_holdout_is_taken_out_of_training_and_chooses_the_epoch(config: NewConfig) -> None:
+    trained = train(config("run", holdout=6, epochs=4), say=quiet)
+    assert all(row["holdout_total"] == 6 and row["images"] <= 18 for row in trained.history)
+    card = trained.card
+    hits = [row["holdout_correct"] for row in trained.history]
+    assert card.training is not None
+    assert card.training.epochs == hits.index(max(hits)) + 1  # the first of the best
+    assert card.training.selection == (
+        "moving average of the weights of the epoch with most right answers on 6 images held out of the training split"
+    )
+
+
+def test_the_last_epoch_is_always_evaluated(config: NewConfig) -> None:
+    history = train(config("run", eval_every=2), say=quiet).history
+    assert ["test_loss" in row for row in history] == [False, True, True]
+
+
+# Repeating and going on.
+
+
+def test_the_same_seed_gives_the_same_weights_bit_by_bit(config: NewConfig) -> None:
+    first, second = (train(config(name, seed=4), say=quiet) for name in ("a", "b"))
+    for name in ("best.pt", "last.pt"):
+        assert_same_weights(first.run_dir / name, second.run_dir / name)
+    assert without_times(first.history) == without_times(second.history)
+
+
+def test_another_seed_gives_other_weights(config: NewConfig) -> None:
+    first, second = (load_checkpoint(train(config(str(s), seed=s), say=quiet).best) for s in (1, 2))
+    assert not torch.equal(first.weights["network.head.dense.weight"], second.weights["network.head.dense.weight"])
+
+
+class Stop:
+    """Interrupts a training: after the epoch's line was said, or in a step."""
+
+    def after_epoch(self, number: int) -> Callable[[str], None]:
+        def say(line: str) -> None:
+            if line.startswith(f"epoch {number:3}/"):
+                raise KeyboardInterrupt
+
+        return say
+
+    def in_step(self, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        original, steps = Trainer._step, 0
+
+        def counted(self: Trainer, *arguments: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps == number:
+                raise KeyboardInterrupt
+            return original(self, *arguments)
+
+        monkeypatch.setattr(Trainer, "_step", counted)
+
+
+@pytest.mark.parametrize("recipe", ["rtk", "keras"])
+@pytest.mark.parametrize("holdout", [0, 6])
+def test_a_run_that_was_stopped_after_an_epoch_goes_on_as_if_it_had_not(
+    config: NewConfig, recipe: str, holdout: int
+) -> None:
+    settings: dict[str, Any] = {"recipe": recipe, "holdout": holdout, "lr": 0.01}
+    whole = train(config("whole", **settings), say=quiet)
+    with pytest.raises(KeyboardInterrupt):
+        train(config("stopped", **settings), say=Stop().after_epoch(1))
+    stopped = resume(config("stopped").run_dir, say=quiet)
+    for name in ("best.pt", "last.pt"):
+        assert_same_weights(whole.run_dir / name, stopped.run_dir / name)
+    assert without_times(whole.history) == without_times(stopped.history)
+    rows = [json.loads(line) for line in (stopped.run_dir / "history.jsonl").read_text().splitlines()]
+    assert without_times(rows) == without_times(whole.history)
+
+
+def test_a_run_that_was_stopped_in_an_epoch_goes_on_from_the_one_before(
+    config: NewConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(config("whole"), say=quiet)
+    with monkeypatch.context() as patch:
+        Stop().in_step(5, patch)  # three steps an epoch
+        with pytest.raises(KeyboardInterrupt):
+            train(config("stopped"), say=quiet)
+    stopped = resume(config("stopped").run_dir, say=quiet)
+    assert_same_weights(whole.best, stopped.best)
+    assert without_times(whole.history) == without_times(stopped.history)
+
+
+def test_a_run_goes_on_with_the_data_somewhere_else(config: NewConfig, tmp_path: Path) -> None:
+    asked = replace(config("run"), dataset="fashion-mnist", data_dir=tmp_path / "gone")
+    random = np.random.default_rng(0)
+    for prefix, count in (("train", 16), ("t10k", 4)):
+        for kind, array in (
+            ("images-idx3", random.integers(0, 256, (count, 28, 28), dtype=np.uint8)),
+            ("labels-idx1", (np.arange(count) % 10).astype(np.uint8)),
+        ):
+            path = tmp_path / "gone" / "fashion-mnist" / f"{prefix}-{kind}-ubyte.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+            path.write_bytes(b"\0\0\x08" + bytes([array.ndim]) + sizes + array.tobytes())
+    with pytest.raises(KeyboardInterrupt):
+        train(asked, say=Stop().after_epoch(2))
+    (tmp_path / "gone").rename(tmp_path / "moved")
+    assert len(resume(asked.run_dir, data_dir=tmp_path / "moved", say=quiet).history) == 3
+
+
+def test_a_finished_run_says_so(config: NewConfig) -> None:
+    trained, lines = train(config("run", epochs=1), say=quiet), []
+    again = resume(trained.run_dir, say=lines.append)
+    assert lines == [f"{trained.run_dir}: all 1 epochs are done"]
+    assert again == trained
+
+
+# Refusals.
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(config: NewConfig) -> None:
+    trained = train(config("run", epochs=1), say=quiet)
+    before = trained.best.read_bytes()
+    with pytest.raises(UsageError) as caught:
+        train(config("run", epochs=1), say=quiet)
+    assert str(caught.value) == (
+        f"{trained.run_dir}: holds a run already; go on with: rtk train --resume {trained.run_dir}, "
+        "or name another --out"
+    )
+    assert trained.best.read_bytes() == before
+
+
+def test_a_folder_without_a_run_cannot_go_on(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ArtifactError) as caught:
+            resume(folder, say=quiet)
+        assert str(caught.value) == f"{folder}: no run to go on with; expected config.json and last.pt in it"
+
+
+def test_a_deployed_checkpoint_cannot_go_on(config: NewConfig) -> None:
+    trained = train(config("run", epochs=1), say=quiet)
+    shutil.copy(trained.best, trained.run_dir / "last.pt")
+    with pytest.raises(ArtifactError, match=r"last\.pt: holds no training state; expected the last\.pt of a run$"):
+        resume(trained.run_dir, say=quiet)
+
+
+def test_a_run_with_a_damaged_config_cannot_go_on(config: NewConfig) -> None:
+    trained = train(config("run", epochs=1), say=quiet)
+    for content in (b"{", b"\xff\xfe", b"[]"):
+        (trained.run_dir / "config.json").write_bytes(content)
+        with pytest.raises(ArtifactError, match=r"config\.json: not the config of a run"):
+            resume(trained.run_dir, say=quiet)
+
+
+def test_a_run_does_not_go_on_with_other_data(config: NewConfig, class_folders: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(class_folders, tmp_path / "colours"))
+    with pytest.raises(KeyboardInterrupt):
+        train(config("run", dataset=str(copied)), say=Stop().after_epoch(1))
+    (copied / "train" / "red" / "0.png").unlink()
+    with pytest.raises(ArtifactError, match=r"^the run was trained on 24 images, the data set now has 23$"):
+        resume(config("run").run_dir, say=quiet)
+
+
+def test_an_unknown_data_set_leaves_no_folder(config: NewConfig) -> None:
+    with pytest.raises(UnknownNameError, match=r"^data set 'imagenet' is unknown"):
+        train(config("run", dataset="imagenet"), say=quiet)
+    assert not config("run").run_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_images": 25}, "--train-images 25: colours has 24"),
+        ({"holdout": 13}, "--holdout 13: more than half of the 24 training images"),
+    ],
+)
+def test_more_images_than_there_are_is_wrong_usage(config: NewConfig, changes: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        train(config("run", **changes), say=quiet)
+
+
+def test_test_images_of_another_size_are_refused(config: NewConfig, class_folders: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(class_folders, tmp_path / "colours"))
+    for path in (copied / "test").rglob("*.png"):
+        Image.new("RGB", (10, 10)).save(path)
+    with pytest.raises(DataError, match=r"^colours: training images are \(12, 12, 3\), test images \(10, 10, 3\)$"):
+        train(config("run", dataset=str(copied)), say=quiet)
+
+
+def test_a_file_where_the_run_folder_should_be_is_named(config: NewConfig, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("x")
+    with pytest.raises(OutputError, match="run: the folder cannot be made: File exists"):
+        train(config("run"), say=quiet)
+
+
+def test_a_loss_that_is_no_longer_finite_names_the_epoch_and_the_rate(config: NewConfig) -> None:
+    with pytest.raises(
+        TrainingError, match=r"^the loss is no longer finite in epoch \d; try a lower --lr than 999999$"
+    ):
+        train(config("run", lr=999_999.0, epochs=6), say=quiet)
+
+
+# Learning.
+
+
+def test_a_small_network_learns_sixty_four_images_by_heart(card: ModelCard, shapes64: Split) -> None:
+    small = Split(np.ascontiguousarray(shapes64.images_NHWC[:, ::2, ::2]), shapes64.labels_N)
+    chosen = replace(card, input=Input(16, 16, 3), preprocessing=Preprocessing(*small.statistics()))
+    model = build_model(chosen)
+    loop.initialise(model.network, torch.Generator().manual_seed(0))
+    recipe = Recipe("by heart", epochs=60, lr=0.1, batch_size=16, nesterov=True, warmup=0.1, norm_momentum=0.1)
+    recipe = replace(recipe, flip="none", crop_padding=0.0)
+    trainer, losses = Trainer(model, recipe, CPU, small, seed=0), []
+    while trainer.epoch < recipe.epochs and (not losses or losses[-1] >= 0.01):
+        losses.append(trainer.run_epoch(lambda count: None)["train_loss"])
+    assert losses[0] > 1.5
+    assert losses[-1] < 0.01
+
+
+def test_a_split_smaller_than_a_batch_is_trained_on(card: ModelCard, shapes64: Split) -> None:
+    """Pruning leaves even less of it than a batch: the batch is smaller then."""
+    recipe = replace(RECIPES["rtk"], epochs=8, batch_size=128)
+    trainer = Trainer(build_model(card), recipe, CPU, shapes64.head(20), seed=0)
+    rows = [trainer.run_epoch(lambda count: None) for _ in range(8)]
+    assert rows[0]["images"] == 20
+    assert min(row["images"] for row in rows) < 20  # some were left out
+    assert rows[7]["images"] == 20
+    assert all(np.isfinite(row["train_loss"]) for row in rows)
+
+
+def test_progress_adds_up_to_every_image_of_every_epoch(card: ModelCard, shapes64: Split) -> None:
+    recipe = replace(RECIPES["rtk"], epochs=4, batch_size=24)
+    trainer, advanced = Trainer(build_model(card), recipe, CPU, shapes64, seed=0), []
+    for _ in range(4):
+        trainer.run_epoch(advanced.append)
+    assert sum(advanced) == 4 * 64
+
+
+# Ctrl-C.
+
+
+def test_ctrl_c_leaves_whole_files_says_how_to_go_on_and_exits_with_130(class_folders: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    command = [
+        "resnet8v1",
+        "--dataset",
+        str(class_folders),
+        "--epochs",
+        "100000",
+        "--compile",
+        "off",
+        "--out",
+        str(run_dir),
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "rtk", "train", *command], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        said = [process.stderr.readline() for _ in range(4)]
+        process.send_signal(signal.SIGINT)
+        said += process.stderr.readlines()
+    assert process.returncode == 130
+    assert said[1].startswith("epoch   1/100000"), said
+    assert said[-1] == f"stopped; go on with: rtk train --resume {run_dir}\n"
+    assert "Traceback" not in "".join(said)
+    names = sorted(path.name for path in run_dir.iterdir())
+    assert names == ["best.pt", "config.json", "history.jsonl", "last.pt"]
+    checkpoint = load_checkpoint(run_dir / "last.pt")
+    assert checkpoint.training is not None
+    rows = (run_dir / "history.jsonl").read_text().splitlines()
+    assert abs(checkpoint.training["epoch"] - len(rows)) <= 1  # between the two files, perhaps
+    load_checkpoint(run_dir / "best.pt").model()
