@@ -1,0 +1,153 @@
+"""Who may import whom, read from the source: cli and its like -> train | export | infer | bench -> core, bench -> infer."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("core", "train", "export", "infer", "bench")
+COMMANDS = "commands"
+"""The modules beside `cli` at the root: they compose the rooms."""
+ALLOWED = {
+    "core": {"core"},
+    "train": {"train", "core"},
+    "export": {"export", "core"},
+    "infer": {"infer", "core"},
+    "bench": {"bench", "infer", "core"},
+    COMMANDS: {COMMANDS, *ROOMS},
+}
+HEAVY = {
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "tensorrt",
+    "tensorrt_rtx",
+    "pycuda",
+    "matplotlib",
+    "pooch",
+    "keras",
+    "openvino",
+}
+LIGHT_DOORS = {
+    # module: what using it must not load
+    "rtk": HEAVY,
+    "rtk.cli": HEAVY,
+    "rtk.train.config": HEAVY,
+    "rtk.core.card": HEAVY,
+    "rtk.core.datasets": HEAVY,
+    "rtk.core.images": HEAVY,
+    "rtk.core.machine": HEAVY,
+    "rtk.core.models.names": HEAVY,
+    "rtk.core.probe": HEAVY,
+    "rtk.core.graph": HEAVY - {"onnx"},
+    "rtk.infer.backend": HEAVY,
+    "rtk.infer.sources": HEAVY,
+    "rtk.infer.classify": HEAVY,
+    "rtk.infer.onnx_backend": HEAVY - {"onnxruntime"},
+}
+
+
+def source_files() -> dict[str, Path]:
+    """Every module of the package by its full name, tests left out."""
+    paths = [*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))]
+    modules = {}
+    for path in paths:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        modules[".".join(("rtk", *(part for part in parts if part != "__init__")))] = path
+    return modules
+
+
+MODULES = source_files()
+
+
+def statements(tree: ast.AST, *, at_import: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The import statements; `at_import`: only those that run when the module is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif (at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)) or (
+            at_import and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        ):
+            continue
+        else:
+            yield from statements(node, at_import=at_import)
+
+
+def imports(module: str, *, at_import: bool = False) -> set[str]:
+    """Full names of what the module imports: modules where there is one of that name, else what was asked for."""
+    path, found = MODULES[module], set()
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    for node in statements(ast.parse(path.read_text()), at_import=at_import):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+            continue
+        base = package[: len(package) - node.level + 1] if node.level else []
+        origin = ".".join([*base, *([node.module] if node.module else [])])
+        for alias in node.names:
+            inner = f"{origin}.{alias.name}"
+            found.add(inner if inner in MODULES else origin)
+    return found
+
+
+def room(module: str) -> str:
+    first = module.split(".")[1] if "." in module else ""
+    return first if first in ROOMS else COMMANDS
+
+
+def loaded_by(module: str) -> set[str]:
+    """Everything that importing the module imports at once, other programs' packages by their first name."""
+    found: set[str] = set()
+    waiting = {module}
+    while waiting:
+        name = waiting.pop()
+        if name not in MODULES:
+            found.add(name.split(".")[0])
+            continue
+        found.add(name)
+        parents = {".".join(name.split(".")[:depth]) for depth in range(1, name.count(".") + 1)}
+        waiting |= (imports(name, at_import=True) | parents) - found
+    return found
+
+
+def test_the_house_is_found() -> None:
+    assert {room(module) for module in MODULES} == {*ROOMS, COMMANDS}
+    assert imports("rtk.core.models.model") >= {"torch", "rtk.core.card", "rtk.core.models.names"}
+    assert "rtk.infer.torch_backend" in imports("rtk.infer.backend")
+    assert "rtk.infer.torch_backend" not in imports("rtk.infer.backend", at_import=True)
+    assert "torch" in loaded_by("rtk.train.loop")
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_module_imports_only_rooms_below_its_own(module: str) -> None:
+    own = {name for name in imports(module) if name.split(".")[0] == "rtk" and name != "rtk"}
+    wrong = {name for name in own if room(name) not in ALLOWED[room(module)]}
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_inside_the_package_imports_are_relative(module: str) -> None:
+    for node in statements(ast.parse(MODULES[module].read_text()), at_import=False):
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.split(".")[0] == "rtk" for alias in node.names)
+        elif not node.level:
+            assert (node.module or "").split(".")[0] not in ("rtk", *ROOMS, "cli")
+
+
+@pytest.mark.parametrize("module", LIGHT_DOORS)
+def test_what_must_start_fast_loads_nothing_heavy(module: str) -> None:
+    assert not loaded_by(module) & LIGHT_DOORS[module]
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; from rtk.cli import main; sys.argv = ['rtk', '--help']\n"
+        "try: main()\n"
+        f"finally: print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+    assert "train" in done.stdout
