@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rtk.core.card import Input, ModelCard, Preprocessing, Score, Training
 from rtk.core.datasets import CIFAR10_CLASSES, Split
+from rtk.core.probe import probe_images
 from rtk.core.shapes import draw_shapes
 
 
@@ -52,6 +53,7 @@ def save_untrained(card: ModelCard) -> Callable[..., Path]:
     """A function that writes a checkpoint of untrained, random weights: save_untrained(path, arch="resnet8v1")."""
 
     def save(path: Path, *, arch: str = "resnet8v1", size: Input | None = None, seed: int = 0) -> Path:
+        import torch
         from rtk.core.checkpoint import save_checkpoint
         from rtk.core.models.model import build_model
 
@@ -60,6 +62,11 @@ def save_untrained(card: ModelCard) -> Callable[..., Path]:
             chosen = replace(chosen, preprocessing=Preprocessing((0.5,) * size.channels, (0.25,) * size.channels))
         model = build_model(chosen)
         _randomise(model.network, seed=seed)
+        images_NHWC = torch.from_numpy(probe_images(6, chosen.input))
+        with torch.no_grad():  # a trained network's largest logits are about ten, random deep ones' thousands
+            scale = 10 / model.eval()(images_NHWC).abs().max()
+            model.network.head.dense.weight.mul_(scale)
+            model.network.head.dense.bias.mul_(scale)
         save_checkpoint(path, chosen, model.state_dict())
         return path
 

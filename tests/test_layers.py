@@ -1,4 +1,7 @@
-"""Who may import whom, read from the source: cli and its like -> train | export | infer | bench -> core, bench -> infer."""
+"""Who may import whom, read from the source.
+
+cli and its like -> train | export | infer | bench -> core, and bench -> infer.
+"""
 
 import ast
 import subprocess
@@ -69,12 +72,15 @@ def statements(tree: ast.AST, *, at_import: bool) -> Iterator[ast.Import | ast.I
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
-        elif (at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)) or (
-            at_import and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        ):
-            continue
-        else:
+        elif not (at_import and runs_later(node)):
             yield from statements(node, at_import=at_import)
+
+
+def runs_later(node: ast.AST) -> bool:
+    """Whether what is in it does not run when the module is imported."""
+    if isinstance(node, ast.If):
+        return "TYPE_CHECKING" in ast.unparse(node.test)
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
 
 
 def imports(module: str, *, at_import: bool = False) -> set[str]:
