@@ -16,12 +16,13 @@ import typer
 
 from . import __version__
 from .bench.config import BenchConfig
-from .core.errors import ArtifactError, BackendError, DataError, RtkError, UnknownNameError, UsageError
+from .core.errors import ArtifactError, BackendError, DataError, RtkError, UsageError
 from .core.files import whole_file
 from .core.progress import progress_bar
 from .core.table import text_table
 from .core.zoo import DEFAULT as ZOO_DEFAULT
-from .train.config import TrainConfig
+from .infer.formats import FORMATS, Format
+from .train.config import Compile, Precision, TrainConfig
 
 if TYPE_CHECKING:
     from .infer.classify import Answer
@@ -67,14 +68,14 @@ def train(
     context: typer.Context,
     arch: Annotated[str | None, typer.Argument(help="resnet20v1, resnet56v2, ...; see rtk models.")] = None,
     dataset: Annotated[str, typer.Option(help="cifar10, fashion-mnist, shapes, or a folder.")] = TrainConfig.dataset,
-    recipe: Annotated[str, typer.Option(help="rtk, paper or keras.")] = TrainConfig.recipe,
+    recipe: Annotated[str, typer.Option(help="rtk, quick, paper or keras.")] = TrainConfig.recipe,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
     lr: Annotated[float | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = TrainConfig.seed,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = TrainConfig.device,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16, while training.")] = TrainConfig.precision,
-    compile_: Annotated[str, typer.Option("--compile", help="auto, on or off.")] = TrainConfig.compile,
+    precision: Annotated[Precision, typer.Option(help="Of the arithmetic while training.")] = TrainConfig.precision,
+    compile_: Annotated[Compile, typer.Option("--compile", help="torch.compile.")] = TrainConfig.compile,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Repeat bit by bit on a GPU too.")
     ] = TrainConfig.deterministic,
@@ -85,9 +86,7 @@ def train(
         int | None, typer.Option(help="Train on the first so many images only.", show_default=False)
     ] = None,
     eval_every: Annotated[int, typer.Option(help="Epochs between evaluations.")] = TrainConfig.eval_every,
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on with the run in this folder.", show_default=False)
-    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.", show_default=False)] = None,
     data_dir: DataDir = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder; default runs/ARCH-DATASET-sSEED.", show_default=False)
@@ -161,7 +160,7 @@ def classify(
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 256,
     top_k: Annotated[int, typer.Option(min=1, help="Guesses for each image.")] = 1,
     format_: Annotated[
-        str | None, typer.Option("--format", help="table, csv or jsonl; default: by --output's name, else table.")
+        Format | None, typer.Option("--format", help="Default: by --output's name, else table.", show_default=False)
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file, whole or not at all.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode; default: one a core.")] = None,
@@ -171,16 +170,13 @@ def classify(
     from .infer.backend import BackendOptions
     from .infer.classify import ClassifyConfig
     from .infer.classify import classify as answers_of
-    from .infer.output import FORMATS, lines
+    from .infer.decode import Decoder
+    from .infer.output import lines
     from .infer.sources import entries
     from .road import open_model
 
-    if format_ is None:
-        suffix = output.suffix[1:] if output else ""
-        format_ = suffix if suffix in FORMATS else "table"
-    if format_ not in FORMATS:
-        raise UnknownNameError("format", format_, FORMATS)
-    config = ClassifyConfig(batch_size=batch_size, top_k=top_k, processes=workers)
+    by_name: Format = next((known for known in FORMATS if output and output.suffix == f".{known}"), "table")
+    config = ClassifyConfig(batch_size=batch_size, top_k=top_k)
     unreadable = 0
 
     def watched(answers: "Iterator[Answer]") -> "Iterator[Answer]":
@@ -195,10 +191,15 @@ def classify(
             yield answer
 
     options = BackendOptions(device=device, shares_cores=True)
-    with open_model(model, backend=backend, options=options, say=_say) as opened:
+    with (
+        open_model(model, backend=backend, options=options, say=_say) as opened,
+        Decoder(opened.card.input, processes=workers) as decoder,
+    ):
         config = replace(config, top_k=min(top_k, len(opened.card.classes)))
         with progress_bar("classifying", None, unit="images") as advance:
-            text = lines(watched(answers_of(entries(paths), opened, config)), format_, top_k=config.top_k)
+            text = lines(
+                watched(answers_of(entries(paths), opened, decoder, config)), format_ or by_name, top_k=config.top_k
+            )
             if output is None:
                 for line in text:
                     sys.stdout.write(line)
@@ -223,9 +224,22 @@ def bench(
     seconds: Annotated[float, typer.Option(help="Measuring time, all cells together.")] = BenchConfig.seconds,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     report: Annotated[Path | None, typer.Option(help="Folder for report.json and report.md.")] = None,
+    train_: Annotated[
+        str | None,
+        typer.Option("--train", metavar="ARCH", help="Measure training of this network instead.", show_default=False),
+    ] = None,
+    files: Annotated[
+        bool, typer.Option("--files", help="Measure from PNG files to labels instead, as a share of what is possible.")
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Measure throughput, latency and test-set parity of every backend."""
+    if train_ is not None:
+        bench_training(train_, dataset or "cifar10", seconds=seconds, data_dir=data_dir)
+        return
+    if files:
+        bench_files(model, (backend or ["auto"])[0], device=device, dataset=dataset, data_dir=data_dir)
+        return
     from .bench.config import parse_batches
     from .bench.report import parity_table, throughput_table
     from .bench.run import run
@@ -265,6 +279,62 @@ def bench(
         write_whole(report / "report.json", found_out.to_json())
         write_whole(report / "report.md", found_out.to_markdown())
         print(f"\n{report / 'report.md'}")
+
+
+def bench_training(arch: str, dataset: str, *, seconds: float, data_dir: Path | None) -> None:
+    """rtk bench --train: images per second of rtk's training, as a ratio to the plain loop in the same run."""
+    import resource
+
+    from .bench.report import throughput_table
+    from .bench.training import Contender, measure_training
+    from .core.datasets import open_dataset
+    from .core.machine import this_machine
+    from .train.steps import endless_steps
+
+    config = TrainConfig(arch, dataset=dataset)
+    split = open_dataset(dataset, data_dir=data_dir).split("train")
+    card, words, steps = endless_steps(config, split)
+    with progress_bar("measuring", None, unit="rounds") as advance:
+        cells = measure_training(
+            card,
+            split,
+            [Contender("rtk", steps)],
+            BenchConfig(seconds=seconds),
+            batch=config.values.batch_size,
+            advance=advance,
+        )
+    rates = {cell.backend: cell.images_per_s for cell in cells}
+    print(f"Training {arch} on {dataset}, {words}; {this_machine().summary}\n")
+    print(text_table(throughput_table(cells)))
+    print(f"\nrtk {rates['rtk'] / rates['plain loop']:.2f} x the plain loop", end="; ")
+    print(f"the plain loop {rates['plain loop'] / rates['bare loop']:.2f} of the bare one", end="; ")
+    print(f"an epoch of {len(split):,} images in {len(split) / rates['rtk']:.0f} s", end="; ")
+    print(f"peak memory of all three {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+
+
+def bench_files(model: str, backend: str, *, device: str, dataset: str | None, data_dir: Path | None) -> None:
+    """rtk bench --files: from PNG files to labels, as a share of what decoding and the backend allow together."""
+    from .bench.files import measure_files
+    from .core.datasets import open_dataset
+    from .core.machine import this_machine
+    from .infer.backend import BackendOptions
+    from .infer.classify import ClassifyConfig
+    from .road import open_model
+
+    with open_model(
+        model, backend=backend, options=BackendOptions(device=device, shares_cores=True), say=_say
+    ) as opened:
+        split = open_dataset(dataset or opened.card.dataset, data_dir=data_dir).split("test")
+        with progress_bar("measuring", 3, unit="rounds") as advance:
+            result = measure_files(opened, split, ClassifyConfig(), rounds=3, advance=advance)
+        print(f"{result.images:,} PNG files to labels, {opened.runs_on}; {this_machine().summary}")
+    print(
+        f"decoding alone  {result.decode_per_s:8,.0f} images/s\nbackend alone   {result.backend_per_s:8,.0f} images/s"
+    )
+    print(
+        f"both allow      {result.bound_per_s:8,.0f} images/s\nfiles to labels {result.classify_per_s:8,.0f} images/s"
+    )
+    print(f"share of what is possible: {result.share:.2f}")
 
 
 @app.command()

@@ -3,13 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from .core.datasets import open_dataset
 from .core.files import make_folder
 
 ARCH = "resnet8v1"
-EPOCHS = 6
 IMAGES_SHOWN = 12
 
 
@@ -19,18 +16,15 @@ def run_demo(out: Path, *, command: Callable[..., None]) -> None:
 
     run, images = out / "run", out / "images"
     if not (run / "last.pt").exists():
-        command("train", ARCH, "--dataset", "shapes", "--recipe", "quick", "--epochs", str(EPOCHS), "--out", str(run))
+        command("train", ARCH, "--dataset", "shapes", "--recipe", "quick", "--out", str(run))
     else:
         command("train", "--resume", str(run))
     command("export", str(run / "best.pt"))
-    split = open_dataset("shapes").split("test")
+    shapes = open_dataset("shapes")
+    split = shapes.split("test").head(IMAGES_SHOWN)
     make_folder(images)
-    for index in range(IMAGES_SHOWN):
-        label = open_dataset("shapes").classes[split.labels_N[index]]
-        Image.fromarray(split.images_NHWC[index]).resize((96, 96), Image.Resampling.BICUBIC).save(
-            images / f"{index:02}-{label}.png"
-        )
-    assert np.ptp(split.labels_N) > 0
+    for number, (image_HWC, label) in enumerate(zip(split.images_NHWC, split.labels_N, strict=True), 1):
+        Image.fromarray(image_HWC).save(images / f"{number:02}-{shapes.classes[label]}.png")
     graph = str(run / "best.onnx")
     command("classify", str(images), "--model", graph, "--top-k", "2")
     command("bench", graph, "--batch", "1,64", "--seconds", "4", "--report", str(out / "report"))

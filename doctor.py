@@ -1,4 +1,4 @@
-"""What works here: every backend is really tried, each in a process of its own, which may crash or hang without harm."""
+"""What works here: every backend is really tried, each in a process of its own that may crash or hang without harm."""
 
 import json
 import subprocess

@@ -83,7 +83,7 @@ def export_graph(checkpoint: "Checkpoint", path: Path) -> "Exported":
 
     def run_graph(graph: bytes, images_NHWC: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         session = open_session(graph, BackendOptions(device="cpu"))
-        logits_NK: "NDArray[np.float32]" = session.run(None, {INPUT_NAME: images_NHWC})[0]
+        logits_NK: NDArray[np.float32] = session.run(None, {INPUT_NAME: images_NHWC})[0]
         return logits_NK
 
     return onnx_from_checkpoint(checkpoint, path, run_graph=run_graph)

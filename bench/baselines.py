@@ -81,4 +81,3 @@ def _cropped_and_mirrored(padded_BCHW: Tensor) -> Tensor:
         view_CHW = image_CHW[:, top : top + height, left : left + width]
         views.append(view_CHW.flip(2) if mirrored else view_CHW)
     return torch.stack(views)
-

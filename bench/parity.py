@@ -84,7 +84,9 @@ def compare(
 def labelled_as(classes: tuple[str, ...], split: Split, dataset_classes: tuple[str, ...], *, name: str) -> None:
     """Raise DataError when the labels of a data set do not mean what the model's classes mean."""
     if classes != dataset_classes:
-        first = next((k for k, pair in enumerate(zip(classes, dataset_classes, strict=False)) if pair[0] != pair[1]), -1)
+        first = next(
+            (k for k, pair in enumerate(zip(classes, dataset_classes, strict=False)) if pair[0] != pair[1]), -1
+        )
         found = dataset_classes[first] if first >= 0 else f"{len(dataset_classes)} classes"
         expected = classes[first] if first >= 0 else f"{len(classes)}"
         raise DataError(f"{name}: its classes are not the model's: found {found!r}, expected {expected!r}")

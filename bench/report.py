@@ -49,7 +49,12 @@ class Report:
         if self.cells:
             lines += ["", f"Throughput and latency, {SCOPE}.", "", markdown_table(throughput_table(self.cells))]
         if self.parity:
-            lines += ["", f"Parity on {self.dataset}, against PyTorch fp32.", "", markdown_table(parity_table(self.parity))]
+            lines += [
+                "",
+                f"Parity on {self.dataset}, against PyTorch fp32.",
+                "",
+                markdown_table(parity_table(self.parity)),
+            ]
         return "\n".join(lines) + "\n"
 
 

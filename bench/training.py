@@ -1,4 +1,4 @@
-"""How fast rtk trains, as a ratio to the plain loop, in one run. The step itself is handed in: bench knows no training."""
+"""How fast rtk trains, as a ratio to the plain loop, in one run. Its step is handed in: bench knows no training."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +21,13 @@ class Contender:
 
 
 def measure_training(
-    card: ModelCard, split: Split, contenders: list[Contender], config: BenchConfig, *, batch: int, advance: Callable[[int], None]
+    card: ModelCard,
+    split: Split,
+    contenders: list[Contender],
+    config: BenchConfig,
+    *,
+    batch: int,
+    advance: Callable[[int], None],
 ) -> list[Cell]:
     """Steps of the plain loop, of the bare one, and of the contenders, in turns; the plain loop comes first."""
     images_NHWC, labels_N = torch.from_numpy(split.images_NHWC), torch.from_numpy(split.labels_N)

@@ -1,4 +1,4 @@
-"""ModelCard: what a model is. It travels with every artifact, as JSON: in the checkpoint, in the graph, beside the engine.
+"""ModelCard: what a model is. It travels with every artifact as JSON, in the file or beside it.
 
 Nothing here needs torch: a backend that runs a graph reads its card from the graph.
 """

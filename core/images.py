@@ -20,7 +20,25 @@ from .card import Input
 from .errors import ImageError
 
 IMAGE_SUFFIXES = frozenset(
-    ".bmp .dib .gif .jpeg .jpg .jp2 .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp .ico .avif".split()
+    {
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".jpeg",
+        ".jpg",
+        ".jp2",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tga",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".ico",
+        ".avif",
+    }
 )
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded: 64 million pixels decode to 256 MB at most."""

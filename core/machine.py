@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "pycuda", "numpy")
+LIBRARIES = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+    "pycuda",
+    "numpy",
+)
 
 
 @dataclass(frozen=True)

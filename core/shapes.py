@@ -78,8 +78,8 @@ def _distance(name: str, radius: Floats, angle: Floats, x: Floats, y: Floats, si
             upright = np.maximum(np.abs(x) - arm, np.abs(y) - size)
             return np.minimum(upright, np.maximum(np.abs(x) - size, np.abs(y) - arm))
         case "heart":
-            side, up = x / size * 1.15, -y / size * 1.15 + 0.2
-            return ((side**2 + up**2 - 0.75) ** 3 - side**2 * up**3 * 1.6) * size
+            side, up = x / size * 1.15, 0.2 - y / size * 1.15
+            return np.multiply((side**2 + up**2 - 0.75) ** 3 - side**2 * up**3 * 1.6, size, dtype=np.float32)
         case "square":
             return radius - size * _polygon(angle + np.pi / 4, 4)
         case "triangle":

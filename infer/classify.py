@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backend import Backend
-from .decode import Chunk, decoded
+from .decode import Chunk, Decoder
 from .sources import Entry
 
 
@@ -38,20 +38,21 @@ class ClassifyConfig:
 
     batch_size: int = 256
     top_k: int = 1
-    processes: int | None = None
-    """That decode; 0 decodes in this process, None means one for each core."""
 
 
-def classify(entries: Iterable[Entry], backend: Backend, config: ClassifyConfig) -> Iterator[Answer]:
+def classify(
+    entries: Iterable[Entry], backend: Backend, decoder: Decoder, config: ClassifyConfig | None = None
+) -> Iterator[Answer]:
     """Answer every entry, unreadable ones with their error; memory is bounded however many there are.
 
     Raises BackendError when the backend fails; the answers before it have been given.
     """
+    config = config or ClassifyConfig()
     batch_size = min(config.batch_size, backend.max_batch or config.batch_size)
     waiting: deque[tuple[list[str], list[str], int]] = deque()  # names, errors and image count of the batches asked
 
     def batches() -> Iterator[NDArray[np.uint8]]:
-        for names, errors, images_NHWC in _batched(decoded(entries, backend.card.input, processes=config.processes), batch_size):
+        for names, errors, images_NHWC in _batched(decoder.chunks(entries), batch_size):
             waiting.append((names, errors, len(images_NHWC)))
             yield images_NHWC
 
@@ -61,9 +62,7 @@ def classify(entries: Iterable[Entry], backend: Backend, config: ClassifyConfig)
         yield from _answers(names, errors, _guesses(logits_NK, backend.card.classes, config.top_k))
 
 
-def _batched(
-    chunks: Iterable[Chunk], batch_size: int
-) -> Iterator[tuple[list[str], list[str], NDArray[np.uint8]]]:
+def _batched(chunks: Iterable[Chunk], batch_size: int) -> Iterator[tuple[list[str], list[str], NDArray[np.uint8]]]:
     """Regroup chunks so that each batch but the last has `batch_size` images, and the unreadable entries among them."""
     names: list[str] = []
     errors: list[str] = []

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,31 +41,63 @@ class Chunk:
     """Of the readable ones, in order."""
 
 
-def decoded(entries: Iterable[Entry], size: Input, *, processes: int | None = None) -> Iterator[Chunk]:
-    """Decode every entry to the model's size. `processes`: 0 decodes here; None means one for each core."""
-    chunk_images = min(max(CHUNK_BYTES // (size.height * size.width * size.channels), 1), 128)
-    chunks = _chunks(iter(entries), chunk_images)
-    wanted = usable_cores() if processes is None else processes
-    yield from (decode_chunk(chunk, size) for chunk in itertools.islice(chunks, -(-AT_ONCE // chunk_images)))
-    second = next(chunks, None)
-    if second is None:
-        return
-    chunks = itertools.chain([second], chunks)
-    if wanted == 0:
-        yield from (decode_chunk(chunk, size) for chunk in chunks)
-        return
-    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    with ProcessPoolExecutor(wanted, mp_context=context) as pool:
-        waiting: deque[Future[Chunk]] = deque()
+class Decoder:
+    """Decodes entries to a model's size; close it, or use it in a `with`. Its processes start when they are needed."""
+
+    def __init__(self, size: Input, *, processes: int | None = None) -> None:
+        """`processes`: 0 decodes in the process that asks; None means one for each core."""
+        self.size = size
+        self.processes = usable_cores() if processes is None else processes
+        self.chunk_images = min(max(CHUNK_BYTES // (size.height * size.width * size.channels), 1), 128)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def chunks(self, entries: Iterable[Entry]) -> Iterator[Chunk]:
+        """Every entry, decoded or with its error, in order."""
+        waiting = _lists(iter(entries), self.chunk_images)
+        if self._pool is None:
+            at_once = itertools.islice(waiting, -(-AT_ONCE // self.chunk_images))
+            yield from (decode_chunk(chunk, self.size) for chunk in at_once)
+        first = next(waiting, None)
+        if first is None:
+            return
+        waiting = itertools.chain([first], waiting)
+        if self.processes == 0:
+            yield from (decode_chunk(chunk, self.size) for chunk in waiting)
+        else:
+            yield from self._in_pool(waiting)
+
+    def _in_pool(self, waiting: Iterator[list[Entry]]) -> Iterator[Chunk]:
+        pool = self.start()
+        asked: deque[Future[Chunk]] = deque()
         try:
-            for chunk in chunks:
-                waiting.append(pool.submit(decode_chunk, chunk, size))
-                if len(waiting) >= wanted * IN_FLIGHT:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            for chunk in waiting:
+                asked.append(pool.submit(decode_chunk, chunk, self.size))
+                if len(asked) >= self.processes * IN_FLIGHT:
+                    yield asked.popleft().result()
+            while asked:
+                yield asked.popleft().result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for future in asked:
+                future.cancel()
+
+    def start(self) -> ProcessPoolExecutor:
+        """Start the processes now, if they are not running yet."""
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+            self._pool = ProcessPoolExecutor(self.processes, mp_context=context)
+        return self._pool
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def decode_chunk(entries: list[Entry], size: Input) -> Chunk:
@@ -83,6 +116,6 @@ def decode_chunk(entries: list[Entry], size: Input) -> Chunk:
     return Chunk([entry.name for entry in entries], errors, stacked)
 
 
-def _chunks(entries: Iterator[Entry], count: int) -> Iterator[list[Entry]]:
+def _lists(entries: Iterator[Entry], count: int) -> Iterator[list[Entry]]:
     while chunk := list(itertools.islice(entries, count)):
         yield chunk

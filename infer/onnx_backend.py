@@ -80,7 +80,9 @@ def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
         return ["CPUExecutionProvider"]
     index = int(device.partition(":")[2] or 0)
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise BackendError(f"onnx: --device {device}: this ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu")
+        raise BackendError(
+            f"onnx: --device {device}: this ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu"
+        )
     if index >= gpu_count():
         raise BackendError(f"onnx: --device {device}: this machine has {gpu_count()} CUDA GPU(s)")
     onnxruntime.preload_dlls()

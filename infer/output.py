@@ -5,12 +5,11 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, get_args
+from typing import Any
 
 from .classify import Answer
+from .formats import Format
 
-Format = Literal["table", "csv", "jsonl"]
-FORMATS: tuple[str, ...] = get_args(Format)
 WIDTH_ROWS = 1_000
 """Rows that a table looks at to find the width of its columns."""
 

@@ -41,7 +41,9 @@ class TorchBackend(Backend):
             with torch.inference_mode():
                 logits_NK = self._model(torch.from_numpy(images_NHWC).to(self._torch_device))
         except torch.OutOfMemoryError as error:
-            raise BackendError(f"torch: out of GPU memory at a batch of {len(images_NHWC)}; use a smaller one") from error
+            raise BackendError(
+                f"torch: out of GPU memory at a batch of {len(images_NHWC)}; use a smaller one"
+            ) from error
         result: NDArray[np.float32] = logits_NK.cpu().numpy()
         return result
 

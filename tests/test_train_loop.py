@@ -22,7 +22,8 @@ from rtk.core.models.model import build_model
 from rtk.train import loop
 from rtk.train.config import TrainConfig
 from rtk.train.device import Arithmetic
-from rtk.train.loop import Trainer, resume, train
+from rtk.train.loop import resume, train
+from rtk.train.trainer import Trainer
 from rtk.train.recipes import RECIPES, Recipe
 from rtk.train.run_folder import RunFolder
 

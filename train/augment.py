@@ -18,9 +18,7 @@ ERASED_ASPECT = (0.3, 1 / 0.3)
 class Augmenter:
     """A resident split, and the random views that training takes of it."""
 
-    def __init__(
-        self, images_NHWC: Tensor, *, padding: int, flip: Flip, erasing: float, generator: Generator
-    ) -> None:
+    def __init__(self, images_NHWC: Tensor, *, padding: int, flip: Flip, erasing: float, generator: Generator) -> None:
         """`images_NHWC`: uint8. The border of `padding` pixels has each channel's mean: zero once normalised."""
         count, self.height, self.width, channels = images_NHWC.shape
         self.padding, self.flip, self.erasing = padding, flip, erasing
@@ -71,7 +69,5 @@ class Augmenter:
         in_rows = (rows >= top[:, None]) & (rows < (top + tall)[:, None])
         in_columns = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
         erased_BHW1 = (chosen[:, None, None] & in_rows[:, :, None] & in_columns[:, None, :])[..., None]
-        noise = torch.randint(
-            256, views_BHWC.shape, generator=generator, device=device, dtype=torch.uint8
-        )
+        noise = torch.randint(256, views_BHWC.shape, generator=generator, device=device, dtype=torch.uint8)
         return torch.where(erased_BHW1, noise, views_BHWC)

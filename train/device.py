@@ -41,23 +41,23 @@ def choose_arithmetic(device: str, precision: Precision) -> Arithmetic:
     return Arithmetic(chosen, torch.bfloat16 if precision == "bf16" else None)
 
 
-def compiled(network: nn.Module, arithmetic: Arithmetic, wish: Compile) -> tuple[nn.Module, str]:
-    """The network, compiled where that is wished for, helps and works; and what was done, in words.
+def compiled(network: nn.Module, arithmetic: Arithmetic, wish: Compile) -> str:
+    """Compile the network, in place, where that is wished for, helps and works; say in words what was done.
 
     Raises BackendError when compilation was asked for and no compiler is there.
     """
     if wish == "off":
-        return network, "not compiled"
+        return "not compiled"
     lacking = _compiler_lacking(arithmetic.device)
     if wish == "on" and lacking:
         raise BackendError(f"--compile on: torch.compile needs {lacking}")
     helps = arithmetic.device.type == "cuda" or "amx_bf16" in this_machine().features
     if wish == "auto" and not helps:
-        return network, "not compiled (no gain on this processor)"
+        return "not compiled (no gain on this processor)"
     if lacking:
-        return network, f"not compiled (needs {lacking})"
+        return f"not compiled (needs {lacking})"
     network.compile()
-    return network, "compiled"
+    return "compiled"
 
 
 def be_deterministic(arithmetic: Arithmetic, *, everywhere: bool) -> None:

@@ -1,8 +1,4 @@
-"""The training loop, to be read from top to bottom: `train` runs a config, `resume` goes on where a run stopped.
-
-Everything random in an epoch comes from one generator seeded by (seed, epoch), so that an epoch is the same whether
-the process that runs it also ran those before it.
-"""
+"""The training loop: `train` runs a config, `resume` goes on where a run stopped."""
 
 import time
 from collections.abc import Callable
@@ -11,27 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from ..core.card import Input, ModelCard, Preprocessing, Score, Training
 from ..core.checkpoint import load_checkpoint, save_checkpoint
 from ..core.datasets import Dataset, Split, open_dataset
-from ..core.errors import ArtifactError, DataError, TrainingError, UsageError
+from ..core.errors import ArtifactError, DataError, UsageError
 from ..core.machine import this_machine
-from ..core.models.model import Model, build_model
-from ..core.models.resnet_cifar import initialise
+from ..core.models.model import build_model
 from ..core.progress import progress_bar
-from .augment import Augmenter
-from .average import Average
 from .config import TrainConfig
 from .device import Arithmetic, be_deterministic, choose_arithmetic, compiled
 from .evaluate import evaluate
 from .recipes import Recipe
 from .run_folder import RunFolder
-from .sampling import Sampler
-from .schedule import learning_rate
+from .trainer import Trainer, new_model, resident
 
 Say = Callable[[str], None]
 
@@ -80,11 +69,9 @@ def _run(
     be_deterministic(arithmetic, everywhere=config.deterministic)
     train_split, holdout, test = _splits(config, dataset)
     card = _new_card(config, dataset, train_split)
-    model = build_model(card)
-    initialise(model.network, _generator(config.seed, -1, torch.device("cpu")))
-    model.to(arithmetic.device)
+    model = new_model(card, config.seed, arithmetic)
     trainer = Trainer(model, recipe, arithmetic, train_split, seed=config.seed)
-    _, compilation = compiled(model.network, arithmetic, config.compile)
+    compilation = compiled(model.network, arithmetic, config.compile)
     if training is not None:
         trainer.load_state(training)
     say(
@@ -93,7 +80,7 @@ def _run(
     )
 
     shadow = build_model(card).to(arithmetic.device)  # evaluates the averaged weights while the model trains on
-    on_device = {name: _tensors(split, arithmetic.device) for name, split in (("holdout", holdout), ("test", test))}
+    on_device = {name: resident(split, arithmetic.device) for name, split in (("holdout", holdout), ("test", test))}
     history: list[dict[str, Any]] = training["history"] if training else []
     best = training["best"] if training else None
     origins = training["origins"] if training else {"machine": [], "commit": []}
@@ -119,11 +106,8 @@ def _run(
             elapsed_s += epoch_s
             history.append({**row, "epoch_s": round(epoch_s, 3)})
             weights = {name: value.cpu().clone() for name, value in trainer.average.current().items()}
-            card = replace(
-                card,
-                score=scores.get("test", card.score),
-                training=_provenance(config, trainer.epoch, elapsed_s, arithmetic, origins),
-            )
+            provenance = _provenance(config, trainer.epoch, elapsed_s, arithmetic, origins)
+            card = replace(card, score=scores.get("test"), training=provenance)
             if scores and (best is None or not config.holdout or scores["holdout"].correct > best):
                 best = scores["holdout"].correct if config.holdout else -1
                 save_checkpoint(folder.best, card, weights)
@@ -133,121 +117,6 @@ def _run(
             say(_line(history[-1], recipe))
     folder.write_curves(history, title=card.name)
     return Trained(folder.path, folder.best, load_checkpoint(folder.best).card, history)
-
-
-class Trainer:
-    """A model in training: its optimiser, its moving average, and what it knows of the images."""
-
-    def __init__(self, model: Model, recipe: Recipe, arithmetic: Arithmetic, split: Split, *, seed: int) -> None:
-        self.model, self.recipe, self.arithmetic, self.seed = model, recipe, arithmetic, seed
-        images_NHWC, self.labels_N = _tensors(split, arithmetic.device)
-        self.batch_size = min(recipe.batch_size, len(split))
-        self.steps_per_epoch = len(split) // self.batch_size
-        self.augmenter = Augmenter(
-            images_NHWC,
-            padding=round(recipe.crop_padding * images_NHWC.shape[1]),
-            flip=recipe.flip,
-            erasing=recipe.erasing,
-            generator=_generator(seed, -2, arithmetic.device),
-        )
-        self.sampler = Sampler(len(split), pruning=recipe.pruning, device=arithmetic.device)
-        for layer in model.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.momentum = recipe.norm_momentum
-        self.optimiser = _optimiser(model, recipe)
-        self.average = Average(model, horizon_steps=recipe.average * recipe.epochs * self.steps_per_epoch)
-        self.epoch = 0
-        """Epochs done."""
-
-    def run_epoch(self, advance: Callable[[int], None]) -> dict[str, Any]:
-        """One pass over the split, without the images that the sampler leaves out and the rest of the last batch."""
-        self.model.train()
-        generator = _generator(self.seed, self.epoch, self.arithmetic.device)
-        order, weights_N = self.sampler.draw(self.epoch / self.recipe.epochs, generator)
-        size = min(self.batch_size, len(order))  # what the sampler leaves of a small split may not fill a batch
-        batches = order[: len(order) // size * size].split(size)
-        loss_sum = torch.zeros((), device=self.arithmetic.device)
-        correct = torch.zeros((), dtype=torch.int64, device=self.arithmetic.device)
-        rate = 0.0
-        for step, index_B in enumerate(batches):
-            rate = learning_rate(self.recipe, (self.epoch + (step + 0.5) / len(batches)) / self.recipe.epochs)
-            images_BHWC = self.augmenter.views(index_B, epoch=self.epoch, generator=generator)
-            losses_B, hits = self._step(images_BHWC, self.labels_N[index_B], weights_N[index_B], rate)
-            self.sampler.record(index_B, losses_B)
-            loss_sum += losses_B.sum()
-            correct += hits
-            advance(size)
-        seen = len(batches) * size
-        advance(len(self.labels_N) - seen)
-        self.epoch += 1
-        if not torch.isfinite(loss_sum):
-            raise TrainingError(
-                f"the loss is no longer finite in epoch {self.epoch}; try a lower --lr than {self.recipe.lr:g}"
-            )
-        return {
-            "epoch": self.epoch,
-            "lr": rate,
-            "images": seen,
-            "train_loss": float(loss_sum) / seen,
-            "train_accuracy": int(correct) / seen,
-        }
-
-    def _step(self, images_BHWC: Tensor, labels_B: Tensor, weights_B: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-        """One step of the optimiser; the loss of each image, and how many answers were right."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        autocast = self.arithmetic.autocast
-        with torch.autocast(self.arithmetic.device.type, autocast, enabled=autocast is not None):
-            logits_BK = self.model(images_BHWC)
-        losses_B = F.cross_entropy(
-            logits_BK.float(), labels_B, reduction="none", label_smoothing=self.recipe.label_smoothing
-        )
-        self.optimiser.zero_grad(set_to_none=True)
-        (losses_B * weights_B).mean().backward()
-        self.optimiser.step()
-        self.average.step()
-        return losses_B.detach(), (logits_BK.argmax(1) == labels_B).sum()
-
-    def state(self) -> dict[str, Any]:
-        """What load_state needs to go on from here, in the types that a checkpoint may hold."""
-        return {
-            "epoch": self.epoch,
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "average": {"weights": self.average.weights, "steps": self.average.steps},
-            "losses": self.sampler.losses_N,
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Go back to where `state` was taken. Raises ArtifactError when it belongs to another training."""
-        if len(state["losses"]) != len(self.sampler.losses_N):
-            raise ArtifactError(
-                f"the run was trained on {len(state['losses']):,} images, the data set now has "
-                f"{len(self.sampler.losses_N):,}"
-            )
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.average.steps = state["average"]["steps"]
-        for name, value in state["average"]["weights"].items():
-            self.average.weights[name].copy_(value)
-        self.sampler.losses_N.copy_(state["losses"])
-        self.epoch = state["epoch"]
-
-
-def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {
-            "params": [p for p in parameters if (p.ndim > 1) == is_matrix],
-            "weight_decay": recipe.weight_decay if is_matrix or recipe.decay_vectors else 0.0,
-        }
-        for is_matrix in (True, False)
-    ]
-    match recipe.optimiser:
-        case "sgd":
-            return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
-        case "adam":
-            return torch.optim.Adam(groups, lr=recipe.lr, fused=True)
 
 
 def _splits(config: TrainConfig, dataset: Dataset) -> tuple[Split, Split, Split]:
@@ -309,13 +178,3 @@ def _line(row: dict[str, Any], recipe: Recipe) -> str:
         if f"{name}_accuracy" in row:
             text += f"  {name} {row[f'{name}_accuracy']:7.2%} (loss {row[f'{name}_loss']:.4f})"
     return text + f"  {row['images'] / row['epoch_s']:,.0f} images/s"
-
-
-def _tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(split.images_NHWC).to(device), torch.from_numpy(split.labels_N).to(device)
-
-
-def _generator(seed: int, epoch: int, device: torch.device) -> torch.Generator:
-    """A generator of its own for every epoch; negative epochs are for what happens once, before the first."""
-    state = np.random.SeedSequence((seed, epoch + 2)).generate_state(1, np.uint64)
-    return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))

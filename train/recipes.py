@@ -70,6 +70,18 @@ RECIPES = {
             norm_momentum=0.1,  # the average smooths the statistics too, and must not read stale ones
             average=0.025,
         ),
+        Recipe(  # for a minute on a CPU: small batches make more steps of few images
+            "quick",
+            epochs=5,
+            lr=0.1,
+            batch_size=64,
+            nesterov=True,
+            weight_decay=5e-4,
+            warmup=0.15,
+            crop_padding=0.0,
+            norm_momentum=0.1,
+            average=0.02,
+        ),
         Recipe(  # arXiv 1512.03385, section 4.2: 64,000 steps, divided by ten at 32,000 and 48,000
             "paper",
             epochs=164,

@@ -51,7 +51,9 @@ def build_network(arch: str, *, in_channels: int, classes: int) -> nn.Module:
 def build_model(card: ModelCard) -> Model:
     """The model that the card describes, with fresh weights; in channels_last order, the faster one."""
     network = build_network(card.arch, in_channels=card.input.channels, classes=len(card.classes))
-    return Model(_normalise(card.preprocessing, card), network).to(memory_format=torch.channels_last)
+    model = Model(_normalise(card.preprocessing, card), network)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
+    return model
 
 
 def _normalise(preprocessing: Preprocessing, card: ModelCard) -> Normalise:

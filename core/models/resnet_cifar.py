@@ -179,8 +179,6 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             fan_in = layer.weight[0].numel()
             deviation = (2.0 / fan_in) ** 0.5 / keras_truncation
-            nn.init.trunc_normal_(
-                layer.weight, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator
-            )
+            nn.init.trunc_normal_(layer.weight, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

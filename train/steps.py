@@ -1,0 +1,31 @@
+"""Training as an endless row of single steps, for measuring how fast they are."""
+
+from collections.abc import Iterator
+
+from ..core.card import Input, ModelCard, Preprocessing
+from ..core.datasets import Split
+from .config import TrainConfig
+from .device import choose_arithmetic, compiled
+from .trainer import Trainer, new_model
+
+
+def endless_steps(config: TrainConfig, split: Split) -> tuple[ModelCard, str, Iterator[int]]:
+    """The card, what was decided in words, and an iterator that makes one step of rtk's training an item.
+
+    The items are the images of the step. Nothing is written, nothing evaluated; every image is seen.
+    """
+    mean, deviation = split.statistics()
+    classes = tuple(str(k) for k in range(int(split.labels_N.max()) + 1))
+    size = Input(*split.images_NHWC.shape[1:])
+    card = ModelCard(config.arch, config.arch, config.dataset, classes, size, Preprocessing(mean, deviation))
+    arithmetic = choose_arithmetic(config.device, config.precision)
+    model = new_model(card, config.seed, arithmetic)
+    trainer = Trainer(model, config.values, arithmetic, split, seed=config.seed)
+    compilation = compiled(model.network, arithmetic, config.compile)
+
+    def steps() -> Iterator[int]:
+        while True:
+            for images, _, _ in trainer.steps():
+                yield images
+
+    return card, f"{arithmetic.device}, {arithmetic.precision}, {compilation}", steps()
