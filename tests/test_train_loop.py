@@ -19,13 +19,12 @@ from rtk.core.checkpoint import load_checkpoint
 from rtk.core.datasets import Split, open_dataset
 from rtk.core.errors import ArtifactError, DataError, OutputError, TrainingError, UnknownNameError, UsageError
 from rtk.core.models.model import build_model
-from rtk.train import loop
 from rtk.train.config import TrainConfig
 from rtk.train.device import Arithmetic
 from rtk.train.loop import resume, train
-from rtk.train.trainer import Trainer
 from rtk.train.recipes import RECIPES, Recipe
 from rtk.train.run_folder import RunFolder
+from rtk.train.trainer import Trainer, new_model
 
 NewConfig = Callable[..., TrainConfig]
 CPU = Arithmetic(torch.device("cpu"), None)
@@ -318,8 +317,7 @@ def test_a_loss_that_is_no_longer_finite_names_the_epoch_and_the_rate(config: Ne
 def test_a_small_network_learns_sixty_four_images_by_heart(card: ModelCard, shapes64: Split) -> None:
     small = Split(np.ascontiguousarray(shapes64.images_NHWC[:, ::2, ::2]), shapes64.labels_N)
     chosen = replace(card, input=Input(16, 16, 3), preprocessing=Preprocessing(*small.statistics()))
-    model = build_model(chosen)
-    loop.initialise(model.network, torch.Generator().manual_seed(0))
+    model = new_model(chosen, 0, CPU)
     recipe = Recipe("by heart", epochs=60, lr=0.1, batch_size=16, nesterov=True, warmup=0.1, norm_momentum=0.1)
     recipe = replace(recipe, flip="none", crop_padding=0.0)
     trainer, losses = Trainer(model, recipe, CPU, small, seed=0), []
