@@ -248,7 +248,7 @@ def assert_reference_evaluator_agrees(checkpoint: Checkpoint, graph_path: Path, 
         ("resnet20v1", Input(32, 32, 3), 0),
         ("resnet8v1", Input(28, 25, 1), 0),
         ("resnet11v2", Input(32, 32, 3), 3),
-        pytest.param("resnet56v2", Input(32, 32, 3), 18, marks=pytest.mark.slow),
+        ("resnet56v2", Input(32, 32, 3), 18),
     ],
     ids=lambda value: "x".join(map(str, value.shape)) if isinstance(value, Input) else str(value),
 )
