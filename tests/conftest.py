@@ -1,7 +1,9 @@
 """What many tests start from: generated images, a small untrained model, its graph, a folder of images."""
 
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,29 @@ from rtk.core.card import Input, ModelCard, Preprocessing, Score, Training
 from rtk.core.datasets import CIFAR10_CLASSES, Split
 from rtk.core.probe import probe_images
 from rtk.core.shapes import draw_shapes
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With RTK_NO_SKIPS set, as in continuous integration, only tests marked `gpu` may skip; any other skip fails."""
+    report = yield
+    strict = bool(os.environ.get("RTK_NO_SKIPS")) and item.get_closest_marker("gpu") is None
+    if strict and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} skipped, which RTK_NO_SKIPS forbids: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def in_new_process() -> Callable[[str], str]:
+    """A function that runs Python code in a process of its own and returns what it printed."""
+
+    def run(code: str) -> str:
+        done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,301 @@
+"""The commands, as users type them: what is printed where, and with which exit code it ends."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rtk.core.shapes import draw_shapes
+
+Rtk = Callable[..., "subprocess.CompletedProcess[str]"]
+COMMANDS = ("train", "export", "classify", "bench", "inspect", "models", "doctor", "demo")
+
+
+@pytest.fixture
+def rtk(tmp_path: Path) -> Rtk:
+    """A function that runs a command line of rtk's in tmp_path: rtk("classify", "a.png", code=3)."""
+
+    def run(*words: str, code: int = 0, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+        done = subprocess.run(
+            [sys.executable, "-m", "rtk", *words],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            input=stdin,
+            check=False,
+        )
+        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten PNG files of shapes, 0.png to 9.png."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number, image_HWC in enumerate(draw_shapes(10, seed=11)[0]):
+        Image.fromarray(image_HWC).save(folder / f"{number}.png")
+    return folder
+
+
+# Help and wrong usage.
+
+
+@pytest.mark.parametrize("words", [["--help"], *([command, "--help"] for command in COMMANDS)])
+def test_help_loads_nothing_heavy(words: Sequence[str], in_new_process: Callable[[str], str]) -> None:
+    printed = in_new_process(
+        "import sys\nfrom rtk.cli import app\n"
+        f"try: app({list(words)!r})\nexcept SystemExit as stop: assert not stop.code\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'tensorrt', 'tensorrt_rtx', 'pycuda', 'matplotlib', 'pooch', 'PIL'}\n"
+        "print('loaded:', sorted(heavy & set(sys.modules)))"
+    )
+    assert printed.splitlines()[-1] == "loaded: []"
+    assert "Usage:" in printed
+
+
+def test_the_version_is_printed(rtk: Rtk) -> None:
+    assert rtk("--version").stdout.strip() == "0.1.0"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "resnet21v1"], "architecture 'resnet21v1': depth 21 is not 6n+2; nearest: 20 or 26"),
+        (["train", "resnet20v3"], "architecture 'resnet20v3' is unknown"),
+        (["train", "resnet20v1", "--dataset", "cifar11"], "data set 'cifar11' is unknown; did you mean cifar10?"),
+        (["train", "resnet20v1", "--recipe", "rkt"], "recipe 'rkt' is unknown; did you mean rtk?"),
+        (["train"], "an architecture is missing"),
+        (["classify", "x.png", "--model", "resnet99"], "model 'resnet99' is unknown"),
+        (["bench", "--batch", "one"], "--batch 'one': expected sizes"),
+        (["classify", "x.png", "--backend", "onxx"], "backend 'onxx' is unknown; did you mean onnx?"),
+        (["models", "resnet3v1"], "depth 3 is not 6n+2; nearest: 8"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(rtk: Rtk, words: list[str], message: str) -> None:
+    stderr = rtk(*words, code=2).stderr.strip()
+    assert message in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rtk", "--debug", "inspect", "gone.pt"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "gone.pt: no such checkpoint" in done.stderr
+
+
+# Classify.
+
+
+def test_classify_prints_a_row_for_every_image(rtk: Rtk, graph_path: Path, photos: Path) -> None:
+    rows = rtk("classify", str(photos), "--model", str(graph_path)).stdout.splitlines()
+    assert [row.split()[0] for row in rows] == [str(photos / f"{number}.png") for number in range(10)]
+    assert all(row.endswith("%") for row in rows)
+
+
+def test_good_images_are_classified_and_bad_ones_named(
+    rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "cut.png").write_bytes((photos / "0.png").read_bytes()[:200])
+    (tmp_path / "folder.png").mkdir()
+    Image.new("1", (9_000, 9_000)).save(tmp_path / "enormous.png")
+    words = [
+        str(photos / "0.png"),
+        "empty.png",
+        "cut.png",
+        "folder.png",
+        "enormous.png",
+        "gone.png",
+        str(photos / "1.png"),
+    ]
+    done = rtk("classify", *words, "--model", str(graph_path), "--format", "csv", code=3)
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [row["file"] for row in rows] == words
+    assert [bool(row["error"]) for row in rows] == [False, True, True, True, True, True, False]
+    assert rows[1]["error"] == "empty file"
+    assert rows[3]["error"] == "no images in this folder"
+    assert "81,000,000" in rows[4]["error"] or "9000 x 9000" in rows[4]["error"]
+    assert rows[5]["error"] == "no such file"
+    assert "empty.png: empty file" in done.stderr
+
+
+def test_an_empty_glob_is_named(rtk: Rtk, graph_path: Path) -> None:
+    assert "*.gif: the pattern matches no file" in rtk("classify", "*.gif", "--model", str(graph_path), code=3).stderr
+
+
+def test_strict_stops_at_the_first_unreadable_image(rtk: Rtk, graph_path: Path, photos: Path) -> None:
+    done = rtk("classify", "gone.png", str(photos), "--strict", "--model", str(graph_path), code=1)
+    assert "gone.png: no such file; stopped, as --strict says" in done.stderr
+
+
+def test_paths_on_standard_input_and_an_output_file(rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path) -> None:
+    stdin = f"{photos / '3.png'}\n{photos / '1.png'}\n"
+    done = rtk("classify", "-", "--model", str(graph_path), "--output", "answers.jsonl", "--top-k", "3", stdin=stdin)
+    assert done.stdout == ""
+    rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [Path(row["file"]).name for row in rows] == ["3.png", "1.png"]
+    assert rows[0]["probability"] >= rows[0]["probability_2"] >= rows[0]["probability_3"]
+
+
+@pytest.mark.parametrize("target", ["/dev/full", "folder", "gone/answers.csv"])
+def test_an_output_that_cannot_be_written_is_one_line(
+    rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    stderr = rtk("classify", str(photos), "--model", str(graph_path), "-o", target, "--format", "csv", code=1).stderr
+    assert target in stderr
+    assert len(stderr.strip().splitlines()) == 1
+
+
+def test_the_old_output_stays_when_the_new_one_fails(rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "answers.csv").write_text("old\n")
+    rtk("classify", "gone.png", str(photos), "--strict", "--model", str(graph_path), "-o", "answers.csv", code=1)
+    assert (tmp_path / "answers.csv").read_text() == "old\n"
+    assert os.listdir(tmp_path) == ["answers.csv"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(graph_path: Path, photos: Path) -> None:
+    words = " ".join([sys.executable, "-m", "rtk", "classify", str(photos), "--model", str(graph_path)])
+    done = subprocess.run(["bash", "-c", f"{words} | head -1"], capture_output=True, text=True, check=False)
+    assert "0.png" in done.stdout
+    assert "rror" not in done.stderr
+
+
+# The road.
+
+
+def test_a_checkpoint_is_exported_beside_itself_and_inspected(rtk: Rtk, checkpoint_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.pt").write_bytes(checkpoint_path.read_bytes())
+    done = rtk("export", "mine.pt")
+    assert done.stdout.strip() == "mine.onnx"
+    assert "largest logit difference from PyTorch" in done.stderr
+    text = rtk("inspect", "mine.onnx").stdout
+    assert "resnet8v1" in text
+    assert "uint8 [N, 32, 32, 3]" in text
+    card = json.loads(rtk("inspect", "mine.onnx", "--json").stdout)
+    assert card["checkpoint_sha256"] == json.loads(rtk("inspect", "mine.pt", "--json").stdout)["checkpoint_sha256"]
+    assert card["notes"]["export"]["largest_logit_difference"] <= 1e-4
+
+
+def test_a_checkpoint_is_exported_into_the_cache_once(rtk: Rtk, checkpoint_path: Path, photos: Path) -> None:
+    words = ["classify", str(photos / "0.png"), "--model", str(checkpoint_path), "--backend", "onnx"]
+    first, second = rtk(*words), rtk(*words)
+    assert first.stdout == second.stdout
+    assert second.stderr == ""
+
+
+def test_torch_and_onnx_answer_alike(rtk: Rtk, checkpoint_path: Path, graph_path: Path, photos: Path) -> None:
+    by_torch = rtk("classify", str(photos), "--model", str(checkpoint_path), "--backend", "torch", "--format", "jsonl")
+    by_onnx = rtk("classify", str(photos), "--model", str(graph_path), "--backend", "onnx", "--format", "jsonl")
+    for one, other in zip(by_torch.stdout.splitlines(), by_onnx.stdout.splitlines(), strict=True):
+        assert json.loads(one)["index"] == json.loads(other)["index"]
+        assert json.loads(one)["probability"] == pytest.approx(json.loads(other)["probability"], abs=1e-4)
+
+
+@pytest.fixture
+def shapes_model(tmp_path: Path, save_untrained: Callable[..., Path]) -> Path:
+    """An untrained model whose classes are those of `shapes`."""
+    from dataclasses import replace
+
+    from rtk.core.checkpoint import load_checkpoint, save_checkpoint
+    from rtk.core.shapes import SHAPES_CLASSES
+
+    loaded = load_checkpoint(save_untrained(tmp_path / "shapes.pt"))
+    card = replace(loaded.card, dataset="shapes", classes=SHAPES_CLASSES, checkpoint_sha256="")
+    save_checkpoint(tmp_path / "shapes.pt", card, loaded.weights)
+    return tmp_path / "shapes.pt"
+
+
+def test_bench_compares_answers_and_writes_its_report(rtk: Rtk, shapes_model: Path, tmp_path: Path) -> None:
+    done = rtk("bench", "shapes.pt", "--batch", "4", "--seconds", "0.5", "--report", "report")
+    assert "Parity on shapes (test split, 2,000 images), against PyTorch fp32" in done.stdout
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["schema"] == "rtk-bench-1"
+    assert [one["candidate"] for one in report["parity"]][:2] == ["torch", "onnx"]
+    for one in report["parity"]:
+        assert one["images"] == one["agreeing"] == 2000
+        assert one["largest_difference"] <= 1e-4
+    for cell in report["cells"]:
+        assert len(cell["rounds"]) >= 10
+        samples = [sample for one in cell["rounds"] for sample in one]
+        assert cell["images_per_s"] == pytest.approx(4 * len(samples) / sum(samples))
+    assert "| onnx |" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_bench_finds_the_reference_of_a_graph_or_says_how_to_name_it(
+    rtk: Rtk, shapes_model: Path, tmp_path: Path
+) -> None:
+    rtk("export", "shapes.pt", "--out", "elsewhere")
+    stderr = rtk("bench", "elsewhere/shapes.onnx", "--seconds", "0.1", code=1).stderr
+    assert "is neither beside it nor in the zoo; name it with --reference FILE" in stderr
+    words = ["--batch", "1", "--seconds", "0.1", "--backend", "onnx"]
+    assert "onnx" in rtk("bench", "elsewhere/shapes.onnx", "--reference", "shapes.pt", *words).stdout
+
+
+def test_bench_refuses_a_data_set_with_other_classes(rtk: Rtk, checkpoint_path: Path) -> None:
+    stderr = rtk("bench", str(checkpoint_path), "--dataset", "shapes", "--seconds", "0.1", code=1).stderr
+    assert "its classes are not the model's: found 'circle', expected 'airplane'" in stderr
+
+
+def test_a_backend_that_was_asked_for_and_cannot_run_is_an_error(rtk: Rtk, shapes_model: Path) -> None:
+    stderr = rtk("bench", "shapes.pt", "--backend", "onnx", "--device", "cuda:7", "--seconds", "0.1", code=1).stderr
+    assert "--device cuda:7" in stderr
+
+
+def test_models_lists_what_there_is(rtk: Rtk) -> None:
+    printed = rtk("models").stdout
+    assert "resnet20v1       273,066" in printed
+    listed = json.loads(rtk("models", "--json").stdout)
+    assert {"architecture": "resnet110v2", "parameters": 3302442} in listed["architectures"]
+
+
+def test_models_shows_the_layers_of_one(rtk: Rtk) -> None:
+    printed = rtk("models", "resnet20v1").stdout.splitlines()
+    assert printed[1].split() == ["stem.0", "SameConv2d", "16", "x", "32", "x", "32", "448"]
+    assert printed[-1].split() == ["all", "273,066"]
+
+
+def test_training_from_a_folder_of_classes_ends_with_its_score(rtk: Rtk, class_folders: Path, tmp_path: Path) -> None:
+    done = rtk(
+        "train", "resnet8v1", "--dataset", str(class_folders), "--epochs", "2", "--batch-size", "8", "--out", "run"
+    )
+    assert done.stdout.startswith("test accuracy ")
+    assert sorted(os.listdir(tmp_path / "run")) == ["best.pt", "config.json", "curves.png", "history.jsonl", "last.pt"]
+    assert "12 of 12" in done.stdout or "of 12)" in done.stdout
+    assert Image.open(tmp_path / "run" / "curves.png").size[0] > 800
+    again = rtk("train", "resnet8v1", "--dataset", str(class_folders), "--out", "run", code=2)
+    assert "run: holds a run already; go on with: rtk train --resume run" in again.stderr
+
+
+def test_a_missing_data_set_says_which_file_to_put_where(tmp_path: Path) -> None:
+    environment = {**os.environ, "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-m", "rtk", "train", "resnet8v1", "--data-dir", str(tmp_path / "data")],
+        capture_output=True, text=True, cwd=tmp_path, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "cifar-10-binary.tar.gz: missing, and the download failed (no connection); fetch https://" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_tries_every_backend(rtk: Rtk) -> None:
+    found = json.loads(rtk("doctor", "--json").stdout)
+    assert found["machine"]["cores"] >= 1
+    works = {(trial["backend"], trial["device"]): trial["works"] for trial in found["trials"]}
+    assert works[("torch", "cpu")]
+    assert works[("onnx", "cpu")]

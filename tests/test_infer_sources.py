@@ -1,0 +1,70 @@
+"""What people point at becomes one stream of entries."""
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+from rtk.infer.sources import Entry, entries
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """b.png, a.jpg, notes.txt, sub/c.PNG and an empty folder; the working directory is there."""
+    for name in ("b.png", "a.jpg", "notes.txt", "sub/c.PNG"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(*paths: str, stdin: bytes = b"") -> list[str]:
+    return [entry.name for entry in entries(paths, stdin=io.BytesIO(stdin))]
+
+
+def test_a_folder_is_searched_in_order_for_what_is_named_like_an_image(tree: Path) -> None:
+    assert names(".") == ["./a.jpg", "./b.png", "./sub/c.PNG"]
+
+
+def test_a_file_that_is_named_is_taken_whatever_its_name(tree: Path) -> None:
+    assert names("notes.txt") == ["notes.txt"]
+
+
+def test_a_glob_is_sorted_and_may_search_sub_folders(tree: Path) -> None:
+    assert names("*.*") == ["a.jpg", "b.png", "notes.txt"]
+    assert names("**/*.PNG") == ["sub/c.PNG"]
+
+
+def test_sources_keep_the_order_in_which_they_were_given(tree: Path) -> None:
+    assert names("sub", "b.png", "a.jpg") == ["sub/c.PNG", "b.png", "a.jpg"]
+
+
+@pytest.mark.parametrize("stdin", [b"b.png\na.jpg\n", b"b.png\na.jpg", b"b.png\0a.jpg\0", b"\n\nb.png\n\na.jpg"])
+def test_paths_come_from_standard_input(tree: Path, stdin: bytes) -> None:
+    assert names("-", stdin=stdin) == ["b.png", "a.jpg"]
+
+
+def test_names_separated_by_nul_may_hold_newlines(tree: Path) -> None:
+    (tree / "two\nlines.png").write_bytes(b"x")
+    assert names("-", stdin=b"two\nlines.png\0a.jpg\0") == ["two\nlines.png", "a.jpg"]
+
+
+def test_a_name_that_is_no_utf8_survives(tree: Path) -> None:
+    raw = os.fsencode(tree) + b"/\xff.png"
+    Path(os.fsdecode(raw)).write_bytes(b"x")
+    assert [os.fsencode(name) for name in names("-", stdin=raw)] == [raw]
+
+
+def test_what_holds_no_image_is_an_entry_with_the_reason(tree: Path) -> None:
+    found = list(entries(["empty", "*.gif", "gone.png"]))
+    assert found == [
+        Entry("empty", "no images in this folder"),
+        Entry("*.gif", "the pattern matches no file"),
+        Entry("gone.png", "no such file"),
+    ]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_taken_as_it_is(tree: Path) -> None:
+    (tree / "[1].png").write_bytes(b"x")
+    assert names("[1].png") == ["[1].png"]
