@@ -7,6 +7,7 @@ The pixels of an image that already has the model's size and mode are passed thr
 
 import contextlib
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,7 +72,7 @@ def native_image(source: Source, *, name: str = "") -> NDArray[np.uint8]:
 @contextlib.contextmanager
 def _decoded(source: Source, name: str) -> Iterator[Image.Image]:
     """The image, bounded, decoded and turned; every way to fail, in the block too, becomes an ImageError."""
-    if isinstance(source, str | Path) and not Path(source).is_file():
+    if isinstance(source, str | Path) and not os.path.isfile(source):  # noqa: PTH113 - three times as fast
         raise ImageError(f"{name}: {'not a regular file' if Path(source).exists() else 'no such file'}")
     try:
         with warnings.catch_warnings():
@@ -83,7 +84,8 @@ def _decoded(source: Source, name: str) -> Iterator[Image.Image]:
                 if max(width, height) > MAX_ASPECT * min(width, height):
                     raise ImageError(f"{name}: {width} x {height} pixels: too long and thin to classify")
                 image.load()
-                ImageOps.exif_transpose(image, in_place=True)
+                if image.info or image.format == "TIFF":  # the others keep EXIF and XMP in `info`
+                    ImageOps.exif_transpose(image, in_place=True)
                 yield image
     except ImageError:
         raise

@@ -136,8 +136,9 @@ def test_the_last_epoch_is_always_evaluated(config: NewConfig) -> None:
 # Repeating and going on.
 
 
-def test_the_same_seed_gives_the_same_weights_bit_by_bit(config: NewConfig) -> None:
-    first, second = (train(config(name, seed=4), say=quiet) for name in ("a", "b"))
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_seed_gives_the_same_weights_bit_by_bit(config: NewConfig, precision: str) -> None:
+    first, second = (train(config(name, seed=4, precision=precision), say=quiet) for name in ("a", "b"))
     for name in ("best.pt", "last.pt"):
         assert_same_weights(first.run_dir / name, second.run_dir / name)
     assert without_times(first.history) == without_times(second.history)
