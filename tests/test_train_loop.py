@@ -85,6 +85,16 @@ def test_a_run_leaves_checkpoints_config_history_and_curves(config: NewConfig, c
     assert [line[:11] for line in lines[1:]] == ["epoch   1/3", "epoch   2/3", "epoch   3/3"]
 
 
+@pytest.mark.parametrize("accuracy", [0.0, 0.5, 1.0])
+def test_curves_are_drawn_of_any_history(tmp_path: Path, accuracy: float) -> None:
+    """A run without a single error has nothing that a log scale could show."""
+    row = {"epoch": 1, "lr": 0.1, "train_accuracy": accuracy, "train_loss": 1 - accuracy}
+    row |= {"test_accuracy": accuracy, "test_loss": 1 - accuracy}
+    RunFolder(tmp_path).write_curves([row], title="resnet8v1-colours")
+    with Image.open(tmp_path / "curves.png") as curves:
+        assert min(curves.size) > 300
+
+
 def test_the_card_says_where_the_weights_come_from(config: NewConfig, class_folders: Path) -> None:
     trained = train(config("run", seed=5), say=quiet)
     card = load_checkpoint(trained.best).card

@@ -69,8 +69,11 @@ class RunFolder:
                 percent = [100 * (1 - row[f"{name}_accuracy"]) for row in rows]
                 label = f"{name}, {percent[-1]:.2f} % at the end"
                 error.plot(epochs, percent, color=colour, label=label, marker=marker)
-        loss.set(title=title, xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
-        error.set(title="error", xlabel="epoch", ylabel="wrong answers (%)", yscale="log")
+        loss.set(title=title, xlabel="epoch", ylabel="cross-entropy (nats)")
+        error.set(title="error", xlabel="epoch", ylabel="wrong answers (%)")
+        for axes in (loss, error):
+            if any(value > 0 for line in axes.lines for value in line.get_ydata()):  # a log scale needs one
+                axes.set_yscale("log")
         rates = loss.twinx()
         rates.plot([row["epoch"] for row in history], [row["lr"] for row in history], color="lightgrey", linewidth=1)
         rates.set_ylabel("learning rate", color="grey")
