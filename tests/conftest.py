@@ -40,6 +40,11 @@ def in_new_process() -> Callable[[str], str]:
     return run
 
 
+def pytest_configure() -> None:
+    """One thread for PyTorch: small tensors gain nothing from more, which wait for each other on a busy machine."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(scope="session")
 def shapes64() -> Split:
     """64 drawn shapes, 32 x 32 RGB, with their labels."""
