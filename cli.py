@@ -83,7 +83,7 @@ def train(
         int, typer.Option(help="Hold out so many training images and keep the epoch that is best on them.")
     ] = TrainConfig.holdout,
     train_images: Annotated[
-        int | None, typer.Option(help="Train on the first so many images only.", show_default=False)
+        int | None, typer.Option(help="Train on so many images only, drawn by the seed.", show_default=False)
     ] = None,
     eval_every: Annotated[int, typer.Option(help="Epochs between evaluations.")] = TrainConfig.eval_every,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.", show_default=False)] = None,
@@ -121,7 +121,7 @@ def train(
         )
         run_dir = config.run_dir
     try:
-        trained = loop.resume(run_dir, say=_say) if resume else loop.train(config, say=_say)
+        trained = loop.resume(run_dir, data_dir=data_dir, say=_say) if resume else loop.train(config, say=_say)
     except KeyboardInterrupt:
         kept = (run_dir / "last.pt").exists()
         _say(f"stopped; go on with: rtk train --resume {run_dir}" if kept else "stopped before the first epoch ended")

@@ -23,6 +23,9 @@ from .shapes import SHAPES_CLASSES, draw_shapes
 
 SplitName = Literal["train", "test"]
 
+DATASETS = ("cifar10", "fashion-mnist", "shapes")
+"""Those that have a name; any folder of class folders is one too."""
+
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FASHION_MNIST_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -107,7 +110,7 @@ def open_dataset(name: str, *, data_dir: Path | None = None) -> Dataset:
         case "shapes":
             return Dataset(name, SHAPES_CLASSES, _shapes)
     if not Path(name).is_dir():
-        known = ("cifar10", "fashion-mnist", "shapes", "or a folder with train/<class>/ and test/<class>/")
+        known = (*DATASETS, "or a folder with train/<class>/ and test/<class>/")
         raise UnknownNameError("data set", name, known)
     return _image_folder(Path(name))
 

@@ -7,32 +7,45 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from rtk.core.shapes import draw_shapes
+from rtk import cli
+from rtk.core.shapes import SHAPES_CLASSES, draw_shapes
 
-Rtk = Callable[..., "subprocess.CompletedProcess[str]"]
 COMMANDS = ("train", "export", "classify", "bench", "inspect", "models", "doctor", "demo")
 
 
-@pytest.fixture
-def rtk(tmp_path: Path) -> Rtk:
-    """A function that runs a command line of rtk's in tmp_path: rtk("classify", "a.png", code=3)."""
+@dataclass(frozen=True)
+class Done:
+    """What a command printed."""
 
-    def run(*words: str, code: int = 0, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run(
-            [sys.executable, "-m", "rtk", *words],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            input=stdin,
-            check=False,
-        )
-        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
-        assert "Traceback" not in done.stderr
-        return done
+    stdout: str
+    stderr: str
+
+
+Rtk = Callable[..., Done]
+
+
+@pytest.fixture
+def rtk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Rtk:
+    """A function that runs a command line of rtk's in tmp_path: rtk("classify", "a.png", code=3)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str, code: int = 0, stdin: str = "") -> Done:
+        monkeypatch.setattr(sys, "argv", ["rtk", *words])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        ended = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            ended = stop.code if isinstance(stop.code, int) else 1 if stop.code else 0
+        printed = capsys.readouterr()
+        assert ended == code, (ended, printed)
+        assert "Traceback" not in printed.err
+        return Done(printed.out, printed.err)
 
     return run
 
@@ -210,10 +223,7 @@ def test_torch_and_onnx_answer_alike(rtk: Rtk, checkpoint_path: Path, graph_path
 @pytest.fixture
 def shapes_model(tmp_path: Path, save_untrained: Callable[..., Path]) -> Path:
     """An untrained model whose classes are those of `shapes`."""
-    from dataclasses import replace
-
     from rtk.core.checkpoint import load_checkpoint, save_checkpoint
-    from rtk.core.shapes import SHAPES_CLASSES
 
     loaded = load_checkpoint(save_untrained(tmp_path / "shapes.pt"))
     card = replace(loaded.card, dataset="shapes", classes=SHAPES_CLASSES, checkpoint_sha256="")
@@ -277,20 +287,18 @@ def test_training_from_a_folder_of_classes_ends_with_its_score(rtk: Rtk, class_f
     assert done.stdout.startswith("test accuracy ")
     assert sorted(os.listdir(tmp_path / "run")) == ["best.pt", "config.json", "curves.png", "history.jsonl", "last.pt"]
     assert "12 of 12" in done.stdout or "of 12)" in done.stdout
-    assert Image.open(tmp_path / "run" / "curves.png").size[0] > 800
+    with Image.open(tmp_path / "run" / "curves.png") as curves:
+        assert curves.size[0] > 800
     again = rtk("train", "resnet8v1", "--dataset", str(class_folders), "--out", "run", code=2)
     assert "run: holds a run already; go on with: rtk train --resume run" in again.stderr
 
 
-def test_a_missing_data_set_says_which_file_to_put_where(tmp_path: Path) -> None:
-    environment = {**os.environ, "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
-    done = subprocess.run(
-        [sys.executable, "-m", "rtk", "train", "resnet8v1", "--data-dir", str(tmp_path / "data")],
-        capture_output=True, text=True, cwd=tmp_path, env=environment, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "cifar-10-binary.tar.gz: missing, and the download failed (no connection); fetch https://" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_missing_data_set_says_which_file_to_put_where(rtk: Rtk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    stderr = rtk("train", "resnet8v1", "--data-dir", "data", code=1).stderr
+    assert "cifar-10-binary.tar.gz: missing, and the download failed" in stderr
+    assert "fetch https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz and put it there" in stderr
 
 
 def test_doctor_tries_every_backend(rtk: Rtk) -> None:

@@ -38,7 +38,7 @@ class TrainConfig:
     holdout: int = 0
     """Images taken out of the training split to choose the best epoch by; 0 keeps the last weights."""
     train_images: int | None = None
-    """Train on the first so many images only."""
+    """Train on so many images only, drawn by the seed."""
     eval_every: int = 1
     """Epochs between evaluations on the test split; the last epoch is always evaluated."""
     data_dir: Path | None = None

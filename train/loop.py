@@ -122,11 +122,11 @@ def _run(
 def _splits(config: TrainConfig, dataset: Dataset) -> tuple[Split, Split, Split]:
     """Training images, held-out images (perhaps none), test images."""
     train_split = dataset.split("train")
+    order = np.random.default_rng((config.seed, 0)).permutation(len(train_split))
     if config.train_images is not None:
         if config.train_images > len(train_split):
             raise UsageError(f"--train-images {config.train_images}: {dataset.name} has {len(train_split):,}")
-        train_split = train_split.head(config.train_images)
-    order = np.random.default_rng((config.seed, 0)).permutation(len(train_split))
+        order = order[: config.train_images]
     if config.holdout > len(order) // 2:
         raise UsageError(f"--holdout {config.holdout}: more than half of the {len(order):,} training images")
     held, kept = order[: config.holdout], np.sort(order[config.holdout :])

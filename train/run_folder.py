@@ -1,10 +1,11 @@
 """The folder of a run: config.json, history.jsonl, last.pt, best.pt, curves.png."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from ..core.datasets import DATASETS
 from ..core.errors import ArtifactError, UsageError
 from ..core.files import make_folder, whole_file, write_whole
 from .config import TrainConfig
@@ -41,7 +42,7 @@ class RunFolder:
                 "or name another --out"
             )
         make_folder(folder.path)
-        write_whole(folder.config, config.to_json())
+        write_whole(folder.config, _from_anywhere(config).to_json())
         return folder
 
     def read_config(self) -> TrainConfig:
@@ -82,3 +83,12 @@ class RunFolder:
             axes.legend()
         with whole_file(self.path / "curves.png") as file:
             figure.savefig(file, format="png", dpi=130)
+
+
+def _from_anywhere(config: TrainConfig) -> TrainConfig:
+    """The config with full paths, so that the run can go on from another working directory."""
+    return replace(
+        config,
+        dataset=config.dataset if config.dataset in DATASETS else str(Path(config.dataset).resolve()),
+        data_dir=config.data_dir.resolve() if config.data_dir else None,
+    )
