@@ -21,6 +21,9 @@ from .files import make_folder
 
 KEY_LENGTH = 32
 """Hexadecimal digits of the SHA-256 that name a folder."""
+TIMINGS, KERNELS = "timings", "rtx"
+TENSORRT_CACHES = (TIMINGS, KERNELS)
+"""Folders beside the engines: what the regular TensorRT measured while building, what RTX compiled while running."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +109,13 @@ def cached_engines() -> list[CachedEngine]:
 
 
 def clear_engines() -> tuple[int, int]:
-    """Remove every kept engine, and what was left half-written; return how many engines, and how many bytes.
+    """Remove every kept engine, what was left half-written, and TensorRT's timings and kernels.
 
-    Raises OutputError when something cannot be removed.
+    Returns how many engines there were, and how many bytes. Raises OutputError when something cannot be removed.
     """
     entries = cached_engines()
-    for folder in (*_folders(), *_leftovers()):
+    beside = (cache_dir() / name for name in TENSORRT_CACHES)
+    for folder in (*_folders(), *_leftovers(), *(path for path in beside if path.is_dir())):
         try:
             shutil.rmtree(folder)
         except OSError as error:

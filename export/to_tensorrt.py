@@ -24,7 +24,7 @@ from ..core.engine import (
     read_plan,
     write_engine,
 )
-from ..core.engine_cache import engine_key, find_engine, keep_engine
+from ..core.engine_cache import TIMINGS, engine_key, find_engine, keep_engine
 from ..core.errors import ArtifactError, BackendError, UsageError
 from ..core.files import make_folder, write_whole
 from ..core.flavor import Flavor, LogLines, choose_flavor, collected_errors, logger_of
@@ -279,7 +279,7 @@ def _timing_cache(trt: Any, settings: Any, flavor: Flavor, hardware: Hardware) -
     """Let the builder reuse the timings of earlier builds on this GPU; return the file to keep them in."""
     assert hardware.gpu is not None  # a flavour with a timing cache builds on a GPU only
     name = f"{flavor.name}-{flavor.version()}-{hardware.gpu.name}-{hardware.gpu.compute_capability}".replace(" ", "-")
-    path = cache_dir() / "timings" / f"{name.replace('/', '-')}.cache"
+    path = cache_dir() / TIMINGS / f"{name.replace('/', '-')}.cache"
     timings = settings.create_timing_cache(path.read_bytes() if path.is_file() else b"")
     settings.set_timing_cache(timings, False)
     return path

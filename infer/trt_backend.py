@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.engine import EngineInfo
+from ..core.errors import UsageError
 from .backend import Backend, BackendOptions
 from .cuda import on_gpu, pycuda_driver
 from .trt_engine import RtxOptions, TrtEngine
@@ -25,16 +26,17 @@ class TrtBackend(Backend):
 
     def __init__(self, engine: Path, options: BackendOptions) -> None:
         """Load the engine. Raises ArtifactError and BackendError, each obstacle by its own message."""
+        if options.slots < 1:
+            raise UsageError(f"trt: {options.slots} slots: expected at least 1, and 2 to overlap copies and arithmetic")
         rtx = RtxOptions(options.cuda_graphs, options.specialization, options.runtime_cache)
         loadable = check_engine(engine, device=options.device)
         driver = pycuda_driver()
         index = loadable.gpu.index
         with on_gpu(driver, index):
             loaded = TrtEngine(loadable, driver, rtx)
-            layers = loaded.layers()
         self.info: EngineInfo = loadable.info
-        if layers:
-            self.info = replace(self.info, precision=replace(self.info.precision, layers=layers, inspected=True))
+        if loaded.layers:
+            self.info = replace(self.info, precision=replace(self.info.precision, layers=loaded.layers, inspected=True))
         self.card = loadable.info.card
         self.max_batch = loadable.info.profile.max_batch
         self.device = f"cuda:{index}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..core.datasets import cache_dir
 from ..core.engine import rebuild_command
+from ..core.engine_cache import KERNELS
 from ..core.errors import ArtifactError, BackendError, OutputError, UsageError
 from ..core.files import make_folder, write_whole
 from ..core.flavor import LogLines, collected_errors, logger_of
@@ -46,11 +47,14 @@ class TrtEngine:
         """Load the engine. Raises ArtifactError when TensorRT refuses it, BackendError when memory is short."""
         self._path, self._trt = loadable.path, loadable.flavor.load()
         self._image_shape = loadable.info.card.input.shape
-        self._cache_path = cache_dir() / "rtx" / f"{_cache_name(loadable)}.cache"
+        self._cache_path = cache_dir() / KERNELS / f"{_cache_name(loadable)}.cache"
         self._cache_read = b""
+        self.layers: dict[str, int] = {}
+        """The engine's layers per data type, as its inspector tells; empty where it does not."""
         self._runtime: Any = None
         self._engine: Any = None
         self._context: Any = None
+        self._settings: Any = None
         self._cache: Any = None
         self._count, self._addresses = 0, (0, 0)
         try:
@@ -76,17 +80,13 @@ class TrtEngine:
                     f"trt: {self._path.name}: a batch of {count} does not run: {log.reason('no reason given')}"
                 )
 
-    def layers(self) -> dict[str, int]:
-        """The engine's layers per data type, as its inspector tells; empty where it does not."""
-        return layers_of_engine(self._engine, self._trt)
-
     def close(self) -> None:
         """Keep what RTX compiled, then free the execution context, the engine and the runtime."""
         self._keep_runtime_cache()
         self._free()
 
     def _free(self) -> None:
-        for name in ("_context", "_cache", "_engine", "_runtime"):  # in this order
+        for name in ("_context", "_cache", "_settings", "_engine", "_runtime"):  # in this order
             setattr(self, name, None)
 
     def _load(self, loadable: Loadable, log: LogLines) -> None:
@@ -105,6 +105,7 @@ class TrtEngine:
                 f"build it anew: {rebuild_command(self._path)}"
             )
         self._check_tensors(loadable)
+        self.layers = layers_of_engine(self._engine, self._trt)
 
     def _start(self, loadable: Loadable, driver: Driver, rtx: RtxOptions, log: LogLines) -> None:
         """Make the execution context, which takes the working memory."""
@@ -140,7 +141,8 @@ class TrtEngine:
     def _new_context(self, loadable: Loadable, rtx: RtxOptions) -> Any:
         if not loadable.flavor.checks_engines:
             return self._engine.create_execution_context()
-        trt, settings = self._trt, self._engine.create_runtime_config()
+        trt = self._trt
+        self._settings = settings = self._engine.create_runtime_config()
         settings.cuda_graph_strategy = (
             trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE if rtx.cuda_graphs else trt.CudaGraphStrategy.DISABLED
         )

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import BackendError, UsageError
+from ..core.errors import BackendError
 from .cuda import MIB, NO_TIMING, NON_BLOCKING, DeviceMemory, Driver, GpuEvent, GpuStream, on_gpu
 
 
@@ -65,8 +65,7 @@ class Pipeline:
         slots: int = 3,
     ) -> None:
         """Make buffers for `slots` batches of a stream and one of a single call. Raises BackendError."""
-        if slots < 1:
-            raise UsageError(f"trt: {slots} slots: expected at least 1, and 2 to overlap copies and arithmetic")
+        assert slots >= 1
         self._driver, self._engine = driver, engine
         self._index = device_index
         self._sizes = (max_batch, image_shape, classes)

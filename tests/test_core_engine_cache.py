@@ -1,5 +1,6 @@
 """The cache of engines: found by what went into them, whole or not there."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,6 @@ def test_a_damaged_entry_is_no_hit_and_makes_room(damage: str) -> None:
 def test_the_list_tells_size_and_content_newest_first() -> None:
     keep_engine("k1", "old", PLAN, INFO)
     newer = keep_engine("k2", "new", PLAN, INFO)
-    import os
-
     os.utime(newer, (2e9, 2e9))
     first, second = cached_engines()
     assert (first.key, second.key) == ("k2", "k1")
@@ -97,9 +96,12 @@ def test_clearing_removes_engines_and_what_was_left_half_written() -> None:
     keep_engine("k1", "small", PLAN, INFO)
     size = cached_engines()[0].bytes
     (engines_dir() / ".new-left").mkdir()
+    (engines_dir().parent / "timings").mkdir()
+    (engines_dir().parent / "graphs").mkdir()
     assert len(cached_engines()) == 1
     assert clear_engines() == (1, size)
     assert list(engines_dir().iterdir()) == []
+    assert sorted(path.name for path in engines_dir().parent.iterdir()) == ["engines", "graphs"]
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_with_its_path(tmp_path: Path) -> None:

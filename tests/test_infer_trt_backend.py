@@ -230,6 +230,12 @@ def test_a_suboptimal_engine_runs(stage: Stage, tmp_path: Path) -> None:
     assert len(backend(images(1))) == 1
 
 
+def test_no_slots_are_wrong_usage_before_anything_is_loaded(bench: Bench) -> None:
+    with pytest.raises(UsageError, match="0 slots: expected at least 1"):
+        bench.open(slots=0)
+    assert bench.trt.calls == []
+
+
 # Obstacles, in the order in which they are looked for.
 
 

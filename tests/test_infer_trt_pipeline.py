@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from rtk.core.errors import BackendError, UsageError
+from rtk.core.errors import BackendError
 from rtk.infer import trt_pipeline
 from rtk.infer.lazy_cuda import NOISE, CudaError, CudaMemoryError, LazyCuda, LazyEngine, fake_logits
 
@@ -373,11 +373,6 @@ def test_too_little_memory_says_how_much_was_asked_for_and_what_to_lower() -> No
     ):
         trt_pipeline.Pipeline(machine, engine, image_shape=(1024, 1024, 1), classes=CLASSES, max_batch=2)
     assert machine.live() == NOTHING
-
-
-def test_no_slots_are_wrong_usage() -> None:
-    with pytest.raises(UsageError, match="0 slots"):
-        opened(slots=0)
 
 
 # Mutations: each synchronisation taken out, one at a time.
