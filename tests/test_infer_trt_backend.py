@@ -15,7 +15,10 @@ from rtk.core import cuda
 from rtk.core.engine import EngineInfo, PrecisionAsBuilt, Profile, json_path, write_engine
 from rtk.core.errors import ArtifactError, BackendError, RtkError, UsageError
 from rtk.core.flavor import FLAVORS
+from rtk.core.probe import probe_images
 from rtk.infer.backend import BACKENDS, Backend, BackendOptions, open_backend
+from rtk.infer.cuda import on_gpu as pycuda_context
+from rtk.infer.cuda import pycuda_driver
 from rtk.infer.lazy_cuda import CudaError, CudaMemoryError, LazyCuda, LazyDevice, fake_logits
 from rtk.infer.trt_preflight import check_engine, check_machine
 from tensorrt_stand_in import CLASSES, H100, RTX4090, SIZE, VERSIONS, Script, Stage, small_card, staged
@@ -442,22 +445,55 @@ def test_the_backend_imports_neither_torch_nor_onnx_nor_tensorrt_before_it_must(
 
 # On a GPU.
 
+on_gpu = pytest.mark.skipif(cuda.gpu_count() == 0, reason="needs an NVIDIA GPU")
 
-@pytest.mark.gpu
-@pytest.mark.skipif(cuda.gpu_count() == 0, reason="needs an NVIDIA GPU")
-def test_an_engine_built_here_gives_the_graphs_logits(
-    graph_path: Path, run_in_onnxruntime: Callable[..., NDArray[np.float32]], tmp_path: Path
-) -> None:
-    from rtk.core.probe import probe_images
+
+@pytest.fixture
+def real_engine(graph_path: Path, tmp_path: Path) -> Path:
+    """The engine of a small network, built on this GPU."""
     from rtk.export.config import EngineConfig
     from rtk.export.to_tensorrt import engine_from_onnx
 
-    built = engine_from_onnx(EngineConfig(graph_path, out=tmp_path, max_batch=64, opt_batch=16))
-    with open_backend("trt", built.path) as backend:
-        pictures = probe_images(150, built.info.card.input)
-        expected_NK = run_in_onnxruntime(graph_path.read_bytes(), pictures)
+    return engine_from_onnx(EngineConfig(graph_path, out=tmp_path, max_batch=64, opt_batch=16)).path
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_an_engine_built_here_gives_the_graphs_logits(
+    graph_path: Path, real_engine: Path, run_in_onnxruntime: Callable[..., NDArray[np.float32]]
+) -> None:
+    with open_backend("trt", real_engine) as backend:
+        pictures = probe_images(150, backend.card.input)
         batches = [pictures[:64], pictures[64:128], pictures[128:]]
         streamed_NK = np.concatenate(list(backend.stream(batches)))
         called_NK = np.concatenate([backend(batch) for batch in batches])
+    expected_NK = run_in_onnxruntime(graph_path.read_bytes(), pictures)
     assert np.abs(streamed_NK - expected_NK).max() <= 1e-4
     assert np.array_equal(streamed_NK, called_NK)
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_opening_and_closing_many_times_takes_no_gpu_memory(real_engine: Path) -> None:
+    def free_bytes() -> int:
+        with open_backend("trt", real_engine) as backend:
+            backend(probe_images(64, backend.card.input))
+        with pycuda_context(pycuda_driver(), 0):
+            return pycuda_driver().mem_get_info()[0]
+
+    before = min(free_bytes() for _ in range(5))
+    assert min(free_bytes() for _ in range(50)) >= before - 2 * 2**20
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_torch_and_trt_work_side_by_side(checkpoint_path: Path, real_engine: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a PyTorch with CUDA")
+    options = BackendOptions(device="cuda:0")
+    with open_backend("torch", checkpoint_path, options) as reference, open_backend("trt", real_engine) as backend:
+        for seed in range(5):
+            pictures = probe_images(64, backend.card.input, seed=seed)
+            assert np.abs(backend(pictures) - reference(pictures)).max() <= 1e-4
+    assert float(torch.ones(3, device="cuda").sum()) == 3.0
