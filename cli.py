@@ -16,11 +16,13 @@ import typer
 
 from . import __version__
 from .bench.config import BenchConfig
+from .core.datasets import cache_dir
 from .core.errors import ArtifactError, BackendError, DataError, RtkError, UsageError
 from .core.files import whole_file
 from .core.progress import progress_bar
 from .core.table import text_table
 from .core.zoo import DEFAULT as ZOO_DEFAULT
+from .export.config import EngineConfig
 from .infer.formats import FORMATS, Format
 from .train.config import Compile, Precision, TrainConfig
 
@@ -134,28 +136,80 @@ def train(
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="A checkpoint (.pt), or a model of the zoo.")],
+    model: Annotated[str, typer.Argument(help="A checkpoint, with --trt a graph too, or a model of the zoo.")],
+    trt: Annotated[bool, typer.Option("--trt", help="Build a TensorRT engine from the graph.")] = False,
+    flavor: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = EngineConfig.flavor,
+    max_batch: Annotated[int, typer.Option(help="The largest batch of the engine.")] = EngineConfig.max_batch,
+    opt_batch: Annotated[
+        int | None, typer.Option(help="The batch that the engine is fastest at; default: 64.", show_default=False)
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Compute capability to build for, such as 8.9; repeatable; RTX only.")
+    ] = None,
+    workspace_mib: Annotated[
+        int | None, typer.Option(help="Scratch memory of a layer, at most.", show_default=False)
+    ] = None,
+    hardware_compatibility: Annotated[
+        str, typer.Option(help="none, ampere-plus or same-compute-capability; not for RTX.")
+    ] = EngineConfig.hardware_compatibility,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Later minor versions may run the engine; not for RTX.")
+    ] = EngineConfig.version_compatible,
+    cache: Annotated[bool, typer.Option(help="Take the engine from the cache, and keep it there.")] = True,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: beside the model.")] = None,
 ) -> None:
-    """Export a checkpoint: checkpoint -> ONNX graph, checked before it is written."""
+    """Export a model: checkpoint -> ONNX graph, checked before it is written; with --trt -> TensorRT engine."""
     from .core.checkpoint import load_checkpoint
-    from .core.files import make_folder
+    from .core.files import make_folder, write_whole
+    from .core.flavor import choose_flavor
     from .road import export_graph, find_model
 
     found = find_model(model)
-    if found.checkpoint is None:
-        raise UsageError(f"{model}: expected a checkpoint")
-    folder = make_folder(out) if out else (Path() if found.graph else found.checkpoint.parent)
-    exported = export_graph(load_checkpoint(found.checkpoint), folder / f"{found.name}.onnx")
-    _say(f"largest logit difference from PyTorch: {exported.largest_difference:.2g}")
-    print(exported.path)
+    folder = make_folder(out) if out else (Path() if found.in_zoo else found.given.parent)
+    config = EngineConfig(
+        graph=found.graph or folder / f"{found.name}.onnx",
+        out=folder,
+        flavor=flavor,
+        max_batch=max_batch,
+        opt_batch=opt_batch,
+        targets=tuple(target or ()),
+        workspace_mib=workspace_mib,
+        hardware_compatibility=hardware_compatibility,
+        version_compatible=version_compatible,
+        cache=cache,
+    )
+    if found.engine or (found.graph and not found.checkpoint and not trt):
+        raise UsageError(f"{model}: expected a checkpoint; an engine is made from a graph with --trt")
+    if trt:
+        choose_flavor(flavor)  # before an export that would have been for nothing
+    if trt and found.in_zoo and found.graph:
+        config = replace(config, graph=folder / found.graph.name)
+        write_whole(config.graph, found.graph.read_bytes())
+        print(config.graph)
+    elif found.checkpoint:
+        exported = export_graph(load_checkpoint(found.checkpoint), folder / f"{found.name}.onnx")
+        _say(f"largest logit difference from PyTorch: {exported.largest_difference:.2g}")
+        config = replace(config, graph=exported.path)
+        print(exported.path)
+    if trt:
+        from .export.to_tensorrt import engine_from_onnx
+
+        built = engine_from_onnx(config)
+        _say(
+            f"from the cache: {built.info.plan_bytes:,} bytes"
+            if built.cached
+            else f"built in {built.info.build_s:.1f} s"
+        )
+        _say(f"{built.info.flavor} {built.info.version} for {built.info.built_for}; {built.info.profile}")
+        _say(f"precision: {built.info.precision}")
+        print(built.path)
 
 
 @app.command()
 def classify(
     paths: Annotated[list[str], typer.Argument(help="Images, folders, quoted globs, or - for paths on stdin.")],
     model: Annotated[str, typer.Option("--model", "-m", help="A file of rtk's, or a model of the zoo.")] = ZOO_DEFAULT,
-    backend: Annotated[str, typer.Option(help="auto, torch or onnx.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, torch, onnx or trt.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 256,
     top_k: Annotated[int, typer.Option(min=1, help="Guesses for each image.")] = 1,
@@ -214,7 +268,7 @@ def classify(
 def bench(
     model: Annotated[str, typer.Argument(help="A file of rtk's, or a model of the zoo.")] = ZOO_DEFAULT,
     backend: Annotated[
-        list[str] | None, typer.Option(help="torch or onnx; repeatable. Default: all that work here.")
+        list[str] | None, typer.Option(help="torch, onnx or trt; repeatable. Default: all that work here.")
     ] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = ",".join(map(str, BenchConfig.batches)),
     dataset: Annotated[
@@ -343,9 +397,18 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="The whole card as JSON.")] = False,
 ) -> None:
     """Show the card of a model: what it is, what it was trained on, how well it does."""
+    from .core.engine import engine_problem, read_engine_info
     from .road import find_model, read_card
 
-    card = read_card(find_model(file))
+    found = find_model(file)
+    if found.engine:
+        info = read_engine_info(found.engine)
+        print(info.to_json().rstrip() if as_json else info.to_text())
+        problem = engine_problem(found.engine)
+        if problem:
+            raise ArtifactError(f"{found.engine}: {problem}")
+        return
+    card = read_card(found)
     print(card.to_json(indent=2) if as_json else card.to_text())
 
 
@@ -405,6 +468,67 @@ def doctor(
     print(f"Python {machine.python}; " + ", ".join(f"{name} {v}" for name, v in machine.libraries.items()))
     for trial in trials:
         print(f"{trial.backend:8} {trial.device:7} {'works' if trial.works else 'does not work'}: {trial.words}")
+
+
+cache_app = typer.Typer(help="The engines and graphs that rtk keeps to not make them twice.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
+
+
+@cache_app.command("ls")
+def cache_ls() -> None:
+    """List what is kept."""
+    from .core.engine_cache import cached_engines
+
+    rows: list[dict[str, object]] = [
+        {
+            "kind": "engine",
+            "model": entry.info.card.name if entry.info else "unknown",
+            "made by": f"{entry.info.flavor} {entry.info.version}" if entry.info else "unknown",
+            "for": entry.info.built_for if entry.info else "unknown",
+            "bytes": entry.bytes,
+            "path": str(entry.engine),
+            "problem": entry.problem,
+        }
+        for entry in cached_engines()
+    ]
+    empty = {"model": "", "made by": "", "for": "", "problem": ""}
+    rows += [{"kind": "graph", **empty, "bytes": path.stat().st_size, "path": str(path)} for path in cached_graphs()]
+    names = ("kind", "model", "made by", "for", "bytes", "problem", "path")
+    print(text_table([{name: row[name] for name in names} for row in rows]))
+
+
+@cache_app.command("verify")
+def cache_verify() -> None:
+    """Read everything that is kept and compare it with its checksums; exit code 1 when something is damaged."""
+    from .core.engine_cache import cached_engines
+
+    entries = cached_engines()
+    damaged = [f"{entry.engine}: {entry.problem}" for entry in entries if entry.problem]
+    for line in damaged:
+        print(line)
+    print(f"{len(entries) - len(damaged)} of {len(entries)} engines are whole")
+    if damaged:
+        raise ArtifactError(f"{len(damaged)} damaged; they are built anew when needed, or run: rtk cache clear")
+
+
+@cache_app.command("clear")
+def cache_clear() -> None:
+    """Remove everything that is kept."""
+    import shutil
+
+    from .core.engine_cache import clear_engines
+
+    count, size = clear_engines()
+    graphs = cached_graphs()
+    size += sum(path.stat().st_size for path in graphs)
+    for folder in ("graphs", "opened", "rtx", "timings"):
+        shutil.rmtree(cache_dir() / folder, ignore_errors=True)
+    print(f"removed {count} engines and {len(graphs)} graphs, {size:,} bytes")
+
+
+def cached_graphs() -> list[Path]:
+    """The graphs in the cache."""
+    return sorted((cache_dir() / "graphs").glob("*.onnx"))
 
 
 @app.command()

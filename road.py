@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from .core.card import ModelCard
 from .core.datasets import cache_dir
-from .core.errors import ArtifactError, UnknownNameError
+from .core.engine import read_engine_info
+from .core.errors import ArtifactError, RtkError, UnknownNameError
 from .core.files import make_folder, sha256_of
 from .core.graph_card import INPUT_NAME
 from .core.zoo import zoo_card, zoo_file, zoo_names
@@ -35,6 +36,11 @@ class Found:
     checkpoint: Path | None = None
     graph: Path | None = None
     engine: Path | None = None
+
+    @property
+    def in_zoo(self) -> bool:
+        """Whether it is a model of the zoo, by its name."""
+        return self.checkpoint == zoo_file(self.name, ".pt")
 
     @property
     def given(self) -> Path:
@@ -63,16 +69,17 @@ def find_model(name: str) -> Found:
 
 def read_card(found: Found) -> ModelCard:
     """The card of whatever was found; a checkpoint's needs torch, a graph's needs onnx."""
-    if found.name in zoo_names() and found.checkpoint == zoo_file(found.name, ".pt"):
+    if found.in_zoo:
         return zoo_card(found.name)
     if found.checkpoint:
         from .core.checkpoint import load_checkpoint
 
         return load_checkpoint(found.checkpoint).card
-    from .core.graph import load_graph
+    if found.graph:
+        from .core.graph import load_graph
 
-    assert found.graph is not None
-    return load_graph(found.graph)[1]
+        return load_graph(found.graph)[1]
+    return read_engine_info(found.given).card
 
 
 def export_graph(checkpoint: "Checkpoint", path: Path) -> "Exported":
@@ -143,14 +150,41 @@ def artifact_for(backend: str, found: Found, *, say: Say) -> Path:
             if found.checkpoint:
                 return cached_graph(found.checkpoint, say=say)
             raise ArtifactError(f"{found.given}: an engine; the onnx backend runs checkpoints and graphs")
+        case "trt":
+            return found.engine or built_engine(found, say=say)
     from .infer.backend import BACKENDS
 
     raise UnknownNameError("backend", backend, BACKENDS)
 
 
+def built_engine(found: Found, *, say: Say) -> Path:
+    """An engine for this machine, from the cache or built into it, which `say` is told.
+
+    Raises BackendError, before anything is exported or built, when no engine could run here.
+    """
+    from .export.config import EngineConfig
+    from .export.to_tensorrt import engine_from_onnx
+    from .infer.trt_preflight import check_machine
+
+    _, flavor = check_machine()
+    graph = artifact_for("onnx", found, say=say)
+    folder = cache_dir() / "opened" / sha256_of(graph)[:32]
+    built = engine_from_onnx(EngineConfig(graph, out=folder, flavor=flavor.name))
+    say(f"{built.path}: {'from the cache' if built.cached else f'built in {built.info.build_s:.1f} s'}")
+    return built.path
+
+
 def choose_backend(found: Found) -> str:
-    """The best backend that can run this here: onnx, which needs no torch and is faster than it."""
-    return "onnx" if found.engine is None else "trt"
+    """The best backend that can run this here: trt where it can, else onnx, which is faster than torch on a CPU."""
+    from .infer.trt_preflight import check_machine
+
+    if found.engine:
+        return "trt"
+    try:
+        check_machine()
+    except RtkError:
+        return "onnx"
+    return "trt"
 
 
 def open_model(
@@ -160,5 +194,6 @@ def open_model(
     from .infer.backend import open_backend
 
     found = find_model(name)
-    chosen = choose_backend(found) if backend == "auto" else backend
+    on_cpu = options is not None and options.device == "cpu"
+    chosen = ("onnx" if on_cpu else choose_backend(found)) if backend == "auto" else backend
     return open_backend(chosen, artifact_for(chosen, found, say=say), options)

@@ -307,3 +307,68 @@ def test_doctor_tries_every_backend(rtk: Rtk) -> None:
     works = {(trial["backend"], trial["device"]): trial["works"] for trial in found["trials"]}
     assert works[("torch", "cpu")]
     assert works[("onnx", "cpu")]
+
+
+# TensorRT, as far as a machine without a GPU goes.
+
+
+@pytest.fixture
+def no_gpu() -> None:
+    """Skips where a GPU would be used after all."""
+    from rtk.core.cuda import gpu_count
+
+    if gpu_count():
+        pytest.skip("this machine has a GPU")
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_an_engine_is_built_inspected_and_found_again_in_the_cache(rtk: Rtk, graph_path: Path, tmp_path: Path) -> None:
+    rtk("cache", "clear")
+    (tmp_path / "mine.onnx").write_bytes(graph_path.read_bytes())
+    first = rtk("export", "--trt", "mine.onnx", "--max-batch", "128")
+    assert first.stdout == "mine.engine\n"
+    assert "built in" in first.stderr
+    assert "batches of 1 to 128, fastest at 64" in first.stderr
+    assert sorted(os.listdir(tmp_path)) == ["mine.engine", "mine.engine.json", "mine.onnx"]
+    assert "from the cache" in rtk("export", "--trt", "mine.onnx", "--max-batch", "128").stderr
+    text = rtk("inspect", "mine.engine").stdout
+    assert "tensorrt-rtx" in text
+    assert "as built, not yet inspected on a GPU" in text
+    assert json.loads(rtk("inspect", "mine.engine", "--json").stdout)["profile"]["max_batch"] == 128
+    listed = rtk("cache", "ls").stdout
+    assert "resnet8v1-cifar10" in listed
+    assert "1 of 1 engines are whole" in rtk("cache", "verify").stdout
+    assert "removed 1 engines" in rtk("cache", "clear").stdout
+    assert "(none)" in rtk("cache", "ls").stdout
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_an_altered_engine_is_named(rtk: Rtk, graph_path: Path, tmp_path: Path) -> None:
+    rtk("export", "--trt", str(graph_path), "--out", ".")
+    engine = tmp_path / f"{graph_path.stem}.engine"
+    content = bytearray(engine.read_bytes())
+    content[len(content) // 2] ^= 1
+    engine.write_bytes(content)
+    assert engine.name in rtk("inspect", engine.name, code=1).stderr
+    assert engine.name in rtk("classify", "x.png", "--backend", "trt", "--model", engine.name, code=1).stderr
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("words", [["classify", "x.png", "--model"], ["bench", "--dataset", "shapes"]])
+def test_without_a_gpu_the_trt_backend_says_why_not_and_what_to_do(
+    rtk: Rtk, shapes_model: Path, words: list[str]
+) -> None:
+    stderr = rtk(*words, "shapes.pt", "--backend", "trt", code=1).stderr.strip()
+    assert stderr.startswith("rtk: trt: ")
+    assert stderr.endswith("without a GPU use --backend onnx")
+    assert len(stderr.splitlines()) == 1
+
+
+def test_an_engine_cannot_be_exported_from_an_engine_nor_a_graph_from_a_graph(rtk: Rtk, graph_path: Path) -> None:
+    assert "expected a checkpoint" in rtk("export", str(graph_path), code=2).stderr
+
+
+def test_a_flavor_that_is_unknown_is_refused_before_anything_is_made(rtk: Rtk, shapes_model: Path) -> None:
+    before = sorted(os.listdir())
+    assert "'rtx' is unknown" in rtk("export", "shapes.pt", "--trt", "--flavor", "rtx", code=2).stderr
+    assert sorted(os.listdir()) == before
