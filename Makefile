@@ -3,12 +3,14 @@
 #   make test       the tests, under five minutes
 #   make test-all   the slow ones too, under twenty
 #   make check      formatting, lint, types
-#   make gpu        everything that wants a GPU; PYTHON=python3 takes an interpreter as it is, without a network
+#   make gpu        everything that wants a GPU, with the interpreter PYTHON as it is: no environment, no network
 PYTHON ?= python3
 VENV ?= .venv
+OUT ?= bench/results/gpu
+STEPS ?=
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
-TYPED = -m rtk -m rtk.cli -m rtk.__main__ -m rtk.road -m rtk.doctor -m rtk.demo \
+TYPED = -m rtk -m rtk.cli -m rtk.__main__ -m rtk.road -m rtk.doctor -m rtk.demo -m rtk.gpu_checks \
         -p rtk.core -p rtk.train -p rtk.export -p rtk.infer -p rtk.bench
 
 .PHONY: demo test test-all check format gpu clean
@@ -32,8 +34,7 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 
 gpu: build/types/rtk
-	PYTHONPATH=build/types $(PYTHON) -m rtk doctor
-	PYTHONPATH=build/types $(PYTHON) -m rtk bench --report bench/results/latest
+	PYTHONPATH=$(CURDIR)/build/types $(PYTHON) -m rtk.gpu_checks $(OUT) $(STEPS)
 
 clean:
 	rm -rf build dist demo *.egg-info $(VENV)

@@ -95,6 +95,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a network: data set -> checkpoint."""
+    from .core.machine import peak_memory_gib
     from .train import loop
 
     if resume is not None:
@@ -128,6 +129,7 @@ def train(
         kept = (run_dir / "last.pt").exists()
         _say(f"stopped; go on with: rtk train --resume {run_dir}" if kept else "stopped before the first epoch ended")
         sys.exit(INTERRUPTED)
+    _say(f"peak memory {peak_memory_gib():.2f} GiB")
     score = trained.card.score
     assert score is not None  # the last epoch is always evaluated
     print(f"test accuracy {score.accuracy:.2%} ({score.correct:,} of {score.total:,}), test loss {score.loss:.4f}")
@@ -289,7 +291,7 @@ def bench(
 ) -> None:
     """Measure throughput, latency and test-set parity of every backend."""
     if train_ is not None:
-        bench_training(train_, dataset or "cifar10", seconds=seconds, data_dir=data_dir)
+        bench_training(train_, dataset or "cifar10", device=device, seconds=seconds, data_dir=data_dir)
         return
     if files:
         bench_files(model, (backend or ["auto"])[0], device=device, dataset=dataset, data_dir=data_dir)
@@ -314,7 +316,7 @@ def bench(
                 if name == "torch" and reference is None:
                     opened[name] = answers_to
                 else:
-                    artifact = artifact_for(name, found, say=_say)
+                    artifact = artifact_for(name, found, say=_say, max_batch=max(config.batches))
                     opened[name] = stack.enter_context(open_backend(name, artifact, options))
             except (BackendError, ArtifactError) as error:
                 if backend:
@@ -335,25 +337,24 @@ def bench(
         print(f"\n{report / 'report.md'}")
 
 
-def bench_training(arch: str, dataset: str, *, seconds: float, data_dir: Path | None) -> None:
+def bench_training(arch: str, dataset: str, *, device: str, seconds: float, data_dir: Path | None) -> None:
     """rtk bench --train: images per second of rtk's training, as a ratio to the plain loop in the same run."""
-    import resource
-
     from .bench.report import throughput_table
     from .bench.training import Contender, measure_training
     from .core.datasets import open_dataset
     from .core.machine import this_machine
     from .train.steps import endless_steps
 
-    config = TrainConfig(arch, dataset=dataset)
+    config = TrainConfig(arch, dataset=dataset, device=device)
     split = open_dataset(dataset, data_dir=data_dir).split("train")
-    card, words, steps = endless_steps(config, split)
+    card, arithmetic, words, steps = endless_steps(config, split)
     with progress_bar("measuring", None, unit="rounds") as advance:
         cells = measure_training(
             card,
             split,
             [Contender("rtk", steps)],
             BenchConfig(seconds=seconds),
+            device=str(arithmetic.device),
             batch=config.values.batch_size,
             advance=advance,
         )
@@ -362,8 +363,7 @@ def bench_training(arch: str, dataset: str, *, seconds: float, data_dir: Path | 
     print(text_table(throughput_table(cells)))
     print(f"\nrtk {rates['rtk'] / rates['plain loop']:.2f} x the plain loop", end="; ")
     print(f"the plain loop {rates['plain loop'] / rates['bare loop']:.2f} of the bare one", end="; ")
-    print(f"an epoch of {len(split):,} images in {len(split) / rates['rtk']:.0f} s", end="; ")
-    print(f"peak memory of all three {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    print(f"an epoch of {len(split):,} images in {len(split) / rates['rtk']:.1f} s")
 
 
 def bench_files(model: str, backend: str, *, device: str, dataset: str | None, data_dir: Path | None) -> None:

@@ -134,8 +134,8 @@ def find_reference(found: Found, *, explicit: Path | None = None) -> Path:
     )
 
 
-def artifact_for(backend: str, found: Found, *, say: Say) -> Path:
-    """The file that this backend runs, exported into the cache where only a checkpoint is there.
+def artifact_for(backend: str, found: Found, *, say: Say, max_batch: int = 1) -> Path:
+    """The file that this backend runs, made in the cache where it is not there; an engine for at least `max_batch`.
 
     Raises ArtifactError when the backend cannot run what was found.
     """
@@ -151,13 +151,13 @@ def artifact_for(backend: str, found: Found, *, say: Say) -> Path:
                 return cached_graph(found.checkpoint, say=say)
             raise ArtifactError(f"{found.given}: an engine; the onnx backend runs checkpoints and graphs")
         case "trt":
-            return found.engine or built_engine(found, say=say)
+            return found.engine or built_engine(found, max_batch=max_batch, say=say)
     from .infer.backend import BACKENDS
 
     raise UnknownNameError("backend", backend, BACKENDS)
 
 
-def built_engine(found: Found, *, say: Say) -> Path:
+def built_engine(found: Found, *, max_batch: int, say: Say) -> Path:
     """An engine for this machine, from the cache or built into it, which `say` is told.
 
     Raises BackendError, before anything is exported or built, when no engine could run here.
@@ -168,8 +168,10 @@ def built_engine(found: Found, *, say: Say) -> Path:
 
     _, flavor = check_machine()
     graph = artifact_for("onnx", found, say=say)
-    folder = cache_dir() / "opened" / sha256_of(graph)[:32]
-    built = engine_from_onnx(EngineConfig(graph, out=folder, flavor=flavor.name))
+    largest = max(max_batch, EngineConfig.max_batch)
+    folder = cache_dir() / "opened" / f"{sha256_of(graph)[:32]}-{largest}"
+    config = EngineConfig(graph, out=folder, flavor=flavor.name, max_batch=largest)
+    built = engine_from_onnx(config)
     say(f"{built.path}: {'from the cache' if built.cached else f'built in {built.info.build_s:.1f} s'}")
     return built.path
 

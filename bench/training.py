@@ -26,15 +26,18 @@ def measure_training(
     contenders: list[Contender],
     config: BenchConfig,
     *,
+    device: str,
     batch: int,
     advance: Callable[[int], None],
 ) -> list[Cell]:
     """Steps of the plain loop, of the bare one, and of the contenders, in turns; the plain loop comes first."""
-    images_NHWC, labels_N = torch.from_numpy(split.images_NHWC), torch.from_numpy(split.labels_N)
+    where = torch.device(device)
+    images_NHWC = torch.from_numpy(split.images_NHWC).to(where)
+    labels_N = torch.from_numpy(split.labels_N).to(where)
     everyone = [
         Contender("plain loop", plain_loop(card, images_NHWC, labels_N, batch=batch)),
-        Contender("bare loop", bare_loop(card, batch=batch)),
+        Contender("bare loop", bare_loop(card, where, batch=batch)),
         *contenders,
     ]
     cells = [Cell(one.name, batch) for one in everyone]
-    return take_turns(cells, [timed_step(one.steps) for one in everyone], config, advance=advance)
+    return take_turns(cells, [timed_step(one.steps, where) for one in everyone], config, advance=advance)

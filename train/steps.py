@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from ..core.card import Input, ModelCard, Preprocessing
 from ..core.datasets import Split
 from .config import TrainConfig
-from .device import choose_arithmetic, compiled
+from .device import Arithmetic, choose_arithmetic, compiled
 from .trainer import Trainer, new_model
 
 
-def endless_steps(config: TrainConfig, split: Split) -> tuple[ModelCard, str, Iterator[int]]:
-    """The card, what was decided in words, and an iterator that makes one step of rtk's training an item.
+def endless_steps(config: TrainConfig, split: Split) -> tuple[ModelCard, Arithmetic, str, Iterator[int]]:
+    """The card, what was decided, the same in words, and an iterator that makes one step of rtk's training an item.
 
     The items are the images of the step. Nothing is written, nothing evaluated; every image is seen.
     """
@@ -28,4 +28,4 @@ def endless_steps(config: TrainConfig, split: Split) -> tuple[ModelCard, str, It
             for images, _, _ in trainer.steps():
                 yield images
 
-    return card, f"{arithmetic.device}, {arithmetic.precision}, {compilation}", steps()
+    return card, arithmetic, f"{arithmetic.device}, {arithmetic.precision}, {compilation}", steps()
