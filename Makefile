@@ -21,8 +21,8 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+test-all: test
+	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/installed-dev build/types/rtk
 	$(BIN)/ruff format --check .

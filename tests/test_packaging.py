@@ -1,0 +1,64 @@
+"""What is installed is what lies in the tree."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+NOT_PACKAGED = {"tests", "build", "dist", "demo", "runs"}
+
+
+def source_packages() -> set[str]:
+    """Every folder with Python files below the root, as a package's name."""
+    folders = {path.parent.relative_to(ROOT) for path in ROOT.rglob("*.py")}
+    named = (folder.parts for folder in folders if not any(part.startswith(".") for part in folder.parts))
+    return {".".join(("rtk", *parts)) for parts in named if not {*parts} & NOT_PACKAGED}
+
+
+def test_every_package_of_the_tree_is_listed() -> None:
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == source_packages()
+
+
+def test_what_is_required_is_pinned() -> None:
+    pinned = {
+        re.split("==", line)[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    }
+    assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text().splitlines()
+    required = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["dev"]]
+    required += PROJECT["project"]["optional-dependencies"]["test"]
+    names = {re.split(r"[\s\[<>=;]", line)[0].lower() for line in required if "!=" not in line}
+    assert names - {"resnet-tensorrt-kit"} <= pinned
+
+
+def test_no_word_of_the_machine_that_it_was_made_on() -> None:
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    if not tracked:
+        pytest.skip("not a git checkout")
+    for name in filter(None, tracked.split("\0")):
+        content = (ROOT / name).read_bytes()
+        assert b"/work/" + b"main" not in content, name
+        if name != ".ci/run":
+            assert b"../" + b"shared" not in content, name
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_every_module_and_the_zoo(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    expected = set()
+    for package in source_packages():
+        folder = ROOT.joinpath(*package.split(".")[1:])
+        expected |= {"/".join((*package.split("."), path.name)) for path in folder.glob("*.py")}
+    expected |= {f"rtk/core/zoo/{path.name}" for path in (ROOT / "core" / "zoo").iterdir() if path.is_file()}
+    assert {name for name in inside if name.startswith("rtk/")} == expected
