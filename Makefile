@@ -10,7 +10,7 @@ OUT ?= bench/results/gpu
 STEPS ?=
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
-TYPED = -m rtk -m rtk.cli -m rtk.__main__ -m rtk.road -m rtk.doctor -m rtk.demo -m rtk.gpu_checks \
+TYPED = -m rtk -m rtk.cli -m rtk.__main__ -m rtk.road -m rtk.doctor -m rtk.demo -m rtk.gpu_checks -m rtk.publish \
         -p rtk.core -p rtk.train -p rtk.export -p rtk.infer -p rtk.bench
 
 .PHONY: demo test test-all check format gpu clean

