@@ -10,6 +10,7 @@ OUT ?= bench/results/gpu
 STEPS ?=
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 TYPED = -m rtk -m rtk.cli -m rtk.__main__ -m rtk.road -m rtk.doctor -m rtk.demo -m rtk.gpu_checks -m rtk.publish \
         -p rtk.core -p rtk.train -p rtk.export -p rtk.infer -p rtk.bench
 
@@ -19,10 +20,10 @@ demo: $(VENV)/installed
 	$(BIN)/rtk demo
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: test
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 check: $(VENV)/installed-dev build/types/rtk
 	$(BIN)/ruff format --check .
