@@ -17,7 +17,7 @@ import typer
 from . import __version__
 from .bench.config import BenchConfig
 from .core.datasets import cache_dir
-from .core.errors import ArtifactError, BackendError, DataError, RtkError, UsageError
+from .core.errors import ArtifactError, BackendError, DataError, LimitError, RtkError, UsageError
 from .core.files import whole_file
 from .core.progress import progress_bar
 from .core.table import text_table
@@ -287,9 +287,17 @@ def bench(
     files: Annotated[
         bool, typer.Option("--files", help="Measure from PNG files to labels instead, as a share of what is possible.")
     ] = False,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="OLD NEW", help="Compare two reports instead of measuring.", show_default=False),
+    ] = None,
+    limit: Annotated[float, typer.Option(help="With --compare: per cent that may be lost.")] = 5.0,
     data_dir: DataDir = None,
 ) -> None:
     """Measure throughput, latency and test-set parity of every backend."""
+    if compare is not None:
+        compare_benches(*compare, limit=limit)
+        return
     if train_ is not None:
         bench_training(train_, dataset or "cifar10", device=device, seconds=seconds, data_dir=data_dir)
         return
@@ -297,7 +305,6 @@ def bench(
         bench_files(model, (backend or ["auto"])[0], device=device, dataset=dataset, data_dir=data_dir)
         return
     from .bench.config import parse_batches
-    from .bench.report import parity_table, throughput_table
     from .bench.run import run
     from .core.datasets import open_dataset
     from .core.files import make_folder, write_whole
@@ -323,18 +330,27 @@ def bench(
                     raise
                 unusable[name] = str(error)
         found_out = run(opened, answers_to, data, config, unusable=unusable)
-    print(f"{found_out.model.name} on {found_out.machine.summary}")
-    for name, runs_on in found_out.backends.items():
-        print(f"  {name}: {runs_on}")
-    for name, reason in found_out.unusable.items():
-        print(f"  {name}: not run: {reason}")
-    print(f"\nParity on {found_out.dataset}, against PyTorch fp32\n\n{text_table(parity_table(found_out.parity))}")
-    print(f"\nThroughput and latency, host to host\n\n{text_table(throughput_table(found_out.cells))}")
+    print(found_out.to_text())
     if report:
         make_folder(report)
         write_whole(report / "report.json", found_out.to_json())
         write_whole(report / "report.md", found_out.to_markdown())
         print(f"\n{report / 'report.md'}")
+
+
+def compare_benches(old: Path, new: Path, *, limit: float) -> None:
+    """rtk bench --compare: what changed beyond noise; exit code 4 when a cell lost more than the limit."""
+    from .bench.compare import change_rows, compare_reports
+
+    changes = compare_reports(old, new)
+    print(text_table(change_rows(changes)))
+    lost = [change for change in changes if change.slower_by_more_than(limit)]
+    if lost:
+        worst = min(lost, key=lambda change: change.ratio)
+        raise LimitError(
+            f"{len(lost)} of {len(changes)} cells are slower by more than {limit:g} %, "
+            f"{worst.backend} at batch {worst.batch} by {100 * (1 - worst.ratio):.1f} %"
+        )
 
 
 def bench_training(arch: str, dataset: str, *, device: str, seconds: float, data_dir: Path | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..core.card import ModelCard
 from ..core.machine import Machine
-from ..core.table import markdown_table
+from ..core.table import markdown_table, text_table
 from .config import BenchConfig
 from .measure import Cell
 from .parity import Parity
@@ -40,6 +40,15 @@ class Report:
                 fields |= {"images_per_s": cell.images_per_s, "spread": cell.spread, "noisy": cell.noisy}
                 fields |= {f"p{p}_ms": cell.percentile_ms(p) for p in (50, 90, 99)}
         return json.dumps(content, indent=1) + "\n"
+
+    def to_text(self) -> str:
+        """For the terminal."""
+        lines = [f"{self.model.name}, {self.model.precision}, on {self.machine.summary}"]
+        lines += [f"  {name}: {runs_on}" for name, runs_on in self.backends.items()]
+        lines += [f"  {name}: not run: {reason}" for name, reason in self.unusable.items()]
+        lines += ["", f"Parity on {self.dataset}, against PyTorch fp32", "", text_table(parity_table(self.parity))]
+        lines += ["", "Throughput and latency, host to host", "", text_table(throughput_table(self.cells))]
+        return "\n".join(lines)
 
     def to_markdown(self) -> str:
         """For a README or a paper."""

@@ -56,6 +56,12 @@ class TrainingError(RtkError):
     """Training that cannot go on, such as a loss that is no longer finite."""
 
 
+class LimitError(RtkError):
+    """A benchmark that is worse than its limit allows."""
+
+    exit_code = 4
+
+
 class ParityError(RtkError):
     """A candidate whose answers differ from the reference's by more than was allowed."""
 

@@ -372,3 +372,21 @@ def test_a_flavor_that_is_unknown_is_refused_before_anything_is_made(rtk: Rtk, s
     before = sorted(os.listdir())
     assert "'rtx' is unknown" in rtk("export", "shapes.pt", "--trt", "--flavor", "rtx", code=2).stderr
     assert sorted(os.listdir()) == before
+
+
+def test_a_regression_beyond_noise_ends_with_exit_code_4(rtk: Rtk, tmp_path: Path) -> None:
+    for name, second in (("old", 0.01), ("new", 0.0125)):
+        cells = [
+            {
+                "backend": "onnx",
+                "batch": 8,
+                "error": "",
+                "rounds": [[second * (1 + k % 3 / 100)] * 3 for k in range(12)],
+            }
+        ]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"schema": "rtk-bench-1", "cells": cells}))
+    done = rtk("bench", "--compare", "old.json", "new.json", code=4)
+    assert "slower" in done.stdout
+    assert "1 of 1 cells are slower by more than 5 %, onnx at batch 8 by 20.0 %" in done.stderr
+    rtk("bench", "--compare", "old.json", "new.json", "--limit", "25")
+    assert "faster" in rtk("bench", "--compare", "new.json", "old.json").stdout
