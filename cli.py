@@ -279,7 +279,7 @@ def bench(
     reference: Annotated[Path | None, typer.Option(help="Checkpoint that answers are compared with.")] = None,
     seconds: Annotated[float, typer.Option(help="Measuring time, all cells together.")] = BenchConfig.seconds,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    report: Annotated[Path | None, typer.Option(help="Folder for report.json and report.md.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Folder for report.json, .md and .html.")] = None,
     train_: Annotated[
         str | None,
         typer.Option("--train", metavar="ARCH", help="Measure training of this network instead.", show_default=False),
@@ -305,6 +305,7 @@ def bench(
         bench_files(model, (backend or ["auto"])[0], device=device, dataset=dataset, data_dir=data_dir)
         return
     from .bench.config import parse_batches
+    from .bench.page import page_of
     from .bench.run import run
     from .core.datasets import open_dataset
     from .core.files import make_folder, write_whole
@@ -335,7 +336,8 @@ def bench(
         make_folder(report)
         write_whole(report / "report.json", found_out.to_json())
         write_whole(report / "report.md", found_out.to_markdown())
-        print(f"\n{report / 'report.md'}")
+        write_whole(report / "report.html", page_of(found_out))
+        print(f"\n{report / 'report.html'}")
 
 
 def compare_benches(old: Path, new: Path, *, limit: float) -> None:
