@@ -16,22 +16,21 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from ..core.checkpoint import Checkpoint
-from ..core.errors import ArtifactError
+from ..core.errors import ArtifactError, UsageError
 from ..core.files import write_whole
 from ..core.graph import set_card
 from ..core.graph_card import INPUT_NAME, OUTPUT_NAME
 from ..core.machine import this_machine
 from ..core.models.model import Model
+from ..core.precisions import precision_named
 from ..core.probe import probe_images
 from .fold import folded
+from .precision import CHECKED, HALVES, UNCHECKED, LowerPrecision, rounded_after_every_layer
 
 OPSET = 20
-EQUAL_LOGITS = 1e-4
-"""Largest absolute difference at which two fp32 logits are called equal."""
-RELATIVE = 1e-6
-"""The same as a share of the largest logit; counts where logits are in the hundreds, as in untrained deep networks."""
 PROBE_IMAGES = 48
 
 RunGraph = Callable[[bytes, NDArray[np.uint8]], NDArray[np.float32]]
@@ -44,41 +43,84 @@ class Exported:
 
     path: Path
     largest_difference: float
+    relative_error: float = 0.0
+    """Root mean square of the differences over the standard deviation of the reference's logits."""
 
 
-def onnx_from_checkpoint(checkpoint: Checkpoint, path: Path, *, run_graph: RunGraph) -> Exported:
-    """Write the checkpoint as a graph, after it passed ONNX's checker and `run_graph` gave the reference's logits.
+def onnx_from_checkpoint(
+    checkpoint: Checkpoint, path: Path, *, run_graph: RunGraph, precision: str = "fp32"
+) -> Exported:
+    """Write the checkpoint as a graph of that precision: fp32, fp16 or bf16.
 
-    Raises ArtifactError, and leaves no file, when it does not; OutputError when `path` cannot be written.
+    Before, it passed ONNX's checker, and `run_graph` gave the reference's logits, as closely as the precision allows;
+    below fp32 with every layer's result rounded, which the card says. Raises ArtifactError, and leaves no file, when
+    it does not; UsageError for int8, which wants calibration images; OutputError when `path` cannot be written.
     """
+    limits = precision_named(precision)
+    if precision == "int8":
+        raise UsageError("--precision int8: needs images of the training split to calibrate with")
     model = checkpoint.model()
     images_NHWC = probe_images(PROBE_IMAGES, checkpoint.card.input)
-    graph = _traced(folded(model), images_NHWC)
-    onnx.checker.check_model(graph, full_check=True)
+    graph = graph_of(checkpoint, precision)
     with torch.inference_mode():
         reference_NK = model(torch.from_numpy(images_NHWC)).numpy()
-    logits_NK = run_graph(graph.SerializeToString(), images_NHWC)
-    largest = float(np.abs(logits_NK - reference_NK).max())
-    allowed = max(EQUAL_LOGITS, RELATIVE * float(np.abs(reference_NK).max()))
+    runnable = rounded_after_every_layer(graph, HALVES[precision]) if precision in HALVES else graph
+    logits_NK = run_graph(runnable.SerializeToString(), images_NHWC)
+    largest, relative = differences(logits_NK, reference_NK)
+    if not np.isfinite(largest):
+        raise ArtifactError(f"{path}: not written: some of its logits are not finite in {precision}")
+    allowed = limits.largest_allowed(float(np.abs(reference_NK).max()))
     if not largest <= allowed:
         raise ArtifactError(
             f"{path}: not written: its logits differ from PyTorch's by up to {largest:.2g}, "
             f"expected at most {allowed:.2g}"
         )
+    if precision in HALVES and not relative <= limits.relative_error:
+        raise ArtifactError(
+            f"{path}: not written: its logits differ from PyTorch's by {relative:.2%} of their spread, "
+            f"expected at most {limits.relative_error:.2%} in {precision}"
+        )
     check = {"images": len(images_NHWC), "largest_logit_difference": largest, "libraries": this_machine().libraries}
-    set_card(graph, replace(checkpoint.card, precision="fp32", notes={**checkpoint.card.notes, "export": check}))
+    if precision in HALVES:
+        check |= {
+            "relative_logit_error": relative,
+            "checked": CHECKED.format(precision=precision),
+            "unchecked": UNCHECKED.format(precision=precision),
+        }
+    set_card(graph, replace(checkpoint.card, precision=precision, notes={**checkpoint.card.notes, "export": check}))
     write_whole(path, graph.SerializeToString())
-    return Exported(path, largest)
+    return Exported(path, largest, relative)
 
 
-def _traced(model: Model, images_NHWC: NDArray[np.uint8]) -> onnx.ModelProto:
+def graph_of(checkpoint: Checkpoint, precision: str = "fp32") -> onnx.ModelProto:
+    """The checkpoint's graph in fp32, fp16 or bf16, without a card; it passed ONNX's checker."""
+    model: nn.Module = folded(checkpoint.model())
+    images_NHWC = probe_images(2, checkpoint.card.input)
+    if precision in HALVES:
+        assert isinstance(model, Model)
+        half = HALVES[precision]
+        graph = _traced(LowerPrecision(model, half), images_NHWC, opset=half.opset)
+    else:
+        graph = _traced(model, images_NHWC)
+    onnx.checker.check_model(graph, full_check=True)
+    return graph
+
+
+def differences(logits_NK: NDArray[np.float32], reference_NK: NDArray[np.float32]) -> tuple[float, float]:
+    """The largest absolute difference, and the root mean square as a share of the reference's standard deviation."""
+    difference_NK = logits_NK.astype(np.float64) - reference_NK
+    spread = float(reference_NK.std(dtype=np.float64)) or 1.0
+    return float(np.abs(difference_NK).max()), float(np.sqrt((difference_NK**2).mean())) / spread
+
+
+def _traced(model: nn.Module, images_NHWC: NDArray[np.uint8], *, opset: int = OPSET) -> onnx.ModelProto:
     """The model as ONNX, without what tracing leaves of this machine's paths."""
     with _quiet():
         program = torch.onnx.export(
             model,
-            (torch.from_numpy(images_NHWC[:2]),),
+            (torch.from_numpy(images_NHWC),),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=[INPUT_NAME],
             output_names=[OUTPUT_NAME],
             dynamic_shapes=({0: torch.export.Dim("batch")},),

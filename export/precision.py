@@ -1,0 +1,90 @@
+"""fp16 and bf16: the network cast, its ends left in fp32, and a graph that shows on any machine what that costs.
+
+The pixels are normalised in fp32, the network's weights and layers are of the lower precision, the logits are cast back
+to float32. ONNX Runtime's CPU provider computes fp16 by casting up and has no bf16 convolution; so a graph is proved by
+`rounded_after_every_layer`: the same graph in fp32 arithmetic on rounded weights, every result rounded. That is what
+hardware does that multiplies in the lower precision and sums in fp32; the order of its sums stays unchecked.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from ..core.models.model import Model
+
+
+@dataclass(frozen=True)
+class Half:
+    """A lower precision as torch and ONNX know it."""
+
+    torch_type: torch.dtype
+    onnx_type: int
+    opset: int
+    """The first from which ONNX has a convolution of this type, or rtk's usual one."""
+
+
+HALVES = {
+    "fp16": Half(torch.float16, TensorProto.FLOAT16, 20),
+    "bf16": Half(torch.bfloat16, TensorProto.BFLOAT16, 22),
+}
+CHECKED = "the same graph in fp32 arithmetic, weights and every layer's result rounded to {precision}"
+UNCHECKED = "arithmetic in {precision} itself: the hardware's order of sums"
+
+
+class LowerPrecision(nn.Module):
+    """A model whose network computes in a lower precision; pixels are normalised, and logits returned, in fp32."""
+
+    def __init__(self, model: Model, half: Half) -> None:
+        super().__init__()
+        self.normalise = model.normalise
+        self.network = model.network.to(half.torch_type)
+        self.torch_type = half.torch_type
+
+    def forward(self, images_NHWC: Tensor) -> Tensor:
+        logits_NK: Tensor = self.network(self.normalise(images_NHWC).to(self.torch_type))
+        return logits_NK.to(torch.float32)
+
+
+def rounded_after_every_layer(graph: onnx.ModelProto, half: Half) -> onnx.ModelProto:
+    """A copy of a graph of lower precision that ONNX Runtime computes on a CPU with the lower precision's rounding."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(graph)
+    low = _tensors_of_type(copied, half.onnx_type)
+    for tensor in copied.graph.initializer:
+        if tensor.data_type == half.onnx_type:
+            wide = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
+    del copied.graph.value_info[:]
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.graph.node:
+        kept = onnx.NodeProto()
+        kept.CopyFrom(node)
+        casts = node.op_type == "Cast"
+        if casts and node.input[0] in low:
+            kept.op_type = "Identity"
+            del kept.attribute[:]
+        elif node.output[0] in low:
+            made, rounded = f"{node.output[0]}.made", f"{node.output[0]}.rounded"
+            if casts:
+                made = node.input[0]
+            else:
+                kept.output[0] = made
+                nodes.append(kept)
+            nodes.append(helper.make_node("Cast", [made], [rounded], to=half.onnx_type))
+            nodes.append(helper.make_node("Cast", [rounded], [node.output[0]], to=TensorProto.FLOAT))
+            continue
+        nodes.append(kept)
+    del copied.graph.node[:]
+    copied.graph.node.extend(nodes)
+    return copied
+
+
+def _tensors_of_type(graph: onnx.ModelProto, onnx_type: int) -> set[str]:
+    """Names of the graph's tensors of that type, weights included."""
+    typed = onnx.shape_inference.infer_shapes(graph, strict_mode=True).graph
+    names = {value.name for value in typed.value_info if value.type.tensor_type.elem_type == onnx_type}
+    return names | {tensor.name for tensor in typed.initializer if tensor.data_type == onnx_type}
