@@ -2,6 +2,7 @@
 
 The rule: decode; first frame; turn as EXIF says; transparency onto black, 16-bit samples to their upper 8 bits, floats
 of 0 to 1 times 255; to RGB or grey; scale the shorter side to fit with an antialiased bilinear filter; crop the centre.
+With "letterbox" instead: scale the longer side to fit, and put black bars around, so that nothing is cut off.
 The pixels of an image that already has the model's size and mode are passed through as they are.
 """
 
@@ -11,7 +12,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,18 +48,21 @@ MAX_ASPECT = 200
 """One side at most this many times the other: beyond, scaling would blow the image up."""
 
 Source = Path | str | bytes | BinaryIO
+Fit = Literal["crop", "letterbox"]
 
 
-def model_image(source: Source | NDArray[np.uint8], size: Input, *, name: str = "") -> NDArray[np.uint8]:
+def model_image(
+    source: Source | NDArray[np.uint8], size: Input, *, name: str = "", fit: Fit = "crop"
+) -> NDArray[np.uint8]:
     """The image as the model wants it: uint8, size.height x size.width x size.channels.
 
     `source`: a path, the file's bytes, an open file, or an array H x W or H x W x 1, 3 or 4. `name` stands for it in
     errors. Raises ImageError.
     """
     if isinstance(source, np.ndarray):
-        return _fit(_from_array(source, name or "array"), size)
+        return _fitted(_from_array(source, name or "array"), size, fit)
     with _decoded(source, name or _name(source)) as image:
-        return _fit(image, size)
+        return _fitted(image, size, fit)
 
 
 def native_image(source: Source, *, name: str = "") -> NDArray[np.uint8]:
@@ -94,17 +98,21 @@ def _decoded(source: Source, name: str) -> Iterator[Image.Image]:
         raise ImageError(f"{name}: {'empty file' if empty else 'not an image that Pillow reads'}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: too large; at most {MAX_PIXELS:,} pixels are read") from error
+    except OSError as error:
+        found = f"cannot be read: {error.strerror}" if error.errno else f"damaged image: {' '.join(str(error).split())}"
+        raise ImageError(f"{name}: {found}") from error
     # Pillow's decoders raise nearly anything on damaged files, and a damaged file must never stop the others.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name}: damaged image: {reason}") from error
 
 
-def _fit(image: Image.Image, size: Input) -> NDArray[np.uint8]:
+def _fitted(image: Image.Image, size: Input, fit: Fit) -> NDArray[np.uint8]:
     target = (size.width, size.height)
     plain = _converted(image, size.channels)
     if plain.size != target:
-        plain = ImageOps.fit(plain, target, method=Image.Resampling.BILINEAR)
+        scale = ImageOps.fit if fit == "crop" else ImageOps.pad
+        plain = scale(plain, target, method=Image.Resampling.BILINEAR)
     return _array(plain, size.channels)
 
 

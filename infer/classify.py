@@ -31,6 +31,16 @@ class Answer:
     """The most probable first; empty where the image could not be read."""
     error: str = ""
 
+    @property
+    def label(self) -> str:
+        """The most probable class, or empty where the image could not be read."""
+        return self.guesses[0].label if self.guesses else ""
+
+    @property
+    def probability(self) -> float:
+        """That class's, or 0 where the image could not be read."""
+        return self.guesses[0].probability if self.guesses else 0.0
+
 
 @dataclass(frozen=True)
 class ClassifyConfig:
