@@ -96,7 +96,8 @@ def parity_table(parity: list[Parity]) -> list[Row]:
             "right answers": f"{one.candidate_correct:,} of {one.images:,}",
             "accuracy": f"{one.candidate_correct / one.images:.2%}",
             "same answers": f"{one.agreeing:,} of {one.images:,}"
-            + (f", {one.not_finite:,} not finite" if one.not_finite else ""),
+            + (f", {one.not_finite:,} not finite" if one.not_finite else "")
+            + (f", {one.answered:,} answers" if one.answered != one.images else ""),
             "lost": f"{one.lost:,}",
             "won": f"{one.won:,}",
             "largest logit difference": f"{one.largest_difference:.1e}",
