@@ -522,6 +522,8 @@ def doctor(
     device: Annotated[str, typer.Option(hidden=True)] = "cpu",
 ) -> None:
     """Find out what works here: every backend is really tried, and what is missing is named with its fix."""
+    from .core.cuda import driver_cuda, gpu, gpu_count, no_gpu_reason
+    from .core.flavor import FLAVORS
     from .core.machine import this_machine
     from .doctor import answer_of_trial, trials_here, try_here, try_in_own_process
     from .infer.backend import BACKENDS
@@ -530,12 +532,27 @@ def doctor(
         print(answer_of_trial(try_here(try_, device)))
         return
     machine = this_machine()
+    gpus = [gpu(index) for index in range(gpu_count())]
+    flavors = {name: flavor.version() for name, flavor in FLAVORS.items() if flavor.installed}
     trials = [try_in_own_process(backend, where) for backend, where in trials_here(BACKENDS)]
     if as_json:
-        print(json.dumps({"machine": asdict(machine), "trials": [asdict(trial) for trial in trials]}, indent=1))
+        found = {
+            "machine": asdict(machine),
+            "gpus": [asdict(one) for one in gpus],
+            "driver_cuda": driver_cuda(),
+            "tensorrt": flavors,
+            "trials": [asdict(trial) for trial in trials],
+        }
+        print(json.dumps(found, indent=1))
         return
     print(f"machine: {machine.summary}")
-    print(f"GPU: {machine.gpu or 'none found'}{f', driver {machine.driver}' if machine.driver else ''}")
+    for one in gpus:
+        print(f"GPU {one.index}: {one.name}, compute capability {one.compute_capability}, ", end="")
+        cuda = ".".join(map(str, driver_cuda() or ()))
+        print(f"{one.memory_bytes / 2**30:.0f} GiB, driver {machine.driver}, CUDA {cuda}")
+    if not gpus:
+        print(f"GPU: {no_gpu_reason()}")
+    print(f"TensorRT: {', '.join(f'{name} {v}' for name, v in flavors.items()) or 'none: pip install tensorrt-rtx'}")
     print(f"Python {machine.python}; " + ", ".join(f"{name} {v}" for name, v in machine.libraries.items()))
     for trial in trials:
         print(f"{trial.backend:8} {trial.device:7} {'works' if trial.works else 'does not work'}: {trial.words}")

@@ -3,7 +3,7 @@
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .measure import Cell
 from .report import SCOPE, Report, parity_table, throughput_table
@@ -83,7 +83,9 @@ def _figure(caption: str, draw: "Callable[[Axes, Sequence[Cell]], None]", cells:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
+    ink: dict[Any, Any] = dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+    )
     with mpl.rc_context({**ink, "svg.fonttype": "none", "svg.hashsalt": "rtk", "font.family": "sans-serif"}):
         figure = Figure(figsize=(5, 3.6), layout="constrained")
         figure.patch.set_alpha(0)

@@ -1,14 +1,23 @@
 """The onnx backend: a graph in ONNX Runtime, on the CPU or on a GPU. It imports neither torch nor onnx."""
 
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NoSuchFile,
+    RuntimeException,
+)
 
 from ..core.card import ModelCard
-from ..core.cuda import gpu_count
+from ..core.cuda import gpu, gpu_count
 from ..core.errors import ArtifactError, BackendError
 from ..core.graph_card import INPUT_NAME, OUTPUT_NAME, graph_card
 from ..core.machine import usable_cores
@@ -32,21 +41,64 @@ class OnnxBackend(Backend):
         on_gpu = provider == "CUDAExecutionProvider"
         index = int(self._session.get_provider_options()[provider].get("device_id", 0)) if on_gpu else 0
         self.device = f"cuda:{index}" if on_gpu else "cpu"
+        self._buffers = DeviceBuffers(self._session, self.card, "cuda", index) if on_gpu else None
         threads = options.threads or usable_cores()
-        where = f"CUDA, GPU {index}" if on_gpu else f"CPU, {threads} threads"
+        where = gpu(index).name if on_gpu else f"CPU, {threads} threads"
         self.runs_on = f"ONNX Runtime {onnxruntime.__version__}, {where}"
 
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
+            if self._buffers is not None:
+                return self._buffers.run(images_NHWC)
             logits_NK: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC})[0]
-        except Fail as error:
+        except (Fail, RuntimeException) as error:
+            if "memory" in str(error).lower():
+                raise BackendError(
+                    f"onnx: out of memory at a batch of {len(images_NHWC)}; use a smaller one"
+                ) from error
             raise BackendError(f"onnx: {_one_line(error)}") from error
         return logits_NK
 
     def close(self) -> None:
-        """Drop the session."""
-        del self._session
+        """Drop the session and its buffers."""
+        self._buffers = None
         self._session = None
+
+
+class DeviceBuffers:
+    """Buffers on the device for every batch size seen lately, bound to the graph's input and output once."""
+
+    KEPT = 8
+    """Batch sizes: those of a stream with an odd end, and a benchmark's."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, card: ModelCard, kind: str, index: int) -> None:
+        """`kind`: as ONNX Runtime names devices, such as cuda."""
+        self._session, self._card, self._place = session, card, (kind, index)
+        self._bound: OrderedDict[int, tuple[Any, Any, Any]] = OrderedDict()
+
+    def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Copy the images in, run, copy the logits out."""
+        binding, images, logits = self._for(len(images_NHWC))
+        images.update_inplace(images_NHWC)
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        logits_NK: NDArray[np.float32] = np.array(logits.numpy())
+        return logits_NK
+
+    def _for(self, count: int) -> tuple[Any, Any, Any]:
+        if count in self._bound:
+            self._bound.move_to_end(count)
+            return self._bound[count]
+        allocate = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+        images = allocate((count, *self._card.input.shape), np.uint8, *self._place)
+        logits = allocate((count, len(self._card.classes)), np.float32, *self._place)
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input(INPUT_NAME, images)
+        binding.bind_ortvalue_output(OUTPUT_NAME, logits)
+        self._bound[count] = (binding, images, logits)
+        if len(self._bound) > self.KEPT:
+            self._bound.popitem(last=False)
+        return self._bound[count]
 
 
 def open_session(graph: Path | bytes, options: BackendOptions) -> onnxruntime.InferenceSession:

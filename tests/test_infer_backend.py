@@ -75,6 +75,21 @@ def test_a_closed_backend_may_be_closed_again(backend: Backend) -> None:
     backend.close()
 
 
+def test_buffers_on_the_device_answer_like_the_plain_run_for_any_batch_in_any_order(graph_path: Path) -> None:
+    """On a GPU the onnx backend runs through them; ONNX Runtime lets them lie in the CPU's memory too."""
+    from rtk.infer.onnx_backend import DeviceBuffers, open_session
+
+    backend = open_backend("onnx", graph_path, CPU)
+    buffers = DeviceBuffers(open_session(graph_path, CPU), backend.card, "cpu", 0)
+    kept = []
+    for round_, count in enumerate([3, 1, 3, *range(1, 2 * DeviceBuffers.KEPT), 3]):
+        images_NHWC = probe_images(count, backend.card.input, seed=round_)
+        logits_NK = buffers.run(images_NHWC)
+        kept.append((logits_NK, backend(images_NHWC)))
+    for logits_NK, expected_NK in kept:  # answers of earlier calls are the caller's own
+        np.testing.assert_allclose(logits_NK, expected_NK, atol=1e-5)
+
+
 def test_onnx_equals_the_reference_on_what_it_was_exported_from(checkpoint_path: Path, graph_path: Path) -> None:
     reference, candidate = open_backend("torch", checkpoint_path, CPU), open_backend("onnx", graph_path, CPU)
     images_NHWC = probe_images(100, reference.card.input, seed=5)
