@@ -25,6 +25,7 @@ h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top:
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
 th, td { padding: .25rem .75rem; border-bottom: 1px solid var(--rule); text-align: right; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
+.scroll + .faint { margin-top: 2rem; } figcaption { margin-bottom: 1rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem; }
 figure { margin: 0; } figcaption { font-size: .9rem; } .faint { opacity: .75; }
 """
@@ -64,6 +65,9 @@ def _throughput(axes: "Axes", cells: Sequence[Cell]) -> None:
         bars = np.clip(np.stack([rates - low, high - rates]), 0, None)
         axes.errorbar([cell.batch for cell in line], rates, yerr=bars, color=colour, marker="o", capsize=3, label=name)
     axes.set(xlabel="batch size", ylabel="images per second", xscale="log", yscale="log")
+    batches = sorted({cell.batch for cell in cells})
+    axes.set_xticks(batches, [f"{batch:,}" for batch in batches])
+    axes.minorticks_off()
 
 
 def _latency(axes: "Axes", cells: Sequence[Cell]) -> None:
@@ -82,6 +86,7 @@ def _by_backend(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
 def _figure(caption: str, draw: "Callable[[Axes, Sequence[Cell]], None]", cells: Sequence[Cell]) -> str:
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter, StrMethodFormatter
 
     ink: dict[Any, Any] = dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
@@ -92,6 +97,11 @@ def _figure(caption: str, draw: "Callable[[Axes, Sequence[Cell]], None]", cells:
         axes = figure.subplots()
         axes.patch.set_alpha(0)
         draw(axes, cells)
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_major_formatter().__class__ is LogFormatterSciNotation:
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+                axis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3, which="both")
         axes.legend(framealpha=0, fontsize="small")
         buffer = io.StringIO()

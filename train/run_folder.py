@@ -58,6 +58,7 @@ class RunFolder:
     def write_curves(self, history: list[dict[str, Any]], *, title: str) -> None:
         """Draw loss, error and learning rate over the epochs."""
         from matplotlib.figure import Figure  # without pyplot: no display, no global state
+        from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
         figure = Figure(figsize=(9, 3.6), layout="constrained")
         loss, error = figure.subplots(1, 2)
@@ -75,6 +76,9 @@ class RunFolder:
         for axes in (loss, error):
             if any(value > 0 for line in axes.lines for value in line.get_ydata()):  # a log scale needs one
                 axes.set_yscale("log")
+                axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         rates = loss.twinx()
         rates.plot([row["epoch"] for row in history], [row["lr"] for row in history], color="lightgrey", linewidth=1)
         rates.set_ylabel("learning rate", color="grey")
