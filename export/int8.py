@@ -1,0 +1,212 @@
+"""int8: static post-training quantisation with ONNX Runtime's quantiser, in two flavours, and the best of few methods.
+
+`tensorrt`: QuantizeLinear and DequantizeLinear around what is to run in int8, symmetric, weights per channel, biases
+left in fp32, on both inputs of every residual addition. `cpu`: activations in uint8, and weights in seven bits, so that
+processors without VNNI, whose int8 kernels saturate at 16 bits, answer like all others. Only what a layer reads is
+quantised, never what it gives out: that goes through its activation first.
+
+The ranges' method is chosen on images of the training split that were held out. Correcting biases for the mean shift
+that quantisation causes, and entropy's ranges, were tried and left out: on a trained network they made logits worse.
+"""
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.base_quantizer import TensorData
+from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
+
+from ..core.checkpoint import Checkpoint
+from ..core.errors import ArtifactError, UnknownNameError
+from ..core.files import write_whole
+from ..core.graph import set_card
+from ..core.graph_card import INPUT_NAME, OUTPUT_NAME
+from ..core.machine import this_machine
+from ..core.precisions import precision_named
+from .calibration import Calibration
+from .int8_ranges import BATCH, METHODS, QUANTISED, Histogram, Method, Range, histograms, range_of, session_as_written
+from .to_onnx import differences, graph_of
+
+Int8Flavor = Literal["tensorrt", "cpu"]
+FLAVORS: tuple[Int8Flavor, ...] = ("tensorrt", "cpu")
+
+
+@dataclass(frozen=True)
+class Int8Config:
+    """How a checkpoint is quantised."""
+
+    flavor: Int8Flavor = "tensorrt"
+    method: Method | Literal["auto"] = "auto"
+    """minmax, percentile or mse; auto takes the best on the held-out images."""
+    keep_fp32: tuple[str, ...] = ()
+    """Layers that stay in fp32, by the names that `explain` lists."""
+
+    def __post_init__(self) -> None:
+        if self.flavor not in FLAVORS:
+            raise UnknownNameError("int8 flavor", self.flavor, FLAVORS)
+        if self.method not in ("auto", *METHODS):
+            raise UnknownNameError("calibration method", self.method, ("auto", *METHODS))
+
+
+@dataclass(frozen=True)
+class Int8Exported:
+    """An int8 graph on disk, and how it was made."""
+
+    path: Path
+    largest_difference: float
+    """On the held-out images."""
+    relative_error: float
+    agreeing: int
+    images: int
+    method: Method
+    tried: dict[str, float]
+    """Relative error of every method, on the held-out images."""
+
+
+def int8_from_checkpoint(
+    checkpoint: Checkpoint, path: Path, *, calibration: Calibration, config: Int8Config | None = None
+) -> Int8Exported:
+    """Write the checkpoint as an int8 graph that is close enough to PyTorch on the held-out images.
+
+    Raises ArtifactError, and leaves no file, when it is not; UnknownNameError for a layer that there is not.
+    """
+    config = config or Int8Config()
+    graph = graph_of(checkpoint)
+    kept = _nodes_named(graph, config.keep_fp32)
+    counted = histograms(graph, calibration.images_NHWC)
+    reference_NK = reference_logits(checkpoint, calibration.held_out_NHWC)
+
+    def error_of(candidate: onnx.ModelProto) -> float:
+        return differences(logits_as_written(candidate, calibration.held_out_NHWC), reference_NK)[1]
+
+    tried: dict[str, float] = {}
+    candidates: dict[Method, onnx.ModelProto] = {}
+    for method in METHODS if config.method == "auto" else (config.method,):
+        candidates[method] = quantised(graph, ranges_by(method, counted, config), config, kept=kept)
+        tried[method] = error_of(candidates[method])
+    method = min(candidates, key=tried.__getitem__)
+    best = candidates[method]
+    logits_NK = logits_as_written(best, calibration.held_out_NHWC)
+    largest, relative = differences(logits_NK, reference_NK)
+    allowed = precision_named("int8").relative_error
+    if not relative <= allowed:
+        raise ArtifactError(
+            f"{path}: not written: its logits differ from PyTorch's by {relative:.2%} of their spread, expected at "
+            f"most {allowed:.2%} in int8; see which layers cost most, and keep those in fp32"
+        )
+    agreeing = int((logits_NK.argmax(axis=1) == reference_NK.argmax(axis=1)).sum())
+    note = {
+        "flavor": config.flavor,
+        "weights": "int8 per channel" + (" in 7 bits" if config.flavor == "cpu" else ""),
+        "activations": "int8 symmetric" if config.flavor == "tensorrt" else "uint8",
+        "method": method,
+        "kept_fp32": list(config.keep_fp32),
+        "calibration": calibration.note(),
+        "relative_logit_errors": {name: round(error, 5) for name, error in tried.items()},
+        "held_out_agreeing": agreeing,
+        "largest_logit_difference": largest,
+        "checked": "as written, in fp32 arithmetic between quantised values",
+        "unchecked": "integer kernels of the device that runs it",
+        "libraries": this_machine().libraries,
+    }
+    set_card(best, replace(checkpoint.card, precision="int8", notes={**checkpoint.card.notes, "export": note}))
+    best.producer_name, best.producer_version = "rtk", ""
+    write_whole(path, best.SerializeToString())
+    return Int8Exported(path, largest, relative, agreeing, len(logits_NK), method, tried)
+
+
+def layer_names(graph: onnx.ModelProto) -> dict[str, str]:
+    """For people's names of layers, such as network.blocks.0.conv1, the nodes' own."""
+    names = {}
+    for node in graph.graph.node:
+        if node.op_type in QUANTISED:
+            weight = next((name for name in node.input if name.endswith(".weight")), "")
+            names[weight.removesuffix(".weight") or node.name.removeprefix("node_")] = node.name
+    return names
+
+
+def quantised(
+    graph: onnx.ModelProto, ranges: dict[str, Range], config: Int8Config, *, kept: list[str]
+) -> onnx.ModelProto:
+    """The graph with QuantizeLinear and DequantizeLinear of these ranges, everywhere but at the nodes `kept`."""
+    on_cpu = config.flavor == "cpu"
+    tensors = {
+        name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+        for name, (low, high) in ranges.items()
+    }
+    with tempfile.TemporaryDirectory(prefix="rtk-") as folder, _quiet():
+        cache, out = Path(folder) / "ranges.json", Path(folder) / "int8.onnx"
+        save_tensors_data(TensorsData(CalibrationMethod.MinMax, tensors), cache)
+        quantize_static(
+            graph,
+            out,
+            None,
+            calibration_cache_path=cache,
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8 if on_cpu else QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=on_cpu,
+            op_types_to_quantize=list(QUANTISED),
+            nodes_to_exclude=kept,
+            extra_options={
+                "ActivationSymmetric": not on_cpu,
+                "WeightSymmetric": True,
+                "QuantizeBias": on_cpu,
+                "OpTypesToExcludeOutputQuantization": list(QUANTISED),
+                "QDQKeepRemovableActivations": True,
+            },
+        )
+        result: onnx.ModelProto = onnx.load(out)
+    onnx.checker.check_model(result)
+    return result
+
+
+def ranges_by(method: Method, counted: dict[str, Histogram], config: Int8Config) -> dict[str, Range]:
+    """Every activation's range by that method, for that flavour."""
+    symmetric = config.flavor == "tensorrt"
+    return {name: range_of(histogram, method, symmetric=symmetric) for name, histogram in counted.items()}
+
+
+def _nodes_named(graph: onnx.ModelProto, layers: tuple[str, ...]) -> list[str]:
+    known = layer_names(graph)
+    for layer in layers:
+        if layer not in known:
+            raise UnknownNameError("layer", layer, known)
+    return [known[layer] for layer in layers]
+
+
+def reference_logits(checkpoint: Checkpoint, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """PyTorch's logits."""
+    model = checkpoint.model()
+    with torch.inference_mode():
+        return np.concatenate(
+            [model(torch.from_numpy(images_NHWC[i : i + BATCH])).numpy() for i in range(0, len(images_NHWC), BATCH)]
+        )
+
+
+def logits_as_written(graph: onnx.ModelProto, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The graph's logits, as `session_as_written` computes them."""
+    session = session_as_written(graph)
+    starts = range(0, len(images_NHWC), BATCH)
+    return np.concatenate([session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC[i : i + BATCH]})[0] for i in starts])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the quantiser's advice off the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
