@@ -5,7 +5,7 @@ images are decoded at once, so that a handful of files never waits for a process
 model's size are passed on as they are.
 
 A process that dies (killed for its memory, or by a decoder's crash) takes no answer with it: what was on its way is
-decoded again, one image at a time in a process of its own, and the image that kills that one too is unreadable.
+decoded again, one image at a time in a process of its own, and the image that kills two of these as well is unreadable.
 """
 
 import multiprocessing
@@ -44,8 +44,8 @@ CHUNK_SOURCE_BYTES = 1 << 22
 IN_FLIGHT = 4
 """Chunks waiting for each process: bounds the memory."""
 MAX_DEATHS = 20
-"""Of decoding processes, before it is taken for the machine's fault."""
-DIED = "decoding it ended the process, twice: out of memory, or a crash in the decoder"
+"""Of decoding processes, and nothing decoded in between, before it is taken for the machine's fault."""
+DIED = "decoding it ended the process, again and again: out of memory, or a crash in the decoder"
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,7 @@ class Decoder:
             self._lost(entries[0].name)
         else:
             asked.popleft()
+            self._deaths = 0
             yield chunk
             return
         while asked:
@@ -132,10 +133,15 @@ class Decoder:
         """Decode each entry in a process of its own, if need be, so that one that kills it is found out."""
         chunks = []
         for entry in entries:
-            try:
-                chunks.append(self.start().submit(decode_chunk, [entry], self.size, self.fit).result())
-            except BrokenProcessPool:
-                self._lost(entry.name)
+            for _ in range(2):
+                try:
+                    chunks.append(self.start().submit(decode_chunk, [entry], self.size, self.fit).result())
+                except BrokenProcessPool:
+                    self._lost(entry.name)
+                else:
+                    self._deaths = 0
+                    break
+            else:
                 chunks.append(Chunk([entry.name], [DIED], np.empty((0, *self.size.shape), np.uint8)))
         return Chunk(
             [name for chunk in chunks for name in chunk.names],

@@ -3,16 +3,24 @@
 import csv
 import io
 import json
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
+from rtk.core import images
 from rtk.core.card import Input
-from rtk.core.errors import BackendError
+from rtk.core.errors import BackendError, DataError
+from rtk.core.images import model_image
+from rtk.infer import decode, formats, sources
 from rtk.infer.backend import FakeBackend
 from rtk.infer.classify import Answer, ClassifyConfig, Guess, classify, softmax
-from rtk.infer.decode import AT_ONCE, Decoder
+from rtk.infer.decode import AT_ONCE, DIED, Decoder, decode_chunk
 from rtk.infer.formats import TEXT_FORMATS
 from rtk.infer.output import columns, lines
 from rtk.infer.sources import Entry
@@ -126,3 +134,238 @@ def test_a_table_shows_names_without_letting_them_steer_the_terminal() -> None:
 def test_a_name_that_is_no_utf8_can_be_written(format_: str) -> None:
     text = "".join(lines([Answer("\udcff.png", (Guess("cat", 3, 1.0),))], format_, top_k=1))  # type: ignore[arg-type]
     assert text.encode()
+
+
+# Processes that die.
+
+
+@pytest.fixture(scope="module")
+def pixels_500() -> list[Entry]:
+    """500 images that have to be scaled."""
+    pixels = np.random.default_rng(3).integers(0, 256, (500, 9, 9, 3), np.uint8)
+    return [Entry(f"{number}", content=image) for number, image in enumerate(pixels)]
+
+
+@pytest.mark.parametrize("victims", [{300}, {290, 291, 499}])
+def test_an_image_that_kills_its_process_is_unreadable_and_the_others_are_answered(
+    pixels_500: list[Entry], victims: set[int]
+) -> None:
+    entries = [_killer(entry) if number in victims else entry for number, entry in enumerate(pixels_500)]
+    with Decoder(SIZE, processes=2) as decoder:
+        answers = list(classify(entries, FakeBackend(size=SIZE), decoder, ClassifyConfig(batch_size=37)))
+    assert [answer.file for answer in answers] == [entry.name for entry in entries]
+    assert {number for number, answer in enumerate(answers) if answer.error} == victims
+    assert {answers[number].error for number in victims} == {DIED}
+    with Decoder(SIZE, processes=0) as decoder:
+        alone = list(classify(pixels_500, FakeBackend(size=SIZE), decoder, ClassifyConfig(batch_size=500)))
+    assert [a.guesses for a in answers if not a.error] == [a.guesses for n, a in enumerate(alone) if n not in victims]
+
+
+def test_a_process_that_is_killed_from_outside_costs_no_answer(corpus: tuple[list[Entry], list[int | None]]) -> None:
+    entries, expected = corpus
+    found: list[int | None] = []
+    with Decoder(SIZE, processes=2) as decoder:
+        for answer in classify(entries * 4, FakeBackend(size=SIZE), decoder, ClassifyConfig(batch_size=16)):
+            found.append(answer.guesses[0].index if answer.guesses else None)
+            if len(found) in (700, 1_500):
+                os.kill(next(iter(decoder.start()._processes)), signal.SIGKILL)
+    assert found == expected * 4
+
+
+def test_processes_that_always_die_end_in_one_clear_error(
+    pixels_500: list[Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "MAX_DEATHS", 3)
+    entries = [_killer(entry) for entry in pixels_500[:40]]
+    with Decoder(SIZE, processes=1) as decoder, pytest.raises(DataError, match="4 processes have died while decoding"):
+        decoder.start()
+        list(decoder.chunks(entries))
+
+
+def test_decoding_processes_end_when_their_parent_is_killed(in_new_process: Callable[[str], str]) -> None:
+    printed = in_new_process(
+        "import os, time, signal, numpy as np, subprocess, sys\n"
+        "code = '''\n"
+        "from rtk.core.card import Input\n"
+        "from rtk.infer.decode import Decoder, decode_chunk\n"
+        'if __name__ == "__main__":\n'
+        "    decoder = Decoder(Input(6, 6, 3), processes=2)\n"
+        "    pool = decoder.start()\n"
+        "    [f.result() for f in [pool.submit(decode_chunk, [], decoder.size) for _ in range(8)]]\n"
+        "    print(*pool._processes, flush=True)\n"
+        "    input()\n"
+        "'''\n"
+        "parent = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
+        "children = [int(pid) for pid in parent.stdout.readline().split()]\n"
+        "assert children\n"
+        "parent.kill(); parent.wait(); parent.stdin.close(); parent.stdout.close()\n"
+        "def state(pid):\n"
+        "    try: return open(f'/proc/{pid}/stat').read().split()[2]\n"
+        "    except OSError: return 'gone'\n"
+        "ended = lambda: all(state(pid) in ('gone', 'Z') for pid in children)\n"
+        "deadline = time.monotonic() + 20\n"
+        "while not ended() and time.monotonic() < deadline: time.sleep(0.05)\n"
+        "print(ended())"
+    )
+    assert printed.strip() == "True"
+
+
+class _Killing(np.ndarray):
+    """Pixels that kill a process other than this one when they are unpickled there."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _kill_unless, (os.getpid(), np.asarray(self).tolist())
+
+
+def _kill_unless(parent: int, pixels: list[object]) -> np.ndarray:
+    if os.getpid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.array(pixels, np.uint8)
+
+
+def _killer(entry: Entry) -> Entry:
+    assert isinstance(entry.content, np.ndarray)
+    return Entry(entry.name, content=entry.content.view(_Killing))
+
+
+def test_large_images_do_not_wait_for_a_process_until_many_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "AT_ONCE_S", 0.0)
+    entries = [Entry(f"{n}", content=np.full((9, 9, 3), n, np.uint8)) for n in range(100)]
+    with Decoder(SIZE, processes=1) as decoder:
+        assert [len(chunk.names) for chunk in decoder.chunks(entries)] == [32, 68]
+        assert decoder._pool is not None
+
+
+def test_pixels_of_the_right_size_need_no_process() -> None:
+    entries = [Entry(f"{n}", content=np.full((6, 6, 3), n % 256, np.uint8)) for n in range(600)]
+    with Decoder(SIZE, processes=2) as decoder:
+        chunks = list(decoder.chunks(entries))
+        assert decoder._pool is None
+    np.testing.assert_array_equal(np.concatenate([c.images_NHWC for c in chunks])[:, 0, 0, 0], np.arange(600) % 256)
+
+
+def test_what_carries_much_travels_in_smaller_chunks() -> None:
+    entries = [Entry(f"{n}", content=bytes(3 << 20)) for n in range(6)]
+    with Decoder(SIZE, processes=0) as decoder:
+        assert [len(chunk.names) for chunk in decoder.chunks(entries)] == [2, 2, 2]
+
+
+def test_letterbox_cuts_nothing_off_and_crop_the_edges() -> None:
+    wide = np.zeros((4, 12, 3), np.uint8)
+    wide[:, :4, 0], wide[:, 8:, 2] = 240, 240
+    (boxed,) = decode_chunk([Entry("wide", content=wide)], SIZE, "letterbox").images_NHWC
+    (cropped,) = decode_chunk([Entry("wide", content=wide)], SIZE).images_NHWC
+    assert boxed[:2].max() == boxed[4:].max() == 0
+    assert boxed[2, 0].tolist() == [240, 0, 0]
+    assert boxed[2, -1].tolist() == [0, 0, 240]
+    assert cropped[0, 2].max() == 0
+    assert get_args(formats.Fit) == get_args(images.Fit)
+
+
+# The corpus of everything.
+
+
+def _saved(folder: Path) -> list[Path]:
+    """An image of every mode in every format that Pillow writes and that holds this mode."""
+    photo = Image.fromarray(np.random.default_rng(5).integers(0, 256, (40, 30, 3), np.uint8))
+    wide = Image.fromarray(np.arange(1_200, dtype=np.uint16).reshape(40, 30) * 50)
+    modes = {"I;16": wide, "RGBa": photo.convert("RGBA").convert("RGBa")}
+    modes |= {mode: photo.convert(mode) for mode in ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F")}
+    modes |= {"LA": photo.convert("LA"), "PA": photo.convert("P").convert("PA"), "LAB": photo.convert("RGB")}
+    Image.init()
+    paths = []
+    for format_ in sorted(Image.SAVE):
+        if format_ in ("PDF", "EPS", "PALM", "BUFR", "GRIB", "HDF5", "WMF"):  # not read again, or not by Pillow alone
+            continue
+        for mode, image in modes.items():
+            path = folder / f"{mode.replace(';', '')}.{format_.lower()}"
+            try:
+                image.save(path, format_)
+            except Exception:  # Pillow says in many ways that a format does not hold a mode
+                path.unlink(missing_ok=True)
+            else:
+                paths.append(path)
+    return paths
+
+
+def _hostile(folder: Path, good: bytes) -> dict[str, str]:
+    """Names of files that cannot be answered, and a part of the reason."""
+    reasons: dict[str, str] = {}
+    for percent in range(0, 100, 5):
+        (folder / f"cut{percent}.png").write_bytes(good[: len(good) * percent // 100])
+        reasons[f"cut{percent}.png"] = ""
+    for name, content in {
+        "text.png": b"hello",
+        "magic.jpg": b"\xff\xd8\xff" + bytes(500),
+        "zeros.gif": bytes(999),
+    }.items():
+        (folder / name).write_bytes(content)
+        reasons[name] = ""
+    Image.new("1", (9_000, 9_000)).save(folder / "bomb.png")
+    Image.new("1", (1, 100_000)).save(folder / "thin.png")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "device.png").symlink_to("/dev/zero")
+    (folder / "self.png").symlink_to("self.png")
+    (folder / "memory.png").symlink_to("/proc/self/mem")
+    reasons |= {"bomb.png": "pixels", "thin.png": "too long and thin", "pipe.png": "not a regular file"}
+    return reasons | {"device.png": "not a regular file", "self.png": "no such file", "memory.png": "cannot be read"}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Pillow leaves what it cannot read open
+@pytest.mark.parametrize("processes", [0, 2])
+def test_every_mode_and_format_and_every_hostile_file(tmp_path: Path, processes: int) -> None:
+    good_paths = _saved(tmp_path)
+    assert len(good_paths) > 80
+    reasons = _hostile(tmp_path, (tmp_path / "RGB.png").read_bytes())
+    for name in ("two\nlines.png", "\U0001f600.png", "\udcff.png", "-rf.png", "=1+1.png", "\x1b[2J.png"):
+        (tmp_path / name).write_bytes((tmp_path / "RGB.png").read_bytes())
+        good_paths.append(tmp_path / name)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "folder.png" / "within.png").write_bytes((tmp_path / "L.png").read_bytes())
+    (tmp_path / "folder.png" / "round").symlink_to(tmp_path)
+    good = {str(path): model_image(path, SIZE).sum(dtype=int) % 10 for path in good_paths}
+    entries = [*map(Entry, good), *(Entry(str(tmp_path / name)) for name in reasons)]
+    entries += sources.entries([str(tmp_path / "folder.png")])
+    np.random.default_rng(0).shuffle(entries)  # type: ignore[arg-type]
+    with Decoder(SIZE, processes=processes) as decoder:
+        if processes:
+            decoder.start()
+        answers = list(classify(entries, FakeBackend(size=SIZE), decoder, ClassifyConfig(batch_size=7)))
+    assert [answer.file for answer in answers] == [entry.name for entry in entries]
+    for answer in answers:
+        if answer.file in good:
+            assert not answer.error, answer
+            assert answer.guesses[0].index == good[answer.file]
+    found = {Path(answer.file).name: answer.error for answer in answers if answer.error}
+    assert {name for name in reasons if not name.startswith("cut")} <= set(found)
+    assert set(found) <= set(reasons)  # Pillow reads a PNG that lacks its very end
+    assert len(found) >= len(reasons) - 1
+    for name, error in found.items():
+        assert reasons[name] in error
+    assert any(answer.file.endswith("within.png") and answer.guesses for answer in answers)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_damaged_images_are_answered_or_named(tmp_path: Path) -> None:
+    seeds = [path.read_bytes() for path in _saved(tmp_path) if path.stat().st_size < 20_000]
+    dice = random.Random(11)
+
+    def damaged() -> Iterator[Entry]:
+        for number in range(100_000):
+            content = bytearray(dice.choice(seeds))
+            for _ in range(dice.choice([1, 1, 2, 4, 30])):
+                content[dice.randrange(min(len(content), dice.choice([40, 300, len(content)])))] = dice.randrange(256)
+            yield Entry(
+                f"{number}", content=bytes(content[: dice.choice([len(content)] * 4 + [dice.randrange(len(content))])])
+            )
+
+    with Decoder(SIZE) as decoder:
+        answers = classify(damaged(), FakeBackend(size=SIZE), decoder)
+        unreadable = 0
+        for number, answer in enumerate(answers):
+            assert answer.file == str(number)
+            assert bool(answer.error) != bool(answer.guesses)
+            assert answer.error != DIED
+            unreadable += bool(answer.error)
+    assert number == 99_999
+    assert 1_000 < unreadable < 99_000

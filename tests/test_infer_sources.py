@@ -68,3 +68,44 @@ def test_what_holds_no_image_is_an_entry_with_the_reason(tree: Path) -> None:
 def test_a_file_whose_name_looks_like_a_pattern_is_taken_as_it_is(tree: Path) -> None:
     (tree / "[1].png").write_bytes(b"x")
     assert names("[1].png") == ["[1].png"]
+
+
+def test_links_between_folders_lead_round_only_once(tree: Path) -> None:
+    (tree / "sub" / "up").symlink_to(tree)
+    (tree / "sub" / "itself").symlink_to("itself")
+    (tree / "other").symlink_to("sub")
+    assert names(".") == ["./a.jpg", "./b.png", "./other/c.PNG"]
+    (tree / "elsewhere").mkdir()
+    (tree / "elsewhere" / "link").symlink_to(tree / "sub")
+    assert names("elsewhere") == ["elsewhere/link/c.PNG", "elsewhere/link/up/a.jpg", "elsewhere/link/up/b.png"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = os.scandir
+
+    def refusing(path: str) -> object:
+        if path.endswith("sub"):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = list(entries(["."]))
+    assert [entry.name for entry in found] == ["./a.jpg", "./b.png", "./sub"]
+    assert found[-1].error == "the folder cannot be read: Permission denied"
+
+
+def test_a_million_entries_are_listed_one_by_one(tree: Path) -> None:
+    class Endless(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            return b"a.jpg\n" * 10_000
+
+    listed = entries(["-"], stdin=Endless())  # type: ignore[arg-type]
+    for _ in range(100_000):
+        assert next(listed).name == "a.jpg"
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "x" * 5_000, "[", "cifar10:nothing", "/" * 100 + "gone"])
+def test_odd_paths_are_no_files(path: str) -> None:
+    (entry,) = entries([path])
+    assert entry.name == path
+    assert entry.error in ("no such file", "the pattern matches no file")
