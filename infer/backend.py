@@ -7,6 +7,7 @@ import abc
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,7 +19,7 @@ from ..core.card import Input, ModelCard, Preprocessing
 from ..core.errors import BackendError, UnknownNameError
 
 BACKENDS = ("torch", "onnx", "trt")
-ARTIFACT_SUFFIX = {"torch": ".pt", "onnx": ".onnx", "trt": ".engine"}
+ARTIFACT_SUFFIX = {"torch": ".pt", "onnx": ".onnx", "trt": ".engine", "openvino": ".onnx"}
 """The kind of file that each backend runs."""
 
 
@@ -33,6 +34,8 @@ class Backend(abc.ABC):
     """What really runs it, with versions, in words for people."""
     max_batch: int | None = None
     """The largest batch of one call; None means what memory allows."""
+    precision: str = ""
+    """What it claims to compute in, where that is not the card's."""
 
     def __call__(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits N x K of one batch, in an array of the caller's own.
@@ -84,6 +87,8 @@ class BackendOptions:
     """auto, cpu, cuda or cuda:N; auto takes a GPU where the backend finds one."""
     threads: int | None = None
     """On a CPU; None means every core that this process may use."""
+    hint: str | None = None
+    """openvino: fp16 or bf16 lets its runtime compute an fp32 graph so, where the processor can; None: as the graph."""
     shares_cores: bool = False
     """Whether other work, such as decoding, wants the same cores: then threads that wait sleep instead of spinning."""
     slots: int = 3
@@ -97,7 +102,7 @@ class BackendOptions:
 
 
 def open_backend(name: str, artifact: Path, options: BackendOptions | None = None) -> Backend:
-    """Load `artifact`, a checkpoint for torch, a graph for onnx, an engine for trt, into that backend.
+    """Load `artifact`, a checkpoint for torch, a graph for onnx and openvino, an engine for trt, into that backend.
 
     Raises UnknownNameError, ArtifactError for a file of another kind, BackendError when the backend cannot run here.
     """
@@ -115,6 +120,12 @@ def open_backend(name: str, artifact: Path, options: BackendOptions | None = Non
             from .trt_backend import TrtBackend
 
             return TrtBackend(artifact, options)
+        case "openvino":
+            if find_spec("openvino") is None:
+                raise BackendError("openvino is not installed: pip install openvino")
+            from .openvino_backend import OpenVinoBackend
+
+            return OpenVinoBackend(artifact, options)
     raise UnknownNameError("backend", name, BACKENDS)
 
 
