@@ -23,7 +23,7 @@ from .core.progress import progress_bar
 from .core.table import text_table
 from .core.zoo import DEFAULT as ZOO_DEFAULT
 from .export.config import EngineConfig
-from .infer.formats import FORMATS, Fit, Format, How
+from .infer.formats import FORMATS, Fit, Format
 from .train.config import Compile, Precision, TrainConfig
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def classify(
     sort_into: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Put each image into DIR/<label>/, too.", show_default=False)
     ] = None,
-    sort_by: Annotated[How, typer.Option(help="Whether --sort-into copies or makes symbolic links.")] = "copy",
+    link: Annotated[bool, typer.Option("--link", help="--sort-into makes symbolic links instead of copies.")] = False,
     fit: Annotated[Fit, typer.Option(help="Images of other proportions: crop the centre, or letterbox.")] = "crop",
     data_dir: DataDir = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode; default: one a core.")] = None,
@@ -255,6 +255,12 @@ def classify(
         from .infer.parquet import check_parquet
 
         check_parquet()
+    if sort_into is not None:
+        from .infer.sort import check_outside
+
+        check_outside(sort_into, paths)
+    elif link:
+        raise UsageError("--link: needs --sort-into")
     unreadable = 0
 
     def watched(answers: "Iterator[Answer]") -> "Iterator[Answer]":
@@ -279,7 +285,7 @@ def classify(
         if sort_into is not None:
             from .infer.sort import Sorter
 
-            sorter = Sorter(sort_into, opened.card.classes, how=sort_by)
+            sorter = Sorter(sort_into, opened.card.classes, link=link)
 
         def answered(found: "Iterator[Entry]") -> "Iterator[Answer]":
             if sorter is None:

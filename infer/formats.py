@@ -9,5 +9,3 @@ TEXT_FORMATS: tuple[TextFormat, ...] = get_args(TextFormat)
 FORMATS: tuple[Format, ...] = get_args(Format)
 Fit = Literal["crop", "letterbox"]
 """What becomes of images of other proportions than the model's: the same as in core.images, which loads Pillow."""
-How = Literal["copy", "link"]
-"""How images are sorted into folders."""

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import IO, Self
 
 from ..core.errors import OutputError, RtkError, UsageError
-from ..core.files import whole_file, write_whole
 from .classify import Answer
 from .formats import Format, TextFormat
 from .output import columns, file_of_line, file_text, lines
@@ -64,8 +63,10 @@ class Journal:
                 self._check_key()
             elif not self.is_whole:
                 self.part.unlink(missing_ok=True)
-                write_whole(self._about, json.dumps(asdict(key)))
+                self._about.write_text(json.dumps(asdict(key)), encoding="utf-8")  # whole before there is a part
                 self.part.write_text(self._heading, encoding="utf-8")
+            else:
+                self._about.unlink(missing_ok=True)
 
     def _check_key(self) -> None:
         try:
@@ -139,12 +140,14 @@ class Journal:
             if self.key.format == "parquet":
                 from .parquet import parquet_from_jsonl
 
-                with whole_file(self.target) as file:
+                made = self.target.with_name(f"{self.target.name}.part.parquet")  # a name to be found again, if killed
+                with made.open("wb") as file:
                     parquet_from_jsonl(self.part, file, top_k=self.key.top_k)
+                _to_disk(made)
+                made.replace(self.target)
                 self.part.unlink()
             else:
-                with self.part.open("rb") as written:
-                    os.fsync(written.fileno())
+                _to_disk(self.part)
                 self.part.replace(self.target)
             self._about.unlink(missing_ok=True)
 
@@ -166,6 +169,11 @@ class Journal:
             self._about.unlink(missing_ok=True)
         else:
             self.say(f"rtk: {self.rows:,} answers are in {self.part}; to go on: the same command with --resume")
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 class _Lines:

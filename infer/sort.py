@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..core.errors import OutputError
+from ..core.errors import OutputError, UsageError
 from ..core.files import make_folder, whole_file
 from .classify import Answer
-from .formats import How
 from .sources import Entry
 
 NOT_IN_NAMES = re.compile(r'[/\\:*?"<>|]')
@@ -30,9 +29,9 @@ class Sorter:
     whole name's SHA-256. Between question and answer the files of an archive are held in memory.
     """
 
-    def __init__(self, folder: Path, classes: Iterable[str], *, how: How) -> None:
-        """`how`: symbolic links lead to files; what comes from archives and arrays is written in any case."""
-        self.folder, self.how = folder, how
+    def __init__(self, folder: Path, classes: Iterable[str], *, link: bool = False) -> None:
+        """`link`: make symbolic links instead of copies; what comes from archives and arrays is written in any case."""
+        self.folder, self.link = folder, link
         self._names = folder_names(classes)
         self._asked: deque[Entry] = deque()
 
@@ -63,7 +62,7 @@ class Sorter:
             if content is not None:
                 with whole_file(target) as file:
                     file.write(content)
-            elif self.how == "link":
+            elif self.link:
                 target.unlink(missing_ok=True)
                 target.symlink_to(os.path.realpath(entry.name))
             else:
@@ -76,7 +75,7 @@ class Sorter:
         """Whether this very image is there already, in the way that was asked for."""
         if content is not None:
             return target.is_file() and target.stat().st_size == len(content) and target.read_bytes() == content
-        if self.how == "link" or target.is_symlink():
+        if self.link or target.is_symlink():
             return target.is_symlink() and os.path.realpath(target) == os.path.realpath(name)
         return target.is_file() and filecmp.cmp(target, name, shallow=False)
 
@@ -86,6 +85,15 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     plain = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
     Image.fromarray(np.ascontiguousarray(plain)).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def check_outside(folder: Path, sources: Iterable[str]) -> None:
+    """Raises UsageError when `folder` lies in a source, where the images sorted into it would be found again."""
+    target = os.path.realpath(folder)
+    for source in sources:
+        within = os.path.realpath(source)
+        if os.path.isdir(source) and os.path.commonpath([target, within]) == within:
+            raise UsageError(f"--sort-into {folder}: lies in {source}, which is classified; choose a folder elsewhere")
 
 
 def folder_names(classes: Iterable[str]) -> list[str]:
