@@ -68,6 +68,8 @@ class Parity:
     """Root mean square of the differences over the standard deviation of the reference's logits."""
     largest_logit: float
     """Of the reference, absolute."""
+    spread: float
+    """Standard deviation of the reference's logits."""
     divergence: float
     """Mean Kullback-Leibler divergence of the candidate's probabilities from the reference's, in nats."""
     confusion: tuple[Changed, ...]
@@ -140,6 +142,7 @@ def compare(
         answered=answered,
         relative_error=float(np.sqrt((finite_NK**2).mean())) / spread if finite_N.any() else float("nan"),
         largest_logit=float(np.abs(reference_NK).max(initial=0)),
+        spread=spread,
         divergence=_divergence(reference_NK[finite_N], candidate_NK[finite_N]),
         confusion=tuple(Changed(was, now, count) for (was, now), count in pairs.most_common()),
         worst=tuple(

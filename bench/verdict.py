@@ -112,12 +112,11 @@ def _complete(parity: Parity) -> Check:
 
 def _close(parity: Parity, precision: str) -> Check:
     limits = precision_named(precision)
-    allowed = limits.largest_allowed(parity.largest_logit)
+    allowed = limits.largest_allowed(parity.largest_logit, parity.spread)
     agreement = parity.agreeing / max(1, parity.images)
-    at_most = "" if limits.largest_difference is None else f" ({allowed:.2g})"
     text = (
         f"logits off by {parity.relative_error:.2g} of their spread (at most {limits.relative_error:.2g}), "
-        f"by {parity.largest_difference:.2g} at most{at_most}; "
+        f"by {parity.largest_difference:.2g} in the worst (at most {allowed:.2g}); "
         f"{parity.agreeing:,} of {parity.images:,} answers the same (at least {limits.agreement:.2%})"
     )
     passed = (

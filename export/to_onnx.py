@@ -69,7 +69,7 @@ def onnx_from_checkpoint(
     largest, relative = differences(logits_NK, reference_NK)
     if not np.isfinite(largest):
         raise ArtifactError(f"{path}: not written: some of its logits are not finite in {precision}")
-    allowed = limits.largest_allowed(float(np.abs(reference_NK).max()))
+    allowed = limits.largest_allowed(float(np.abs(reference_NK).max()), float(reference_NK.std(dtype=np.float64)))
     if not largest <= allowed:
         raise ArtifactError(
             f"{path}: not written: its logits differ from PyTorch's by up to {largest:.2g}, "
