@@ -106,8 +106,9 @@ def _answers(names: list[str], errors: list[str], guesses: Iterator[tuple[Guess,
 def _guesses(logits_NK: NDArray[np.float32], classes: tuple[str, ...], top_k: int) -> Iterator[tuple[Guess, ...]]:
     probabilities_NK = softmax(logits_NK)
     best_NT = np.argsort(-probabilities_NK, axis=1, kind="stable")[:, :top_k]
-    for probabilities_K, best_T in zip(probabilities_NK, best_NT, strict=True):
-        yield tuple(Guess(classes[k], int(k), float(probabilities_K[k])) for k in best_T)
+    best_probabilities_NT = np.take_along_axis(probabilities_NK, best_NT, axis=1)
+    for indices, probabilities in zip(best_NT.tolist(), best_probabilities_NT.tolist(), strict=True):
+        yield tuple(Guess(classes[k], k, p) for k, p in zip(indices, probabilities, strict=True))
 
 
 def softmax(logits_NK: NDArray[np.float32]) -> NDArray[np.float64]:
