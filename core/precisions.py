@@ -3,7 +3,7 @@
 The limits come from sound exports, with room: fp32 is rounding alone; for the others, errors relative to the spread of
 the reference's logits were measured on 10,000 images with a trained resnet20v1, and on 8,000 with a resnet8v1 of random
 features, which amplifies errors three to six times: fp16 0.0006 and 0.002, bf16 0.0044 and 0.017, int8 0.021 to 0.030
-and 0.08; int8 calibrated on noise, which must be refused, is wrong by more than twice the spread at its worst, sound
+and 0.08; int8 calibrated on noise, which must be refused, is wrong by twice the spread at its worst, sound
 int8 by 0.3 to 0.6 of it. A limit catches what is *wrong*; what precision costs in accuracy is the margin's business.
 """
 
