@@ -16,9 +16,9 @@ import typer
 
 from . import __version__
 from .bench.config import BenchConfig
-from .core.datasets import cache_dir
 from .core.errors import ArtifactError, BackendError, DataError, LimitError, RtkError, UsageError
 from .core.files import whole_file
+from .core.folders import cache_dir
 from .core.progress import progress_bar
 from .core.table import text_table
 from .core.zoo import DEFAULT as ZOO_DEFAULT

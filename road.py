@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .core.card import ModelCard
-from .core.datasets import cache_dir
 from .core.engine import read_engine_info
 from .core.errors import ArtifactError, RtkError, UnknownNameError
 from .core.files import make_folder, sha256_of
+from .core.folders import cache_dir
 from .core.graph_card import INPUT_NAME
 from .core.zoo import zoo_card, zoo_file, zoo_names
 

@@ -6,7 +6,6 @@ downloaded with a checksum. Shapes: N images, H rows, W columns, C channels.
 
 import gzip
 import math
-import os
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError, ImageError, UnknownNameError
+from .folders import default_data_dir
 from .images import IMAGE_SUFFIXES, native_image
 from .shapes import SHAPES_CLASSES, draw_shapes
 
@@ -113,20 +113,6 @@ def open_dataset(name: str, *, data_dir: Path | None = None) -> Dataset:
         known = (*DATASETS, "or a folder with train/<class>/ and test/<class>/")
         raise UnknownNameError("data set", name, known)
     return _image_folder(Path(name))
-
-
-def default_data_dir() -> Path:
-    """RTK_DATA_DIR, or the user's cache folder."""
-    configured = os.environ.get("RTK_DATA_DIR")
-    return Path(configured) if configured else cache_dir() / "data"
-
-
-def cache_dir() -> Path:
-    """Where rtk keeps what it can make or fetch again: RTK_CACHE_DIR, or `rtk` in the user's cache folder."""
-    configured = os.environ.get("RTK_CACHE_DIR")
-    if configured:
-        return Path(configured)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rtk"
 
 
 def _shapes(split: SplitName) -> Split:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .datasets import cache_dir
 from .engine import SUFFIX, EngineInfo, engine_problem, json_path, read_engine_info, write_engine
 from .errors import ArtifactError, OutputError
 from .files import make_folder
+from .folders import cache_dir
 
 KEY_LENGTH = 32
 """Hexadecimal digits of the SHA-256 that name a folder."""

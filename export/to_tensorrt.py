@@ -13,7 +13,6 @@ from typing import Any
 
 from ..core.card import ModelCard
 from ..core.cuda import Gpu, gpu, gpu_count, no_gpu_reason, using_gpu
-from ..core.datasets import cache_dir
 from ..core.engine import (
     SUFFIX,
     EngineInfo,
@@ -28,6 +27,7 @@ from ..core.engine_cache import TIMINGS, engine_key, find_engine, keep_engine
 from ..core.errors import ArtifactError, BackendError, UsageError
 from ..core.files import make_folder, write_whole
 from ..core.flavor import Flavor, LogLines, choose_flavor, collected_errors, logger_of
+from ..core.folders import cache_dir
 from ..core.graph import load_graph
 from ..core.graph_card import INPUT_NAME, OUTPUT_NAME
 from ..core.layers import layers_of_engine, precision_of_network

@@ -9,12 +9,12 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.datasets import cache_dir
 from ..core.engine import rebuild_command
 from ..core.engine_cache import KERNELS
 from ..core.errors import ArtifactError, BackendError, OutputError, UsageError
 from ..core.files import make_folder, write_whole
 from ..core.flavor import LogLines, collected_errors, logger_of
+from ..core.folders import cache_dir
 from ..core.graph_card import INPUT_NAME, OUTPUT_NAME
 from ..core.layers import layers_of_engine
 from .cuda import MIB, Driver

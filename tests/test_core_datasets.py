@@ -16,8 +16,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from rtk.core import datasets
-from rtk.core.datasets import Split, cache_dir, default_data_dir, open_dataset, read_idx
+from rtk.core.datasets import Split, open_dataset, read_idx
 from rtk.core.errors import DataError, UnknownNameError
+from rtk.core.folders import cache_dir, default_data_dir
 from rtk.core.shapes import SHAPES_CLASSES, draw_shapes
 
 NOBODY = "http://127.0.0.1:9/"
