@@ -16,7 +16,16 @@ import typer
 
 from . import __version__
 from .bench.config import BenchConfig
-from .core.errors import ArtifactError, BackendError, DataError, LimitError, RtkError, UsageError
+from .core.errors import (
+    ArtifactError,
+    BackendError,
+    DataError,
+    LimitError,
+    ParityError,
+    RtkError,
+    UnknownNameError,
+    UsageError,
+)
 from .core.files import whole_file
 from .core.folders import cache_dir
 from .core.progress import progress_bar
@@ -141,6 +150,21 @@ def train(
 def export(
     model: Annotated[str, typer.Argument(help="A checkpoint, with --trt a graph too, or a model of the zoo.")],
     trt: Annotated[bool, typer.Option("--trt", help="Build a TensorRT engine from the graph.")] = False,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, fp16, bf16 or int8; default: fp32, or a graph's own.", show_default=False)
+    ] = None,
+    int8_flavor: Annotated[str, typer.Option(help="int8 for whom: tensorrt or cpu.")] = "tensorrt",
+    keep_fp32: Annotated[
+        list[str] | None, typer.Option(help="int8: a layer to leave in fp32; repeatable.", show_default=False)
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="int8: show what each layer costs, and write nothing.")
+    ] = False,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="int8: calibrate on its training split; default: the model's.", show_default=False),
+    ] = None,
+    data_dir: DataDir = None,
     flavor: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = EngineConfig.flavor,
     max_batch: Annotated[int, typer.Option(help="The largest batch of the engine.")] = EngineConfig.max_batch,
     opt_batch: Annotated[
@@ -165,6 +189,7 @@ def export(
     from .core.checkpoint import load_checkpoint
     from .core.files import make_folder, write_whole
     from .core.flavor import choose_flavor
+    from .core.precisions import precision_named
     from .road import export_graph, find_model
 
     found = find_model(model)
@@ -180,17 +205,37 @@ def export(
         hardware_compatibility=hardware_compatibility,
         version_compatible=version_compatible,
         cache=cache,
+        precision=precision,
     )
     if found.engine or (found.graph and not found.checkpoint and not trt):
         raise UsageError(f"{model}: expected a checkpoint; an engine is made from a graph with --trt")
+    if precision is not None:
+        precision_named(precision)
+    if precision != "int8" and (keep_fp32 or explain or dataset):
+        raise UsageError("--keep-fp32, --explain and --dataset go with --precision int8")
     if trt:
         choose_flavor(flavor)  # before an export that would have been for nothing
-    if trt and found.in_zoo and found.graph:
+    if found.checkpoint and precision == "int8":
+        graph = export_int8(
+            found.checkpoint,
+            folder / f"{found.name}.int8.onnx",
+            flavor=int8_flavor,
+            keep_fp32=tuple(keep_fp32 or ()),
+            dataset=dataset,
+            data_dir=data_dir,
+            explained=explain,
+        )
+        if graph is None:
+            return
+        config = replace(config, graph=graph)
+    elif trt and found.in_zoo and found.graph and precision in (None, "fp32"):
         config = replace(config, graph=folder / found.graph.name)
         write_whole(config.graph, found.graph.read_bytes())
         print(config.graph)
     elif found.checkpoint:
-        exported = export_graph(load_checkpoint(found.checkpoint), folder / f"{found.name}.onnx")
+        wanted = precision or "fp32"
+        path = folder / (f"{found.name}.onnx" if wanted == "fp32" else f"{found.name}.{wanted}.onnx")
+        exported = export_graph(load_checkpoint(found.checkpoint), path, precision=wanted)
         _say(f"largest logit difference from PyTorch: {exported.largest_difference:.2g}")
         config = replace(config, graph=exported.path)
         print(exported.path)
@@ -208,6 +253,50 @@ def export(
         print(built.path)
 
 
+def export_int8(
+    checkpoint: Path,
+    path: Path,
+    *,
+    flavor: str,
+    keep_fp32: tuple[str, ...],
+    dataset: str | None,
+    data_dir: Path | None,
+    explained: bool,
+) -> Path | None:
+    """rtk export --precision int8: calibrate and quantise, or with `explained` only show what each layer costs."""
+    from .core.checkpoint import load_checkpoint
+    from .core.datasets import open_dataset
+    from .export.calibration import draw_calibration
+    from .export.int8 import FLAVORS, Int8Config, int8_from_checkpoint
+    from .export.int8_explain import explain
+
+    chosen = next((known for known in FLAVORS if known == flavor), None)
+    if chosen is None:
+        raise UnknownNameError("int8 flavor", flavor, FLAVORS)
+    config = Int8Config(flavor=chosen, keep_fp32=keep_fp32)
+    loaded = load_checkpoint(checkpoint)
+    calibration = draw_calibration(open_dataset(dataset or loaded.card.dataset, data_dir=data_dir), loaded.card)
+    if explained:
+        rows = [
+            {
+                "layer": cost.layer,
+                "operator": cost.operator,
+                "relative error": f"{cost.relative_error:.2%}",
+                "largest difference": f"{cost.largest_difference:.2g}",
+            }
+            for cost in explain(loaded, calibration=calibration, config=config)
+        ]
+        print(text_table(rows))
+        return None
+    made = int8_from_checkpoint(loaded, path, calibration=calibration, config=config)
+    _say(
+        f"calibrated by {made.method} on {len(calibration.images_NHWC):,} training images; on {made.images:,} others "
+        f"{made.agreeing:,} answers agree with PyTorch's, largest logit difference {made.largest_difference:.2g}"
+    )
+    print(made.path)
+    return made.path
+
+
 @app.command()
 def classify(
     paths: Annotated[
@@ -218,7 +307,7 @@ def classify(
         ),
     ],
     model: Annotated[str, typer.Option("--model", "-m", help="A file of rtk's, or a model of the zoo.")] = ZOO_DEFAULT,
-    backend: Annotated[str, typer.Option(help="auto, torch, onnx or trt.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, torch, onnx, openvino or trt.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 256,
     top_k: Annotated[int, typer.Option(min=1, help="Guesses for each image.")] = 1,
@@ -329,7 +418,7 @@ def classify(
 def bench(
     model: Annotated[str, typer.Argument(help="A file of rtk's, or a model of the zoo.")] = ZOO_DEFAULT,
     backend: Annotated[
-        list[str] | None, typer.Option(help="torch, onnx or trt; repeatable. Default: all that work here.")
+        list[str] | None, typer.Option(help="torch, onnx, openvino or trt; repeatable. Default: all that work here.")
     ] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = ",".join(map(str, BenchConfig.batches)),
     dataset: Annotated[
@@ -338,6 +427,12 @@ def bench(
     reference: Annotated[Path | None, typer.Option(help="Checkpoint that answers are compared with.")] = None,
     seconds: Annotated[float, typer.Option(help="Measuring time, all cells together.")] = BenchConfig.seconds,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    require_parity: Annotated[
+        str | None,
+        typer.Option(
+            help="Points that may be lost, default, mlperf-99 or mlperf-99.9; exit code 4.", show_default=False
+        ),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for report.json, .md and .html.")] = None,
     train_: Annotated[
         str | None,
@@ -366,12 +461,14 @@ def bench(
     from .bench.config import parse_batches
     from .bench.page import page_of
     from .bench.run import run
+    from .bench.verdict import requirement
     from .core.datasets import open_dataset
     from .core.files import make_folder, write_whole
     from .infer.backend import BACKENDS, BackendOptions, open_backend
     from .road import artifact_for, find_model, find_reference, read_card
 
     config = BenchConfig(batches=parse_batches(batch), seconds=seconds)
+    required = requirement(require_parity or "default")
     found = find_model(model)
     data = open_dataset(dataset or read_card(found).dataset, data_dir=data_dir)
     options = BackendOptions(device=device)
@@ -389,7 +486,7 @@ def bench(
                 if backend:
                     raise
                 unusable[name] = str(error)
-        found_out = run(opened, answers_to, data, config, unusable=unusable)
+        found_out = run(opened, answers_to, data, config, unusable=unusable, required=required)
     print(found_out.to_text())
     if report:
         make_folder(report)
@@ -397,6 +494,14 @@ def bench(
         write_whole(report / "report.md", found_out.to_markdown())
         write_whole(report / "report.html", page_of(found_out))
         print(f"\n{report / 'report.html'}")
+    if require_parity is not None:
+        if not found_out.verdicts:
+            raise ParityError("--require-parity: no backend but the reference could be judged")
+        for verdict in found_out.verdicts:
+            verdict.enforce()
+        unjudged = sorted({*opened} - {"torch"} - {verdict.candidate for verdict in found_out.verdicts})
+        if unjudged:
+            raise ParityError(f"--require-parity: {unjudged[0]} could not be judged: {found_out.unusable[unjudged[0]]}")
 
 
 def compare_benches(old: Path, new: Path, *, limit: float) -> None:

@@ -82,8 +82,11 @@ def read_card(found: Found) -> ModelCard:
     return read_engine_info(found.given).card
 
 
-def export_graph(checkpoint: "Checkpoint", path: Path) -> "Exported":
-    """Export to ONNX and prove it with ONNX Runtime on the CPU. Raises as onnx_from_checkpoint does."""
+def export_graph(checkpoint: "Checkpoint", path: Path, *, precision: str = "fp32") -> "Exported":
+    """Export to ONNX in fp32, fp16 or bf16 and prove it with ONNX Runtime on the CPU.
+
+    Raises as onnx_from_checkpoint does.
+    """
     from .export.to_onnx import onnx_from_checkpoint
     from .infer.backend import BackendOptions
     from .infer.onnx_backend import open_session
@@ -93,7 +96,7 @@ def export_graph(checkpoint: "Checkpoint", path: Path) -> "Exported":
         logits_NK: NDArray[np.float32] = session.run(None, {INPUT_NAME: images_NHWC})[0]
         return logits_NK
 
-    return onnx_from_checkpoint(checkpoint, path, run_graph=run_graph)
+    return onnx_from_checkpoint(checkpoint, path, run_graph=run_graph, precision=precision)
 
 
 def cached_graph(checkpoint: Path, *, say: Say) -> Path:
@@ -144,12 +147,12 @@ def artifact_for(backend: str, found: Found, *, say: Say, max_batch: int = 1) ->
             if found.checkpoint is None:
                 return find_reference(found)
             return found.checkpoint
-        case "onnx":
+        case "onnx" | "openvino":
             if found.graph:
                 return found.graph
             if found.checkpoint:
                 return cached_graph(found.checkpoint, say=say)
-            raise ArtifactError(f"{found.given}: an engine; the onnx backend runs checkpoints and graphs")
+            raise ArtifactError(f"{found.given}: an engine; the {backend} backend runs checkpoints and graphs")
         case "trt":
             return found.engine or built_engine(found, max_batch=max_batch, say=say)
     from .infer.backend import BACKENDS

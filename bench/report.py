@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.card import ModelCard
@@ -11,6 +11,7 @@ from ..core.table import markdown_table, text_table
 from .config import BenchConfig
 from .measure import Cell
 from .parity import Parity
+from .verdict import Verdict
 
 SCHEMA = "rtk-bench-1"
 SCOPE = "host to host: uint8 images in host memory to float32 logits in host memory, copies included"
@@ -31,6 +32,8 @@ class Report:
     cells: list[Cell]
     dataset: str
     parity: list[Parity]
+    verdicts: list[Verdict] = field(default_factory=list)
+    """Of the parity gate, for every backend but the reference itself."""
 
     def to_json(self) -> str:
         """Everything, raw samples included."""
@@ -47,6 +50,7 @@ class Report:
         lines += [f"  {name}: {runs_on}" for name, runs_on in self.backends.items()]
         lines += [f"  {name}: not run: {reason}" for name, reason in self.unusable.items()]
         lines += ["", f"Parity on {self.dataset}, against PyTorch fp32", "", text_table(parity_table(self.parity))]
+        lines += ["", *(verdict.to_text() for verdict in self.verdicts)]
         lines += ["", "Throughput and latency, host to host", "", text_table(throughput_table(self.cells))]
         return "\n".join(lines)
 
@@ -64,6 +68,7 @@ class Report:
                 "",
                 markdown_table(parity_table(self.parity)),
             ]
+        lines += [f"\n```\n{verdict.to_text()}\n```" for verdict in self.verdicts]
         return "\n".join(lines) + "\n"
 
 

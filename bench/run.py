@@ -12,6 +12,7 @@ from .config import BenchConfig
 from .measure import measure
 from .parity import all_logits, compare, labelled_as
 from .report import Report
+from .verdict import Requirement, judge
 
 
 def run(
@@ -21,6 +22,7 @@ def run(
     config: BenchConfig,
     *,
     unusable: Mapping[str, str],
+    required: Requirement | None = None,
 ) -> Report:
     """Measure `backends` and compare each with `reference` on the data set's test split. Raises DataError."""
     split = dataset.split("test")
@@ -41,7 +43,7 @@ def run(
     with progress_bar("measuring", None, unit="rounds") as advance:
         cells = measure({name: b for name, b in backends.items() if name not in unusable}, config, advance=advance)
     return Report(
-        model=card,
+        model=next((backend.card for backend in backends.values() if backend is not reference), card),
         machine=this_machine(),
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         config=config,
@@ -50,4 +52,13 @@ def run(
         cells=cells,
         dataset=f"{dataset.name} (test split, {len(split):,} images)",
         parity=parity,
+        verdicts=[
+            judge(
+                one,
+                precision=backends[one.candidate].precision or backends[one.candidate].card.precision,
+                required=required,
+            )
+            for one in parity
+            if backends[one.candidate] is not reference
+        ],
     )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..core.card import Input, ModelCard, Preprocessing
 from ..core.errors import BackendError, UnknownNameError
 
-BACKENDS = ("torch", "onnx", "trt")
+BACKENDS = ("torch", "onnx", "openvino", "trt")
 ARTIFACT_SUFFIX = {"torch": ".pt", "onnx": ".onnx", "trt": ".engine", "openvino": ".onnx"}
 """The kind of file that each backend runs."""
 

@@ -390,3 +390,61 @@ def test_a_regression_beyond_noise_ends_with_exit_code_4(rtk: Rtk, tmp_path: Pat
     assert "1 of 1 cells are slower by more than 5 %, onnx at batch 8 by 20.0 %" in done.stderr
     rtk("bench", "--compare", "old.json", "new.json", "--limit", "25")
     assert "faster" in rtk("bench", "--compare", "new.json", "old.json").stdout
+
+
+# Precision and the parity gate.
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_lower_precision_has_a_file_of_its_own_and_an_engine_that_is_what_it_says(
+    rtk: Rtk, shapes_model: Path, precision: str
+) -> None:
+    done = rtk("export", "shapes.pt", "--precision", precision, "--trt")
+    assert done.stdout.split() == [f"shapes.{precision}.onnx", f"shapes.{precision}.engine"]
+    assert f"precision: {precision} (" in done.stderr
+    assert json.loads(rtk("inspect", f"shapes.{precision}.onnx", "--json").stdout)["precision"] == precision
+
+
+def test_int8_is_calibrated_on_training_images_and_explained_layer_by_layer(rtk: Rtk, shapes_model: Path) -> None:
+    done = rtk("export", "shapes.pt", "--precision", "int8", "--int8-flavor", "cpu")
+    assert done.stdout.strip() == "shapes.int8.onnx"
+    assert "on 1,000 training images" in done.stderr
+    card = json.loads(rtk("inspect", "shapes.int8.onnx", "--json").stdout)
+    assert card["notes"]["export"]["calibration"]["dataset"] == "shapes, training split"
+    words = ["--backend", "onnx", "--batch", "8", "--seconds", "0.1", "--require-parity", "5"]
+    assert "onnx (int8): " in rtk("bench", "shapes.int8.onnx", *words).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--precision", "fp8"], "'fp8' is unknown"),
+        (["--precision", "int8", "--int8-flavor", "gpu"], "int8 flavor 'gpu' is unknown"),
+        (["--keep-fp32", "stem"], "go with --precision int8"),
+    ],
+)
+def test_export_options_that_make_no_sense_are_refused(
+    rtk: Rtk, shapes_model: Path, words: list[str], message: str
+) -> None:
+    assert message in rtk("export", "shapes.pt", *words, code=2).stderr
+
+
+def test_the_parity_gate_can_say_no(rtk: Rtk, shapes_model: Path, tmp_path: Path) -> None:
+    """A graph of other weights that claims to be this checkpoint's is refused with exit code 4 and the numbers."""
+    import onnx
+    from onnx import numpy_helper
+
+    rtk("export", "shapes.pt")
+    graph = onnx.load(tmp_path / "shapes.onnx")
+    (bias,) = (tensor for tensor in graph.graph.initializer if tensor.name.endswith("head.dense.bias"))
+    values_K = numpy_helper.to_array(bias).copy()
+    values_K[9] += 40  # every image is now of the last class
+    bias.CopyFrom(numpy_helper.from_array(values_K, bias.name))
+    onnx.save(graph, tmp_path / "altered.onnx")
+    words = ["--backend", "onnx", "--batch", "8", "--seconds", "0.1"]
+    assert "NO PARITY" in rtk("bench", "altered.onnx", *words).stdout
+    stderr = rtk("bench", "altered.onnx", *words, "--require-parity", "default", code=4).stderr
+    assert "onnx: no parity with the reference in fp32" in stderr
+    unresolved = rtk("bench", "shapes.onnx", *words, "--require-parity", "default", code=4).stderr
+    assert "2,000 images cannot resolve this margin even without a change" in unresolved
+    assert "onnx (fp32): parity" in rtk("bench", "shapes.onnx", *words, "--require-parity", "0.3").stdout
