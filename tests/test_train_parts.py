@@ -9,13 +9,13 @@ import pytest
 import torch
 from rtk.core.errors import BackendError, UnknownNameError, UsageError
 from rtk.train import device
-from rtk.train.augment import Augmenter
+from rtk.train.augment import Augmenter, scaled
 from rtk.train.average import Average
 from rtk.train.device import Arithmetic, choose_arithmetic, compiled
 from rtk.train.evaluate import evaluate
 from rtk.train.recipes import RECIPES, find_recipe
 from rtk.train.sampling import Sampler
-from rtk.train.schedule import learning_rate
+from rtk.train.schedule import image_side, learning_rate
 
 CPU = torch.device("cpu")
 
@@ -24,7 +24,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-# The learning rate, worked out by hand.
+# The learning rate and the images' size, worked out by hand.
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,20 @@ def test_the_papers_schedule_divides_by_ten_at_32_000_and_48_000_of_64_000(progr
 @pytest.mark.parametrize(("epoch", "rate"), [(0, 1e-3), (79, 1e-3), (80, 1e-4), (119, 1e-4), (120, 1e-5), (160, 1e-6)])
 def test_the_keras_schedule_divides_by_ten_after_80_120_and_160_of_200_epochs(epoch: int, rate: float) -> None:
     assert learning_rate(RECIPES["keras"], (epoch + 0.5) / 200) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("progress", "of_32", "of_28"),
+    [(0.0, 16, 16), (0.2499, 16, 16), (0.25, 20, 16), (0.5, 24, 20), (0.75, 28, 24), (0.875, 32, 28), (0.999, 32, 28)],
+)
+def test_images_grow_to_their_own_size_in_steps_of_four(progress: float, of_32: int, of_28: int) -> None:
+    recipe = RECIPES["rtk"]
+    assert (image_side(recipe, progress, 32), image_side(recipe, progress, 28)) == (of_32, of_28)
+
+
+def test_images_are_never_scaled_up_and_other_recipes_leave_them_alone() -> None:
+    assert image_side(RECIPES["rtk"], 0.0, 3) == 3
+    assert image_side(RECIPES["paper"], 0.0, 32) == 32
 
 
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
@@ -144,6 +158,16 @@ def test_alternate_flips_show_both_sides_in_any_two_epochs(images: torch.Tensor)
 
 def test_without_augmentation_the_images_are_themselves(images: torch.Tensor) -> None:
     assert torch.equal(augmenter(images).views(torch.arange(12), epoch=1, generator=generator()), images)
+
+
+def test_scaled_images_are_means_of_the_pixels_that_they_cover() -> None:
+    columns = torch.tensor([0, 0, 90, 90, 180, 180, 255, 255], dtype=torch.uint8)
+    image_NHWC = columns[None, None, :, None].expand(1, 8, 8, 3)
+    half_HW = scaled(image_NHWC, 4, 4)[0, :, :, 0]
+    # The antialiasing triangle spans four pixels, with weights 1 3 3 1: (3 * 0 + 3 * 0 + 1 * 90) / 7 at the border.
+    assert half_HW[0].tolist() == [13, 90, 178, 244]
+    assert (half_HW == half_HW[0]).all()
+    assert scaled(image_NHWC, 8, 8) is image_NHWC
 
 
 def test_erasing_hits_as_often_and_as_much_as_it_says() -> None:

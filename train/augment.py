@@ -1,4 +1,4 @@
-"""Augmentation as batched tensor operations on uint8 pixels: random crops, mirroring, random erasing.
+"""Augmentation as batched tensor operations on uint8 pixels: random crops, mirroring, random erasing, scaling down.
 
 The whole split lies padded in memory, and a crop is one gather: mirroring only reverses the order of its columns.
 Shapes: N images in the split, B in the batch, H rows, W columns, C channels.
@@ -7,6 +7,7 @@ Shapes: N images in the split, B in the batch, H rows, W columns, C channels.
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from .recipes import Flip
@@ -71,3 +72,12 @@ class Augmenter:
         erased_BHW1 = (chosen[:, None, None] & in_rows[:, :, None] & in_columns[:, None, :])[..., None]
         noise = torch.randint(256, views_BHWC.shape, generator=generator, device=device, dtype=torch.uint8)
         return torch.where(erased_BHW1, noise, views_BHWC)
+
+
+def scaled(images_NHWC: Tensor, height: int, width: int) -> Tensor:
+    """The images, uint8, scaled down to this size with an antialiasing filter; as they are where they have it."""
+    if images_NHWC.shape[1:3] == (height, width):
+        return images_NHWC
+    images_NCHW = images_NHWC.permute(0, 3, 1, 2).float()
+    smaller_NCHW = F.interpolate(images_NCHW, (height, width), mode="bilinear", antialias=True)
+    return smaller_NCHW.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

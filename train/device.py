@@ -56,7 +56,7 @@ def compiled(network: nn.Module, arithmetic: Arithmetic, wish: Compile) -> str:
         return "not compiled (no gain on this processor)"
     if lacking:
         return f"not compiled (needs {lacking})"
-    network.compile()
+    network.compile(dynamic=False)  # a recipe has a handful of image sizes: code of its own for each is faster
     return "compiled"
 
 

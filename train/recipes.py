@@ -42,6 +42,9 @@ class Recipe:
     and the last eighth of the training sees every image (InfoBatch, arXiv 2303.04947)."""
     norm_momentum: float = 0.01
     """Share of each step in batch norm's running statistics (Keras: 1 - 0.99)."""
+    resizing: tuple[tuple[float, float], ...] = ()
+    """Smaller images at first, which cost less: (until which share of the training, side as a share of the image's),
+    in order; after the last of them images have their own size (progressive resizing, arXiv 2104.00298)."""
     average: float = 0.0
     """Horizon of the moving average of the weights, as a share of the training; 0 keeps the last weights."""
 
@@ -68,6 +71,7 @@ RECIPES = {
             flip="alternate",
             pruning=0.5,
             norm_momentum=0.1,  # the average smooths the statistics too, and must not read stale ones
+            resizing=((0.25, 0.5), (0.5, 0.625), (0.75, 0.75), (0.875, 0.875)),
             average=0.025,
         ),
         Recipe(  # for a minute on a CPU: small batches make more steps of few images

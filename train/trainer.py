@@ -17,12 +17,12 @@ from ..core.datasets import Split
 from ..core.errors import ArtifactError, TrainingError
 from ..core.models.model import Model, build_model
 from ..core.models.resnet_cifar import initialise
-from .augment import Augmenter
+from .augment import Augmenter, scaled
 from .average import Average
 from .device import Arithmetic
 from .recipes import Recipe
 from .sampling import Sampler
-from .schedule import learning_rate
+from .schedule import image_side, learning_rate
 
 
 def new_model(card: ModelCard, seed: int, arithmetic: Arithmetic) -> Model:
@@ -84,11 +84,14 @@ class Trainer:
         self.model.train()
         generator = random_generator(self.seed, self.epoch, self.arithmetic.device)
         order, weights_N = self.sampler.draw(self.epoch / self.recipe.epochs, generator)
+        started = self.epoch / self.recipe.epochs
+        sides = [image_side(self.recipe, started, side) for side in (self.augmenter.height, self.augmenter.width)]
         size = min(self.batch_size, len(order))  # what the sampler leaves of a small split may not fill a batch
         batches = order[: len(order) // size * size].split(size)
         for step, index_B in enumerate(batches):
             rate = learning_rate(self.recipe, (self.epoch + (step + 0.5) / len(batches)) / self.recipe.epochs)
-            images_BHWC = self.augmenter.views(index_B, epoch=self.epoch, generator=generator)
+            views_BHWC = self.augmenter.views(index_B, epoch=self.epoch, generator=generator)
+            images_BHWC = scaled(views_BHWC, *sides)
             losses_B, hits = self._step(images_BHWC, self.labels_N[index_B], weights_N[index_B], rate)
             self.sampler.record(index_B, losses_B)
             yield size, losses_B, hits
