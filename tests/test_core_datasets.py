@@ -331,7 +331,7 @@ def test_idx_files_are_read_compressed_or_not(tmp_path: Path) -> None:
         (b"\0\0\x08\x01\0\0\0\3abcd", r"its header says \(3,\), but 4 bytes follow"),
         (b"\0\0\x08\x01\0\0\0\0", r"its header says \(0,\), but 0 bytes follow"),
         (b"\0\0\x08\x04" + b"\x01\0\0\0" * 4, r"its header says \(16777216, .*\), but 0 bytes follow"),  # 2 ** 96
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\4abcd")[:-9], r"cannot be read .*; remove it to fetch it anew"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\4abcd", mtime=0)[:-9], r"cannot be read .*; remove it to fetch it anew"),
         (b"\x1f\x8bgarbage", r"cannot be read .*; remove it to fetch it anew"),
     ],
 )
