@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("core", "train", "export", "infer", "bench")
 COMMANDS = "commands"
-"""The modules beside `cli` at the root: they compose the rooms."""
+"""That folder and the modules at the root: they compose the rooms."""
 ALLOWED = {
     "core": {"core"},
     "train": {"train", "core"},
@@ -56,7 +56,7 @@ LIGHT_DOORS = {
 
 def source_files() -> dict[str, Path]:
     """Every module of the package by its full name, tests left out."""
-    paths = [*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))]
+    paths = [*ROOT.glob("*.py"), *(path for room in (*ROOMS, COMMANDS) for path in (ROOT / room).rglob("*.py"))]
     modules = {}
     for path in paths:
         parts = path.relative_to(ROOT).with_suffix("").parts

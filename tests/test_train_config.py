@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rtk import cli
+from rtk.commands.train import train
 from rtk.core.errors import ArtifactError, UsageError
 from rtk.train.config import TrainConfig
 
@@ -15,7 +15,7 @@ from rtk.train.config import TrainConfig
 def test_every_field_is_an_option_with_the_same_default() -> None:
     options = {
         name.rstrip("_"): parameter.default
-        for name, parameter in inspect.signature(cli.train).parameters.items()
+        for name, parameter in inspect.signature(train).parameters.items()
         if name not in ("context", "resume")  # what the command itself needs
     }
     fields = {field.name: field.default for field in dataclasses.fields(TrainConfig)}

@@ -1,0 +1,138 @@
+"""rtk classify."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..core.errors import DataError, UsageError
+from ..core.files import whole_file
+from ..core.progress import progress_bar
+from ..core.zoo import DEFAULT as ZOO_DEFAULT
+from ..infer.formats import FORMATS, Fit, Format
+from .options import DataDir, say
+
+if TYPE_CHECKING:
+    from ..infer.classify import Answer
+    from ..infer.sources import Entry
+
+SOME_UNREADABLE = 3
+
+
+def classify(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Images, folders, quoted globs, zip and tar archives, .npy, .npz, idx and CIFAR binary files, "
+            "cifar10:test and the like, or - for paths on stdin."
+        ),
+    ],
+    model: Annotated[str, typer.Option("--model", "-m", help="A file of rtk's, or a model of the zoo.")] = ZOO_DEFAULT,
+    backend: Annotated[str, typer.Option(help="auto, torch, onnx, openvino or trt.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 256,
+    top_k: Annotated[int, typer.Option(min=1, help="Guesses for each image.")] = 1,
+    format_: Annotated[
+        Format | None, typer.Option("--format", help="Default: by --output's name, else table.", show_default=False)
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file, whole or not at all.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an --output that was not finished.")] = False,
+    sort_into: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Put each image into DIR/<label>/, too.", show_default=False)
+    ] = None,
+    link: Annotated[bool, typer.Option("--link", help="--sort-into makes symbolic links instead of copies.")] = False,
+    fit: Annotated[Fit, typer.Option(help="Images of other proportions: crop the centre, or letterbox.")] = "crop",
+    data_dir: DataDir = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode; default: one a core.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable input.")] = False,
+) -> None:
+    """Classify images: images -> labels. Unreadable ones are named, and the exit code is then 3."""
+    from ..infer.backend import BackendOptions
+    from ..infer.classify import ClassifyConfig
+    from ..infer.classify import classify as answers_of
+    from ..infer.decode import Decoder
+    from ..infer.output import lines, visible
+    from ..infer.sources import entries
+    from ..road import open_model
+
+    by_name: Format = next((known for known in FORMATS if output and output.suffix == f".{known}"), "table")
+    chosen = format_ or by_name
+    journaled = output is not None and chosen != "table" and (output.is_file() or not output.exists())
+    if (resume or chosen == "parquet") and not journaled:
+        what = "--resume" if resume else "--format parquet"
+        raise UsageError(f"{what}: needs --output with a file, in the format csv, jsonl or parquet")
+    if chosen == "parquet":
+        from ..infer.parquet import check_parquet
+
+        check_parquet()
+    if sort_into is not None:
+        from ..infer.sort import check_outside
+
+        check_outside(sort_into, paths)
+    elif link:
+        raise UsageError("--link: needs --sort-into")
+    unreadable = 0
+
+    def watched(answers: "Iterator[Answer]") -> "Iterator[Answer]":
+        nonlocal unreadable
+        for answer in answers:
+            if answer.error:
+                unreadable += 1
+                if strict:
+                    raise DataError(f"{visible(answer.file)}: {answer.error}; stopped, as --strict says")
+                say(f"rtk: {visible(answer.file)}: {visible(answer.error)}")
+            advance(1)
+            yield answer
+
+    options = BackendOptions(device=device, shares_cores=True)
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_model(model, backend=backend, options=options, say=say))
+        decoder = stack.enter_context(Decoder(opened.card.input, processes=workers, fit=fit))
+        config = ClassifyConfig(batch_size=batch_size, top_k=min(top_k, len(opened.card.classes)))
+        advance = stack.enter_context(progress_bar("classifying", None, unit="images"))
+        found = entries(paths, data_dir=data_dir)
+        sorter = None
+        if sort_into is not None:
+            from ..infer.sort import Sorter
+
+            sorter = Sorter(sort_into, opened.card.classes, link=link)
+
+        def answered(found: "Iterator[Entry]") -> "Iterator[Answer]":
+            if sorter is None:
+                return answers_of(found, opened, decoder, config)
+            return sorter.sorted(answers_of(sorter.noted(found), opened, decoder, config))
+
+        if journaled:
+            from ..infer.journal import Journal, RunKey
+
+            assert output is not None
+            card = opened.card
+            key = RunKey(
+                model=f"{card.name} {card.precision} {card.checkpoint_sha256[:12]}".strip(),
+                backend=opened.name,
+                format=chosen,
+                top_k=config.top_k,
+                batch_size=min(batch_size, opened.max_batch or batch_size),
+                fit=fit,
+            )
+            journal = stack.enter_context(Journal(output, key, resume=resume, say=say))
+            if journal.is_whole:
+                say(f"rtk: {output}: is finished, there is nothing to go on with; without --resume it is made anew")
+                return
+            journal.write(watched(journal.new(answered(journal.remaining(found)))))
+            journal.finish()
+            unreadable += journal.unreadable_before
+        else:
+            assert chosen != "parquet"
+            text = lines(watched(answered(found)), chosen, top_k=config.top_k)
+            if output is None:
+                for line in text:
+                    sys.stdout.write(line)
+            else:
+                with whole_file(output) as file:
+                    file.writelines(line.encode() for line in text)
+    if unreadable:
+        raise typer.Exit(SOME_UNREADABLE)

@@ -1,0 +1,162 @@
+"""rtk export."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..core.errors import UnknownNameError, UsageError
+from ..core.table import text_table
+from ..export.config import EngineConfig
+from .options import DataDir, say
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="A checkpoint, with --trt a graph too, or a model of the zoo.")],
+    trt: Annotated[bool, typer.Option("--trt", help="Build a TensorRT engine from the graph.")] = False,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, fp16, bf16 or int8; default: fp32, or a graph's own.", show_default=False)
+    ] = None,
+    int8_flavor: Annotated[str, typer.Option(help="int8 for whom: tensorrt or cpu.")] = "tensorrt",
+    keep_fp32: Annotated[
+        list[str] | None, typer.Option(help="int8: a layer to leave in fp32; repeatable.", show_default=False)
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="int8: show what each layer costs, and write nothing.")
+    ] = False,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="int8: calibrate on its training split; default: the model's.", show_default=False),
+    ] = None,
+    data_dir: DataDir = None,
+    flavor: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = EngineConfig.flavor,
+    max_batch: Annotated[int, typer.Option(help="The largest batch of the engine.")] = EngineConfig.max_batch,
+    opt_batch: Annotated[
+        int | None, typer.Option(help="The batch that the engine is fastest at; default: 64.", show_default=False)
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Compute capability to build for, such as 8.9; repeatable; RTX only.")
+    ] = None,
+    workspace_mib: Annotated[
+        int | None, typer.Option(help="Scratch memory of a layer, at most.", show_default=False)
+    ] = None,
+    hardware_compatibility: Annotated[
+        str, typer.Option(help="none, ampere-plus or same-compute-capability; not for RTX.")
+    ] = EngineConfig.hardware_compatibility,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Later minor versions may run the engine; not for RTX.")
+    ] = EngineConfig.version_compatible,
+    cache: Annotated[bool, typer.Option(help="Take the engine from the cache, and keep it there.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: beside the model.")] = None,
+) -> None:
+    """Export a model: checkpoint -> ONNX graph, checked before it is written; with --trt -> TensorRT engine."""
+    from ..core.checkpoint import load_checkpoint
+    from ..core.files import make_folder, write_whole
+    from ..core.flavor import choose_flavor
+    from ..core.precisions import precision_named
+    from ..road import export_graph, find_model
+
+    found = find_model(model)
+    folder = make_folder(out) if out else (Path() if found.in_zoo else found.given.parent)
+    config = EngineConfig(
+        graph=found.graph or folder / f"{found.name}.onnx",
+        out=folder,
+        flavor=flavor,
+        max_batch=max_batch,
+        opt_batch=opt_batch,
+        targets=tuple(target or ()),
+        workspace_mib=workspace_mib,
+        hardware_compatibility=hardware_compatibility,
+        version_compatible=version_compatible,
+        cache=cache,
+        precision=precision,
+    )
+    if found.engine or (found.graph and not found.checkpoint and not trt):
+        raise UsageError(f"{model}: expected a checkpoint; an engine is made from a graph with --trt")
+    if precision is not None:
+        precision_named(precision)
+    if precision != "int8" and (keep_fp32 or explain or dataset):
+        raise UsageError("--keep-fp32, --explain and --dataset go with --precision int8")
+    if trt:
+        choose_flavor(flavor)  # before an export that would have been for nothing
+    if found.checkpoint and precision == "int8":
+        graph = export_int8(
+            found.checkpoint,
+            folder / f"{found.name}.int8.onnx",
+            flavor=int8_flavor,
+            keep_fp32=tuple(keep_fp32 or ()),
+            dataset=dataset,
+            data_dir=data_dir,
+            explained=explain,
+        )
+        if graph is None:
+            return
+        config = replace(config, graph=graph)
+    elif trt and found.in_zoo and found.graph and precision in (None, "fp32"):
+        config = replace(config, graph=folder / found.graph.name)
+        write_whole(config.graph, found.graph.read_bytes())
+        print(config.graph)
+    elif found.checkpoint:
+        wanted = precision or "fp32"
+        path = folder / (f"{found.name}.onnx" if wanted == "fp32" else f"{found.name}.{wanted}.onnx")
+        exported = export_graph(load_checkpoint(found.checkpoint), path, precision=wanted)
+        say(f"largest logit difference from PyTorch: {exported.largest_difference:.2g}")
+        config = replace(config, graph=exported.path)
+        print(exported.path)
+    if trt:
+        from ..export.to_tensorrt import engine_from_onnx
+
+        built = engine_from_onnx(config)
+        say(
+            f"from the cache: {built.info.plan_bytes:,} bytes"
+            if built.cached
+            else f"built in {built.info.build_s:.1f} s"
+        )
+        say(f"{built.info.flavor} {built.info.version} for {built.info.built_for}; {built.info.profile}")
+        say(f"precision: {built.info.precision}")
+        print(built.path)
+
+
+def export_int8(
+    checkpoint: Path,
+    path: Path,
+    *,
+    flavor: str,
+    keep_fp32: tuple[str, ...],
+    dataset: str | None,
+    data_dir: Path | None,
+    explained: bool,
+) -> Path | None:
+    """rtk export --precision int8: calibrate and quantise, or with `explained` only show what each layer costs."""
+    from ..core.checkpoint import load_checkpoint
+    from ..core.datasets import open_dataset
+    from ..export.calibration import draw_calibration
+    from ..export.int8 import FLAVORS, Int8Config, int8_from_checkpoint
+    from ..export.int8_explain import explain
+
+    chosen = next((known for known in FLAVORS if known == flavor), None)
+    if chosen is None:
+        raise UnknownNameError("int8 flavor", flavor, FLAVORS)
+    config = Int8Config(flavor=chosen, keep_fp32=keep_fp32)
+    loaded = load_checkpoint(checkpoint)
+    calibration = draw_calibration(open_dataset(dataset or loaded.card.dataset, data_dir=data_dir), loaded.card)
+    if explained:
+        rows = [
+            {
+                "layer": cost.layer,
+                "operator": cost.operator,
+                "relative error": f"{cost.relative_error:.2%}",
+                "largest difference": f"{cost.largest_difference:.2g}",
+            }
+            for cost in explain(loaded, calibration=calibration, config=config)
+        ]
+        print(text_table(rows))
+        return None
+    made = int8_from_checkpoint(loaded, path, calibration=calibration, config=config)
+    say(
+        f"calibrated by {made.method} on {len(calibration.images_NHWC):,} training images; on {made.images:,} others "
+        f"{made.agreeing:,} answers agree with PyTorch's, largest logit difference {made.largest_difference:.2g}"
+    )
+    print(made.path)
+    return made.path

@@ -1,0 +1,90 @@
+"""rtk train."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..core.errors import UsageError
+from ..train.config import Compile, Precision, TrainConfig
+from .options import INTERRUPTED, DataDir, say
+
+
+def train(
+    context: typer.Context,
+    arch: Annotated[str | None, typer.Argument(help="resnet20v1, resnet56v2, ...; see rtk models.")] = None,
+    dataset: Annotated[str, typer.Option(help="cifar10, fashion-mnist, shapes, or a folder.")] = TrainConfig.dataset,
+    recipe: Annotated[str, typer.Option(help="rtk, quick, paper or keras.")] = TrainConfig.recipe,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
+    lr: Annotated[float | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = TrainConfig.seed,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = TrainConfig.device,
+    precision: Annotated[Precision, typer.Option(help="Of the arithmetic while training.")] = TrainConfig.precision,
+    compile_: Annotated[Compile, typer.Option("--compile", help="torch.compile.")] = TrainConfig.compile,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Repeat bit by bit on a GPU too.")
+    ] = TrainConfig.deterministic,
+    holdout: Annotated[
+        int, typer.Option(help="Hold out so many training images and keep the epoch that is best on them.")
+    ] = TrainConfig.holdout,
+    train_images: Annotated[
+        int | None, typer.Option(help="Train on so many images only, drawn by the seed.", show_default=False)
+    ] = None,
+    eval_every: Annotated[int, typer.Option(help="Epochs between evaluations.")] = TrainConfig.eval_every,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.", show_default=False)] = None,
+    data_dir: DataDir = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; default runs/ARCH-DATASET-sSEED.", show_default=False)
+    ] = None,
+) -> None:
+    """Train a network: data set -> checkpoint."""
+    from ..core.machine import peak_memory_gib
+    from ..train import loop
+
+    if resume is not None:
+        _refuse_changed_options(context, "resume", "data_dir")
+        run_dir = resume
+    else:
+        if arch is None:
+            raise UsageError("an architecture is missing, such as resnet20v1; rtk models lists them")
+        config = TrainConfig(
+            arch=arch,
+            dataset=dataset,
+            recipe=recipe,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            seed=seed,
+            device=device,
+            precision=precision,
+            compile=compile_,
+            deterministic=deterministic,
+            holdout=holdout,
+            train_images=train_images,
+            eval_every=eval_every,
+            data_dir=data_dir,
+            out=out,
+        )
+        run_dir = config.run_dir
+    try:
+        trained = loop.resume(run_dir, data_dir=data_dir, say=say) if resume else loop.train(config, say=say)
+    except KeyboardInterrupt:
+        kept = (run_dir / "last.pt").exists()
+        say(f"stopped; go on with: rtk train --resume {run_dir}" if kept else "stopped before the first epoch ended")
+        sys.exit(INTERRUPTED)
+    say(f"peak memory {peak_memory_gib():.2f} GiB")
+    score = trained.card.score
+    assert score is not None  # the last epoch is always evaluated
+    print(f"test accuracy {score.accuracy:.2%} ({score.correct:,} of {score.total:,}), test loss {score.loss:.4f}")
+    print(trained.best)
+
+
+def _refuse_changed_options(context: typer.Context, *allowed: str) -> None:
+    """Raise UsageError when the command was given an option that it would ignore."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
+            option = next(p for p in context.command.params if p.name == name)
+            raise UsageError(f"{option.opts[0]} cannot be changed when a run goes on; start a new one, with --out")
