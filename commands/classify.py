@@ -33,6 +33,9 @@ def classify(
     model: Annotated[str, typer.Option("--model", "-m", help="A file of rtk's, or a model of the zoo.")] = ZOO_DEFAULT,
     backend: Annotated[str, typer.Option(help="auto, torch, onnx, openvino or trt.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    cuda_graphs: Annotated[
+        bool, typer.Option("--cuda-graphs", help="trt: record each batch size's run as a CUDA graph.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 256,
     top_k: Annotated[int, typer.Option(min=1, help="Guesses for each image.")] = 1,
     format_: Annotated[
@@ -87,9 +90,11 @@ def classify(
             advance(1)
             yield answer
 
-    options = BackendOptions(device=device, shares_cores=True)
+    options = BackendOptions(device=device, shares_cores=True, cuda_graphs=cuda_graphs)
     with ExitStack() as stack:
         opened = stack.enter_context(open_model(model, backend=backend, options=options, say=say))
+        if cuda_graphs and opened.name != "trt":
+            say(f"rtk: --cuda-graphs: without effect on the {opened.name} backend")
         decoder = stack.enter_context(Decoder(opened.card.input, processes=workers, fit=fit))
         config = ClassifyConfig(batch_size=batch_size, top_k=min(top_k, len(opened.card.classes)))
         advance = stack.enter_context(progress_bar("classifying", None, unit="images"))

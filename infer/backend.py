@@ -94,7 +94,7 @@ class BackendOptions:
     slots: int = 3
     """trt: batches of a stream on their way at the same time, each with buffers of its own; at least 2 to overlap."""
     cuda_graphs: bool = False
-    """trt with TensorRT-RTX: capture each batch size's run as a CUDA graph."""
+    """trt: record each batch size's run as a CUDA graph; with the regular TensorRT that takes cuda-python."""
     specialization: str = "lazy"
     """trt with TensorRT-RTX: when kernels for the very batch size are compiled: lazy, eager or none."""
     runtime_cache: bool = True

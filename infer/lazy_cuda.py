@@ -67,6 +67,8 @@ class LazyCuda:
         self.pagelocked: list[PagelockedMemory] = []
         self.events: weakref.WeakSet[LazyEvent] = weakref.WeakSet()
         self.streams: weakref.WeakSet[LazyStream] = weakref.WeakSet()
+        self.recording: dict[int, list[Callable[[], None] | _Mark]] = {}
+        """What was put onto streams that are being recorded, by their handle; it does not happen."""
         self._lines: list[_Line] = []
         self._next_address = PAGE
 
@@ -149,6 +151,9 @@ class LazyCuda:
 
     def add(self, handle: int, work: "Callable[[], None] | _Mark") -> None:
         """Put work onto the stream of that handle."""
+        if handle in self.recording:
+            self.recording[handle].append(work)
+            return
         line = self._lines[handle - 1]
         line.work.append(work)
         line.asked += 1
@@ -312,12 +317,53 @@ class PagelockedMemory(bytearray):
         self.machine.pagelocked = [memory for memory in self.machine.pagelocked if memory is not self]
 
 
+class LazyGraphs:
+    """What cuda-python does: a graph is the work that a stream was given while it was recorded."""
+
+    def __init__(self, machine: LazyCuda) -> None:
+        self.machine = machine
+        self.live: list[LazyGraph] = []
+        self.launches = 0
+
+    def record(self, stream_handle: int, work: Callable[[], None]) -> "LazyGraph":
+        """What `work` puts onto the stream; nothing of it happens."""
+        self.machine.recording[stream_handle] = []
+        try:
+            work()
+        finally:
+            recorded = self.machine.recording.pop(stream_handle)
+        self.live.append(LazyGraph(tuple(recorded)))
+        return self.live[-1]
+
+    def launch(self, graph: "LazyGraph", stream_handle: int) -> None:
+        """Put the graph's work onto the stream. Raises CudaError when it was destroyed."""
+        if not any(graph is one for one in self.live):
+            raise CudaError("cuGraphLaunch failed: invalid argument")
+        self.launches += 1
+        for work in graph.work:
+            self.machine.add(stream_handle, work)
+
+    def destroy(self, graph: "LazyGraph") -> None:
+        """Free a graph. Raises CudaError the second time."""
+        if not any(graph is one for one in self.live):
+            raise CudaError("cuGraphExecDestroy failed: invalid argument")
+        self.live = [one for one in self.live if one is not graph]
+
+
+@dataclass(frozen=True, eq=False)
+class LazyGraph:
+    """Recorded work."""
+
+    work: tuple["Callable[[], None] | _Mark", ...]
+
+
 class LazyEngine:
     """An engine on a LazyCuda: its run reads the images and writes `fake_logits` when the stream gets there."""
 
     def __init__(self, machine: LazyCuda, *, image_shape: tuple[int, int, int], classes: int) -> None:
         self.machine, self.image_shape, self.classes = machine, image_shape, classes
         self.closed = False
+        self.forks: list[LazyEngine] = []
         self.fail_at: int | None = None
         """The run, counted from 1, that raises CudaError before anything is started."""
         self.runs = 0
@@ -334,6 +380,11 @@ class LazyEngine:
             self.machine.content(logits_at, logits_NK.nbytes)[:] = logits_NK.view(np.uint8).ravel()
 
         self.machine.add(stream_handle, run)
+
+    def fork(self) -> "LazyEngine":
+        """A further context."""
+        self.forks.append(LazyEngine(self.machine, image_shape=self.image_shape, classes=self.classes))
+        return self.forks[-1]
 
     def close(self) -> None:
         """Free everything."""

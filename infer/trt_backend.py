@@ -15,6 +15,7 @@ from ..core.errors import UsageError
 from .backend import Backend, BackendOptions
 from .cuda import on_gpu, pycuda_driver
 from .trt_engine import RtxOptions, TrtEngine
+from .trt_graphs import CudaGraphs, RecordedRuns
 from .trt_pipeline import Pipeline
 from .trt_preflight import check_engine
 
@@ -32,6 +33,7 @@ class TrtBackend(Backend):
         loadable = check_engine(engine, device=options.device)
         driver = pycuda_driver()
         index = loadable.gpu.index
+        recorder = CudaGraphs() if options.cuda_graphs and not loadable.flavor.checks_engines else None
         with on_gpu(driver, index):
             loaded = TrtEngine(loadable, driver, rtx)
         self.info: EngineInfo = loadable.info
@@ -45,7 +47,7 @@ class TrtBackend(Backend):
         )
         self._pipeline = Pipeline(
             driver,
-            loaded,
+            loaded if recorder is None else RecordedRuns(loaded, recorder),
             image_shape=self.card.input.shape,
             classes=len(self.card.classes),
             max_batch=self.max_batch,

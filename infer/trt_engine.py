@@ -17,7 +17,7 @@ from ..core.flavor import LogLines, collected_errors, logger_of
 from ..core.folders import cache_dir
 from ..core.graph_card import INPUT_NAME, OUTPUT_NAME
 from ..core.layers import layers_of_engine
-from .cuda import MIB, Driver
+from .cuda import MIB, DeviceMemory, Driver
 from .trt_preflight import Loadable
 
 SPECIALIZATIONS = ("lazy", "eager", "none")
@@ -40,30 +40,13 @@ class RtxOptions:
             raise UsageError(f"shape specialization {self.specialization!r} is unknown; known: {known}")
 
 
-class TrtEngine:
-    """An engine with one execution context. The GPU's context must be current whenever it is used."""
+class TrtContext:
+    """An execution context, which keeps shape and addresses from one run to the next."""
 
-    def __init__(self, loadable: Loadable, driver: Driver, rtx: RtxOptions) -> None:
-        """Load the engine. Raises ArtifactError when TensorRT refuses it, BackendError when memory is short."""
-        self._path, self._trt = loadable.path, loadable.flavor.load()
+    def __init__(self, context: Any, loadable: Loadable) -> None:
+        self._context, self._name = context, loadable.path.name
         self._image_shape = loadable.info.card.input.shape
-        self._cache_path = cache_dir() / KERNELS / f"{_cache_name(loadable)}.cache"
-        self._cache_read = b""
-        self.layers: dict[str, int] = {}
-        """The engine's layers per data type, as its inspector tells; empty where it does not."""
-        self._runtime: Any = None
-        self._engine: Any = None
-        self._context: Any = None
-        self._settings: Any = None
-        self._cache: Any = None
         self._count, self._addresses = 0, (0, 0)
-        try:
-            with collected_errors() as log:
-                self._load(loadable, log)
-                self._start(loadable, driver, rtx, log)
-        except BaseException:
-            self._free()  # while the GPU's context is current; the traceback would keep it all alive
-            raise
 
     def enqueue(self, count: int, *, images_at: int, logits_at: int, stream_handle: int) -> None:
         """Start a run of `count` images on a stream. Raises BackendError when TensorRT refuses."""
@@ -77,8 +60,60 @@ class TrtEngine:
             self._count, self._addresses = (count, (images_at, logits_at)) if started else (0, (0, 0))
             if not started or not context.execute_async_v3(stream_handle):
                 raise BackendError(
-                    f"trt: {self._path.name}: a batch of {count} does not run: {log.reason('no reason given')}"
+                    f"trt: {self._name}: a batch of {count} does not run: {log.reason('no reason given')}"
                 )
+
+    def close(self) -> None:
+        """Free the context."""
+        self._context = None
+
+
+class TrtEngine:
+    """An engine with an execution context, and more on demand. The GPU's context must be current around every use."""
+
+    def __init__(self, loadable: Loadable, driver: Driver, rtx: RtxOptions) -> None:
+        """Load the engine. Raises ArtifactError when TensorRT refuses it, BackendError when memory is short."""
+        self._path, self._trt = loadable.path, loadable.flavor.load()
+        self._loadable, self._driver = loadable, driver
+        self._cache_path = cache_dir() / KERNELS / f"{_cache_name(loadable)}.cache"
+        self._cache_read = b""
+        self.layers: dict[str, int] = {}
+        """The engine's layers per data type, as its inspector tells; empty where it does not."""
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._context: TrtContext | None = None
+        self._shared: DeviceMemory | None = None
+        """Working memory of the further contexts."""
+        self._settings: Any = None
+        self._cache: Any = None
+        try:
+            with collected_errors() as log:
+                self._load(loadable, log)
+                self._start(loadable, driver, rtx, log)
+        except BaseException:
+            self._free()  # while the GPU's context is current; the traceback would keep it all alive
+            raise
+
+    def enqueue(self, count: int, *, images_at: int, logits_at: int, stream_handle: int) -> None:
+        """Start a run of `count` images on a stream. Raises BackendError when TensorRT refuses."""
+        assert self._context is not None
+        self._context.enqueue(count, images_at=images_at, logits_at=logits_at, stream_handle=stream_handle)
+
+    def fork(self) -> TrtContext:
+        """A further context, of the regular TensorRT. Runs of all of them must be on one stream: they share memory.
+
+        Raises BackendError when memory is short.
+        """
+        size = int(self._engine.device_memory_size_v2)
+        if self._shared is None:
+            self._shared = self._driver.mem_alloc(max(size, 1))
+        with collected_errors() as log:
+            strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context = self._engine.create_execution_context(strategy)
+            if context is None:
+                raise BackendError(f"trt: {self._path.name}: no further context: {log.reason('no reason given')}")
+        context.set_device_memory(int(self._shared), size)
+        return TrtContext(context, self._loadable)
 
     def close(self) -> None:
         """Keep what RTX compiled, then free the execution context, the engine and the runtime."""
@@ -86,7 +121,9 @@ class TrtEngine:
         self._free()
 
     def _free(self) -> None:
-        for name in ("_context", "_cache", "_settings", "_engine", "_runtime"):  # in this order
+        if self._shared is not None:
+            self._shared.free()
+        for name in ("_context", "_shared", "_cache", "_settings", "_engine", "_runtime"):  # in this order
             setattr(self, name, None)
 
     def _load(self, loadable: Loadable, log: LogLines) -> None:
@@ -110,14 +147,15 @@ class TrtEngine:
     def _start(self, loadable: Loadable, driver: Driver, rtx: RtxOptions, log: LogLines) -> None:
         """Make the execution context, which takes the working memory."""
         needed, (free, total) = int(self._engine.device_memory_size_v2), driver.mem_get_info()
-        self._context = self._new_context(loadable, rtx)
-        if self._context is None:
+        context = self._new_context(loadable, rtx)
+        if context is None:
             raise BackendError(
                 f"{self._path}: no execution context: {log.reason('TensorRT gives no reason')}; it needs "
                 f"{needed / MIB:,.0f} MiB of working memory for batches of up to {loadable.info.profile.max_batch}, "
                 f"{free / MIB:,.0f} of {total / MIB:,.0f} MiB are free on the GPU; stop what else runs there, or "
                 "build it with a smaller --max-batch"
             )
+        self._context = TrtContext(context, loadable)
 
     def _check_tensors(self, loadable: Loadable) -> None:
         """Raise ArtifactError when the engine's tensors and profile are not those of the JSON."""

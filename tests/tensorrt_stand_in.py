@@ -436,7 +436,7 @@ class ICudaEngine(Member):
         return self._trt.IRuntimeConfig()
 
     def create_execution_context(self, settings: Any = None) -> Any:
-        self._record("create_execution_context")
+        self._record("create_execution_context", settings)
         if self._trt.script.has_context:
             return self._trt.IExecutionContext()
         self._complain()
@@ -475,6 +475,9 @@ class IExecutionContext(Member):
     def set_tensor_address(self, name: str, address: int) -> bool:
         self._addresses = {**getattr(self, "_addresses", {}), name: address}
         return True
+
+    def set_device_memory(self, address: int, size: int) -> None:
+        self._record("set_device_memory", address, size)
 
     def execute_async_v3(self, handle: int) -> bool:
         machine, shape, addresses = self._trt.script.machine, self._shape, self._addresses

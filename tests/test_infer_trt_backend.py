@@ -16,10 +16,11 @@ from rtk.core.engine import EngineInfo, PrecisionAsBuilt, Profile, json_path, wr
 from rtk.core.errors import ArtifactError, BackendError, RtkError, UsageError
 from rtk.core.flavor import FLAVORS
 from rtk.core.probe import probe_images
+from rtk.infer import trt_backend
 from rtk.infer.backend import BACKENDS, Backend, BackendOptions, open_backend
 from rtk.infer.cuda import on_gpu as pycuda_context
 from rtk.infer.cuda import pycuda_driver
-from rtk.infer.lazy_cuda import CudaError, CudaMemoryError, LazyCuda, LazyDevice, fake_logits
+from rtk.infer.lazy_cuda import CudaError, CudaMemoryError, LazyCuda, LazyDevice, LazyGraphs, fake_logits
 from rtk.infer.trt_preflight import check_engine, check_machine
 from tensorrt_stand_in import CLASSES, H100, RTX4090, SIZE, VERSIONS, Script, Stage, small_card, staged
 
@@ -175,6 +176,33 @@ def test_a_second_gpu_is_used_when_it_is_named(stage: Stage, tmp_path: Path) -> 
     assert (first.device, second.device) == ("cuda:0", "cuda:1")
     assert {device for device, _ in bench.machine.device_memory.values()} == {0, 1}
     assert np.array_equal(second(images(3)), first(images(3)))
+
+
+@pytest.mark.parametrize("kind", ["tensorrt 10", "tensorrt 11"])
+def test_recorded_runs_have_contexts_of_their_own_which_share_memory(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    bench = bench_for(stage, kind, tmp_path)
+    graphs = LazyGraphs(bench.machine)
+    monkeypatch.setattr(trt_backend, "CudaGraphs", lambda: graphs)
+    backend = bench.open(cuda_graphs=True)
+    for count in (16, 5, 16, 5, 16):
+        assert np.array_equal(backend(images(count)), fake_logits(images(count), CLASSES))
+    assert (len(graphs.live), graphs.launches) == (2, 3)
+    managed = bench.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    assert bench.trt.calls.count(("ICudaEngine.create_execution_context", managed)) == 2
+    addresses = {call[1:] for call in bench.trt.calls if call[0] == "IExecutionContext.set_device_memory"}
+    assert len(addresses) == 1
+    backend.close()
+    assert graphs.live == []
+    assert set(bench.machine.live().values()) == {0}
+
+
+def test_recording_runs_needs_cuda_python(stage: Stage, tmp_path: Path) -> None:
+    bench = bench_for(stage, "tensorrt 11", tmp_path)
+    stage.without("cuda")
+    with pytest.raises(BackendError, match="CUDA graphs need cuda-python; pip install cuda-bindings"):
+        bench.open(cuda_graphs=True)
 
 
 # RTX.
