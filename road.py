@@ -3,17 +3,20 @@
 Rooms do not import each other, so what needs several of them is composed here; each is imported where it is needed.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .core.card import ModelCard
+from .core.cuda import gpu_count
 from .core.engine import read_engine_info
 from .core.errors import ArtifactError, RtkError, UnknownNameError
 from .core.files import make_folder, sha256_of
 from .core.folders import cache_dir
 from .core.graph_card import INPUT_NAME
+from .core.known_parity import parity_is_known
 from .core.zoo import zoo_card, zoo_file, zoo_names
 
 if TYPE_CHECKING:
@@ -99,17 +102,21 @@ def export_graph(checkpoint: "Checkpoint", path: Path, *, precision: str = "fp32
     return onnx_from_checkpoint(checkpoint, path, run_graph=run_graph, precision=precision)
 
 
-def cached_graph(checkpoint: Path, *, say: Say) -> Path:
-    """The checkpoint's fp32 graph in the cache; exported when it is not there yet, which `say` is told."""
-    folder = cache_dir() / "graphs"
+def cached_graph_path(checkpoint: Path) -> Path:
+    """Where the checkpoint's fp32 graph is kept, if it is. Raises ArtifactError when there is no such checkpoint."""
     if not checkpoint.is_file():
         raise ArtifactError(f"{checkpoint}: no such checkpoint")
-    path = folder / f"{sha256_of(checkpoint)[:32]}.onnx"
+    return cache_dir() / "graphs" / f"{sha256_of(checkpoint)[:32]}.onnx"
+
+
+def cached_graph(checkpoint: Path, *, say: Say) -> Path:
+    """The checkpoint's fp32 graph in the cache; exported when it is not there yet, which `say` is told."""
+    path = cached_graph_path(checkpoint)
     if not path.is_file():
         from .core.checkpoint import load_checkpoint
 
         loaded = load_checkpoint(checkpoint)
-        make_folder(folder)
+        make_folder(path.parent)
         say(f"{checkpoint}: exporting to ONNX into the cache: {path}")
         export_graph(loaded, path)
     return path
@@ -179,17 +186,24 @@ def built_engine(found: Found, *, max_batch: int, say: Say) -> Path:
     return built.path
 
 
-def choose_backend(found: Found) -> str:
-    """The best backend that can run this here: trt where it can, else onnx, which is faster than torch on a CPU."""
+def choose_backend(found: Found, *, on_cpu: bool = False) -> str:
+    """The best backend that can run this here: trt where it can, else the faster of those for CPUs that may be trusted.
+
+    That is openvino where this very graph has shown parity on it, here; else onnx.
+    """
     from .infer.trt_preflight import check_machine
 
     if found.engine:
         return "trt"
-    try:
-        check_machine()
-    except RtkError:
-        return "onnx"
-    return "trt"
+    if not on_cpu:
+        with contextlib.suppress(RtkError):
+            check_machine()
+            return "trt"
+    graph = found.graph or (cached_graph_path(found.checkpoint) if found.checkpoint else None)
+    gpu_for_onnx = not on_cpu and gpu_count() > 0
+    if graph and graph.is_file() and not gpu_for_onnx and parity_is_known(graph, "openvino"):
+        return "openvino"
+    return "onnx"
 
 
 def open_model(
@@ -200,5 +214,5 @@ def open_model(
 
     found = find_model(name)
     on_cpu = options is not None and options.device == "cpu"
-    chosen = ("onnx" if on_cpu else choose_backend(found)) if backend == "auto" else backend
+    chosen = choose_backend(found, on_cpu=on_cpu) if backend == "auto" else backend
     return open_backend(chosen, artifact_for(chosen, found, say=say), options)

@@ -58,7 +58,7 @@ def cache_clear() -> None:
     count, size = clear_engines()
     graphs = cached_graphs()
     size += sum(path.stat().st_size for path in graphs)
-    for folder in ("graphs", "opened", "rtx", "timings"):
+    for folder in ("graphs", "opened", "rtx", "timings", "parity"):
         shutil.rmtree(cache_dir() / folder, ignore_errors=True)
     print(f"removed {count} engines and {len(graphs)} graphs, {size:,} bytes")
 

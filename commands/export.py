@@ -1,7 +1,9 @@
 """rtk export."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -25,9 +27,20 @@ def export(
     explain: Annotated[
         bool, typer.Option("--explain", help="int8: show what each layer costs, and write nothing.")
     ] = False,
+    require_parity: Annotated[
+        str | None,
+        typer.Option(
+            help="Leave no file unless the whole test split is answered like the reference does: points that may be "
+            "lost, default, mlperf-99 or mlperf-99.9; exit code 4.",
+            show_default=False,
+        ),
+    ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="int8: calibrate on its training split; default: the model's.", show_default=False),
+        typer.Option(
+            help="Its training split calibrates int8, its test split is --require-parity's; default: the model's.",
+            show_default=False,
+        ),
     ] = None,
     data_dir: DataDir = None,
     flavor: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = EngineConfig.flavor,
@@ -51,13 +64,26 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: beside the model.")] = None,
 ) -> None:
     """Export a model: checkpoint -> ONNX graph, checked before it is written; with --trt -> TensorRT engine."""
+    from ..bench.verdict import requirement
     from ..core.checkpoint import load_checkpoint
+    from ..core.datasets import open_dataset
+    from ..core.engine import SUFFIX, json_path
     from ..core.files import make_folder, write_whole
     from ..core.flavor import choose_flavor
     from ..core.precisions import precision_named
-    from ..road import export_graph, find_model
+    from ..road import export_graph, find_model, find_reference, read_card
 
     found = find_model(model)
+    if found.engine or (found.graph and not found.checkpoint and not trt):
+        raise UsageError(f"{model}: expected a checkpoint; an engine is made from a graph with --trt")
+    if precision is not None:
+        precision_named(precision)
+    if precision != "int8" and (keep_fp32 or explain or (dataset and require_parity is None)):
+        raise UsageError("--keep-fp32, --explain and --dataset go with --precision int8")
+    if explain and require_parity is not None:
+        raise UsageError("--explain writes nothing that --require-parity could judge")
+    if trt:
+        choose_flavor(flavor)  # before an export that would have been for nothing
     folder = make_folder(out) if out else (Path() if found.in_zoo else found.given.parent)
     config = EngineConfig(
         graph=found.graph or folder / f"{found.name}.onnx",
@@ -72,50 +98,63 @@ def export(
         cache=cache,
         precision=precision,
     )
-    if found.engine or (found.graph and not found.checkpoint and not trt):
-        raise UsageError(f"{model}: expected a checkpoint; an engine is made from a graph with --trt")
-    if precision is not None:
-        precision_named(precision)
-    if precision != "int8" and (keep_fp32 or explain or dataset):
-        raise UsageError("--keep-fp32, --explain and --dataset go with --precision int8")
-    if trt:
-        choose_flavor(flavor)  # before an export that would have been for nothing
-    if found.checkpoint and precision == "int8":
-        graph = export_int8(
-            found.checkpoint,
-            folder / f"{found.name}.int8.onnx",
-            flavor=int8_flavor,
-            keep_fp32=tuple(keep_fp32 or ()),
-            dataset=dataset,
-            data_dir=data_dir,
-            explained=explain,
-        )
-        if graph is None:
-            return
-        config = replace(config, graph=graph)
-    elif trt and found.in_zoo and found.graph and precision in (None, "fp32"):
-        config = replace(config, graph=folder / found.graph.name)
-        write_whole(config.graph, found.graph.read_bytes())
-        print(config.graph)
-    elif found.checkpoint:
-        wanted = precision or "fp32"
-        path = folder / (f"{found.name}.onnx" if wanted == "fp32" else f"{found.name}.{wanted}.onnx")
-        exported = export_graph(load_checkpoint(found.checkpoint), path, precision=wanted)
-        say(f"largest logit difference from PyTorch: {exported.largest_difference:.2g}")
-        config = replace(config, graph=exported.path)
-        print(exported.path)
-    if trt:
-        from ..export.to_tensorrt import engine_from_onnx
+    with ExitStack() as stack:
+        gate, making = None, folder
+        if require_parity is not None:
+            from ..gate import Gate
 
-        built = engine_from_onnx(config)
-        say(
-            f"from the cache: {built.info.plan_bytes:,} bytes"
-            if built.cached
-            else f"built in {built.info.build_s:.1f} s"
-        )
-        say(f"{built.info.flavor} {built.info.version} for {built.info.built_for}; {built.info.profile}")
-        say(f"precision: {built.info.precision}")
-        print(built.path)
+            required = requirement(require_parity)
+            labelled = open_dataset(dataset or read_card(found).dataset, data_dir=data_dir)
+            gate = Gate(find_reference(found), labelled, required)
+            making = Path(stack.enter_context(TemporaryDirectory(prefix=".rtk-", dir=folder)))
+        made: list[Path] = []
+        if found.checkpoint and precision == "int8":
+            graph = export_int8(
+                found.checkpoint,
+                making / f"{found.name}.int8.onnx",
+                flavor=int8_flavor,
+                keep_fp32=tuple(keep_fp32 or ()),
+                dataset=dataset,
+                data_dir=data_dir,
+                explained=explain,
+            )
+            if graph is None:
+                return
+            made.append(graph)
+        elif trt and found.in_zoo and found.graph and precision in (None, "fp32"):
+            made.append(making / found.graph.name)
+            write_whole(made[0], found.graph.read_bytes())
+        elif found.checkpoint:
+            wanted = precision or "fp32"
+            path = making / (f"{found.name}.onnx" if wanted == "fp32" else f"{found.name}.{wanted}.onnx")
+            exported = export_graph(load_checkpoint(found.checkpoint), path, precision=wanted)
+            say(f"largest logit difference from PyTorch: {exported.largest_difference:.2g}")
+            made.append(exported.path)
+        config = replace(config, out=making, graph=made[0] if made else config.graph)
+        if gate:
+            say(gate.judge_graph(config.graph, noting=bool(made)).to_text())
+        if trt:
+            made.append(build_engine(config))
+            if gate:
+                verdict = gate.judge_engine(made[-1])
+                say(verdict.to_text() if verdict else "the engine itself could not be judged here: its JSON says so")
+        for path in made:
+            if gate:
+                path.replace(folder / path.name)
+                if path.suffix == SUFFIX:
+                    json_path(path).replace(json_path(folder / path.name))
+            print(folder / path.name)
+
+
+def build_engine(config: EngineConfig) -> Path:
+    """rtk export --trt: build the engine and say what it is."""
+    from ..export.to_tensorrt import engine_from_onnx
+
+    built = engine_from_onnx(config)
+    say(f"from the cache: {built.info.plan_bytes:,} bytes" if built.cached else f"built in {built.info.build_s:.1f} s")
+    say(f"{built.info.flavor} {built.info.version} for {built.info.built_for}; {built.info.profile}")
+    say(f"precision: {built.info.precision}")
+    return built.path
 
 
 def export_int8(
@@ -158,5 +197,4 @@ def export_int8(
         f"calibrated by {made.method} on {len(calibration.images_NHWC):,} training images; on {made.images:,} others "
         f"{made.agreeing:,} answers agree with PyTorch's, largest logit difference {made.largest_difference:.2g}"
     )
-    print(made.path)
     return made.path

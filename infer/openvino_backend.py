@@ -69,6 +69,12 @@ class OpenVinoBackend(Backend):
         self._request = self._model = None
 
 
+def processor_computes_in(precision: str) -> bool:
+    """Whether OpenVINO says that this processor computes in that precision."""
+    capable = openvino.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return CAPABILITIES[precision] in [str(one) for one in capable]
+
+
 def _arithmetic(card: ModelCard, options: BackendOptions, capable: list[str]) -> str:
     """The precision of the floating-point arithmetic to ask for. Raises BackendError for a hint nothing follows."""
     if options.hint is None:

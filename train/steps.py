@@ -1,6 +1,7 @@
 """Training as an endless row of single steps, for measuring how fast they are."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ..core.card import Input, ModelCard, Preprocessing
 from ..core.datasets import Split
@@ -12,7 +13,7 @@ from .trainer import Trainer, new_model
 def endless_steps(config: TrainConfig, split: Split) -> tuple[ModelCard, Arithmetic, str, Iterator[int]]:
     """The card, what was decided, the same in words, and an iterator that makes one step of rtk's training an item.
 
-    The items are the images of the step. Nothing is written, nothing evaluated; every image is seen.
+    The items are the images of the step. Nothing is written, nothing evaluated; every image is seen, in its own size.
     """
     mean, deviation = split.statistics()
     classes = tuple(str(k) for k in range(int(split.labels_N.max()) + 1))
@@ -20,7 +21,8 @@ def endless_steps(config: TrainConfig, split: Split) -> tuple[ModelCard, Arithme
     card = ModelCard(config.arch, config.arch, config.dataset, classes, size, Preprocessing(mean, deviation))
     arithmetic = choose_arithmetic(config.device, config.precision)
     model = new_model(card, config.seed, arithmetic)
-    trainer = Trainer(model, config.values, arithmetic, split, seed=config.seed)
+    recipe = replace(config.values, resizing=())
+    trainer = Trainer(model, recipe, arithmetic, split, seed=config.seed)
     compilation = compiled(model.network, arithmetic, config.compile)
 
     def steps() -> Iterator[int]:

@@ -1,0 +1,63 @@
+"""The backend that is chosen on a CPU: openvino only where this very graph has shown parity on it."""
+
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from rtk import road
+from rtk.core.errors import BackendError
+from rtk.core.known_parity import parity_is_known, remember_parity
+from rtk.infer import trt_preflight
+from rtk.road import choose_backend, find_model
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(**options: object) -> None:
+        raise BackendError("trt: no GPU")
+
+    monkeypatch.setattr(trt_preflight, "check_machine", refuse)
+    monkeypatch.setattr(road, "gpu_count", lambda: 0)
+    monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def test_openvino_is_chosen_once_its_parity_is_known(graph_path: Path) -> None:
+    found = find_model(str(graph_path))
+    assert choose_backend(found) == "onnx"
+    remember_parity(graph_path, "openvino")
+    assert choose_backend(found) == "openvino"
+    assert choose_backend(found, on_cpu=True) == "openvino"
+
+
+def test_another_graph_is_not_known(graph_path: Path, tmp_path: Path) -> None:
+    remember_parity(graph_path, "openvino")
+    changed = Path(shutil.copy(graph_path, tmp_path / "changed.onnx"))
+    changed.write_bytes(changed.read_bytes() + b"\0")
+    assert not parity_is_known(changed, "openvino")
+
+
+def test_another_version_is_not_known(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remember_parity(graph_path, "openvino")
+    monkeypatch.setattr(metadata, "version", lambda package: "2099.1")
+    assert not parity_is_known(graph_path, "openvino")
+
+
+def test_a_package_that_is_not_installed_is_not_known(graph_path: Path) -> None:
+    assert not parity_is_known(graph_path, "a-package-that-nobody-has")
+
+
+def test_where_a_gpu_runs_onnx_that_is_faster(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remember_parity(graph_path, "openvino")
+    monkeypatch.setattr(road, "gpu_count", lambda: 1)
+    assert choose_backend(find_model(str(graph_path))) == "onnx"
+    assert choose_backend(find_model(str(graph_path)), on_cpu=True) == "openvino"
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(
+    graph_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path / "file"))
+    remember_parity(graph_path, "openvino")
+    assert not parity_is_known(graph_path, "openvino")
