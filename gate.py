@@ -119,7 +119,8 @@ def _runner(graph: Path) -> Iterator[tuple[Backend, str, tuple[str, ...]]]:
     with contextlib.ExitStack() as stack:
         if card.precision not in HALVES:
             backend = stack.enter_context(open_backend("onnx", graph, ON_CPU))
-            doubt = ("integer kernels of a GPU",) if card.precision == "int8" else ()
+            for_tensorrt = card.precision == "int8" and card.notes.get("export", {}).get("flavor") == "tensorrt"
+            doubt = ("integer kernels of a GPU",) if for_tensorrt else ()
             yield backend, backend.runs_on, doubt
         elif _openvino_computes_in(card.precision):
             backend = stack.enter_context(open_backend("openvino", graph, ON_CPU))
