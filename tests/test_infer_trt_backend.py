@@ -502,6 +502,19 @@ def test_an_engine_built_here_gives_the_graphs_logits(
 
 @pytest.mark.gpu
 @on_gpu
+def test_runs_as_cuda_graphs_give_the_same_answers(real_engine: Path) -> None:
+    try:
+        recorded = open_backend("trt", real_engine, BackendOptions(cuda_graphs=True))
+    except BackendError as error:
+        pytest.skip(str(error))  # the regular TensorRT without cuda-python
+    with recorded, open_backend("trt", real_engine) as backend:
+        for seed, count in enumerate([64, 1, 64, 37, 1, 64]):
+            pictures = probe_images(count, backend.card.input, seed=seed)
+            assert np.array_equal(recorded(pictures), backend(pictures))
+
+
+@pytest.mark.gpu
+@on_gpu
 def test_opening_and_closing_many_times_takes_no_gpu_memory(real_engine: Path) -> None:
     def free_bytes() -> int:
         with open_backend("trt", real_engine) as backend:
