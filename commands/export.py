@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..core.engine import Profile
 from ..core.errors import UnknownNameError, UsageError
 from ..core.table import text_table
 from ..export.config import EngineConfig
@@ -15,7 +16,12 @@ from .options import DataDir, say
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A checkpoint, with --trt a graph too, or a model of the zoo.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A checkpoint, with --trt a graph too, with --triton an engine too, or a model of the zoo."
+        ),
+    ],
     trt: Annotated[bool, typer.Option("--trt", help="Build a TensorRT engine from the graph.")] = False,
     precision: Annotated[
         str | None, typer.Option(help="fp32, fp16, bf16 or int8; default: fp32, or a graph's own.", show_default=False)
@@ -61,6 +67,10 @@ def export(
         bool, typer.Option("--version-compatible", help="Later minor versions may run the engine; not for RTX.")
     ] = EngineConfig.version_compatible,
     cache: Annotated[bool, typer.Option(help="Take the engine from the cache, and keep it there.")] = True,
+    triton: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a model repository for NVIDIA Triton, too.", show_default=False),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: beside the model.")] = None,
 ) -> None:
     """Export a model: checkpoint -> ONNX graph, checked before it is written; with --trt -> TensorRT engine."""
@@ -74,16 +84,23 @@ def export(
     from ..road import export_graph, find_model, find_reference, read_card
 
     found = find_model(model)
-    if found.engine or (found.graph and not found.checkpoint and not trt):
+    as_it_is = not found.checkpoint and not trt
+    if (found.engine and trt) or (as_it_is and (triton is None or precision)):
         raise UsageError(f"{model}: expected a checkpoint; an engine is made from a graph with --trt")
+    if as_it_is and require_parity is not None:
+        raise UsageError(f"{model}: nothing is exported that --require-parity could judge; use rtk bench")
     if precision is not None:
         precision_named(precision)
     if precision != "int8" and (keep_fp32 or explain or (dataset and require_parity is None)):
         raise UsageError("--keep-fp32, --explain and --dataset go with --precision int8")
     if explain and require_parity is not None:
         raise UsageError("--explain writes nothing that --require-parity could judge")
-    if trt:
-        choose_flavor(flavor)  # before an export that would have been for nothing
+    if trt:  # before an export that would have been for nothing
+        chosen = choose_flavor(flavor)
+        if triton is not None:
+            from ..export.triton import check_flavor
+
+            check_flavor(chosen.name)
     folder = make_folder(out) if out else (Path() if found.in_zoo else found.given.parent)
     config = EngineConfig(
         graph=found.graph or folder / f"{found.name}.onnx",
@@ -144,6 +161,12 @@ def export(
                 if path.suffix == SUFFIX:
                     json_path(path).replace(json_path(folder / path.name))
             print(folder / path.name)
+    if triton is not None:
+        from ..export.triton import triton_from_artifact
+
+        artifact = folder / made[-1].name if made else found.given
+        print(triton_from_artifact(artifact, triton, profile=Profile(config.fastest_at, config.max_batch)))
+        say(f"to serve it: tritonserver --model-repository={triton}")
 
 
 def build_engine(config: EngineConfig) -> Path:

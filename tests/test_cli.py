@@ -366,6 +366,23 @@ def test_without_a_gpu_the_trt_backend_says_why_not_and_what_to_do(
 
 def test_an_engine_cannot_be_exported_from_an_engine_nor_a_graph_from_a_graph(rtk: Rtk, graph_path: Path) -> None:
     assert "expected a checkpoint" in rtk("export", str(graph_path), code=2).stderr
+    words = ["--triton", "models", "--precision", "fp16"]
+    assert "expected a checkpoint" in rtk("export", str(graph_path), *words, code=2).stderr
+
+
+def test_a_model_repository_for_triton_is_written_from_whatever_there_is(
+    rtk: Rtk, graph_path: Path, checkpoint_path: Path
+) -> None:
+    done = rtk("export", str(graph_path), "--triton", "models", "--max-batch", "32")
+    assert done.stdout == "models/tiny\n"
+    assert "tritonserver --model-repository=models" in done.stderr
+    assert "max_batch_size: 32" in Path("models/tiny/config.pbtxt").read_text()
+    printed = rtk("export", str(checkpoint_path), "--precision", "fp16", "--triton", "models", "--out", ".").stdout
+    assert printed == "tiny.fp16.onnx\nmodels/tiny.fp16\n"
+    words = ["--trt", "--flavor", "tensorrt-rtx", "--triton", "others", "--out", "built"]
+    assert "not of TensorRT-RTX" in rtk("export", str(graph_path), *words, code=2).stderr
+    assert not Path("others").exists()
+    assert not Path("built").exists()
 
 
 def test_a_flavor_that_is_unknown_is_refused_before_anything_is_made(rtk: Rtk, shapes_model: Path) -> None:
