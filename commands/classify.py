@@ -47,6 +47,10 @@ def classify(
         Path | None, typer.Option(metavar="DIR", help="Put each image into DIR/<label>/, too.", show_default=False)
     ] = None,
     link: Annotated[bool, typer.Option("--link", help="--sort-into makes symbolic links instead of copies.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="An HTML page of the least certain answers, too.", show_default=False),
+    ] = None,
     fit: Annotated[Fit, typer.Option(help="Images of other proportions: crop the centre, or letterbox.")] = "crop",
     data_dir: DataDir = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode; default: one a core.")] = None,
@@ -77,6 +81,8 @@ def classify(
         check_outside(sort_into, paths)
     elif link:
         raise UsageError("--link: needs --sort-into")
+    if report is not None and resume:
+        raise UsageError("--report: shows a run from its beginning; leave out --resume")
     unreadable = 0
 
     def watched(answers: "Iterator[Answer]") -> "Iterator[Answer]":
@@ -99,16 +105,23 @@ def classify(
         config = ClassifyConfig(batch_size=batch_size, top_k=min(top_k, len(opened.card.classes)))
         advance = stack.enter_context(progress_bar("classifying", None, unit="images"))
         found = entries(paths, data_dir=data_dir)
-        sorter = None
+        sorter, sheet = None, None
+        if report is not None:
+            from ..infer.sheet import Sheet
+
+            sheet = Sheet(report, opened.card)
+            stack.callback(sheet.write)  # of what is done, if the run is ended early
         if sort_into is not None:
             from ..infer.sort import Sorter
 
             sorter = Sorter(sort_into, opened.card.classes, link=link)
 
         def answered(found: "Iterator[Entry]") -> "Iterator[Answer]":
-            if sorter is None:
-                return answers_of(found, opened, decoder, config)
-            return sorter.sorted(answers_of(sorter.noted(found), opened, decoder, config))
+            found = sheet.noted(found) if sheet else found
+            found = sorter.noted(found) if sorter else found
+            answers = answers_of(found, opened, decoder, config)
+            answers = sorter.sorted(answers) if sorter else answers
+            return sheet.seen(answers) if sheet else answers
 
         if journaled:
             from ..infer.journal import Journal, RunKey

@@ -335,6 +335,22 @@ def test_the_command_sorts_into_folders_elsewhere_only(
     assert "--link: needs --sort-into" in rtk("in", "--link", code=2)
 
 
+def test_the_command_writes_a_sheet_of_what_it_is_least_sure_of(
+    rtk: Callable[..., str], photos: list[Entry], tmp_path: Path
+) -> None:
+    rtk("in", "--report", "sheets/a.html", "--sort-into", "out", "-o", "a.csv", "--workers", "0", code=3)
+    page = (tmp_path / "sheets" / "a.html").read_text()
+    assert "51 of 60 images, 9 of them unreadable" in page
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
+    least = min((row for row in rows if row["label"]), key=lambda row: float(row["probability"]))
+    assert page.index(least["file"]) == min(page.index(row["file"]) for row in rows if row["label"])
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 51
+    rtk("in", "--report", "b.html", "--strict", "--workers", "0", code=1)
+    assert "of 3 images" in (tmp_path / "b.html").read_text()  # what was answered before it stopped
+    assert "leave out --resume" in rtk("in", "--report", "c.html", "--resume", "-o", "c.csv", code=2)
+    assert "is a folder" in rtk("in", "--report", "out", code=2)
+
+
 # Folders of classes.
 
 
