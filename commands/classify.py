@@ -1,22 +1,24 @@
 """rtk classify."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..core.errors import DataError, UsageError
+from ..core.errors import DataError, UnknownNameError, UsageError
 from ..core.files import whole_file
-from ..core.progress import progress_bar
+from ..core.progress import Advance, progress_bar
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from ..infer.formats import FORMATS, Fit, Format
 from .options import DataDir, say
 
 if TYPE_CHECKING:
-    from ..infer.classify import Answer
+    from ..infer.classify import Answer, ClassifyConfig
     from ..infer.sources import Entry
 
 SOME_UNREADABLE = 3
@@ -55,16 +57,46 @@ def classify(
     data_dir: DataDir = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode; default: one a core.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable input.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|local|ADDRESS",
+            help="On a Ray cluster, one actor for each GPU; --output is then a folder of Parquet files.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Classify images: images -> labels. Unreadable ones are named, and the exit code is then 3."""
     from ..infer.backend import BackendOptions
     from ..infer.classify import ClassifyConfig
     from ..infer.classify import classify as answers_of
     from ..infer.decode import Decoder
-    from ..infer.output import lines, visible
+    from ..infer.output import lines
     from ..infer.sources import entries
     from ..road import open_model
 
+    if ray is not None:
+        if resume or sort_into or link or report or format_ not in (None, "parquet"):
+            raise UsageError(
+                "--ray: writes Parquet files alone; leave out --resume, --sort-into, --report and --format"
+            )
+        if output is None:
+            raise UsageError("--ray: needs --output with a folder")
+        config = ClassifyConfig(batch_size, top_k)
+        classify_on_ray(
+            paths,
+            ray,
+            output,
+            model=model,
+            backend=backend,
+            device=device,
+            config=config,
+            fit=fit,
+            data_dir=data_dir,
+            workers=workers,
+            strict=strict,
+        )
+        return
     by_name: Format = next((known for known in FORMATS if output and output.suffix == f".{known}"), "table")
     chosen = format_ or by_name
     journaled = output is not None and chosen != "table" and (output.is_file() or not output.exists())
@@ -83,19 +115,6 @@ def classify(
         raise UsageError("--link: needs --sort-into")
     if report is not None and resume:
         raise UsageError("--report: shows a run from its beginning; leave out --resume")
-    unreadable = 0
-
-    def watched(answers: "Iterator[Answer]") -> "Iterator[Answer]":
-        nonlocal unreadable
-        for answer in answers:
-            if answer.error:
-                unreadable += 1
-                if strict:
-                    raise DataError(f"{visible(answer.file)}: {answer.error}; stopped, as --strict says")
-                say(f"rtk: {visible(answer.file)}: {visible(answer.error)}")
-            advance(1)
-            yield answer
-
     options = BackendOptions(device=device, shares_cores=True, cuda_graphs=cuda_graphs)
     with ExitStack() as stack:
         opened = stack.enter_context(open_model(model, backend=backend, options=options, say=say))
@@ -103,7 +122,7 @@ def classify(
             say(f"rtk: --cuda-graphs: without effect on the {opened.name} backend")
         decoder = stack.enter_context(Decoder(opened.card.input, processes=workers, fit=fit))
         config = ClassifyConfig(batch_size=batch_size, top_k=min(top_k, len(opened.card.classes)))
-        advance = stack.enter_context(progress_bar("classifying", None, unit="images"))
+        watch = _Watch(stack.enter_context(progress_bar("classifying", None, unit="images")), strict=strict)
         found = entries(paths, data_dir=data_dir)
         sorter, sheet = None, None
         if report is not None:
@@ -140,17 +159,87 @@ def classify(
             if journal.is_whole:
                 say(f"rtk: {output}: is finished, there is nothing to go on with; without --resume it is made anew")
                 return
-            journal.write(watched(journal.new(answered(journal.remaining(found)))))
+            journal.write(watch.passed(journal.new(answered(journal.remaining(found)))))
             journal.finish()
-            unreadable += journal.unreadable_before
+            watch.unreadable += journal.unreadable_before
         else:
             assert chosen != "parquet"
-            text = lines(watched(answered(found)), chosen, top_k=config.top_k)
+            text = lines(watch.passed(answered(found)), chosen, top_k=config.top_k)
             if output is None:
                 for line in text:
                     sys.stdout.write(line)
             else:
                 with whole_file(output) as file:
                     file.writelines(line.encode() for line in text)
-    if unreadable:
-        raise typer.Exit(SOME_UNREADABLE)
+    watch.end()
+
+
+class _Watch:
+    """Names unreadable images while answers pass, moves the bar, and knows the exit code."""
+
+    def __init__(self, advance: Advance, *, strict: bool) -> None:
+        self.advance, self.strict, self.unreadable = advance, strict, 0
+
+    def passed(self, answers: "Iterable[Answer]") -> "Iterator[Answer]":
+        """The answers as they are. Raises DataError at the first unreadable one, if strict."""
+        from ..infer.output import visible
+
+        for answer in answers:
+            if answer.error:
+                self.unreadable += 1
+                if self.strict:
+                    raise DataError(f"{visible(answer.file)}: {answer.error}; stopped, as --strict says")
+                say(f"rtk: {visible(answer.file)}: {visible(answer.error)}")
+            self.advance(1)
+            yield answer
+
+    def end(self) -> None:
+        """Leave the command with its exit code if an image was unreadable."""
+        if self.unreadable:
+            raise typer.Exit(SOME_UNREADABLE)
+
+
+def classify_on_ray(
+    paths: list[str],
+    address: str,
+    output: Path,
+    *,
+    model: str,
+    backend: str,
+    device: str,
+    config: "ClassifyConfig",
+    fit: Fit,
+    data_dir: Path | None,
+    workers: int | None,
+    strict: bool,
+) -> None:
+    """rtk classify --ray: the same answers from a cluster, as Parquet files in a folder."""
+    from ..infer.backend import BACKENDS, Backend, BackendOptions
+    from ..infer.cluster import Work, answers_on_ray
+    from ..infer.parquet import write_shards
+    from ..infer.sources import standard_input
+    from ..road import find_model, open_model, read_card
+
+    if find_spec("ray") is None:
+        raise UsageError("--ray: Ray Data is not installed; pip install 'ray[data]'")
+    if backend not in ("auto", *BACKENDS):
+        raise UnknownNameError("backend", backend, BACKENDS)
+    card = read_card(find_model(model))
+
+    def open_there(options: BackendOptions) -> Backend:
+        return open_model(model, backend=backend, options=options)
+
+    work = Work(
+        open_there,
+        folder=str(Path.cwd()),
+        config=replace(config, top_k=min(config.top_k, len(card.classes))),
+        fit=fit,
+        data_dir=data_dir,
+        options=BackendOptions(device=device, shares_cores=True),
+        processes=workers,
+    )
+    with progress_bar("classifying", None, unit="images") as advance:
+        watch = _Watch(advance, strict=strict)
+        answers = answers_on_ray(standard_input(paths), work, address=address)
+        write_shards(watch.passed(answers), output, top_k=work.config.top_k)
+    watch.end()

@@ -2,15 +2,18 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ..core.errors import UsageError
-from .output import columns
+from ..core.errors import OutputError, UsageError
+from ..core.files import make_folder, whole_file
+from .classify import Answer
+from .output import columns, row
 
 ROWS_AT_ONCE = 1 << 15
-"""Of a row group; bounds the memory."""
+"""Of a row group, and of a shard; bounds the memory."""
+Row = dict[str, Any]
 
 
 def check_parquet() -> None:
@@ -23,16 +26,46 @@ def check_parquet() -> None:
 
 def parquet_from_jsonl(rows: Path, target: IO[bytes], *, top_k: int) -> None:
     """Write rows of JSON lines as a Parquet file."""
+    with rows.open(encoding="utf-8") as file:
+        _write(target, _groups(map(json.loads, file)), top_k)
+
+
+def write_shards(answers: Iterable[Answer], folder: Path, *, top_k: int) -> int:
+    """Write the answers as part-00000.parquet and so on, each whole, in `folder`, and return how many they are.
+
+    Until all are there the folder's name ends in .part. Raises OutputError, before there is any answer, when the
+    folder holds something already.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise OutputError(f"{folder}: exists and is not an empty folder; choose another")
+    part = make_folder(folder.with_name(f"{folder.name}.part"))
+    for old in part.glob("part-*.parquet"):
+        old.unlink()
+    written = 0
+    for number, group in enumerate(_groups(row(answer, top_k) for answer in answers)):
+        with whole_file(part / f"part-{number:05}.parquet") as file:
+            _write(file, [group], top_k)
+        written += len(group)
+    try:
+        part.replace(folder)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written: {error.strerror or error}; the shards are in {part}"
+        ) from error
+    return written
+
+
+def _write(target: IO[bytes], groups: Iterable[list[Row]], top_k: int) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
     types: dict[str, Any] = {"index": pa.int32(), "probability": pa.float64()}
     schema = pa.schema([(name, types.get(name.split("_")[0], pa.string())) for name in columns(top_k)])
-    with parquet.ParquetWriter(target, schema) as writer, rows.open(encoding="utf-8") as file:
-        for group in _groups(file):
+    with parquet.ParquetWriter(target, schema) as writer:
+        for group in groups:
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
-def _groups(file: IO[str]) -> Iterator[list[dict[str, Any]]]:
-    while group := [json.loads(line) for line in itertools.islice(file, ROWS_AT_ONCE)]:
+def _groups(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    while group := list(itertools.islice(rows, ROWS_AT_ONCE)):
         yield group

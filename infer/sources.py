@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,44 +52,68 @@ def entries(paths: Iterable[str], *, stdin: BinaryIO | None = None, data_dir: Pa
     paths on standard input, separated by NUL or newline, an archive (zip, tar, compressed tar; the members named like
     images), an array (.npy, .npz, idx, CIFAR binary), or a split such as cifar10:test, whose files lie in `data_dir`.
     """
+    for found in listed(paths, stdin=stdin):
+        yield from within(found, data_dir=data_dir)
+
+
+def listed(paths: Iterable[str], *, stdin: BinaryIO | None = None) -> Iterator[Entry]:
+    """What lies behind `paths`, one by one and in order, before any archive, array or split is opened."""
     for path in paths:
         if path == STDIN:
-            yield from entries(_stdin_paths(stdin or sys.stdin.buffer), data_dir=data_dir)
+            yield from listed(standard_input([path], stdin=stdin))
         elif os.path.isdir(path):
             yield from _or_error(_folder(path), Entry(path, "no images in this folder"))
         elif os.path.lexists(path):
-            yield from _file(path)
+            yield Entry(path)
         elif glob.has_magic(path):
-            matches = (name for name in sorted(glob.glob(path, recursive=True)) if not os.path.isdir(name))
-            images = (entry for name in matches for entry in _file(name))
-            yield from _or_error(images, Entry(path, "the pattern matches no file"))
-        elif split := SPLIT.fullmatch(path):
-            yield from _split(split[1], split[2], data_dir)
+            matches = (Entry(name) for name in sorted(glob.glob(path, recursive=True)) if not os.path.isdir(name))
+            yield from _or_error(matches, Entry(path, "the pattern matches no file"))
         else:
-            yield Entry(path, "no such file")
+            yield Entry(path, "" if SPLIT.fullmatch(path) else "no such file")
+
+
+def standard_input(paths: Iterable[str], *, stdin: BinaryIO | None = None) -> Iterator[str]:
+    """The same paths, with those that standard input names in place of "-"."""
+    for path in paths:
+        yield from _stdin_paths(stdin or sys.stdin.buffer) if path == STDIN else [path]
+
+
+def within(found: Entry, *, data_dir: Path | None = None) -> Iterator[Entry]:
+    """The images in what was listed: itself, or those of an archive, array or split; the modules that read these are
+    loaded for them only."""
+    path = found.name
+    kind = "" if found.error else kind_of(path)
+    if not kind:
+        yield found
+    elif kind == "split":
+        yield from _split(path, data_dir)
+    elif not Path(path).is_file():  # a pipe would never end, or never begin
+        yield Entry(path, "not a regular file" if Path(path).exists() else "no such file")
+    elif kind == "archive":
+        from .archives import archive_entries
+
+        yield from _or_error(archive_entries(path), Entry(path, "no images in this archive"))
+    else:
+        from .arrays import array_entries
+
+        yield from _or_error(array_entries(path), Entry(path, "no images in this file"))
+
+
+def kind_of(path: str) -> Literal["", "archive", "array", "split"]:
+    """What holds many images, by its name; empty for the file of one image."""
+    if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:
+        return ""
+    if ARCHIVE.fullmatch(path):
+        return "archive"
+    if ARRAY.fullmatch(path):
+        return "array"
+    return "split" if SPLIT.fullmatch(path) and not os.path.lexists(path) else ""
 
 
 def _or_error(found: Iterator[Entry], otherwise: Entry) -> Iterator[Entry]:
     first = next(found, otherwise)
     yield first
     yield from found
-
-
-def _file(path: str) -> Iterator[Entry]:
-    """One image, or those within the file; the modules that read archives and arrays are loaded for them only."""
-    kind = "archive" if ARCHIVE.fullmatch(path) else "array" if ARRAY.fullmatch(path) else "image"
-    if kind != "image" and not Path(path).is_file():  # a pipe would never end, or never begin
-        yield Entry(path, "not a regular file" if Path(path).exists() else "no such file")
-    elif kind == "archive":
-        from .archives import archive_entries
-
-        yield from _or_error(archive_entries(path), Entry(path, "no images in this archive"))
-    elif kind == "array":
-        from .arrays import array_entries
-
-        yield from _or_error(array_entries(path), Entry(path, "no images in this file"))
-    else:
-        yield Entry(path)
 
 
 def _folder(root: str) -> Iterator[Entry]:
@@ -125,10 +149,10 @@ def _is_folder(item: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _split(dataset: str, split: str, data_dir: Path | None) -> Iterator[Entry]:
+def _split(name: str, data_dir: Path | None) -> Iterator[Entry]:
     from ..core.datasets import open_dataset
 
-    name = f"{dataset}:{split}"
+    dataset, _, split = name.partition(":")
     try:
         images_NHWC = (
             open_dataset(dataset, data_dir=data_dir).split("train" if split == "train" else "test").images_NHWC
