@@ -47,7 +47,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Entry], list[
     return entries, expected
 
 
-@pytest.mark.parametrize(("batch_size", "processes"), [(1, 0), (5, 0), (64, 0), (1000, 0), (37, 2), (256, 1)])
+@pytest.mark.parametrize(
+    ("batch_size", "processes"),
+    [
+        *((1, 0), (5, 0), (64, 0), (1000, 0), (37, 2), (256, 1)),
+        *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in [(1, 1), (101, 3), (13, 4), (255, 7)]),
+    ],
+)
 def test_answers_line_up_with_their_entries(
     corpus: tuple[list[Entry], list[int | None]], batch_size: int, processes: int
 ) -> None:
