@@ -72,7 +72,7 @@ def classify(
     from ..infer.classify import classify as answers_of
     from ..infer.decode import Decoder
     from ..infer.output import lines
-    from ..infer.sources import entries
+    from ..infer.sources import count, entries
     from ..road import open_model
 
     if ray is not None:
@@ -122,7 +122,8 @@ def classify(
             say(f"rtk: --cuda-graphs: without effect on the {opened.name} backend")
         decoder = stack.enter_context(Decoder(opened.card.input, processes=workers, fit=fit))
         config = ClassifyConfig(batch_size=batch_size, top_k=min(top_k, len(opened.card.classes)))
-        watch = _Watch(stack.enter_context(progress_bar("classifying", None, unit="images")), strict=strict)
+        bar = progress_bar("classifying", lambda: count(paths), unit="images")
+        watch = _Watch(stack.enter_context(bar), strict=strict)
         found = entries(paths, data_dir=data_dir)
         sorter, sheet = None, None
         if report is not None:
@@ -217,7 +218,7 @@ def classify_on_ray(
     from ..infer.backend import BACKENDS, Backend, BackendOptions
     from ..infer.cluster import Work, answers_on_ray
     from ..infer.parquet import write_shards
-    from ..infer.sources import standard_input
+    from ..infer.sources import count, standard_input
     from ..road import find_model, open_model, read_card
 
     if find_spec("ray") is None:
@@ -238,7 +239,7 @@ def classify_on_ray(
         options=BackendOptions(device=device, shares_cores=True),
         processes=workers,
     )
-    with progress_bar("classifying", None, unit="images") as advance:
+    with progress_bar("classifying", lambda: count(paths), unit="images") as advance:
         watch = _Watch(advance, strict=strict)
         answers = answers_on_ray(standard_input(paths), work, address=address)
         write_shards(watch.passed(answers), output, top_k=work.config.top_k)

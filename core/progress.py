@@ -2,13 +2,16 @@
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 Advance = Callable[[int], None]
+Total = int | Callable[[], int | None] | None
+"""How much there is; a function finds it out while the bar is already moving, None is not known."""
 
 
 @contextlib.contextmanager
-def progress_bar(description: str, total: int | None, *, unit: str = "") -> Iterator[Advance]:
+def progress_bar(description: str, total: Total, *, unit: str = "") -> Iterator[Advance]:
     """Show a bar while the block runs, and yield a function that moves it on by a count of `unit`s."""
     if not sys.stderr.isatty():
         yield lambda count: None
@@ -25,7 +28,9 @@ def progress_bar(description: str, total: int | None, *, unit: str = "") -> Iter
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(description, total=total, rate="")
+        task = progress.add_task(description, total=total if isinstance(total, int) else None, rate="")
+        if callable(total):
+            threading.Thread(target=lambda: progress.update(task, total=total()), daemon=True).start()
 
         def advance(count: int) -> None:
             progress.advance(task, count)

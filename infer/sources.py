@@ -99,6 +99,18 @@ def within(found: Entry, *, data_dir: Path | None = None) -> Iterator[Entry]:
         yield from _or_error(array_entries(path), Entry(path, "no images in this file"))
 
 
+def count(paths: Iterable[str]) -> int | None:
+    """How many entries these are, where that can be told by listing: not of standard input, archives and arrays."""
+    if STDIN in (wanted := list(paths)):
+        return None
+    counted = 0
+    for found in listed(wanted):
+        if not found.error and kind_of(found.name):
+            return None
+        counted += 1
+    return counted
+
+
 def kind_of(path: str) -> Literal["", "archive", "array", "split"]:
     """What holds many images, by its name; empty for the file of one image."""
     if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from rtk.infer.sources import Entry, entries
+from rtk.infer.sources import Entry, count, entries
 
 
 @pytest.fixture
@@ -109,3 +109,12 @@ def test_odd_paths_are_no_files(path: str) -> None:
     (entry,) = entries([path])
     assert entry.name == path
     assert entry.error in ("no such file", "the pattern matches no file")
+
+
+def test_entries_are_counted_where_listing_tells_how_many_they_are(tree: Path) -> None:
+    for paths in ([".", "gone.png", "*.gif", "cifar10:gone"], ["sub"], []):
+        assert count(paths) == len(list(entries(paths)))
+    assert count(["."]) == 3
+    (tree / "a.tar").touch()
+    for unknown in (["-"], ["a.tar"], [".", "a.tar"], ["cifar10:test"]):
+        assert count(unknown) is None
