@@ -1,77 +1,234 @@
 """From files to labels: how close classification comes to what decoding and the backend allow together.
 
 On a CPU both want all cores, so that no pipeline can beat 1 / (1 / decode + 1 / backend), with each of the two rates
-measured alone. The share of that bound is what is reported. Starting up, processes included, is not counted.
+measured alone. The share of that bound is what is reported, for PNG files and for a tar of them; an array needs no
+decoding, so that its bound is the backend; and the plain loop, which opens, converts and runs one image at a time, is
+what all this is worth doing for. Starting up, processes included, is not counted. All take turns, round by round.
 """
 
+import io
+import os
+import statistics
+import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from ..core.datasets import Split
 from ..infer.backend import Backend
 from ..infer.classify import ClassifyConfig, classify
 from ..infer.decode import Decoder
-from ..infer.sources import Entry
+from ..infer.sources import Entry, entries
 
 WARM_UP_IMAGES = 1_000
+PLAIN_IMAGES = 1_000
+"""Of a round of the plain loop, which is slow."""
+MEMORY_SAMPLES = 50
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A rate beside what it is compared with."""
+
+    name: str
+    images_per_s: float
+    compared_with: str
+    other_per_s: float
+    rounds: list[float]
+    """The ratio in each round."""
+    at_least: float
+    """What it is meant to reach."""
+
+    @property
+    def value(self) -> float:
+        """Over all rounds."""
+        return self.images_per_s / self.other_per_s
 
 
 @dataclass(frozen=True)
 class FilesResult:
-    """Images per second, and their share of the bound."""
+    """What each round took for an image, in seconds, by what was done."""
 
     images: int
-    rounds: int
-    decode_per_s: float
-    backend_per_s: float
-    classify_per_s: float
+    rounds: list[dict[str, float]]
+
+    def images_per_s(self, name: str) -> float:
+        """Over all rounds."""
+        return 1 / statistics.fmean(one[name] for one in self.rounds)
 
     @property
-    def bound_per_s(self) -> float:
-        """What decoding and the backend allow when they share the cores."""
-        return 1 / (1 / self.decode_per_s + 1 / self.backend_per_s)
+    def ratios(self) -> list[Ratio]:
+        """Each way to labels beside what bounds it, and the first one beside the plain loop."""
+        both = "decoding and the backend, each alone"
+        return [
+            self._ratio("PNG files", both, lambda one: one["decoding PNG files"] + one["backend"], 0.9),
+            self._ratio("tar", both, lambda one: one["decoding tar"] + one["backend"], 0.9),
+            self._ratio(".npy", "the backend alone", lambda one: one["backend"], 0.95),
+            self._ratio("PNG files", "the plain loop", lambda one: one["plain loop"], 2.0),
+        ]
+
+    def _ratio(self, name: str, words: str, other: Callable[[dict[str, float]], float], at_least: float) -> Ratio:
+        others = [other(one) for one in self.rounds]
+        ratios = [theirs / one[name] for theirs, one in zip(others, self.rounds, strict=True)]
+        return Ratio(name, self.images_per_s(name), words, 1 / statistics.fmean(others), ratios, at_least)
 
     @property
-    def share(self) -> float:
-        """Of the bound; 1 is perfect."""
-        return self.classify_per_s / self.bound_per_s
+    def rows(self) -> list[dict[str, str]]:
+        """For a table."""
+        return [
+            {
+                "from": one.name,
+                "images/s": f"{one.images_per_s:,.0f}",
+                "compared with": one.compared_with,
+                "its images/s": f"{one.other_per_s:,.0f}",
+                "ratio": f"{one.value:.2f}",
+                "rounds": f"{min(one.rounds):.2f} to {max(one.rounds):.2f}",
+                "meant": f"{one.at_least:g}",
+            }
+            for one in self.ratios
+        ]
+
+
+@dataclass(frozen=True)
+class MemoryResult:
+    """The resident memory of this process and those that decode for it, while entries were answered."""
+
+    entries: int
+    samples_mib: list[float]
+    """In the order in which they were taken, at equal steps."""
+
+    @property
+    def growth(self) -> float:
+        """The last fifth of the samples over the second: the first fifth is spent on filling queues and caches."""
+        fifth = len(self.samples_mib) // 5
+        return statistics.fmean(self.samples_mib[-fifth:]) / statistics.fmean(self.samples_mib[fifth : 2 * fifth])
 
 
 def measure_files(
-    backend: Backend, split: Split, config: ClassifyConfig, *, rounds: int, advance: Callable[[int], None]
+    backend: Backend,
+    alone: Backend,
+    split: Split,
+    config: ClassifyConfig,
+    *,
+    images: int,
+    rounds: int,
+    advance: Callable[[int], None],
 ) -> FilesResult:
-    """Write the split as PNG files and measure decoding, the backend and both, in turns, `rounds` times each."""
-    with tempfile.TemporaryDirectory(prefix="rtk-bench-") as folder, Decoder(backend.card.input) as decoder:
-        entries = _written(split, Path(folder))
+    """Write the split, over and over until there are so many images, as PNG files, a tar and an array; then take turns.
+
+    `alone`: the same model with all cores for itself: the backend by itself, and the plain loop's.
+    """
+    with tempfile.TemporaryDirectory(prefix="rtk-bench-") as name, Decoder(backend.card.input) as decoder:
+        folder = Path(name)
+        pngs = _written(split, folder, images)
+        _write_tar(folder / "images.tar", pngs)
+        _write_npy(folder / "images.npy", split, images)
         decoder.start()
-        _drained(1 for _ in classify(entries[:WARM_UP_IMAGES], backend, decoder, config))
-        count = len(split)
-        seconds = {"decode": 0.0, "backend": 0.0, "classify": 0.0}
+        _drained(classify(pngs[:WARM_UP_IMAGES], backend, decoder, config))
+        _drained(_plain_loop(pngs[: PLAIN_IMAGES // 10], alone))
+
+        def png_files() -> Iterable[Entry]:
+            return pngs
+
+        def tar() -> Iterable[Entry]:
+            return entries([str(folder / "images.tar")])
+
+        def npy() -> Iterable[Entry]:
+            return entries([str(folder / "images.npy")])
+
+        ways: dict[str, Callable[[], float]] = {
+            "backend": lambda: _drained(alone.stream(_batches(split, images, config.batch_size))) / images,
+            "decoding PNG files": lambda: _drained(decoder.chunks(png_files())) / images,
+            "PNG files": lambda: _drained(classify(png_files(), backend, decoder, config)) / images,
+            "decoding tar": lambda: _drained(decoder.chunks(tar())) / images,
+            "tar": lambda: _drained(classify(tar(), backend, decoder, config)) / images,
+            ".npy": lambda: _drained(classify(npy(), backend, decoder, config)) / images,
+            "plain loop": lambda: _drained(_plain_loop(pngs[:PLAIN_IMAGES], alone)) / len(pngs[:PLAIN_IMAGES]),
+        }
+        found: list[dict[str, float]] = []
         for _ in range(rounds):
-            seconds["decode"] += _drained(len(chunk.names) for chunk in decoder.chunks(entries))
-            batches = (split.images_NHWC[i : i + config.batch_size] for i in range(0, count, config.batch_size))
-            seconds["backend"] += _drained(len(logits) for logits in backend.stream(batches))
-            seconds["classify"] += _drained(1 for _ in classify(entries, backend, decoder, config))
+            found.append({name: measure() for name, measure in ways.items()})
             advance(1)
-    return FilesResult(count, rounds, *(rounds * count / seconds[name] for name in ("decode", "backend", "classify")))
+    return FilesResult(images, found)
 
 
-def _written(split: Split, folder: Path) -> list[Entry]:
-    entries = []
-    for number, image_HWC in enumerate(split.images_NHWC):
-        path = folder / f"{number:06}.png"
+def measure_memory(
+    backend: Backend, split: Split, config: ClassifyConfig, *, count: int, advance: Callable[[int], None]
+) -> MemoryResult:
+    """Answer `count` entries, the split's PNG files again and again, and watch the memory."""
+    every = max(count // MEMORY_SAMPLES, 1)
+    samples: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="rtk-bench-") as folder, Decoder(backend.card.input) as decoder:
+        pngs = _written(split, Path(folder), min(len(split), count))
+        for answered, _ in enumerate(classify(islice(cycle(pngs), count), backend, decoder, config), 1):
+            advance(1)
+            if answered % every == 0:
+                processes = [os.getpid(), *decoder.process_ids]
+                samples.append(sum(map(_resident_mib, processes)))
+    return MemoryResult(count, samples)
+
+
+def _written(split: Split, folder: Path, count: int) -> list[Entry]:
+    found = []
+    for number in range(count):
+        image_HWC = split.images_NHWC[number % len(split)]
+        path = folder / f"{number:07}.png"
         Image.fromarray(image_HWC if image_HWC.shape[2] == 3 else image_HWC[..., 0]).save(path)
-        entries.append(Entry(str(path)))
-    return entries
+        found.append(Entry(str(path)))
+    return found
 
 
-def _drained(counts: Iterator[int]) -> float:
+def _write_tar(path: Path, pngs: list[Entry]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for entry in pngs:
+            content = entry.path.read_bytes()
+            member = tarfile.TarInfo(entry.path.name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+            archive.members.clear()  # type: ignore[attr-defined]  # or they would all be held
+
+
+def _write_npy(path: Path, split: Split, count: int) -> None:
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, (count, *split.images_NHWC.shape[1:]))
+    for start in range(0, count, len(split)):
+        array[start : start + len(split)] = split.images_NHWC[: count - start]
+    array.flush()
+
+
+def _batches(split: Split, count: int, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, count, size):
+        wanted = np.arange(start, min(start + size, count)) % len(split)
+        yield split.images_NHWC[wanted]
+
+
+def _plain_loop(pngs: list[Entry], backend: Backend) -> Iterator[int]:
+    """What one writes first: open, convert and run, image by image."""
+    mode = "RGB" if backend.card.input.channels == 3 else "L"
+    for entry in pngs:
+        with Image.open(entry.name) as image:
+            pixels = np.asarray(image.convert(mode))
+        logits_NK = backend(pixels.reshape(1, *backend.card.input.shape))
+        yield int(logits_NK[0].argmax())
+
+
+def _drained(items: Iterable[object]) -> float:
     started_at = time.perf_counter()
-    for _ in counts:
+    for _ in items:
         pass
     return time.perf_counter() - started_at
+
+
+def _resident_mib(process: int) -> float:
+    """Of one process; not a number where the system does not tell."""
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    except OSError:
+        return float("nan")
+    return pages * os.sysconf("SC_PAGE_SIZE") / MIB

@@ -41,6 +41,8 @@ def bench(
     files: Annotated[
         bool, typer.Option("--files", help="Measure from PNG files to labels instead, as a share of what is possible.")
     ] = False,
+    images: Annotated[int, typer.Option(min=1, help="With --files: how many.")] = 10_000,
+    memory: Annotated[int, typer.Option(min=0, help="With --files: watch the memory over so many, too.")] = 0,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="OLD NEW", help="Compare two reports instead of measuring.", show_default=False),
@@ -56,7 +58,8 @@ def bench(
         bench_training(train_, dataset or "cifar10", device=device, seconds=seconds, data_dir=data_dir)
         return
     if files:
-        bench_files(model, (backend or ["auto"])[0], device=device, dataset=dataset, data_dir=data_dir)
+        name = (backend or ["auto"])[0]
+        bench_files(model, name, device=device, dataset=dataset, data_dir=data_dir, images=images, memory=memory)
         return
     from ..bench.config import parse_batches
     from ..bench.page import page_of
@@ -148,26 +151,31 @@ def bench_training(arch: str, dataset: str, *, device: str, seconds: float, data
     print(f"an epoch of {len(split):,} images in {len(split) / rates['rtk']:.1f} s")
 
 
-def bench_files(model: str, backend: str, *, device: str, dataset: str | None, data_dir: Path | None) -> None:
-    """rtk bench --files: from PNG files to labels, as a share of what decoding and the backend allow together."""
-    from ..bench.files import measure_files
+def bench_files(
+    model: str, backend: str, *, device: str, dataset: str | None, data_dir: Path | None, images: int, memory: int
+) -> None:
+    """rtk bench --files: from files to labels, as a share of what decoding and the backend allow together."""
+    from ..bench.files import measure_files, measure_memory
     from ..core.datasets import open_dataset
     from ..core.machine import this_machine
     from ..infer.backend import BackendOptions
     from ..infer.classify import ClassifyConfig
     from ..road import open_model
 
-    with open_model(
-        model, backend=backend, options=BackendOptions(device=device, shares_cores=True), say=say
-    ) as opened:
+    shared, alone = BackendOptions(device=device, shares_cores=True), BackendOptions(device=device)
+    with (
+        open_model(model, backend=backend, options=shared, say=say) as opened,
+        open_model(model, backend=backend, options=alone, say=say) as by_itself,
+    ):
         split = open_dataset(dataset or opened.card.dataset, data_dir=data_dir).split("test")
         with progress_bar("measuring", 3, unit="rounds") as advance:
-            result = measure_files(opened, split, ClassifyConfig(), rounds=3, advance=advance)
-        print(f"{result.images:,} PNG files to labels, {opened.runs_on}; {this_machine().summary}")
-    print(
-        f"decoding alone  {result.decode_per_s:8,.0f} images/s\nbackend alone   {result.backend_per_s:8,.0f} images/s"
-    )
-    print(
-        f"both allow      {result.bound_per_s:8,.0f} images/s\nfiles to labels {result.classify_per_s:8,.0f} images/s"
-    )
-    print(f"share of what is possible: {result.share:.2f}")
+            result = measure_files(opened, by_itself, split, ClassifyConfig(), images=images, rounds=3, advance=advance)
+        print(f"{result.images:,} images to labels, {opened.runs_on}; {this_machine().summary}\n")
+        print(text_table(result.rows))
+        if memory:
+            with progress_bar("watching memory", memory, unit="images") as advance:
+                held = measure_memory(opened, split, ClassifyConfig(), count=memory, advance=advance)
+            print(
+                f"\nmemory over {held.entries:,} entries: at most {max(held.samples_mib):,.0f} MiB, decoding processes "
+                f"included; {held.growth:.2f} times as much at the end as after the beginning"
+            )

@@ -168,6 +168,11 @@ class Decoder:
             self._pool = ProcessPoolExecutor(self.processes, mp_context=context, initializer=_begin)
         return self._pool
 
+    @property
+    def process_ids(self) -> list[int]:
+        """Of the processes that decode; none before they are started."""
+        return list(self._pool._processes) if self._pool is not None else []
+
     def close(self) -> None:
         """End the processes."""
         if self._pool is not None:
