@@ -3,6 +3,7 @@
 #   make test       the tests, under five minutes
 #   make test-all   the slow ones too, under twenty
 #   make check      formatting, lint, types
+#   make results    the README's tables from the zoo and bench/results, and what the four commands print
 #   make gpu        everything that wants a GPU, with the interpreter PYTHON as it is: no environment, no network
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,10 +12,10 @@ STEPS ?=
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist loadfile
-TYPED = -m rtk -m rtk.cli -m rtk.__main__ -m rtk.road -m rtk.gate -m rtk.doctor -m rtk.demo -m rtk.gpu_checks -m rtk.publish \
-        -p rtk.commands -p rtk.core -p rtk.train -p rtk.export -p rtk.infer -p rtk.bench
+TYPED = -m rtk -m rtk.cli -m rtk.__main__ -m rtk.road -m rtk.gate -m rtk.doctor -m rtk.demo -m rtk.gpu_checks \
+        -m rtk.publish -m rtk.results -p rtk.commands -p rtk.core -p rtk.train -p rtk.export -p rtk.infer -p rtk.bench
 
-.PHONY: demo test test-all check format gpu clean
+.PHONY: demo test test-all check format results gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/rtk demo
@@ -33,6 +34,9 @@ check: $(VENV)/installed-dev build/types/rtk
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+results: $(VENV)/installed
+	$(BIN)/python -m rtk.results
 
 gpu: build/types/rtk
 	PYTHONPATH=$(CURDIR)/build/types $(PYTHON) -m rtk.gpu_checks $(OUT) $(STEPS)

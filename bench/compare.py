@@ -1,15 +1,14 @@
 """Two reports of `rtk bench` against each other: what changed beyond the noise that each of them admits."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import ArtifactError
-from .report import SCHEMA
+from .measure import Cell
+from .report_file import read_cells
 
 RESAMPLES = 2_000
 INTERVAL = (2.5, 97.5)
@@ -45,11 +44,11 @@ class Change:
 
 def compare_reports(old: Path, new: Path) -> list[Change]:
     """The cells that both have, in the order of the new one. Raises ArtifactError for files that are no reports."""
-    before = {(cell["backend"], cell["batch"]): cell for cell in _cells(old)}
+    before = {(cell.backend, cell.batch): cell for cell in read_cells(old)}
     changes = []
-    for cell in _cells(new):
-        earlier = before.get((cell["backend"], cell["batch"]))
-        if earlier is not None and earlier["rounds"] and cell["rounds"]:
+    for cell in read_cells(new):
+        earlier = before.get((cell.backend, cell.batch))
+        if earlier is not None and earlier.rounds and cell.rounds:
             changes.append(_change(earlier, cell))
     if not changes:
         raise ArtifactError(f"{old} and {new} have no cell in common; compare reports of the same backends and batches")
@@ -72,39 +71,17 @@ def change_rows(changes: list[Change]) -> list[dict[str, str]]:
     ]
 
 
-def _change(old: dict[str, Any], new: dict[str, Any]) -> Change:
+def _change(old: Cell, new: Cell) -> Change:
     random = np.random.default_rng(0)
     samples = [_resampled_rates(cell, random) for cell in (old, new)]
     low, high = np.percentile(samples[1] / samples[0], INTERVAL)
-    rates = [_rate(cell) for cell in (old, new)]
-    return Change(new["backend"], new["batch"], rates[0], rates[1], float(low), float(high))
+    return Change(new.backend, new.batch, old.images_per_s, new.images_per_s, float(low), float(high))
 
 
-def _rate(cell: dict[str, Any]) -> float:
-    samples = [sample for one in cell["rounds"] for sample in one]
-    return float(cell["batch"] * len(samples) / sum(samples))
-
-
-def _resampled_rates(cell: dict[str, Any], random: np.random.Generator) -> NDArray[np.float64]:
+def _resampled_rates(cell: Cell, random: np.random.Generator) -> NDArray[np.float64]:
     """Rates of the cell had its rounds been drawn anew, with replacement: totals over totals each time."""
-    seconds_R = np.array([sum(one) for one in cell["rounds"]])
-    images_R = np.array([cell["batch"] * len(one) for one in cell["rounds"]])
+    seconds_R = np.array([sum(one) for one in cell.rounds])
+    images_R = np.array([cell.batch * len(one) for one in cell.rounds])
     drawn = random.integers(len(seconds_R), size=(RESAMPLES, len(seconds_R)))
     rates: NDArray[np.float64] = images_R[drawn].sum(axis=1) / seconds_R[drawn].sum(axis=1)
     return rates
-
-
-def _cells(path: Path) -> list[dict[str, Any]]:
-    if path.is_dir():
-        path = path / "report.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path}: no such report") from error
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: not a report of rtk bench ({error})") from error
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
-        raise ArtifactError(f"{path}: schema {schema!r}, expected {SCHEMA!r}; write the report anew with rtk bench")
-    cells: list[dict[str, Any]] = content["cells"]
-    return cells

@@ -8,10 +8,10 @@ from .model import build_network
 SIDE, CHANNELS, CLASSES = 32, 3, 10  # what the published counts are for
 
 
-def parameter_count(arch: str) -> int:
-    """Trainable parameters at 32 x 32 x 3 and 10 classes."""
+def parameter_count(arch: str, *, in_channels: int = CHANNELS, classes: int = CLASSES) -> int:
+    """Trainable parameters."""
     with torch.device("meta"):
-        network = build_network(arch, in_channels=CHANNELS, classes=CLASSES)
+        network = build_network(arch, in_channels=in_channels, classes=classes)
     return sum(parameter.numel() for parameter in network.parameters())
 
 
