@@ -27,5 +27,5 @@ def run_demo(out: Path, *, command: Callable[..., None]) -> None:
         Image.fromarray(image_HWC).save(images / f"{number:02}-{shapes.classes[label]}.png")
     graph = str(run / "best.onnx")
     command("classify", str(images), "--model", graph, "--top-k", "2")
-    command("bench", graph, "--batch", "1,64", "--seconds", "4", "--report", str(out / "report"))
+    command("bench", graph, "--batch", "1,64", "--seconds", "4", "--no-baselines", "--report", str(out / "report"))
     print(f"\nAll of it lies in {out}: the run with its curves, the graph, the images, the report.")

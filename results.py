@@ -17,8 +17,10 @@ from typing import Annotated
 import typer
 from PIL import Image
 
-from .bench.report import Report, parity_table, throughput_table
+from .bench.notes import notes_on
+from .bench.report import Report
 from .bench.report_file import read_report
+from .bench.tables import parity_table
 from .core.card import ModelCard
 from .core.datasets import open_dataset
 from .core.errors import ArtifactError, BackendError, RtkError
@@ -113,7 +115,7 @@ def commands_block(commands: Sequence[Sequence[str]]) -> str:
 def _tables_of(report: Report) -> str:
     lines = [f"**{report.machine.summary}**: {report.model.name}, {report.date}, commit {report.machine.commit}", ""]
     lines += [f"- {name}: {runs_on}" for name, runs_on in report.backends.items()]
-    lines += ["", markdown_table(throughput_table(report.cells))]
+    lines += ["", markdown_table(report.table), "", *(f"- {note}" for note in notes_on(report))]
     if report.parity:
         lines += [
             "",

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .core.checkpoint import Checkpoint
+    from .core.datasets import Dataset
+    from .export.int8 import Int8Exported
     from .export.to_onnx import Exported
     from .infer.backend import Backend, BackendOptions
 
@@ -102,24 +104,55 @@ def export_graph(checkpoint: "Checkpoint", path: Path, *, precision: str = "fp32
     return onnx_from_checkpoint(checkpoint, path, run_graph=run_graph, precision=precision)
 
 
-def cached_graph_path(checkpoint: Path) -> Path:
-    """Where the checkpoint's fp32 graph is kept, if it is. Raises ArtifactError when there is no such checkpoint."""
+def cached_graph_path(checkpoint: Path, *, suffix: str = "") -> Path:
+    """Where the checkpoint's graph is kept, if it is. Raises ArtifactError when there is no such checkpoint.
+
+    `suffix`: of another precision than fp32, as cached_graph has it.
+    """
     if not checkpoint.is_file():
         raise ArtifactError(f"{checkpoint}: no such checkpoint")
-    return cache_dir() / "graphs" / f"{sha256_of(checkpoint)[:32]}.onnx"
+    return cache_dir() / "graphs" / f"{sha256_of(checkpoint)[:32]}{suffix}.onnx"
 
 
-def cached_graph(checkpoint: Path, *, say: Say) -> Path:
-    """The checkpoint's fp32 graph in the cache; exported when it is not there yet, which `say` is told."""
-    path = cached_graph_path(checkpoint)
+def cached_graph(
+    checkpoint: Path,
+    *,
+    say: Say,
+    precision: str = "fp32",
+    int8_flavor: str = "cpu",
+    dataset: "Dataset | None" = None,
+) -> Path:
+    """The checkpoint's graph in the cache; exported when it is not there yet, which `say` is told.
+
+    int8 needs the data set whose training split it is calibrated on. Raises as onnx_from_checkpoint does.
+    """
+    calibrated = f"-{int8_flavor}-{dataset.name}" if precision == "int8" and dataset else ""
+    suffix = "" if precision == "fp32" else f".{precision}{calibrated}"
+    path = cached_graph_path(checkpoint, suffix=suffix)
     if not path.is_file():
         from .core.checkpoint import load_checkpoint
 
         loaded = load_checkpoint(checkpoint)
         make_folder(path.parent)
-        say(f"{checkpoint}: exporting to ONNX into the cache: {path}")
-        export_graph(loaded, path)
+        say(f"{checkpoint}: exporting to ONNX{f' in {precision}' if suffix else ''} into the cache: {path}")
+        if precision == "int8":
+            assert dataset is not None
+            export_int8_graph(loaded, path, dataset=dataset, flavor=int8_flavor)
+        else:
+            export_graph(loaded, path, precision=precision)
     return path
+
+
+def export_int8_graph(checkpoint: "Checkpoint", path: Path, *, dataset: "Dataset", flavor: str) -> "Int8Exported":
+    """Calibrate on the data set's training split and export in int8. Raises as int8_from_checkpoint does."""
+    from .export.calibration import draw_calibration
+    from .export.int8 import FLAVORS, Int8Config, int8_from_checkpoint
+
+    chosen = next((known for known in FLAVORS if known == flavor), None)
+    if chosen is None:
+        raise UnknownNameError("int8 flavor", flavor, FLAVORS)
+    calibration = draw_calibration(dataset, checkpoint.card)
+    return int8_from_checkpoint(checkpoint, path, calibration=calibration, config=Int8Config(flavor=chosen))
 
 
 def find_reference(found: Found, *, explicit: Path | None = None) -> Path:

@@ -3,34 +3,26 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..core.errors import ArtifactError
-from .measure import Cell
+from .cell import SCOPES, Cell
+from .interval import ratio_interval
 from .report_file import read_cells
-
-RESAMPLES = 2_000
-INTERVAL = (2.5, 97.5)
-"""Percentiles of the bootstrap: a 95 % interval."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One cell in both reports. Rates are images per second; the ratio is new over old."""
+    """One cell in both reports."""
 
-    backend: str
-    batch: int
-    old_per_s: float
-    new_per_s: float
+    old: Cell
+    new: Cell
     low: float
     high: float
     """95 % bootstrap interval of the ratio, over rounds."""
 
     @property
     def ratio(self) -> float:
-        """New over old: below 1 is slower."""
-        return self.new_per_s / self.old_per_s
+        """Images per second, new over old: below 1 is slower."""
+        return self.new.images_per_s / self.old.images_per_s
 
     @property
     def beyond_noise(self) -> bool:
@@ -43,15 +35,23 @@ class Change:
 
 
 def compare_reports(old: Path, new: Path) -> list[Change]:
-    """The cells that both have, in the order of the new one. Raises ArtifactError for files that are no reports."""
-    before = {(cell.backend, cell.batch): cell for cell in read_cells(old)}
+    """The cells that both have figures for, in the order of the new one; at least two rounds each.
+
+    Raises ArtifactError for files that are no reports, and for reports that have nothing in common.
+    """
+    before = {cell.key: cell for cell in read_cells(old) if cell.believed}
     changes = []
     for cell in read_cells(new):
-        earlier = before.get((cell.backend, cell.batch))
-        if earlier is not None and earlier.rounds and cell.rounds:
-            changes.append(_change(earlier, cell))
+        earlier = before.get(cell.key)
+        if earlier is not None and cell.believed:
+            interval = ratio_interval(cell, earlier)
+            if interval is not None:
+                changes.append(Change(earlier, cell, *interval))
     if not changes:
-        raise ArtifactError(f"{old} and {new} have no cell in common; compare reports of the same backends and batches")
+        raise ArtifactError(
+            f"{old} and {new} have no cell in common; compare reports of the same backends, precisions, scopes and "
+            "batches"
+        )
     return changes
 
 
@@ -59,29 +59,14 @@ def change_rows(changes: list[Change]) -> list[dict[str, str]]:
     """For printing."""
     return [
         {
-            "backend": change.backend,
-            "batch": f"{change.batch:,}",
-            "old images/s": f"{change.old_per_s:,.0f}",
-            "new images/s": f"{change.new_per_s:,.0f}",
+            "backend": change.new.label,
+            "scope": SCOPES[change.new.scope][0],
+            "batch": f"{change.new.batch:,}",
+            "old images/s": f"{change.old.images_per_s:,.0f}",
+            "new images/s": f"{change.new.images_per_s:,.0f}",
             "ratio": f"{change.ratio:.3f}",
             "95 % interval": f"{change.low:.3f} to {change.high:.3f}",
             "verdict": ("faster" if change.ratio > 1 else "slower") if change.beyond_noise else "within noise",
         }
         for change in changes
     ]
-
-
-def _change(old: Cell, new: Cell) -> Change:
-    random = np.random.default_rng(0)
-    samples = [_resampled_rates(cell, random) for cell in (old, new)]
-    low, high = np.percentile(samples[1] / samples[0], INTERVAL)
-    return Change(new.backend, new.batch, old.images_per_s, new.images_per_s, float(low), float(high))
-
-
-def _resampled_rates(cell: Cell, random: np.random.Generator) -> NDArray[np.float64]:
-    """Rates of the cell had its rounds been drawn anew, with replacement: totals over totals each time."""
-    seconds_R = np.array([sum(one) for one in cell.rounds])
-    images_R = np.array([cell.batch * len(one) for one in cell.rounds])
-    drawn = random.integers(len(seconds_R), size=(RESAMPLES, len(seconds_R)))
-    rates: NDArray[np.float64] = images_R[drawn].sum(axis=1) / seconds_R[drawn].sum(axis=1)
-    return rates

@@ -16,10 +16,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from PIL import Image
 
+from ..core.card import Input
 from ..core.datasets import Split
 from ..infer.backend import Backend
 from ..infer.classify import ClassifyConfig, classify
@@ -173,6 +176,42 @@ def measure_memory(
                 processes = [os.getpid(), *decoder.process_ids]
                 samples.append(sum(map(_resident_mib, processes)))
     return MemoryResult(count, samples)
+
+
+class PngFiles:
+    """A split as PNG files, with the processes that decode them: the cells of the scope files share both."""
+
+    def __init__(self, split: Split, size: Input) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="rtk-bench-")
+        self._decoder = Decoder(size)
+        self._entries = cycle(_written(split, Path(self._folder.name), len(split)))
+
+    def __enter__(self) -> Self:
+        self._decoder.__enter__()
+        self._decoder.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._decoder.__exit__(kind, error, trace)
+        self._folder.cleanup()
+
+    def classified_by(self, backend: Backend, batch: int) -> Callable[[int], list[float]]:
+        """A runner's calls: so many batches of files to labels, and the seconds from one batch's labels to the next."""
+        config = ClassifyConfig(batch_size=batch)
+
+        def calls(count: int) -> list[float]:
+            entries = list(islice(self._entries, count * batch))
+            samples, started_at = [], time.perf_counter()
+            for answered, _ in enumerate(classify(entries, backend, self._decoder, config), 1):
+                if answered % batch == 0:
+                    now = time.perf_counter()
+                    samples.append(now - started_at)
+                    started_at = now
+            return samples
+
+        return calls
 
 
 def _written(split: Split, folder: Path, count: int) -> list[Entry]:

@@ -1,114 +1,92 @@
-"""The report as one HTML page: no network, readable on a phone and in dark mode, the plots drawn into it."""
+"""The report as one HTML page: no network, no script, readable on a phone and in dark mode, the plots drawn into it."""
 
 import html
-import io
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
 
-from .measure import Cell
-from .report import SCOPE, Report, parity_table, throughput_table
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-INK = "#010203"
-"""Stands for the page's text colour in the plots until they are inside the page."""
-COLOURS = ("#4c8bf5", "#e8710a", "#2ba84a", "#b0479c", "#c9a21a", "#6b7280")
+from .notes import notes_on, preset_lines
+from .plots import Draw, accuracy, accuracy_points, changes, latency, svg_of, throughput
+from .report import Report
+from .tables import parity_table
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --paper: #fff; --rule: #d6d9de; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --paper: #16181c; --rule: #3a3f47; } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-       max-width: 60rem; margin: 0 auto; padding: 1rem; }
+       max-width: 68rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .scroll { overflow-x: auto; } svg { width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
 th, td { padding: .25rem .75rem; border-bottom: 1px solid var(--rule); text-align: right; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-.scroll + .faint { margin-top: 2rem; } figcaption { margin-bottom: 1rem; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem; }
+.notes { font-size: .9rem; padding-left: 1.2rem; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem; }
+.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: 1rem; }
+.images img { width: 96px; image-rendering: pixelated; border: 1px solid var(--rule); }
 figure { margin: 0; } figcaption { font-size: .9rem; } .faint { opacity: .75; }
 """
 
 
 def page_of(report: Report) -> str:
     """The whole page as text."""
-    measured = [cell for cell in report.cells if cell.rounds]
     title = f"{report.model.name}, {report.model.precision}"
     parts = [
         f"<h1>{_text(title)}</h1><p class=faint>{_text(report.machine.summary)}; {_text(report.date)}</p>",
         _list({**report.backends, **{name: f"not run: {why}" for name, why in report.unusable.items()}}),
+        "<h2>Throughput and latency</h2>",
+        _plots(report),
+        _table(report.table),
+        _notes([*notes_on(report), *(preset_lines(report) if report.config.preset else [])]),
         f"<h2>Parity</h2><p>Answers on {_text(report.dataset)}, image by image, against PyTorch fp32.</p>",
         _table(parity_table(report.parity)),
-        f"<h2>Throughput and latency</h2><p>{_text(SCOPE[0].upper() + SCOPE[1:])}.</p>",
+        *(f"<pre class=scroll>{_text(verdict.to_text())}</pre>" for verdict in report.verdicts),
+        "<h2>Images whose answers changed</h2>",
+        _changed_images(report),
+        _libraries(report),
     ]
-    if measured:
-        parts.append(
-            "<div class=plots>"
-            + _figure("Throughput over batch size; bars span the middle half of the rounds.", _throughput, measured)
-            + _figure("Latency of a call over throughput; each point is a batch size.", _latency, measured)
-            + "</div>"
-        )
-    parts += [_table(throughput_table(report.cells)), _libraries(report)]
     return (
         f'<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
         f"<title>{_text(title)}</title><style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
     )
 
 
-def _throughput(axes: "Axes", cells: Sequence[Cell]) -> None:
-    import numpy as np
-
-    for colour, (name, line) in zip(COLOURS, _by_backend(cells).items(), strict=False):
-        low, high = np.array([np.percentile(cell.round_rates, (25, 75)) for cell in line]).T
-        rates = np.array([cell.images_per_s for cell in line])
-        bars = np.clip(np.stack([rates - low, high - rates]), 0, None)
-        axes.errorbar([cell.batch for cell in line], rates, yerr=bars, color=colour, marker="o", capsize=3, label=name)
-    axes.set(xlabel="batch size", ylabel="images per second", xscale="log", yscale="log")
-    batches = sorted({cell.batch for cell in cells})
-    axes.set_xticks(batches, [f"{batch:,}" for batch in batches])
-    axes.minorticks_off()
-
-
-def _latency(axes: "Axes", cells: Sequence[Cell]) -> None:
-    for colour, (name, line) in zip(COLOURS, _by_backend(cells).items(), strict=False):
-        rates = [cell.images_per_s for cell in line]
-        axes.plot(rates, [cell.percentile_ms(50) for cell in line], color=colour, marker="o", label=f"{name}, median")
-        axes.plot(rates, [cell.percentile_ms(99) for cell in line], color=colour, linestyle=":", label=f"{name}, p99")
-    axes.set(xlabel="images per second", ylabel="milliseconds", xscale="log", yscale="log")
+def _plots(report: Report) -> str:
+    cells = [cell for cell in report.cells if cell.believed]
+    figures = []
+    if cells:
+        figures += [
+            _figure("Throughput over batch size; bars span the middle half of the rounds.", throughput(cells)),
+            _figure("Latency over throughput, a point for each batch size: median, dotted to p99.", latency(cells)),
+        ]
+    if accuracy_points(cells, report.parity):
+        words = "Accuracy on the test split over the highest throughput; nothing beats what lies on the front."
+        figures.append(_figure(words, accuracy(cells, report.parity)))
+    if report.parity:
+        words = "Parity: answers other than PyTorch fp32's, and the logits' error over their spread."
+        figures.append(_figure(words, changes(report.parity)))
+    return f"<div class=plots>{''.join(figures)}</div>" if figures else ""
 
 
-def _by_backend(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    names = dict.fromkeys(cell.backend for cell in cells)
-    return {name: sorted((c for c in cells if c.backend == name), key=lambda c: c.batch) for name in names}
+def _figure(caption: str, draw: Draw) -> str:
+    return f"<figure>{svg_of(draw)}<figcaption>{_text(caption)}</figcaption></figure>"
 
 
-def _figure(caption: str, draw: "Callable[[Axes, Sequence[Cell]], None]", cells: Sequence[Cell]) -> str:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter, StrMethodFormatter
-
-    ink: dict[Any, Any] = dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
-    )
-    with mpl.rc_context({**ink, "svg.fonttype": "none", "svg.hashsalt": "rtk", "font.family": "sans-serif"}):
-        figure = Figure(figsize=(5, 3.6), layout="constrained")
-        figure.patch.set_alpha(0)
-        axes = figure.subplots()
-        axes.patch.set_alpha(0)
-        draw(axes, cells)
-        for axis in (axes.xaxis, axes.yaxis):
-            if axis.get_major_formatter().__class__ is LogFormatterSciNotation:
-                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-                axis.set_minor_formatter(NullFormatter())
-        axes.grid(alpha=0.3, which="both")
-        axes.legend(framealpha=0, fontsize="small")
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    drawing = buffer.getvalue()
-    drawing = drawing[drawing.index("<svg") :].replace(INK, "currentColor")
-    return f"<figure>{drawing}<figcaption>{_text(caption)}</figcaption></figure>"
+def _changed_images(report: Report) -> str:
+    """The worst of them, each with its label and both answers."""
+    classes = report.model.classes
+    figures = []
+    for one in report.parity:
+        for worst in one.worst:
+            picture = report.pictures.get(str(worst.index))
+            if picture and worst.candidate != worst.reference:
+                now = "no answer" if worst.candidate is None else classes[worst.candidate]
+                words = f"{one.candidate}: {classes[worst.reference]} became {now}; it is {classes[worst.label]}"
+                figures.append(
+                    f'<figure><img alt="test image {worst.index}" src="data:image/png;base64,{picture}">'
+                    f"<figcaption>{_text(words)} (image {worst.index:,})</figcaption></figure>"
+                )
+    if not figures:
+        return "<p>None: every backend answers every image as PyTorch fp32 does.</p>" if report.parity else ""
+    return f"<div class=images>{''.join(figures)}</div>"
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> str:
@@ -121,6 +99,10 @@ def _table(rows: Sequence[Mapping[str, str]]) -> str:
 
 def _list(items: Mapping[str, str]) -> str:
     return "<ul>" + "".join(f"<li><b>{_text(name)}</b>: {_text(words)}" for name, words in items.items()) + "</ul>"
+
+
+def _notes(lines: Sequence[str]) -> str:
+    return f"<ul class='notes faint'>{''.join(f'<li>{_text(line)}' for line in lines)}</ul>" if lines else ""
 
 
 def _libraries(report: Report) -> str:

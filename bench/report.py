@@ -1,20 +1,28 @@
-"""What a benchmark found, as a table for the terminal, Markdown and JSON; every figure comes from the samples."""
+"""What a benchmark found: for the terminal, as Markdown and as JSON; every figure comes from the samples."""
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.card import ModelCard
 from ..core.machine import Machine
 from ..core.table import markdown_table, text_table
+from .ceiling import Ceiling, DeviceRates, Operations, ceiling_of
+from .cell import Cell
 from .config import BenchConfig
-from .measure import Cell
+from .interval import rate_interval
+from .notes import notes_on, preset_lines
 from .parity import Parity
+from .surroundings import Moment
+from .tables import Row, parity_table, throughput_table
 from .verdict import Verdict
 
-SCHEMA = "rtk-bench-1"
-SCOPE = "host to host: uint8 images in host memory to float32 logits in host memory, copies included"
+SCHEMA = "rtk-bench-2"
+"""Goes up with every change that an older reader would misread; REPORT.md describes it."""
+BASELINE = "torch"
+"""Eager PyTorch in fp32: what `x` compares with."""
 
 
 @dataclass(frozen=True)
@@ -26,23 +34,53 @@ class Report:
     date: str
     config: BenchConfig
     backends: dict[str, str]
-    """What really ran each backend."""
+    """What really ran each backend, its threads or its GPU."""
     unusable: dict[str, str]
     """Backends that could not run here, and why."""
     cells: list[Cell]
     dataset: str
     parity: list[Parity]
     verdicts: list[Verdict] = field(default_factory=list)
-    """Of the parity gate, for every backend but the reference itself."""
+    """Of the parity gate, for every backend but the reference itself and the baselines."""
+    ready_s: dict[str, float] = field(default_factory=dict)
+    """Seconds of exporting, building and opening each backend."""
+    coincidences: list[str] = field(default_factory=list)
+    """Scopes that were not measured since they are another one's, in words."""
+    before: Moment | None = None
+    after: Moment | None = None
+    graph: Operations | None = None
+    """The work of one image, counted from the fp32 graph."""
+    rates: DeviceRates | None = None
+    """What the device can do, measured in the same run."""
+    pictures: dict[str, str] = field(default_factory=dict)
+    """Images whose answers changed: PNG in base64, by their index in the split."""
+    self_checked: bool = False
+    """Whether every backend was asked if its work is done when a call returns; who was caught has it in its cells."""
+    interrupted: bool = False
+    """Whether Ctrl-C ended it early."""
+
+    def ceiling(self, cell: Cell) -> Ceiling | None:
+        """What the cell could reach at most, where that is known."""
+        return ceiling_of(cell, self.graph, self.rates) if self.graph and self.rates else None
+
+    @property
+    def table(self) -> list[Row]:
+        """The cells."""
+        return throughput_table(self.cells, baseline=BASELINE, ceiling=self.ceiling)
 
     def to_json(self) -> str:
-        """Everything, raw samples included."""
-        content: dict[str, Any] = {"schema": SCHEMA, "scope": SCOPE, **dataclasses.asdict(self)}
+        """Everything, raw samples included; what follows from them is written beside them for other readers."""
+        content: dict[str, Any] = {"schema": SCHEMA, **dataclasses.asdict(self)}
         for cell, fields in zip(self.cells, content["cells"], strict=True):
-            if cell.rounds:
+            fields["rounds"] = [[round(sample, 9) for sample in samples] for samples in cell.rounds]
+            if cell.believed:
                 fields |= {"images_per_s": cell.images_per_s, "spread": cell.spread, "noisy": cell.noisy}
                 fields |= {f"p{p}_ms": cell.percentile_ms(p) for p in (50, 90, 99)}
-        return json.dumps(content, indent=1) + "\n"
+                fields["images_per_s_interval"] = rate_interval(cell)
+                ceiling = self.ceiling(cell)
+                fields["ceiling"] = dataclasses.asdict(ceiling) if ceiling else None
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        return re.sub(r"\[[\d\s.,e+-]*\]", lambda numbers: "".join(numbers[0].split()), text) + "\n"
 
     def to_text(self) -> str:
         """For the terminal."""
@@ -51,7 +89,9 @@ class Report:
         lines += [f"  {name}: not run: {reason}" for name, reason in self.unusable.items()]
         lines += ["", f"Parity on {self.dataset}, against PyTorch fp32", "", text_table(parity_table(self.parity))]
         lines += ["", *(verdict.to_text() for verdict in self.verdicts)]
-        lines += ["", "Throughput and latency, host to host", "", text_table(throughput_table(self.cells))]
+        lines += ["", "Throughput and latency", "", text_table(self.table), ""]
+        lines += [f"  {note}" for note in notes_on(self)]
+        lines += ["", *preset_lines(self)] if self.config.preset else []
         return "\n".join(lines)
 
     def to_markdown(self) -> str:
@@ -60,7 +100,10 @@ class Report:
         lines += [f"- {name}: {runs_on}" for name, runs_on in self.backends.items()]
         lines += [f"- {name}: not run: {reason}" for name, reason in self.unusable.items()]
         if self.cells:
-            lines += ["", f"Throughput and latency, {SCOPE}.", "", markdown_table(throughput_table(self.cells))]
+            lines += ["", "Throughput and latency.", "", markdown_table(self.table), ""]
+            lines += [f"- {note}" for note in notes_on(self)]
+        if self.config.preset:
+            lines += ["", *preset_lines(self)]
         if self.parity:
             lines += [
                 "",
@@ -70,42 +113,3 @@ class Report:
             ]
         lines += [f"\n```\n{verdict.to_text()}\n```" for verdict in self.verdicts]
         return "\n".join(lines) + "\n"
-
-
-Row = dict[str, str]
-
-
-def throughput_table(cells: list[Cell]) -> list[Row]:
-    """One row a cell; `x` is the ratio to the first backend at the same batch size."""
-    names = ("backend", "batch", "images/s", "x", "p50 ms", "p90 ms", "p99 ms", "spread", "calls")
-    rows: list[Row] = []
-    base: dict[int, Cell] = {}
-    for cell in cells:
-        figures = [cell.backend, f"{cell.batch:,}"]
-        if cell.rounds:
-            first = base.setdefault(cell.batch, cell)
-            figures += [f"{cell.images_per_s:,.0f}", f"{cell.images_per_s / first.images_per_s:.2f}"]
-            figures += [f"{cell.percentile_ms(p):.2f}" for p in (50, 90, 99)]
-            figures += [f"{cell.spread:.0%}{' noisy' if cell.noisy else ''}", f"{len(cell.samples_s):,}"]
-        if cell.error:
-            figures = [*figures[:-1], f"failed: {cell.error}"] if cell.rounds else [*figures, f"failed: {cell.error}"]
-        rows.append(dict(zip(names, [*figures, *[""] * (len(names) - len(figures))], strict=True)))
-    return rows
-
-
-def parity_table(parity: list[Parity]) -> list[Row]:
-    """One row a backend."""
-    return [
-        {
-            "backend": one.candidate,
-            "right answers": f"{one.candidate_correct:,} of {one.images:,}",
-            "accuracy": f"{one.candidate_correct / one.images:.2%}",
-            "same answers": f"{one.agreeing:,} of {one.images:,}"
-            + (f", {one.not_finite:,} not finite" if one.not_finite else "")
-            + (f", {one.answered:,} answers" if one.answered != one.images else ""),
-            "lost": f"{one.lost:,}",
-            "won": f"{one.won:,}",
-            "largest logit difference": f"{one.largest_difference:.1e}",
-        }
-        for one in parity
-    ]

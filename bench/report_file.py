@@ -1,8 +1,6 @@
 """report.json read back: the same Report, so that tables and comparisons made later are those of the day itself.
 
-The schema is that of the dataclass `Report` and those in it: an object a dataclass, keys named as its fields, a list
-a tuple or list. `schema` names its version; `scope` is for readers. In a cell, what follows from `rounds` (images_per_s
-and so on) is written beside it, for whoever has no rtk, and left aside here.
+The schema, described in REPORT.md, is that of the dataclass `Report` and those in it.
 """
 
 import dataclasses
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ArtifactError
-from .measure import Cell
+from .cell import Cell
 from .report import SCHEMA, Report
 
 

@@ -8,8 +8,9 @@ import torch
 from ..core.card import ModelCard
 from ..core.datasets import Split
 from .baselines import bare_loop, plain_loop, timed_step
+from .cell import Cell
 from .config import BenchConfig
-from .measure import Cell, take_turns
+from .measure import one_by_one, take_turns
 
 
 @dataclass(frozen=True)
@@ -40,4 +41,5 @@ def measure_training(
         *contenders,
     ]
     cells = [Cell(one.name, batch) for one in everyone]
-    return take_turns(cells, [timed_step(one.steps, where) for one in everyone], config, advance=advance)
+    runners = [one_by_one(timed_step(one.steps, where)) for one in everyone]
+    return take_turns(cells, runners, config, told=lambda cell: advance(1)).cells

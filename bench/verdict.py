@@ -74,7 +74,9 @@ class Verdict:
 
     def to_text(self) -> str:
         """One line for the verdict and one for each test."""
-        lines = [f"{self.candidate} ({self.precision}): {'parity' if self.passed else 'NO PARITY'}"]
+        named = self.candidate.endswith(f" {self.precision}")
+        who = self.candidate if named else f"{self.candidate} ({self.precision})"
+        lines = [f"{who}: {'parity' if self.passed else 'NO PARITY'}"]
         lines += [f"  {'ok' if check.passed else 'NO':3}{check.name}: {check.text}" for check in self.checks]
         return "\n".join(lines)
 

@@ -1,18 +1,27 @@
 """rtk bench, with its other forms: --train, --files, --compare."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..bench.config import BenchConfig
-from ..core.errors import ArtifactError, BackendError, LimitError, ParityError
+from ..bench.cell import SCOPES
+from ..bench.config import BenchConfig, parse_batches, parse_scopes
+from ..bench.presets import PRESETS
+from ..core.errors import LimitError, ParityError, UsageError
 from ..core.progress import progress_bar
 from ..core.table import text_table
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from ..train.config import TrainConfig
-from .options import DataDir, say
+from .options import INTERRUPTED, DataDir, say
+
+if TYPE_CHECKING:
+    from ..bench.report import Report
+
+BATCHES = ",".join(map(str, BenchConfig.batches))
 
 
 def bench(
@@ -20,12 +29,36 @@ def bench(
     backend: Annotated[
         list[str] | None, typer.Option(help="torch, onnx, openvino or trt; repeatable. Default: all that work here.")
     ] = None,
-    batch: Annotated[str, typer.Option(help="Batch sizes.")] = ",".join(map(str, BenchConfig.batches)),
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help="fp32, fp16, bf16 or int8; repeatable. Default: the model's.", show_default=False),
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option(help=f"Batch sizes; default: {BATCHES}, or the preset's.", show_default=False)
+    ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"What is timed: {', '.join(SCOPES)}; repeatable. Default: all but files.", show_default=False
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help=f"As others measure: {', '.join(PRESETS)}.", show_default=False)
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option(help="Measure eager PyTorch, torch.compile and a plain loop beside it.")
+    ] = True,
     dataset: Annotated[
         str | None, typer.Option(help="Whose test split is answered; default: the one the model was trained on.")
     ] = None,
     reference: Annotated[Path | None, typer.Option(help="Checkpoint that answers are compared with.")] = None,
-    seconds: Annotated[float, typer.Option(help="Measuring time, all cells together.")] = BenchConfig.seconds,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            help=f"Measuring time, all cells together; default: {BenchConfig.seconds:g}, or the preset's.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     require_parity: Annotated[
         str | None,
@@ -55,56 +88,98 @@ def bench(
         compare_benches(*compare, limit=limit)
         return
     if train_ is not None:
-        bench_training(train_, dataset or "cifar10", device=device, seconds=seconds, data_dir=data_dir)
+        bench_training(
+            train_, dataset or "cifar10", device=device, seconds=seconds or BenchConfig.seconds, data_dir=data_dir
+        )
         return
     if files:
         name = (backend or ["auto"])[0]
         bench_files(model, name, device=device, dataset=dataset, data_dir=data_dir, images=images, memory=memory)
         return
-    from ..bench.config import parse_batches
-    from ..bench.page import page_of
+    from ..bench.parity import labelled_as
     from ..bench.run import run
     from ..bench.verdict import requirement
     from ..core.datasets import open_dataset
-    from ..core.files import make_folder, write_whole
-    from ..infer.backend import BACKENDS, BackendOptions, open_backend
+    from ..infer.backend import BackendOptions, open_backend
     from ..road import artifact_for, find_model, find_reference, read_card
+    from .bench_backends import open_contenders
 
-    config = BenchConfig(batches=parse_batches(batch), seconds=seconds)
+    config = config_of(preset, batch=batch, scopes=scope or (), seconds=seconds)
     required = requirement(require_parity or "default")
     found = find_model(model)
     data = open_dataset(dataset or read_card(found).dataset, data_dir=data_dir)
-    options = BackendOptions(device=device)
+    options = BackendOptions(device=device, cuda_graphs=bool(preset) and PRESETS[config.preset].cuda_graphs)
+    checkpoint = find_reference(found, explicit=reference)
     with ExitStack() as stack:
-        answers_to = stack.enter_context(open_backend("torch", find_reference(found, explicit=reference), options))
-        opened, unusable = {}, {}
-        for name in backend or BACKENDS:
-            try:
-                if name == "torch" and reference is None:
-                    opened[name] = answers_to
-                else:
-                    artifact = artifact_for(name, found, say=say, max_batch=max(config.batches))
-                    opened[name] = stack.enter_context(open_backend(name, artifact, options))
-            except (BackendError, ArtifactError) as error:
-                if backend:
-                    raise
-                unusable[name] = str(error)
-        found_out = run(opened, answers_to, data, config, unusable=unusable, required=required)
+        answers_to = stack.enter_context(open_backend("torch", checkpoint, replace(options, cuda_graphs=False)))
+        labelled_as(answers_to.card.classes, data.split("test"), data.classes, name=data.name)  # before any export
+        opened = open_contenders(
+            found,
+            answers_to,
+            backends=backend or (),
+            precisions=tuple(dict.fromkeys(precision or ())),
+            baselines=baselines,
+            config=config,
+            options=options,
+            dataset=data,
+            reference=checkpoint,
+            given=reference is not None,
+            stack=stack,
+        )
+        found_out = run(
+            opened.contenders,
+            answers_to,
+            data,
+            config.for_contenders(len(opened.contenders), seconds_given=seconds is not None),
+            unusable=opened.unusable,
+            required=required,
+            graph=None if found.engine else artifact_for("onnx", find_model(str(checkpoint)), say=say),
+        )
     print(found_out.to_text())
     if report:
-        make_folder(report)
-        write_whole(report / "report.json", found_out.to_json())
-        write_whole(report / "report.md", found_out.to_markdown())
-        write_whole(report / "report.html", page_of(found_out))
-        print(f"\n{report / 'report.html'}")
+        write_report(found_out, report)
+    if found_out.interrupted:
+        say("rtk: stopped; the report holds what was measured until then")
+        raise typer.Exit(INTERRUPTED)
     if require_parity is not None:
-        if not found_out.verdicts:
-            raise ParityError("--require-parity: no backend but the reference could be judged")
-        for verdict in found_out.verdicts:
-            verdict.enforce()
-        unjudged = sorted({*opened} - {"torch"} - {verdict.candidate for verdict in found_out.verdicts})
-        if unjudged:
-            raise ParityError(f"--require-parity: {unjudged[0]} could not be judged: {found_out.unusable[unjudged[0]]}")
+        enforce_parity(found_out, judged=[one.label for one in opened.contenders if not one.baseline])
+
+
+def config_of(preset: str | None, *, batch: str | None, scopes: Sequence[str], seconds: float | None) -> BenchConfig:
+    """The options as one config. Raises UsageError."""
+    batches = parse_batches(batch) if batch is not None else None
+    if preset is None:
+        return BenchConfig(
+            batches=batches or BenchConfig.batches,
+            seconds=BenchConfig.seconds if seconds is None else seconds,
+            scopes=parse_scopes(scopes) or BenchConfig.scopes,
+        )
+    if scopes:
+        raise UsageError(f"--preset {preset}: it says what is timed; leave out --scope")
+    return BenchConfig.from_preset(preset, batches=batches, seconds=seconds)
+
+
+def write_report(report: "Report", folder: Path) -> None:
+    """report.json, report.md and report.html, and where the last of them lies."""
+    from ..bench.page import page_of
+    from ..core.files import make_folder, write_whole
+
+    make_folder(folder)
+    write_whole(folder / "report.json", report.to_json())
+    write_whole(folder / "report.md", report.to_markdown())
+    write_whole(folder / "report.html", page_of(report))
+    print(f"\n{folder / 'report.html'}")
+
+
+def enforce_parity(report: "Report", *, judged: Sequence[str]) -> None:
+    """Raise ParityError where a verdict does not hold, or is missing."""
+    if not report.verdicts:
+        raise ParityError("--require-parity: no backend but the reference could be judged")
+    for verdict in report.verdicts:
+        verdict.enforce()
+    missing = sorted({*judged} - {"torch"} - {verdict.candidate for verdict in report.verdicts})
+    if missing:
+        raise ParityError(f"--require-parity: {missing[0]} could not be judged: {report.unusable[missing[0]]}")
 
 
 def compare_benches(old: Path, new: Path, *, limit: float) -> None:
@@ -118,13 +193,13 @@ def compare_benches(old: Path, new: Path, *, limit: float) -> None:
         worst = min(lost, key=lambda change: change.ratio)
         raise LimitError(
             f"{len(lost)} of {len(changes)} cells are slower by more than {limit:g} %, "
-            f"{worst.backend} at batch {worst.batch} by {100 * (1 - worst.ratio):.1f} %"
+            f"{worst.new.label} at batch {worst.new.batch} by {100 * (1 - worst.ratio):.1f} %"
         )
 
 
 def bench_training(arch: str, dataset: str, *, device: str, seconds: float, data_dir: Path | None) -> None:
     """rtk bench --train: images per second of rtk's training, as a ratio to the plain loop in the same run."""
-    from ..bench.report import throughput_table
+    from ..bench.tables import throughput_table
     from ..bench.training import Contender, measure_training
     from ..core.datasets import open_dataset
     from ..core.machine import this_machine
@@ -145,7 +220,9 @@ def bench_training(arch: str, dataset: str, *, device: str, seconds: float, data
         )
     rates = {cell.backend: cell.images_per_s for cell in cells}
     print(f"Training {arch} on {dataset}, {words}; {this_machine().summary}\n")
-    print(text_table(throughput_table(cells)))
+    unsaid = ("precision", "scope")  # of inference
+    rows = [{name: text for name, text in row.items() if name not in unsaid} for row in throughput_table(cells)]
+    print(text_table(rows))
     print(f"\nrtk {rates['rtk'] / rates['plain loop']:.2f} x the plain loop", end="; ")
     print(f"the plain loop {rates['plain loop'] / rates['bare loop']:.2f} of the bare one", end="; ")
     print(f"an epoch of {len(split):,} images in {len(split) / rates['rtk']:.1f} s")

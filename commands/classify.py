@@ -76,9 +76,9 @@ def classify(
     from ..road import open_model
 
     if ray is not None:
-        if resume or sort_into or link or report or format_ not in (None, "parquet"):
+        if resume or sort_into or link or report or cuda_graphs or format_ not in (None, "parquet"):
             raise UsageError(
-                "--ray: writes Parquet files alone; leave out --resume, --sort-into, --report and --format"
+                "--ray: writes Parquet files alone; leave out --resume, --sort-into, --report, --cuda-graphs, --format"
             )
         if output is None:
             raise UsageError("--ray: needs --output with a folder")

@@ -23,6 +23,20 @@ ARTIFACT_SUFFIX = {"torch": ".pt", "onnx": ".onnx", "trt": ".engine", "openvino"
 """The kind of file that each backend runs."""
 
 
+class Resident(abc.ABC):
+    """Images that lie on a device with the model, for timing the arithmetic alone. Close it before its backend."""
+
+    @abc.abstractmethod
+    def run(self, start: int, count: int) -> float | None:
+        """Compute the logits of `count` images from `start` on, leave them there, and return when all is done.
+
+        Returns the seconds by the device's own clock, where it has one. Raises BackendError.
+        """
+
+    def close(self) -> None:  # noqa: B027 - what lies in Python objects goes with them
+        """Free the images."""
+
+
 class Backend(abc.ABC):
     """A loaded model. Close it, or use it in a `with`; one thread at a time may call it."""
 
@@ -62,6 +76,16 @@ class Backend(abc.ABC):
     def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Logits of batch after batch, in their order; backends that can overlap copies and arithmetic do so here."""
         return map(self, batches)
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether `stream` has several batches on their way at a time; else it is call after call."""
+        return type(self).stream is not Backend.stream
+
+    def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
+        """The images put where the model computes; None where that is host memory, so that nothing is to be copied."""
+        del images_NHWC
+        return None
 
     @abc.abstractmethod
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -19,6 +19,8 @@ NON_BLOCKING = 1
 """Stream flag: work on it does not wait for the default stream, where PyTorch's work is."""
 NO_TIMING = 2
 """Event flag: cheaper to record and to wait for."""
+TIMING = 0
+"""Event flag: the event keeps its time."""
 MIB = 2**20
 
 
@@ -27,6 +29,7 @@ class GpuEvent(Protocol):
 
     def record(self, stream: Any) -> Any: ...
     def synchronize(self) -> Any: ...
+    def time_since(self, event: Any) -> float: ...
 
 
 class GpuStream(Protocol):

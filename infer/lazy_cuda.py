@@ -160,13 +160,15 @@ class LazyCuda:
         self._happen_early()
 
     def content(self, address: int, size: int) -> NDArray[np.uint8]:
-        """The first `size` bytes of an allocation. Raises Error when it was freed, or is smaller."""
-        if address not in self.device_memory:
+        """`size` bytes of an allocation, from an address in it on. Raises Error when it was freed, or is too small."""
+        base = max((known for known in self.device_memory if known <= address), default=-1)
+        content = self.device_memory[base][1] if base >= 0 else np.empty(0, np.uint8)
+        offset = address - base
+        if offset >= len(content):
             raise CudaError(f"illegal address {address:#x}: never allocated, or freed")
-        content = self.device_memory[address][1]
-        if size > len(content):
-            raise CudaError(f"illegal access: {size} bytes of an allocation of {len(content)}")
-        return content[:size]
+        if offset + size > len(content):
+            raise CudaError(f"illegal access: {offset + size} bytes of an allocation of {len(content)}")
+        return content[offset : offset + size]
 
     def pending(self) -> int:
         """Pieces of work that were asked for and have not happened, in all streams."""
@@ -286,6 +288,15 @@ class LazyEvent:
         if self.mark is not None:
             self.machine.catch_up(self.mark)
         return self
+
+    def time_since(self, earlier: "LazyEvent") -> float:
+        """Milliseconds between two events: one for every piece of work. Raises Error where one has not happened."""
+        marks = (earlier.mark, self.mark)
+        if any(mark is None or mark.line.done < mark.position for mark in marks):
+            raise CudaError("cuEventElapsedTime failed: not ready")
+        assert earlier.mark is not None
+        assert self.mark is not None
+        return float(self.mark.position - earlier.mark.position)
 
 
 class LazyDeviceMemory:

@@ -21,7 +21,7 @@ from ..core.cuda import gpu, gpu_count
 from ..core.errors import ArtifactError, BackendError
 from ..core.graph_card import INPUT_NAME, OUTPUT_NAME, graph_card
 from ..core.machine import usable_cores
-from .backend import Backend, BackendOptions
+from .backend import Backend, BackendOptions, Resident
 
 ERRORS_ONLY = 3
 
@@ -58,6 +58,12 @@ class OnnxBackend(Backend):
                 ) from error
             raise BackendError(f"onnx: {_one_line(error)}") from error
         return logits_NK
+
+    def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
+        """The images on the GPU; None on the CPU."""
+        if self._buffers is None:
+            return None
+        return OnDevice(self._session, self.card, images_NHWC, "cuda", int(self.device.partition(":")[2]))
 
     def close(self) -> None:
         """Drop the session and its buffers."""
@@ -99,6 +105,35 @@ class DeviceBuffers:
         if len(self._bound) > self.KEPT:
             self._bound.popitem(last=False)
         return self._bound[count]
+
+
+class OnDevice(Resident):
+    """Images on the device, bound to the graph's input where they lie. ONNX Runtime tells no time of its own."""
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        card: ModelCard,
+        images_NHWC: NDArray[np.uint8],
+        kind: str,
+        index: int,
+    ) -> None:
+        """`kind`: as ONNX Runtime names devices, such as cuda."""
+        self._session, self._card, self._place = session, card, (kind, index)
+        self._images = onnxruntime.OrtValue.ortvalue_from_numpy(images_NHWC, kind, index)
+        self._logits: dict[int, Any] = {}
+
+    def run(self, start: int, count: int) -> None:
+        """Run on the images where they lie, into a buffer that stays."""
+        if count not in self._logits:
+            shape = (count, len(self._card.classes))
+            self._logits[count] = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, *self._place)
+        binding, size = self._session.io_binding(), self._card.input.shape
+        address = self._images.data_ptr() + start * int(np.prod(size))
+        binding.bind_input(INPUT_NAME, *self._place, np.uint8, (count, *size), address)
+        binding.bind_ortvalue_output(OUTPUT_NAME, self._logits[count])
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
 
 
 def open_session(graph: Path | bytes, options: BackendOptions) -> onnxruntime.InferenceSession:

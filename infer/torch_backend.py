@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ..core.checkpoint import load_checkpoint
 from ..core.errors import BackendError
-from .backend import Backend, BackendOptions
+from .backend import Backend, BackendOptions, Resident
 
 
 class TorchBackend(Backend):
@@ -47,9 +47,28 @@ class TorchBackend(Backend):
         result: NDArray[np.float32] = logits_NK.cpu().numpy()
         return result
 
+    def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
+        """The images on the GPU; None on the CPU."""
+        return None if self.device == "cpu" else _OnGpu(self._model, images_NHWC, self._torch_device)
+
     def close(self) -> None:
         """Drop the model."""
         self._model = torch.nn.Identity()  # type: ignore[assignment]
+
+
+class _OnGpu(Resident):
+    def __init__(self, model: torch.nn.Module, images_NHWC: NDArray[np.uint8], device: torch.device) -> None:
+        self._model, self._device = model, device
+        self._images_NHWC = torch.from_numpy(images_NHWC).to(device)
+
+    def run(self, start: int, count: int) -> float:
+        with torch.inference_mode(), torch.cuda.device(self._device):
+            began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            began.record()
+            self._model(self._images_NHWC[start : start + count])
+            ended.record()
+            ended.synchronize()
+            return began.elapsed_time(ended) / 1e3
 
 
 def _hardware(device: torch.device) -> str:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from ..core.engine import EngineInfo
 from ..core.errors import UsageError
-from .backend import Backend, BackendOptions
-from .cuda import on_gpu, pycuda_driver
+from .backend import Backend, BackendOptions, Resident
+from .cuda import MIB, on_gpu, pycuda_driver
 from .trt_engine import RtxOptions, TrtEngine
 from .trt_graphs import CudaGraphs, RecordedRuns
 from .trt_pipeline import Pipeline
 from .trt_preflight import check_engine
+from .trt_resident import OnGpu
 
 
 class TrtBackend(Backend):
@@ -45,6 +46,7 @@ class TrtBackend(Backend):
         self.runs_on = (
             f"{loadable.flavor.name} {loadable.flavor.version()}, {loadable.gpu.name}, {self.info.precision.label}"
         )
+        self._driver, self._engine = driver, loaded
         self._pipeline = Pipeline(
             driver,
             loaded if recorder is None else RecordedRuns(loaded, recorder),
@@ -61,6 +63,18 @@ class TrtBackend(Backend):
     def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Logits of batch after batch, in order, uploads and downloads behind the arithmetic."""
         return self._pipeline.stream(map(self.checked, batches))
+
+    def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident:
+        """The images on the GPU."""
+        logits_bytes = (self.max_batch or 1) * len(self.card.classes) * np.dtype(np.float32).itemsize
+        index = int(self.device.partition(":")[2])
+        return OnGpu(
+            self._driver,
+            self._engine,
+            images_NHWC,
+            logits_bytes=logits_bytes,
+            current=lambda: on_gpu(self._driver, index, need=f"{images_NHWC.nbytes / MIB:,.0f} MiB of images"),
+        )
 
     def close(self) -> None:
         """Free everything; calling it twice does no harm."""

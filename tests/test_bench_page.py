@@ -1,16 +1,31 @@
 """The report's page holds what was measured, and asks nothing of the network."""
 
+import dataclasses
+import html
+import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from rtk.bench.cell import Cell
 from rtk.bench.config import BenchConfig
-from rtk.bench.measure import Cell
 from rtk.bench.page import page_of
 from rtk.bench.parity import compare
+from rtk.bench.pictures import pictures_of
+from rtk.bench.plots import accuracy_points, pareto
 from rtk.bench.report import Report
 from rtk.core.card import ModelCard
+from rtk.core.datasets import Split
 from rtk.core.machine import this_machine
+from rtk.core.shapes import draw_shapes
+
+
+def named(*logits):  # type: ignore[no-untyped-def]
+    return zip(("torch", "onnx"), logits, strict=True)
+
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -21,6 +36,9 @@ def report(card: ModelCard) -> Report:
     import numpy as np
 
     logits_NK = np.eye(10, dtype=np.float32)
+    changed_NK = np.where(np.arange(10)[:, None] == 4, np.roll(logits_NK, -1, axis=1), logits_NK)
+    split = Split(*draw_shapes(10, seed=3))
+    parity = [compare(name, logits_NK, other_NK, np.arange(10)) for name, other_NK in named(logits_NK, changed_NK)]
     cells = [
         Cell(name, batch, rounds=[[seconds * (1 + k / 100)] * 3 for k in range(10)])
         for batch in (1, 64)
@@ -35,7 +53,8 @@ def report(card: ModelCard) -> Report:
         unusable={"trt": "no NVIDIA driver"},
         cells=cells,
         dataset="cifar10 (test split, 10 images)",
-        parity=[compare(name, logits_NK, logits_NK, np.arange(10)) for name in ("torch", "onnx")],
+        parity=parity,
+        pictures=pictures_of(split, parity),
     )
 
 
@@ -49,7 +68,7 @@ def test_the_page_shows_every_cell_and_why_a_backend_is_missing(report: Report) 
         "PyTorch &lt;eager&gt; &amp; more",
     ):
         assert words in page
-    rows = re.findall(r"<tr><td>(\w+)<td>([\d,]+)<td>([\d,]+)", page)
+    rows = re.findall(r"<tr><td>(\w+)<td>fp32<td>host to host<td>([\d,]+)<td>([\d,]+)", page)
     assert ("onnx", "64", "6,124") in rows  # 64 / (0.01 x 1.045)
     assert ("torch", "1", "48") in rows
 
@@ -57,13 +76,14 @@ def test_the_page_shows_every_cell_and_why_a_backend_is_missing(report: Report) 
 def test_the_page_asks_nothing_of_the_network(report: Report) -> None:
     page = page_of(report)
     links = set(re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?([^\"')>\s]+)", page))
-    assert all(link.startswith("#") for link in links), links
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in links), links
+    assert any(link.startswith("data:") for link in links)
     assert "<script" not in page
 
 
 def test_plots_take_the_colour_of_the_text_in_light_and_dark(report: Report) -> None:
     page = page_of(report)
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 4
     assert "currentColor" in page
     assert "#010203" not in page
     assert "prefers-color-scheme: dark" in page
@@ -86,6 +106,56 @@ def test_tags_inside_the_plots_are_balanced(report: Report) -> None:
 
 
 def test_a_report_without_cells_is_a_page_too(report: Report) -> None:
-    import dataclasses
-
     assert "Nothing was measured" in page_of(dataclasses.replace(report, cells=[]))
+
+
+def test_the_images_whose_answers_changed_are_in_the_page(report: Report) -> None:
+    page = page_of(report)
+    assert page.count("<img") == 1
+    assert "onnx: deer became cat; it is deer (image 4)" in page
+    assert "None: every backend answers" in page_of(dataclasses.replace(report, parity=report.parity[:1]))
+
+
+def test_the_pareto_front_holds_what_nothing_beats() -> None:
+    points = {"slow": (10.0, 0.9), "fast": (20.0, 0.8), "beaten": (15.0, 0.75), "best": (20.0, 0.85)}
+    assert pareto(points) == ["slow", "best"]
+
+
+def test_accuracy_is_drawn_over_the_highest_throughput_host_to_host(report: Report) -> None:
+    cells = [
+        Cell("onnx", 1, rounds=[[0.1]]),
+        Cell("onnx", 8, rounds=[[0.2]]),
+        Cell("onnx", 8, scope="compute", rounds=[[0.1]]),
+    ]
+    assert accuracy_points(cells, report.parity[1:]) == {"onnx": (pytest.approx(40), 0.9)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_the_page_with_all_its_data(report: Report, tmp_path: Path, width: int) -> None:
+    """Headless Chromium runs a script that looks at the page as it was laid out, and writes what it saw into it."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs chromium: apt-get install chromium")
+    looked = """
+        <script>
+        const boxes = [...document.querySelectorAll('[id^=data-]')].map(
+            e => [e.id, e.getBBox().width + e.getBBox().height > 0]);
+        const images = [...document.images].map(e => e.naturalWidth);
+        const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+        document.title = JSON.stringify({boxes: Object.fromEntries(boxes), images, wide});
+        </script>"""
+    (tmp_path / "page.html").write_text(page_of(report).replace("</body>", looked + "</body>"))
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--force-dark-mode"]
+    options += [f"--window-size={width},1600", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    done = subprocess.run(
+        [chromium, *options, str(tmp_path / "page.html")], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "CONSOLE" not in done.stderr
+    seen = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", done.stdout)[1]))  # type: ignore[index]
+    expected = {f"data-{plot}-{name}" for plot in ("throughput", "latency", "accuracy") for name in ("torch", "onnx")}
+    expected |= {"data-accuracy-front", "data-parity-torch", "data-parity-onnx"}
+    assert set(seen["boxes"]) == expected
+    assert all(seen["boxes"].values())
+    assert seen["images"] == [32]
+    assert not seen["wide"]

@@ -88,6 +88,10 @@ def test_the_version_is_printed(rtk: Rtk) -> None:
         (["train"], "an architecture is missing"),
         (["classify", "x.png", "--model", "resnet99"], "model 'resnet99' is unknown"),
         (["bench", "--batch", "one"], "--batch 'one': expected sizes"),
+        (["bench", "--preset", "trtexec"], "preset 'trtexec' is unknown; did you mean trtexec-11? known: trtexec-10,"),
+        (["bench", "--scope", "files-to-labels"], "scope 'files-to-labels' is unknown"),
+        (["bench", "--preset", "mlperf-singlestream", "--batch", "8"], "a batch of 1 is what it measures"),
+        (["bench", "--preset", "mlperf-offline", "--scope", "sync"], "it says what is timed; leave out --scope"),
         (["classify", "x.png", "--backend", "onxx"], "backend 'onxx' is unknown; did you mean onnx?"),
         (["models", "resnet3v1"], "depth 3 is not 6n+2; nearest: 8"),
     ],
@@ -232,16 +236,17 @@ def shapes_model(tmp_path: Path, save_untrained: Callable[..., Path]) -> Path:
 
 
 def test_bench_compares_answers_and_writes_its_report(rtk: Rtk, shapes_model: Path, tmp_path: Path) -> None:
-    done = rtk("bench", "shapes.pt", "--batch", "4", "--seconds", "0.5", "--report", "report")
+    words = ["--batch", "4", "--seconds", "0.5", "--no-baselines", "--report", "report"]
+    done = rtk("bench", "shapes.pt", *words)
     assert "Parity on shapes (test split, 2,000 images), against PyTorch fp32" in done.stdout
     report = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert report["schema"] == "rtk-bench-1"
+    assert report["schema"] == "rtk-bench-2"
     assert [one["candidate"] for one in report["parity"]][:2] == ["torch", "onnx"]
     for one in report["parity"]:
         assert one["images"] == one["agreeing"] == 2000
         assert one["largest_difference"] <= 1e-4
     for cell in report["cells"]:
-        assert len(cell["rounds"]) >= 10
+        assert cell["rounds"]
         samples = [sample for one in cell["rounds"] for sample in one]
         assert cell["images_per_s"] == pytest.approx(4 * len(samples) / sum(samples))
     assert "| onnx |" in (tmp_path / "report" / "report.md").read_text()
@@ -253,7 +258,7 @@ def test_bench_finds_the_reference_of_a_graph_or_says_how_to_name_it(
     rtk("export", "shapes.pt", "--out", "elsewhere")
     stderr = rtk("bench", "elsewhere/shapes.onnx", "--seconds", "0.1", code=1).stderr
     assert "is neither beside it nor in the zoo; name it with --reference FILE" in stderr
-    words = ["--batch", "1", "--seconds", "0.1", "--backend", "onnx"]
+    words = ["--batch", "1", "--seconds", "0.1", "--backend", "onnx", "--no-baselines"]
     assert "onnx" in rtk("bench", "elsewhere/shapes.onnx", "--reference", "shapes.pt", *words).stdout
 
 
@@ -397,11 +402,13 @@ def test_a_regression_beyond_noise_ends_with_exit_code_4(rtk: Rtk, tmp_path: Pat
             {
                 "backend": "onnx",
                 "batch": 8,
+                "precision": "fp32",
+                "scope": "sync",
                 "error": "",
                 "rounds": [[second * (1 + k % 3 / 100)] * 3 for k in range(12)],
             }
         ]
-        (tmp_path / f"{name}.json").write_text(json.dumps({"schema": "rtk-bench-1", "cells": cells}))
+        (tmp_path / f"{name}.json").write_text(json.dumps({"schema": "rtk-bench-2", "cells": cells}))
     done = rtk("bench", "--compare", "old.json", "new.json", code=4)
     assert "slower" in done.stdout
     assert "1 of 1 cells are slower by more than 5 %, onnx at batch 8 by 20.0 %" in done.stderr
@@ -428,8 +435,8 @@ def test_int8_is_calibrated_on_training_images_and_explained_layer_by_layer(rtk:
     assert "on 1,000 training images" in done.stderr
     card = json.loads(rtk("inspect", "shapes.int8.onnx", "--json").stdout)
     assert card["notes"]["export"]["calibration"]["dataset"] == "shapes, training split"
-    words = ["--backend", "onnx", "--batch", "8", "--seconds", "0.1", "--require-parity", "5"]
-    assert "onnx (int8): " in rtk("bench", "shapes.int8.onnx", *words).stdout
+    words = ["--backend", "onnx", "--batch", "8", "--seconds", "0.1", "--require-parity", "5", "--no-baselines"]
+    assert "onnx int8: " in rtk("bench", "shapes.int8.onnx", *words).stdout
 
 
 @pytest.mark.parametrize(
@@ -458,7 +465,7 @@ def test_the_parity_gate_can_say_no(rtk: Rtk, shapes_model: Path, tmp_path: Path
     values_K[9] += 40  # every image is now of the last class
     bias.CopyFrom(numpy_helper.from_array(values_K, bias.name))
     onnx.save(graph, tmp_path / "altered.onnx")
-    words = ["--backend", "onnx", "--batch", "8", "--seconds", "0.1"]
+    words = ["--backend", "onnx", "--batch", "8", "--seconds", "0.1", "--no-baselines"]
     assert "NO PARITY" in rtk("bench", "altered.onnx", *words).stdout
     stderr = rtk("bench", "altered.onnx", *words, "--require-parity", "default", code=4).stderr
     assert "onnx: no parity with the reference in fp32" in stderr

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rtk import results
+from rtk.bench.cell import Cell
 from rtk.bench.config import BenchConfig
-from rtk.bench.measure import Cell
 from rtk.bench.parity import compare
 from rtk.bench.report import Report
 from rtk.bench.report_file import read_report
@@ -71,9 +71,9 @@ def test_the_newest_report_of_each_machine_is_shown(card: ModelCard) -> None:
     other = report_of(card, machine="B", date="2026-01-05 03:04 UTC", seconds=0.04)
     block = results.measured_block([new, old, other])
     assert block.count("**") == 4
-    assert "| 6,400 |" in block  # 64 images in 10 ms
-    assert "| 3,200 |" not in block
-    assert "| 1,600 |" in block
+    assert "| 6,400 ±0.0% |" in block  # 64 images in 10 ms
+    assert "| 3,200 ±" not in block
+    assert "| 1,600 ±0.0% |" in block
     assert "10 of 10" in block
     assert results.measured_block([]) == ""
 
