@@ -12,14 +12,16 @@ STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --paper: #fff; --rule: #d6d9de; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --paper: #16181c; --rule: #3a3f47; } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-       max-width: 68rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
+       max-width: 76rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .scroll { overflow-x: auto; } svg { width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th, td { padding: .25rem .75rem; border-bottom: 1px solid var(--rule); text-align: right; }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--rule); text-align: right; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 .notes { font-size: .9rem; padding-left: 1.2rem; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem; }
+.plots { display: grid; gap: 1rem 2rem; margin-bottom: 2rem;
+         grid-template-columns: repeat(auto-fit, minmax(min(28rem, 100%), 1fr)); }
+pre { white-space: pre-wrap; }
 .images { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: 1rem; }
 .images img { width: 96px; image-rendering: pixelated; border: 1px solid var(--rule); }
 figure { margin: 0; } figcaption { font-size: .9rem; } .faint { opacity: .75; }

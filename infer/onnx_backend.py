@@ -15,6 +15,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     NoSuchFile,
     RuntimeException,
 )
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as HasNoKernel
 
 from ..core.card import ModelCard
 from ..core.cuda import gpu, gpu_count
@@ -152,7 +153,7 @@ def open_session(graph: Path | bytes, options: BackendOptions) -> onnxruntime.In
         session = onnxruntime.InferenceSession(graph, settings, providers=_providers(device))
     except (InvalidProtobuf, InvalidGraph, InvalidArgument, NoSuchFile) as error:
         raise ArtifactError(f"{name}: truncated, damaged, or not an ONNX file that ONNX Runtime accepts") from error
-    except Fail as error:
+    except (Fail, HasNoKernel) as error:  # the latter as for bf16 convolutions on a CPU
         raise BackendError(f"onnx: {name}: {_one_line(error)}") from error
     if device != "cpu" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise BackendError(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from rtk.core.card import Input
+from rtk.core.checkpoint import load_checkpoint
 from rtk.core.errors import ArtifactError, BackendError, UnknownNameError
 from rtk.core.probe import probe_images
 from rtk.infer.backend import Backend, BackendOptions, FakeBackend, open_backend
@@ -167,3 +168,12 @@ def test_serving_a_graph_imports_neither_torch_nor_onnx(graph_path: Path, in_new
         "print(sorted({'torch', 'onnx', 'tensorrt', 'pycuda'} & set(sys.modules)))"
     )
     assert loaded.strip() == "[]"
+
+
+def test_a_graph_that_onnx_runtime_has_no_kernel_for_is_one_line(checkpoint_path: Path, tmp_path: Path) -> None:
+    """Its CPU provider has no bf16 convolution."""
+    from rtk.road import export_graph
+
+    graph = export_graph(load_checkpoint(checkpoint_path), tmp_path / "half.onnx", precision="bf16").path
+    with pytest.raises(BackendError, match="Could not find an implementation for Conv"):
+        open_backend("onnx", graph, BackendOptions(device="cpu"))
