@@ -146,13 +146,10 @@ def cached_graph(
 def export_int8_graph(checkpoint: "Checkpoint", path: Path, *, dataset: "Dataset", flavor: str) -> "Int8Exported":
     """Calibrate on the data set's training split and export in int8. Raises as int8_from_checkpoint does."""
     from .export.calibration import draw_calibration
-    from .export.int8 import FLAVORS, Int8Config, int8_from_checkpoint
+    from .export.int8 import Int8Config, int8_flavor_named, int8_from_checkpoint
 
-    chosen = next((known for known in FLAVORS if known == flavor), None)
-    if chosen is None:
-        raise UnknownNameError("int8 flavor", flavor, FLAVORS)
-    calibration = draw_calibration(dataset, checkpoint.card)
-    return int8_from_checkpoint(checkpoint, path, calibration=calibration, config=Int8Config(flavor=chosen))
+    config = Int8Config(flavor=int8_flavor_named(flavor))
+    return int8_from_checkpoint(checkpoint, path, calibration=draw_calibration(dataset, checkpoint.card), config=config)
 
 
 def find_reference(found: Found, *, explicit: Path | None = None) -> Path:

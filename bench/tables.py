@@ -73,6 +73,20 @@ def parity_table(parity: Sequence[Parity]) -> list[Row]:
     ]
 
 
+def worst_table(parity: Parity, classes: Sequence[str]) -> list[Row]:
+    """The images that the candidate answers worst, one row each."""
+    return [
+        {
+            "image": f"{one.index:,}",
+            "label": classes[one.label],
+            "reference": classes[one.reference],
+            parity.candidate: "no answer" if one.candidate is None else classes[one.candidate],
+            "largest logit difference": f"{one.largest_difference:.1e}",
+        }
+        for one in parity.worst
+    ]
+
+
 def _ratio(cell: Cell, base: Cell | None) -> str:
     if base is None:
         return ""

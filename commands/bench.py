@@ -100,13 +100,17 @@ def bench(
     from ..bench.run import run
     from ..bench.verdict import requirement
     from ..core.datasets import open_dataset
+    from ..core.known_parity import remember_parity
     from ..infer.backend import BackendOptions, open_backend
+    from ..infer.trt_preflight import check_machine
     from ..road import artifact_for, find_model, find_reference, read_card
     from .bench_backends import open_contenders
 
     config = config_of(preset, batch=batch, scopes=scope or (), seconds=seconds)
     required = requirement(require_parity or "default")
     found = find_model(model)
+    if "trt" in (backend or ()):
+        check_machine(device=device)  # before anything that would have been for nothing
     data = open_dataset(dataset or read_card(found).dataset, data_dir=data_dir)
     options = BackendOptions(device=device, cuda_graphs=bool(preset) and PRESETS[config.preset].cuda_graphs)
     checkpoint = find_reference(found, explicit=reference)
@@ -136,6 +140,8 @@ def bench(
             graph=None if found.engine else artifact_for("onnx", find_model(str(checkpoint)), say=say),
         )
     print(found_out.to_text())
+    if any(verdict.candidate == "openvino" and verdict.passed for verdict in found_out.verdicts):
+        remember_parity(artifact_for("openvino", found, say=say), "openvino")  # --backend auto may take it now
     if report:
         write_report(found_out, report)
     if found_out.interrupted:
@@ -172,10 +178,17 @@ def write_report(report: "Report", folder: Path) -> None:
 
 
 def enforce_parity(report: "Report", *, judged: Sequence[str]) -> None:
-    """Raise ParityError where a verdict does not hold, or is missing."""
+    """Raise ParityError where a verdict does not hold, its worst images listed, or is missing."""
+    from ..bench.tables import worst_table
+
     if not report.verdicts:
         raise ParityError("--require-parity: no backend but the reference could be judged")
     for verdict in report.verdicts:
+        if not verdict.passed:
+            parity = next(one for one in report.parity if one.candidate == verdict.candidate)
+            print(
+                f"\nThe worst answers of {verdict.candidate}\n\n{text_table(worst_table(parity, report.model.classes))}"
+            )
         verdict.enforce()
     missing = sorted({*judged} - {"torch"} - {verdict.candidate for verdict in report.verdicts})
     if missing:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..core.engine import Profile
-from ..core.errors import UnknownNameError, UsageError
+from ..core.errors import UsageError
 from ..core.table import text_table
 from ..export.config import EngineConfig
 from .options import DataDir, say
@@ -194,13 +194,10 @@ def export_int8(
     from ..core.checkpoint import load_checkpoint
     from ..core.datasets import open_dataset
     from ..export.calibration import draw_calibration
-    from ..export.int8 import FLAVORS, Int8Config, int8_from_checkpoint
+    from ..export.int8 import Int8Config, int8_flavor_named, int8_from_checkpoint
     from ..export.int8_explain import explain
 
-    chosen = next((known for known in FLAVORS if known == flavor), None)
-    if chosen is None:
-        raise UnknownNameError("int8 flavor", flavor, FLAVORS)
-    config = Int8Config(flavor=chosen, keep_fp32=keep_fp32)
+    config = Int8Config(flavor=int8_flavor_named(flavor), keep_fp32=keep_fp32)
     loaded = load_checkpoint(checkpoint)
     calibration = draw_calibration(open_dataset(dataset or loaded.card.dataset, data_dir=data_dir), loaded.card)
     if explained:

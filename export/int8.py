@@ -41,6 +41,14 @@ Int8Flavor = Literal["tensorrt", "cpu"]
 FLAVORS: tuple[Int8Flavor, ...] = ("tensorrt", "cpu")
 
 
+def int8_flavor_named(name: str) -> Int8Flavor:
+    """The flavour of that name. Raises UnknownNameError."""
+    for known in FLAVORS:
+        if known == name:
+            return known
+    raise UnknownNameError("int8 flavor", name, FLAVORS)
+
+
 @dataclass(frozen=True)
 class Int8Config:
     """How a checkpoint is quantised."""

@@ -272,6 +272,18 @@ def test_a_backend_that_was_asked_for_and_cannot_run_is_an_error(rtk: Rtk, shape
     assert "--device cuda:7" in stderr
 
 
+def test_without_a_gpu_trt_is_refused_before_anything_heavy_is_loaded(in_new_process: Callable[[str], str]) -> None:
+    printed = in_new_process(
+        "import sys\nfrom rtk.core.errors import BackendError\nfrom rtk.commands.bench import bench\n"
+        "from rtk.infer import trt_preflight\ntrt_preflight.gpu_count = lambda: 0\n"
+        "try: bench(backend=['trt'])\nexcept BackendError as error: print(error)\n"
+        "print('loaded:', sorted({'torch', 'onnx', 'onnxruntime', 'openvino', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert printed.splitlines()[0].startswith("trt: ")
+    assert "without a GPU use --backend onnx" in printed
+    assert printed.splitlines()[-1] == "loaded: []"
+
+
 def test_models_lists_what_there_is(rtk: Rtk) -> None:
     printed = rtk("models").stdout
     assert "resnet20v1       273,066" in printed
@@ -467,7 +479,9 @@ def test_the_parity_gate_can_say_no(rtk: Rtk, shapes_model: Path, tmp_path: Path
     onnx.save(graph, tmp_path / "altered.onnx")
     words = ["--backend", "onnx", "--batch", "8", "--seconds", "0.1", "--no-baselines"]
     assert "NO PARITY" in rtk("bench", "altered.onnx", *words).stdout
-    stderr = rtk("bench", "altered.onnx", *words, "--require-parity", "default", code=4).stderr
+    refused = rtk("bench", "altered.onnx", *words, "--require-parity", "default", code=4)
+    assert refused.stdout.split("The worst answers of onnx\n\n")[1].count("\n") == 2 + 20  # a heading and its rule
+    stderr = refused.stderr
     assert "onnx: no parity with the reference in fp32" in stderr
     unresolved = rtk("bench", "shapes.onnx", *words, "--require-parity", "default", code=4).stderr
     assert "2,000 images cannot resolve this margin even without a change" in unresolved
