@@ -96,21 +96,22 @@ def bench(
         name = (backend or ["auto"])[0]
         bench_files(model, name, device=device, dataset=dataset, data_dir=data_dir, images=images, memory=memory)
         return
-    from ..bench.parity import labelled_as
-    from ..bench.run import run
     from ..bench.verdict import requirement
-    from ..core.datasets import open_dataset
-    from ..core.known_parity import remember_parity
-    from ..infer.backend import BackendOptions, open_backend
     from ..infer.trt_preflight import check_machine
     from ..road import artifact_for, find_model, find_reference, read_card
-    from .bench_backends import open_contenders
 
     config = config_of(preset, batch=batch, scopes=scope or (), seconds=seconds)
     required = requirement(require_parity or "default")
     found = find_model(model)
     if "trt" in (backend or ()):
-        check_machine(device=device)  # before anything that would have been for nothing
+        check_machine(device=device)  # before anything heavy is loaded, which would have been for nothing
+    from ..bench.parity import labelled_as
+    from ..bench.run import run
+    from ..core.datasets import open_dataset
+    from ..core.known_parity import remember_parity
+    from ..infer.backend import BackendOptions, open_backend
+    from .bench_backends import open_contenders
+
     data = open_dataset(dataset or read_card(found).dataset, data_dir=data_dir)
     options = BackendOptions(device=device, cuda_graphs=bool(preset) and PRESETS[config.preset].cuda_graphs)
     checkpoint = find_reference(found, explicit=reference)
