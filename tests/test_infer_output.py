@@ -300,7 +300,7 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(tmp_path: Path, graph_pa
     done = subprocess.run([*command, f"whole.{format_}"], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 3, done.stderr
     whole = (tmp_path / f"whole.{format_}").read_bytes()
-    dice, kills, finished = random.Random(7), 0, 0
+    dice, kills, finished = random.Random(7), 0, False
     while kills < 20 or not finished:
         process = subprocess.Popen([*command, f"a.{format_}", "--resume"], cwd=tmp_path, stderr=subprocess.DEVNULL)
         try:
@@ -308,12 +308,12 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(tmp_path: Path, graph_pa
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            kills += 1
+            kills, finished = kills + 1, False
         else:
             assert process.returncode in (0, 3)  # 0 when the last one was killed just after it had finished
             assert (tmp_path / f"a.{format_}").read_bytes() == whole
             (tmp_path / f"a.{format_}").unlink()
-            finished += 1
+            finished = True
     assert sorted(os.listdir(tmp_path)) == ["in", f"whole.{format_}"]
 
 

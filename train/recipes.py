@@ -71,7 +71,7 @@ RECIPES = {
             flip="alternate",
             pruning=0.5,
             norm_momentum=0.1,  # the average smooths the statistics too, and must not read stale ones
-            resizing=((0.25, 0.5), (0.5, 0.625), (0.75, 0.75), (0.875, 0.875)),
+            resizing=((0.25, 0.5), (0.5, 0.75)),  # full size for the half in which the rate falls
             average=0.025,
         ),
         Recipe(  # for a minute on a CPU: small batches make more steps of few images
