@@ -1,8 +1,9 @@
 """The README's generated parts, made from files: python -m rtk.results [--tables].
 
 Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` stand: `zoo`, the models of core/zoo/*.json; `measured`, the
-newest report of every machine in bench/results/*.json; and `commands`, what the four commands really print. The tables
-follow from files alone; running the commands takes a minute, and --tables leaves them as they are.
+newest report of every machine in bench/results/*.json; `published`, what others report beside rtk's own trainings; and
+`commands`, what the four commands really print. The tables follow from files alone; running the commands takes minutes,
+for one of them trains, and --tables leaves them as they are.
 """
 
 import os
@@ -27,16 +28,17 @@ from .core.errors import ArtifactError, BackendError, RtkError
 from .core.files import make_folder, write_whole
 from .core.models.summary import parameter_count
 from .core.table import markdown_table
-from .core.zoo import DEFAULT, zoo_card, zoo_names
+from .core.zoo import zoo_card, zoo_names
+from .published import kept_cards, table_rows
 
 ROOT = Path(__file__).parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "bench" / "results"
 IMAGES_SHOWN = 6
 SHOWN = (
-    ("inspect", DEFAULT),
+    ("train", "resnet20v1", "--recipe", "quick", "--out", "run"),
+    ("export", "--trt", "run/best.pt"),
     ("classify", "images", "--top-k", "2"),
-    ("export", "--trt", DEFAULT),
     ("bench", "--batch", "1,64", "--seconds", "8"),
 )
 """The four commands, run in a folder of their own in which `images` holds some of the test split."""
@@ -48,12 +50,20 @@ def results(
     folder: Annotated[Path, typer.Option("--from", help="The folder of reports.")] = RESULTS,
 ) -> None:
     """Fill in the generated parts of the README."""
-    blocks = {"zoo": zoo_block([zoo_card(name) for name in zoo_names()])}
-    blocks["measured"] = measured_block([read_report(path) for path in sorted(folder.glob("*.json"))])
+    blocks = table_blocks(folder)
     if not tables:
         blocks["commands"] = commands_block(SHOWN)
     write_whole(readme, filled(readme.read_text(encoding="utf-8"), blocks))
     print(f"{readme}: {', '.join(blocks)}")
+
+
+def table_blocks(folder: Path = RESULTS) -> dict[str, str]:
+    """The parts that follow from files alone."""
+    return {
+        "zoo": zoo_block([zoo_card(name) for name in zoo_names()]),
+        "measured": measured_block([read_report(path) for path in sorted(folder.glob("*.json"))]),
+        "published": markdown_table(table_rows(kept_cards())),
+    }
 
 
 def filled(text: str, blocks: Mapping[str, str]) -> str:

@@ -1,0 +1,76 @@
+"""Train what there is time for, and put the accuracies beside the published ones: make table."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .core.card import ModelCard
+from .core.checkpoint import load_checkpoint
+from .core.errors import RtkError, TrainingError
+from .core.files import make_folder, write_whole
+from .published import RECORDS, ROWS, Row
+from .results import README, filled, table_blocks
+
+RUNS = Path("runs") / "table"
+STOPPED = 143  # the exit code of a training that was asked to stop, and can go on
+STOP_LIMIT_S = 120.0  # for a step, and for saving
+
+
+def table(
+    minutes: Annotated[float, typer.Option(min=0, help="Time to train in; 0 only writes the table.")] = 60.0,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings a row.")] = 1,
+    recipe: Annotated[str, typer.Option(help="What is trained by.")] = "rtk",
+    runs: Annotated[Path, typer.Option(help="Where unfinished trainings wait.")] = RUNS,
+) -> None:
+    """Train rows in their order while there is time, and write every row's figures into the README."""
+    deadline = time.monotonic() + 60 * minutes
+    for row in ROWS:
+        for seed in range(seeds):
+            record = RECORDS / f"{row.name}-{recipe}-s{seed}.json"
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or record.exists():
+                continue
+            card = train_for(row, recipe, seed, runs=runs, seconds=left_s)
+            if card:
+                make_folder(RECORDS)
+                write_whole(record, card.to_json(indent=1) + "\n")
+    write_whole(README, filled(README.read_text(encoding="utf-8"), table_blocks()))
+    print(README)
+
+
+def train_for(row: Row, recipe: str, seed: int, *, runs: Path, seconds: float) -> ModelCard | None:
+    """Train this, or go on with it, for so long at most: the card when it is finished, None when time ran out.
+
+    Raises TrainingError when the command fails; what it said stands above.
+    """
+    out = runs / f"{row.name}-{recipe}-s{seed}"
+    fresh = (row.arch, "--dataset", row.dataset, "--recipe", recipe, "--seed", str(seed), "--out", str(out))
+    what = ("--resume", str(out)) if (out / "last.pt").exists() else fresh
+    process = subprocess.Popen([sys.executable, "-m", "rtk", "train", *what])
+    try:
+        code = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        code = process.wait(STOP_LIMIT_S)
+    if code == STOPPED:
+        return None
+    if code != 0:
+        raise TrainingError(f"rtk train {' '.join(what)}: exit code {code}")
+    return load_checkpoint(out / "best.pt").card
+
+
+def main() -> None:
+    """Run, and show an error of rtk's as one line."""
+    try:
+        typer.run(table)
+    except RtkError as error:
+        print(f"rtk: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
