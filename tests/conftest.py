@@ -136,12 +136,13 @@ def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def real_data() -> Path:
-    """The folder of the official data files, for tests marked `data`; skips where there is none."""
+def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the official data files, which commands find too, for tests marked `data`; skips without one."""
     configured = os.environ.get("RTK_DATA_DIR")
     folder = Path(configured) if configured else Path(__file__).parent.parent / ".data"
     if not (folder / "cifar-10-batches-bin").is_dir() or not (folder / "fashion-mnist").is_dir():
         pytest.skip(f"needs the official CIFAR-10 and Fashion-MNIST files in {folder}, or RTK_DATA_DIR set")
+    monkeypatch.setenv("RTK_DATA_DIR", str(folder))
     return folder
 
 
