@@ -16,10 +16,12 @@ from .options import DataDir, say
 
 
 def export(
-    model: Annotated[
-        str,
+    models: Annotated[
+        list[str],
         typer.Argument(
-            help="A checkpoint, with --trt a graph too, with --triton an engine too, or a model of the zoo."
+            metavar="MODEL...",
+            help="A checkpoint, with --trt a graph too, with --triton an engine too, or a model of the zoo. "
+            "Several checkpoints become one model, an ensemble.",
         ),
     ],
     trt: Annotated[bool, typer.Option("--trt", help="Build a TensorRT engine from the graph.")] = False,
@@ -83,6 +85,7 @@ def export(
     from ..core.precisions import precision_named
     from ..road import export_graph, find_model, find_reference, read_card
 
+    model = models[0]
     found = find_model(model)
     as_it_is = not found.checkpoint and not trt
     if (found.engine and trt) or (as_it_is and (triton is None or precision)):
@@ -102,6 +105,9 @@ def export(
 
             check_flavor(chosen.name)
     folder = make_folder(out) if out else (Path() if found.in_zoo else found.given.parent)
+    if len(models) > 1:
+        found = find_model(str(ensemble(models, folder)))
+        say(f"{found.given}: an ensemble of {len(models)}")
     config = EngineConfig(
         graph=found.graph or folder / f"{found.name}.onnx",
         out=folder,
@@ -167,6 +173,20 @@ def export(
         artifact = folder / made[-1].name if made else found.given
         print(triton_from_artifact(artifact, triton, profile=Profile(config.fastest_at, config.max_batch)))
         say(f"to serve it: tritonserver --model-repository={triton}")
+
+
+def ensemble(models: list[str], folder: Path) -> Path:
+    """rtk export A B ...: the ensemble's checkpoint."""
+    from ..export.ensemble import ensemble_of
+    from ..road import find_model
+
+    checkpoints = []
+    for name in models:
+        member = find_model(name)
+        if member.checkpoint is None:
+            raise UsageError(f"{name}: an ensemble is made of checkpoints")
+        checkpoints.append(member.checkpoint)
+    return ensemble_of(checkpoints, folder)
 
 
 def build_engine(config: EngineConfig) -> Path:

@@ -209,6 +209,24 @@ def test_a_checkpoint_is_exported_beside_itself_and_inspected(rtk: Rtk, checkpoi
     assert card["notes"]["export"]["largest_logit_difference"] <= 1e-4
 
 
+def test_several_checkpoints_are_exported_as_one(
+    rtk: Rtk, checkpoint_path: Path, graph_path: Path, photos: Path
+) -> None:
+    done = rtk("export", str(checkpoint_path), str(checkpoint_path), "--out", "pair")
+    assert done.stdout == "pair/resnet8v1-cifar10-x2.onnx\n"
+    assert "pair/resnet8v1-cifar10-x2.pt: an ensemble of 2\n" in done.stderr
+    assert "resnet8v1+resnet8v1" in rtk("inspect", "pair/resnet8v1-cifar10-x2.onnx").stdout
+    alone, both = (
+        rtk("classify", str(photos), "--backend", "onnx", "-m", model, "--format", "csv").stdout
+        for model in (str(graph_path), "pair/resnet8v1-cifar10-x2.onnx")
+    )
+    assert [row["label"] for row in csv.DictReader(io.StringIO(alone))] == [
+        row["label"] for row in csv.DictReader(io.StringIO(both))
+    ]
+    refused = rtk("export", str(checkpoint_path), str(graph_path), code=2).stderr
+    assert refused == f"rtk: {graph_path}: an ensemble is made of checkpoints\n"
+
+
 def test_a_checkpoint_is_exported_into_the_cache_once(rtk: Rtk, checkpoint_path: Path, photos: Path) -> None:
     words = ["classify", str(photos / "0.png"), "--model", str(checkpoint_path), "--backend", "onnx"]
     first, second = rtk(*words), rtk(*words)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..card import ModelCard, Preprocessing
+from .ensemble import SEPARATOR, Ensemble
 from .names import parse_architecture
 from .resnet_cifar import ResNetV1, ResNetV2
 
@@ -42,7 +43,13 @@ class Model(nn.Module):
 
 
 def build_network(arch: str, *, in_channels: int, classes: int) -> nn.Module:
-    """The bare network of that name, float N x C x H x W to logits N x K. Raises UsageError for an unknown name."""
+    """The bare network of that name, float N x C x H x W to logits N x K. Raises UsageError for an unknown name.
+
+    Several names joined by "+" are an ensemble, whose logits are log-probabilities.
+    """
+    if SEPARATOR in arch:
+        members = arch.split(SEPARATOR)
+        return Ensemble([build_network(member, in_channels=in_channels, classes=classes) for member in members])
     architecture = parse_architecture(arch)
     build = {"v1": ResNetV1, "v2": ResNetV2}[architecture.family.name]
     return build(architecture.depth, in_channels=in_channels, classes=classes)
