@@ -61,8 +61,9 @@ def find_model(name: str) -> Found:
     Raises ArtifactError for a missing file or another kind of file, UnknownNameError for a name of nothing.
     """
     path = Path(name)
-    if name in zoo_names():
-        return Found(name, checkpoint=zoo_file(name, ".pt"), graph=zoo_file(name, ".onnx"))
+    in_zoo = path.stem if path == zoo_file(path.stem, ".pt") else name
+    if in_zoo in zoo_names():
+        return Found(in_zoo, checkpoint=zoo_file(in_zoo, ".pt"), graph=zoo_file(in_zoo, ".onnx"))
     if path.suffix in KINDS:
         if not path.is_file():
             raise ArtifactError(f"{path}: no such {KINDS[path.suffix]}")

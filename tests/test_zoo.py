@@ -17,6 +17,7 @@ from rtk.core.graph import load_graph
 from rtk.core.zoo import DEFAULT, zoo_card, zoo_file, zoo_names
 from rtk.export.to_onnx import onnx_from_checkpoint
 from rtk.infer.backend import BackendOptions, open_backend
+from rtk.road import find_model
 
 RunGraph = Callable[[bytes, NDArray[np.uint8]], NDArray[np.float32]]
 
@@ -86,3 +87,9 @@ def test_the_card_is_readable_json() -> None:
     for name in zoo_names():
         text = zoo_file(name, ".json").read_text()
         assert json.loads(text)["name"] == name
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_a_model_named_by_its_checkpoint_has_its_graph_too(name: str) -> None:
+    assert find_model(str(zoo_file(name, ".pt"))) == find_model(name)
+    assert find_model(name).graph == zoo_file(name, ".onnx")
