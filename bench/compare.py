@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import ArtifactError
-from .cell import SCOPES, Cell
+from .cell import Cell
 from .interval import ratio_interval
 from .report_file import read_cells
+from .scopes import SCOPES
 
 
 @dataclass(frozen=True)

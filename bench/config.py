@@ -2,11 +2,14 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ..core.errors import UnknownNameError, UsageError
-from .cell import SCOPES, Cell, Scope
 from .presets import preset_named
+from .scopes import SCOPES, Scope
+
+if TYPE_CHECKING:
+    from .cell import Cell
 
 DEFAULT_SCOPES: tuple[Scope, ...] = ("compute", "sync", "stream")
 """Where the first and the last coincide with the second, as on a CPU, they are not measured again."""
@@ -37,7 +40,7 @@ class BenchConfig:
         if not self.seconds > 0:
             raise UsageError(f"--seconds {self.seconds}: expected more than 0")
 
-    def owes(self, cell: Cell) -> bool:
+    def owes(self, cell: "Cell") -> bool:
         """Whether this cell must go on, whatever the time."""
         calls = sum(map(len, cell.rounds))
         return calls < self.min_calls or calls * cell.batch < self.min_images

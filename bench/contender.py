@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from ..core.card import Input
 from ..core.errors import BackendError
 from ..infer.backend import Backend, Resident
-from .cell import Cell, Scope, label_of
+from .cell import Cell, label_of
 from .config import BenchConfig
 from .files import PngFiles
 from .measure import Runner, one_by_one
+from .scopes import Scope
 
 ROTATING_BYTES = 128 << 20
 """All sets of images together: more than the last-level caches of most processors."""

@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .cell import SCOPES, Cell
+from .cell import Cell
 from .measure import Told
+from .scopes import SCOPES
 
 if TYPE_CHECKING:
     from rich.table import Table

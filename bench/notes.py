@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .cell import NOISY_SPREAD, SCOPES
+from .cell import NOISY_SPREAD
 from .presets import PRESETS
+from .scopes import SCOPES
 from .surroundings import processors
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .cell import SCOPES, Cell
+from .cell import Cell
 from .parity import Parity
+from .scopes import SCOPES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

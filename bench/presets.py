@@ -11,7 +11,7 @@ run for at least ten minutes there, which `--seconds 600` gives.
 from dataclasses import dataclass
 
 from ..core.errors import UnknownNameError
-from .cell import Scope
+from .scopes import Scope
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from .ceiling import Ceiling
-from .cell import SCOPES, Cell
+from .cell import Cell
 from .interval import Interval, paired_ratio_interval, rate_interval
 from .parity import Parity
+from .scopes import SCOPES
 
 Row = dict[str, str]
 COLUMNS = (

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..bench.cell import SCOPES
 from ..bench.config import BenchConfig, parse_batches, parse_scopes
 from ..bench.presets import PRESETS
+from ..bench.scopes import SCOPES
 from ..core.errors import LimitError, ParityError, UsageError
 from ..core.progress import progress_bar
 from ..core.table import text_table

@@ -15,6 +15,7 @@ from PIL import Image
 from rtk import cli
 from rtk.core.shapes import SHAPES_CLASSES, draw_shapes
 
+HEAVY = {"numpy", "torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "matplotlib", "pooch", "PIL"}
 COMMANDS = ("train", "export", "classify", "bench", "inspect", "models", "doctor", "demo")
 
 
@@ -67,7 +68,7 @@ def test_help_loads_nothing_heavy(words: Sequence[str], in_new_process: Callable
     printed = in_new_process(
         "import sys\nfrom rtk.cli import app\n"
         f"try: app({list(words)!r})\nexcept SystemExit as stop: assert not stop.code\n"
-        "heavy = {'torch', 'onnx', 'onnxruntime', 'tensorrt', 'tensorrt_rtx', 'pycuda', 'matplotlib', 'pooch', 'PIL'}\n"
+        f"heavy = {HEAVY!r}\n"
         "print('loaded:', sorted(heavy & set(sys.modules)))"
     )
     assert printed.splitlines()[-1] == "loaded: []"
