@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.card import ModelCard
+from ..core.models.initialise import initialise
 from ..core.models.model import build_network
-from ..core.models.resnet_cifar import initialise
 
 PADDING = 4
 

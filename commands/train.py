@@ -33,6 +33,20 @@ def train(
         int | None, typer.Option(help="Train on so many images only, drawn by the seed.", show_default=False)
     ] = None,
     eval_every: Annotated[int, typer.Option(help="Epochs between evaluations.")] = TrainConfig.eval_every,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Start from a checkpoint of rtk's, torchvision's file of this network, a model of the zoo, or "
+            "imagenet or imagenet-v1, which are downloaded.",
+            show_default=False,
+        ),
+    ] = None,
+    freeze: Annotated[
+        bool, typer.Option("--freeze", help="With --weights: train the last layer only.")
+    ] = TrainConfig.freeze,
+    checkpoint_activations: Annotated[
+        bool, typer.Option("--checkpoint-activations", help="Take much less memory and a third more arithmetic.")
+    ] = TrainConfig.checkpoint_activations,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.", show_default=False)] = None,
     data_dir: DataDir = None,
     out: Annotated[
@@ -64,6 +78,9 @@ def train(
             holdout=holdout,
             train_images=train_images,
             eval_every=eval_every,
+            weights=weights,
+            freeze=freeze,
+            checkpoint_activations=checkpoint_activations,
             data_dir=data_dir,
             out=out,
         )

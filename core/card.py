@@ -71,6 +71,8 @@ class Training:
     commit: str
     settings: dict[str, Any] = field(default_factory=dict)
     """The recipe's values as used."""
+    start: str = ""
+    """The weights that the training began with; empty where they were drawn at random."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ class ModelCard:
         if self.training:
             training = self.training
             lines["recipe"] = f"{training.recipe}, {training.epochs} epochs, seed {training.seed}"
+            if training.start:
+                lines["started from"] = training.start
             lines["weights"] = training.selection
             lines["trained"] = f"{training.train_s / 60:,.1f} minutes on {training.machine}, commit {training.commit}"
         if self.checkpoint_sha256:

@@ -16,6 +16,8 @@ from .files import sha256_of, whole_file
 from .models.model import Model, build_model
 
 FORMAT = "rtk-checkpoint-1"
+LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""How files of torch.save begin that are older than PyTorch 1.6: not a zip archive yet."""
 
 
 @dataclass(frozen=True)
@@ -55,25 +57,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises ArtifactError when the file is missing, damaged, another program's, or a pickle that would run code.
     """
-    if not path.is_file():
-        raise ArtifactError(f"{path}: no such checkpoint")
-    try:
-        with zipfile.ZipFile(path) as archive:  # torch.load itself does not look at the checksums
-            if archive.testzip() is not None:
-                raise ArtifactError(f"{path}: damaged: its content does not match its checksums")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of odd pickles, which are refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ArtifactError(
-            f"{path}: refused: it holds Python objects that would run code when loaded; "
-            "expected a checkpoint written by rtk train"
-        ) from error
-    except ArtifactError:
-        raise
-    # zipfile and torch raise nearly anything on a damaged or hostile file, and it must end in one clear line.
-    except Exception as error:
-        raise ArtifactError(f"{path}: truncated, damaged, or not a checkpoint of rtk's") from error
+    content = read_tensors(path, expected="a checkpoint written by rtk train")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ArtifactError(f"{path}: a PyTorch file, but not a checkpoint of rtk's (expected format {FORMAT})")
     card, weights = content.get("card"), content.get("weights")
@@ -81,3 +65,28 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ArtifactError(f"{path}: incomplete: it lacks a card or weights")
     card = ModelCard.from_json(card, source=str(path))
     return Checkpoint(replace(card, checkpoint_sha256=sha256_of(path)), weights, content.get("training"))
+
+
+def read_tensors(path: Path, *, expected: str) -> Any:
+    """What torch.save wrote: tensors and plain values alone. Raises ArtifactError as load_checkpoint."""
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such checkpoint")
+    try:
+        with path.open("rb") as file:
+            legacy = file.read(len(LEGACY_START)) == LEGACY_START
+        if not legacy:
+            with zipfile.ZipFile(path) as archive:  # torch.load itself does not look at the checksums
+                if archive.testzip() is not None:
+                    raise ArtifactError(f"{path}: damaged: its content does not match its checksums")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of odd pickles, which are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ArtifactError(
+            f"{path}: refused: it holds Python objects that would run code when loaded; expected {expected}"
+        ) from error
+    except ArtifactError:
+        raise
+    # zipfile and torch raise nearly anything on a damaged or hostile file, and it must end in one clear line.
+    except Exception as error:
+        raise ArtifactError(f"{path}: truncated, damaged, or not a checkpoint of rtk's") from error

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .download import download
 from .errors import DataError, ImageError, UnknownNameError
 from .folders import default_data_dir
 from .images import IMAGE_SUFFIXES, native_image
@@ -252,35 +253,6 @@ def _size(image_HWC: NDArray[np.uint8]) -> str:
     return f"{image_HWC.shape[1]} x {image_HWC.shape[0]}"
 
 
-# Downloads.
-
-
-def _download(url: str, known_hash: str, target: Path) -> None:
-    """Fetch a file with checksum and progress bar. Raises DataError that says which file to put where."""
-    import pooch  # only here: nothing else needs it
-    import requests
-
-    from .files import make_folder
-
-    make_folder(target.parent)
-    try:
-        pooch.retrieve(url, known_hash=known_hash, fname=target.name, path=target.parent, progressbar=_bar())
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors; pooch raises ValueError on a bad checksum
-        match error:
-            case requests.ConnectionError() | requests.Timeout():
-                reason = "no connection"
-            case ValueError():
-                reason = "the checksum does not match"
-            case _:
-                reason = " ".join(str(error).split())
-        raise DataError(
-            f"{target}: missing, and the download failed ({reason}); fetch {url} and put it there, "
-            "or name the folder that has it with --data-dir or RTK_DATA_DIR"
-        ) from error
-
-
-def _bar() -> bool:
-    import sys
-    from importlib.util import find_spec
-
-    return sys.stderr.isatty() and find_spec("tqdm") is not None
+def _download(url: str, checksum: str, target: Path) -> None:
+    otherwise = "name the folder that has it with --data-dir or RTK_DATA_DIR"
+    download(url, target, checksum=checksum, error=DataError, otherwise=otherwise)

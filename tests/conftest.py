@@ -154,7 +154,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 def _randomise(network: object, *, seed: int) -> None:
     import torch
-    from rtk.core.models.resnet_cifar import initialise
+    from rtk.core.models.initialise import initialise
 
     assert isinstance(network, torch.nn.Module)
     generator = torch.Generator().manual_seed(seed)

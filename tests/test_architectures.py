@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from rtk.core.errors import UnknownNameError, UsageError
+from rtk.core.models.initialise import initialise
 from rtk.core.models.model import build_network
 from rtk.core.models.names import known_architectures, parse_architecture
-from rtk.core.models.resnet_cifar import SameConv2d, initialise
+from rtk.core.models.resnet_cifar import SameConv2d
 
 # Parameters at 32 x 32 x 3 and ten classes: trainable, and with batch norm's running means and variances. The counts
 # are those that Keras prints for the example's networks.

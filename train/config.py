@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, get_args
 
 from ..core.errors import ArtifactError, UnknownNameError, UsageError
 from ..core.models.names import parse_architecture
+from ..core.models.pretrained import PUBLISHED, published_file
 from .recipes import Recipe, find_recipe
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -41,6 +42,12 @@ class TrainConfig:
     """Train on so many images only, drawn by the seed."""
     eval_every: int = 1
     """Epochs between evaluations on the test split; the last epoch is always evaluated."""
+    weights: str | None = None
+    """To start from: a file of rtk's or torchvision's, a model of the zoo, or the name of a published set."""
+    freeze: bool = False
+    """Train the last layer only; all else keeps the weights and the batch-norm statistics that it started with."""
+    checkpoint_activations: bool = False
+    """Compute activations again when their gradients are due, which takes less memory and a third more arithmetic."""
     data_dir: Path | None = None
     out: Path | None = None
     """The run folder; None means runs/ARCH-DATASET-sSEED."""
@@ -64,6 +71,12 @@ class TrainConfig:
             raise UsageError(f"--train-images {self.train_images}: expected 2 or more")
         if self.eval_every < 1:
             raise UsageError(f"--eval-every {self.eval_every}: expected 1 or more epochs")
+        if self.weights in PUBLISHED:
+            published_file(self.weights, self.arch)
+        if self.freeze and self.weights is None:
+            raise UsageError("--freeze needs --weights: layers drawn at random must be trained")
+        if self.checkpoint_activations and self.compile == "on":
+            raise UsageError("--checkpoint-activations and --compile on exclude each other; leave one out")
 
     @property
     def values(self) -> Recipe:

@@ -13,6 +13,7 @@ from ..core.checkpoint import load_checkpoint, save_checkpoint
 from ..core.datasets import Dataset, Split, open_dataset
 from ..core.errors import ArtifactError, DataError, UsageError
 from ..core.machine import this_machine
+from ..core.models.blocks import recompute_activations
 from ..core.models.model import build_model
 from ..core.progress import progress_bar
 from .config import TrainConfig
@@ -21,6 +22,7 @@ from .evaluate import evaluate
 from .recipes import Recipe
 from .run_folder import RunFolder
 from .trainer import Trainer, new_model, resident
+from .weights import freeze_backbone, load_weights
 
 Say = Callable[[str], None]
 
@@ -70,8 +72,18 @@ def _run(
     train_split, holdout, test = _splits(config, dataset)
     card = _new_card(config, dataset, train_split)
     model = new_model(card, config.seed, arithmetic)
+    start = training.get("start", "") if training else ""
+    if config.weights is not None and training is None:
+        start = load_weights(model.network, config.arch, config.weights, data_dir=config.data_dir)
+        say(f"weights of {start}")
+    if config.freeze:
+        freeze_backbone(model.network)
     trainer = Trainer(model, recipe, arithmetic, train_split, seed=config.seed)
-    compilation = compiled(model.network, arithmetic, config.compile)
+    if config.checkpoint_activations:
+        recompute_activations(model.network)
+        compilation = "not compiled (activations are checkpointed)"
+    else:
+        compilation = compiled(model.network, arithmetic, config.compile)
     if training is not None:
         trainer.load_state(training)
     say(
@@ -106,12 +118,12 @@ def _run(
             elapsed_s += epoch_s
             history.append({**row, "epoch_s": round(epoch_s, 3)})
             weights = {name: value.cpu().clone() for name, value in trainer.average.current().items()}
-            provenance = _provenance(config, trainer.epoch, elapsed_s, arithmetic, origins)
+            provenance = _provenance(config, trainer.epoch, elapsed_s, arithmetic, origins, start)
             card = replace(card, score=scores.get("test"), training=provenance)
             if scores and (best is None or not config.holdout or scores["holdout"].correct > best):
                 best = scores["holdout"].correct if config.holdout else -1
                 save_checkpoint(folder.best, card, weights)
-            state = {"history": history, "best": best, "train_s": elapsed_s, "origins": origins}
+            state = {"history": history, "best": best, "train_s": elapsed_s, "origins": origins, "start": start}
             save_checkpoint(folder.last, card, weights, training={**trainer.state(), **state})
             folder.write_history(history)
             say(_line(history[-1], recipe))
@@ -152,7 +164,7 @@ def _new_card(config: TrainConfig, dataset: Dataset, split: Split) -> ModelCard:
 
 
 def _provenance(
-    config: TrainConfig, epochs: int, train_s: float, arithmetic: Arithmetic, origins: dict[str, list[str]]
+    config: TrainConfig, epochs: int, train_s: float, arithmetic: Arithmetic, origins: dict[str, list[str]], start: str
 ) -> Training:
     values = config.values
     averaged = "moving average of the weights" if values.average else "weights"
@@ -169,6 +181,7 @@ def _provenance(
         machine="; ".join(origins["machine"]),
         commit=", ".join(origins["commit"]),
         settings={**asdict(values), "precision": arithmetic.precision, "device": str(arithmetic.device)},
+        start=start,
     )
 
 

@@ -95,4 +95,7 @@ def _from_anywhere(config: TrainConfig) -> TrainConfig:
         config,
         dataset=config.dataset if config.dataset in DATASETS else str(Path(config.dataset).resolve()),
         data_dir=config.data_dir.resolve() if config.data_dir else None,
+        weights=str(Path(config.weights).resolve())
+        if config.weights and Path(config.weights).is_file()
+        else config.weights,
     )

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from ..core.card import ModelCard
 from ..core.datasets import Split
 from ..core.errors import ArtifactError, TrainingError
+from ..core.models.initialise import initialise
 from ..core.models.model import Model, build_model
-from ..core.models.resnet_cifar import initialise
 from .augment import Augmenter, scaled
 from .average import Average
 from .device import Arithmetic
 from .recipes import Recipe
 from .sampling import Sampler
 from .schedule import image_side, learning_rate
+from .weights import to_training_mode
 
 
 def new_model(card: ModelCard, seed: int, arithmetic: Arithmetic) -> Model:
@@ -81,7 +82,7 @@ class Trainer:
 
     def steps(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         """The steps of the present epoch: of each, how many images it saw, their losses, and how many were right."""
-        self.model.train()
+        to_training_mode(self.model)
         generator = random_generator(self.seed, self.epoch, self.arithmetic.device)
         order, weights_N = self.sampler.draw(self.epoch / self.recipe.epochs, generator)
         started = self.epoch / self.recipe.epochs

@@ -1,5 +1,8 @@
 """Model: preprocessing and network in one module, from uint8 N x H x W x C pixels to float32 N x K logits."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +10,16 @@ from ..card import ModelCard, Preprocessing
 from .ensemble import SEPARATOR, Ensemble
 from .names import parse_architecture
 from .resnet_cifar import ResNetV1, ResNetV2
+from .resnet_imagenet import ResNet
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "v1": ResNetV1,
+    "v2": ResNetV2,
+    "plain": partial(ResNetV1, shortcut=False),
+    "imagenet": ResNet,
+    "d2l": partial(ResNet, d2l=True),
+}
+"""How a member of each family is built: depth, in_channels=, classes=."""
 
 
 class Normalise(nn.Module):
@@ -51,8 +64,7 @@ def build_network(arch: str, *, in_channels: int, classes: int) -> nn.Module:
         members = arch.split(SEPARATOR)
         return Ensemble([build_network(member, in_channels=in_channels, classes=classes) for member in members])
     architecture = parse_architecture(arch)
-    build = {"v1": ResNetV1, "v2": ResNetV2}[architecture.family.name]
-    return build(architecture.depth, in_channels=in_channels, classes=classes)
+    return NETWORKS[architecture.family.name](architecture.depth, in_channels=in_channels, classes=classes)
 
 
 def build_model(card: ModelCard) -> Model:

@@ -8,19 +8,30 @@ from ..errors import UnknownNameError, UsageError
 
 @dataclass(frozen=True)
 class Family:
-    """Architectures that differ by depth alone."""
+    """Architectures that differ by depth alone; their names are `before`, the depth, `after`."""
 
     name: str
-    pattern: str
-    """As shown to users, such as resnet{6n+2}v1."""
-    layers_per_n: int
-    examples: tuple[int, ...]
-    """Depths of the papers."""
+    before: str
+    after: str
+    depths: tuple[int, ...]
+    """Those of the papers."""
+    layers_per_n: int = 0
+    """The family has every depth of so many times n, plus 2; where this is 0, only those listed."""
+
+    def named(self, depth: int) -> str:
+        """The name of the member of that depth."""
+        return f"{self.before}{depth}{self.after}"
 
 
 FAMILIES = {
-    "v1": Family("v1", "resnet{6n+2}v1", 6, (20, 32, 44, 56, 110, 164)),
-    "v2": Family("v2", "resnet{9n+2}v2", 9, (20, 29, 56, 110, 164, 1001)),
+    family.name: family
+    for family in (
+        Family("v1", "resnet", "v1", (20, 32, 44, 56, 110, 164), 6),  # arXiv 1512.03385, for small images
+        Family("v2", "resnet", "v2", (20, 29, 56, 110, 164, 1001), 9),  # arXiv 1603.05027
+        Family("plain", "plain", "", (20, 32, 44, 56), 6),  # arXiv 1512.03385, figure 6: v1 without shortcuts
+        Family("imagenet", "resnet", "", (18, 34, 50, 101, 152)),  # arXiv 1512.03385, table 1
+        Family("d2l", "resnet", "d2l", (18,)),  # Dive into Deep Learning, d2l.ai, the chapter on residual networks
+    )
 }
 
 
@@ -34,21 +45,26 @@ class Architecture:
 
 
 def known_architectures() -> list[str]:
-    """The names worth listing; any other depth of the family's form works too."""
-    return [f"resnet{depth}{family.name}" for family in FAMILIES.values() for depth in family.examples]
+    """The names worth listing; of families that are made by a rule, any other depth works too."""
+    return [family.named(depth) for family in FAMILIES.values() for depth in family.depths]
 
 
 def parse_architecture(name: str) -> Architecture:
     """Read a name such as resnet20v1. Raises UsageError for an unknown name or a depth that the family lacks."""
-    match = re.fullmatch(r"resnet([1-9][0-9]{0,5})(v[12])", name)
-    if match is None:
-        raise UnknownNameError("architecture", name, known_architectures())
-    depth, family = int(match[1]), FAMILIES[match[2]]
-    if depth <= 2 or (depth - 2) % family.layers_per_n:
-        below = max(depth - (depth - 2) % family.layers_per_n, family.layers_per_n + 2)
-        nearest = f"{below} or {below + family.layers_per_n}" if below < depth else f"{below}"
+    for family in FAMILIES.values():
+        match = re.fullmatch(f"{family.before}([1-9][0-9]{{0,5}}){family.after}", name)
+        if match and (family.layers_per_n or int(match[1]) in family.depths):
+            return Architecture(name, family, _checked_depth(name, family, int(match[1])))
+    raise UnknownNameError("architecture", name, known_architectures())
+
+
+def _checked_depth(name: str, family: Family, depth: int) -> int:
+    step = family.layers_per_n
+    if step and (depth <= 2 or (depth - 2) % step):
+        below = max(depth - (depth - 2) % step, step + 2)
+        nearest = f"{below} or {below + step}" if below < depth else f"{below}"
         raise UsageError(
-            f"architecture {name!r}: depth {depth} is not {family.layers_per_n}n+2; nearest: {nearest} "
+            f"architecture {name!r}: depth {depth} is not {step}n+2; nearest: {nearest} "
             f"(known: {', '.join(known_architectures())})"
         )
-    return Architecture(name, family, depth)
+    return depth

@@ -1,4 +1,4 @@
-"""ResNet v1 and v2 for small images, after the Keras CIFAR-10 example.
+"""ResNet v1 and v2 for small images, after the Keras CIFAR-10 example, and v1 without its shortcuts.
 
 Both follow its definitions weight for weight: convolutions with bias, a 1 x 1 projection without batch norm where
 the shape changes, batch norm with epsilon 1e-3, and TensorFlow's "same" padding, which puts the odd row and column
@@ -10,9 +10,10 @@ those can be folded into one for inference.
 Shapes: N images, C channels, H rows, W columns, K classes.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .blocks import Blocks
 
 BATCH_NORM_EPSILON = 1e-3  # Keras' default; torch's is 1e-5
 BATCH_NORM_MOMENTUM = 0.01  # Keras writes the same as 0.99
@@ -49,7 +50,7 @@ class Stem(nn.Sequential):
 
 
 class BasicBlock(nn.Module):
-    """v1: two 3 x 3 convolutions with batch norm after each, then the addition and the activation."""
+    """v1: two 3 x 3 convolutions with batch norm after each, then the addition, where wanted, and the activation."""
 
     CONV_NORM = (("conv1", "bn1"), ("conv2", "bn2"))
 
@@ -59,16 +60,15 @@ class BasicBlock(nn.Module):
         self.bn1 = batch_norm(channels)
         self.conv2 = SameConv2d(channels, channels)
         self.bn2 = batch_norm(channels)
-        self.projection = (
-            SameConv2d(in_channels, channels, kernel=1, stride=stride)
-            if in_channels != channels or stride != 1
-            else nn.Identity()
-        )
+        self.projection: nn.Module | None = None
+        if shortcut:
+            same = in_channels == channels and stride == 1
+            self.projection = nn.Identity() if same else SameConv2d(in_channels, channels, kernel=1, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        return F.relu(y + self.projection(x))
+        return F.relu(y if self.projection is None else y + self.projection(x))
 
 
 class Head(nn.Module):
@@ -84,9 +84,14 @@ class Head(nn.Module):
 
 
 class ResNetV1(nn.Module):
-    """resnet{6n+2}v1: a stem, three stages of n basic blocks of 16, 32 and 64 channels, and the head."""
+    """resnet{6n+2}v1: a stem, three stages of n basic blocks of 16, 32 and 64 channels, and the head.
 
-    def __init__(self, depth: int, *, in_channels: int, classes: int) -> None:
+    plain{6n+2} is the same without `shortcut`s.
+    """
+
+    INITIALISATION = "keras"
+
+    def __init__(self, depth: int, *, in_channels: int, classes: int, shortcut: bool = True) -> None:
         super().__init__()
         blocks_per_stage = (depth - 2) // 6
         self.stem = Stem(in_channels)
@@ -96,9 +101,9 @@ class ResNetV1(nn.Module):
             channels = STEM_WIDTH << stage
             for block in range(blocks_per_stage):
                 stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(BasicBlock(channels_in, channels, stride=stride))
+                blocks.append(BasicBlock(channels_in, channels, stride=stride, shortcut=shortcut))
                 channels_in = channels
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = Blocks(*blocks)
         self.head = Head(channels_in, classes)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
@@ -139,6 +144,8 @@ class PreActivationBottleneck(nn.Module):
 class ResNetV2(nn.Module):
     """resnet{9n+2}v2: a stem, three stages of n bottlenecks of 64, 128 and 256 channels, batch norm, and the head."""
 
+    INITIALISATION = "keras"
+
     def __init__(self, depth: int, *, in_channels: int, classes: int) -> None:
         super().__init__()
         blocks_per_stage = (depth - 2) // 9
@@ -160,25 +167,10 @@ class ResNetV2(nn.Module):
                     )
                 )
                 channels_in = channels_out
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = Blocks(*blocks)
         self.bn = batch_norm(channels_in)
         self.head = Head(channels_in, classes)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         logits_NK: Tensor = self.head(F.relu(self.bn(self.blocks(self.stem(x_NCHW)))))
         return logits_NK
-
-
-def initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """Fill every convolution and dense layer with He's normal initialisation (fan in), biases with zero.
-
-    Truncated at two deviations and widened to keep the variance, as Keras' `he_normal` does.
-    """
-    keras_truncation = 0.87962566103423978  # standard deviation of a normal truncated at +-2
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            fan_in = layer.weight[0].numel()
-            deviation = (2.0 / fan_in) ** 0.5 / keras_truncation
-            nn.init.trunc_normal_(layer.weight, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)

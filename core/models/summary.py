@@ -15,10 +15,12 @@ def parameter_count(arch: str, *, in_channels: int = CHANNELS, classes: int = CL
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def layer_table(arch: str) -> list[dict[str, object]]:
+def layer_table(
+    arch: str, *, side: int = SIDE, in_channels: int = CHANNELS, classes: int = CLASSES
+) -> list[dict[str, object]]:
     """One row a layer, in the order in which they run: name, type, output shape, parameters."""
     with torch.device("meta"):
-        network = build_network(arch, in_channels=CHANNELS, classes=CLASSES).eval()
+        network = build_network(arch, in_channels=in_channels, classes=classes).eval()
         rows: list[dict[str, object]] = []
 
         def note(name: str, layer: nn.Module, output: Tensor) -> None:
@@ -29,6 +31,7 @@ def layer_table(arch: str) -> list[dict[str, object]]:
         for name, layer in network.named_modules():
             if not any(layer.children()) and not isinstance(layer, nn.Identity):
                 layer.register_forward_hook(lambda layer, _, output, name=name: note(name, layer, output))
-        network(torch.empty(1, CHANNELS, SIDE, SIDE))
-    rows.append({"layer": "all", "type": "", "output": "", "parameters": parameter_count(arch)})
+        network(torch.empty(1, in_channels, side, side))
+    total = parameter_count(arch, in_channels=in_channels, classes=classes)
+    rows.append({"layer": "all", "type": "", "output": "", "parameters": total})
     return rows

@@ -1,0 +1,141 @@
+"""Weights to start from, out of a file, a published set or the zoo; and a backbone that stays as it was.
+
+The head is drawn afresh where the number of classes is another. A first convolution that was trained on three channels
+serves grey images with its kernel summed over them: that is what repeating the grey image thrice would compute, at a
+third of the cost, and the model still takes one channel. Preprocessing stays that of the data trained on: what a
+network expects are centred pixels.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..core.checkpoint import FORMAT, load_checkpoint, read_tensors
+from ..core.download import download
+from ..core.errors import ArtifactError, UnknownNameError
+from ..core.files import sha256_of
+from ..core.folders import default_data_dir
+from ..core.models.pretrained import PUBLISHED, PUBLISHED_URL, published_checksum, published_file
+from ..core.zoo import zoo_file, zoo_names
+
+NAMED_IN_ERRORS = 3
+"""Layers of each kind; the others are counted."""
+WRAPPERS = ("state_dict", "model")
+"""Under which training scripts save their weights beside other things."""
+
+
+def load_weights(network: nn.Module, arch: str, name: str, *, data_dir: Path | None) -> str:
+    """Load the weights of that name or file into the network; say in words where they come from and what was changed.
+
+    Raises UnknownNameError, or ArtifactError when the file is missing or damaged or does not fit: then it names layers.
+    """
+    path = _located(name, arch, data_dir)
+    weights = _read(path, arch)
+    changes = _adapt(weights, network)
+    _check_fit(weights, network.state_dict(), path=path, arch=arch)
+    network.load_state_dict(weights, strict=False)
+    return "; ".join((f"{path.name}, sha256 {sha256_of(path)}", *changes))
+
+
+def freeze_backbone(network: nn.Module) -> None:
+    """Let only the last dense layer be trained."""
+    head = _names(network, nn.Linear)[-1]
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith(f"{head}."))
+
+
+def to_training_mode(model: nn.Module) -> None:
+    """Training mode, in which batch norm that is frozen goes on using and keeping the statistics that it has."""
+    model.train()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d) and not layer.weight.requires_grad:
+            layer.eval()
+
+
+def _located(name: str, arch: str, data_dir: Path | None) -> Path:
+    if name in PUBLISHED:
+        file = published_file(name, arch)
+        path = (data_dir or default_data_dir()) / "weights" / file
+        if not path.is_file():
+            otherwise = "name a file that you have with --weights"
+            download(
+                PUBLISHED_URL + file,
+                path,
+                checksum=published_checksum(file),
+                error=ArtifactError,
+                otherwise=otherwise,
+            )
+        return path
+    if name in zoo_names():
+        return zoo_file(name, ".pt")
+    if not Path(name).is_file():
+        raise UnknownNameError("--weights", name, ("a file", *PUBLISHED, *zoo_names()))
+    return Path(name)
+
+
+def _read(path: Path, arch: str) -> dict[str, Tensor]:
+    """The network's weights by the names of its layers."""
+    content = read_tensors(path, expected="a checkpoint of rtk's or a state dict")
+    if isinstance(content, dict) and content.get("format") == FORMAT:
+        checkpoint = load_checkpoint(path)
+        if checkpoint.card.arch != arch:
+            raise ArtifactError(f"{path}: holds weights of {checkpoint.card.arch}, expected {arch}")
+        return _without_prefix(checkpoint.weights, "network.")
+    for key in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ArtifactError(f"{path}: holds no weights; expected a checkpoint of rtk's or a state dict of tensors")
+    wrapped = all(name.startswith("module.") for name in content)  # DataParallel's
+    return _without_prefix(content, "module.") if wrapped else dict(content)
+
+
+def _without_prefix(weights: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def _adapt(weights: dict[str, Tensor], network: nn.Module) -> list[str]:
+    """Make the weights fit another number of classes, and grey images; the changes in words."""
+    changes, wanted = [], network.state_dict()
+    head, first = _names(network, nn.Linear)[-1], _names(network, nn.Conv2d)[0]
+    old, new = weights.get(f"{head}.weight"), wanted[f"{head}.weight"]
+    if old is not None and old.ndim == 2 and old.shape[1] == new.shape[1] and len(old) != len(new):
+        for name in (f"{head}.weight", f"{head}.bias"):
+            weights[name] = wanted[name]
+        changes.append(f"its last layer of {len(old):,} classes drawn afresh for {len(new):,}")
+    kernel = weights.get(f"{first}.weight")
+    if kernel is not None and kernel.ndim == 4 and (kernel.shape[1], wanted[f"{first}.weight"].shape[1]) == (3, 1):
+        weights[f"{first}.weight"] = kernel.sum(dim=1, keepdim=True)
+        changes.append("its first kernel summed over three channels for grey images")
+    return changes
+
+
+def _check_fit(weights: dict[str, Tensor], wanted: dict[str, Tensor], *, path: Path, arch: str) -> None:
+    """Raise ArtifactError unless names and shapes agree; counts of batches may be missing, as in old files."""
+    missing = [name for name in wanted if name not in weights and not name.endswith("num_batches_tracked")]
+    strange = [name for name in weights if name not in wanted]
+    other = [
+        f"{name} is {_size(weights[name])} instead of {_size(value)}"
+        for name, value in wanted.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    found = (("missing", missing), ("unknown", strange), ("of another shape", other))
+    problems = [f"{kind}: {_some(names)}" for kind, names in found if names]
+    if problems:
+        raise ArtifactError(f"{path}: its weights do not fit {arch}; {'; '.join(problems)}")
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:NAMED_IN_ERRORS])
+    more = len(names) - NAMED_IN_ERRORS
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _size(value: Tensor) -> str:
+    return " x ".join(map(str, value.shape)) or "a number"
+
+
+def _names(network: nn.Module, kind: type[nn.Module]) -> list[str]:
+    """Of the layers of that kind, from the first to the last."""
+    return [name for name, layer in network.named_modules() if isinstance(layer, kind)]
