@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from .core.checkpoint import load_checkpoint, save_checkpoint
+from .core.errors import UsageError
 from .core.files import write_whole
 from .core.zoo import zoo_file
 from .road import export_graph
@@ -21,6 +22,12 @@ def publish(
 ) -> None:
     """Put a trained model into the zoo."""
     loaded = load_checkpoint(checkpoint)
+    if loaded.card.training and loaded.card.training.selected_on == "test":
+        raise UsageError(
+            f"{checkpoint}: its epoch was chosen by the test split, which flatters its score; the zoo takes the last "
+            "epoch's weights or those chosen by held-out images: train with --select last, --holdout or "
+            "--validation-split"
+        )
     path = zoo_file(loaded.card.name, ".pt")
     if note:
         card = replace(loaded.card, notes={**loaded.card.notes, "training": note}, checkpoint_sha256="")

@@ -91,10 +91,11 @@ def zoo_block(cards: Sequence[ModelCard]) -> str:
     rows = []
     for card in cards:
         size, training, score = card.input, card.training, card.score
+        parameters = parameter_count(card.arch, in_channels=card.preprocessing.channels, classes=len(card.classes))
         rows.append(
             {
                 "model": f"`{card.name}`",
-                "parameters": f"{parameter_count(card.arch, in_channels=size.channels, classes=len(card.classes)):,}",
+                "parameters": f"{parameters:,}",
                 "input": f"{size.height} x {size.width} x {size.channels}",
                 "right answers on the test split": f"{score.correct:,} of {score.total:,}" if score else "unknown",
                 "accuracy": f"{score.accuracy:.2%}" if score else "unknown",

@@ -50,8 +50,10 @@ class PlainLoop(TorchBackend):
 
     def __init__(self, checkpoint: Path, options: BackendOptions) -> None:
         super().__init__(checkpoint, options)
-        if self.card.preprocessing.per_pixel:
-            raise BackendError("plain loop: a mean for every pixel is nothing that a plain loop subtracts")
+        if not self.card.preprocessing.is_plain:
+            raise BackendError(
+                f"plain loop: only scales and normalises; the model: {self.card.preprocessing.to_text()}"
+            )
         self._mean_C11 = torch.tensor(self.card.preprocessing.mean)[:, None, None]
         self._deviation_C11 = torch.tensor(self.card.preprocessing.deviation)[:, None, None]
         self._network = self._model.network

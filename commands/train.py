@@ -7,7 +7,10 @@ from typing import Annotated
 import typer
 
 from ..core.errors import UsageError
+from ..train.augmentation import NAMES
 from ..train.config import Compile, Precision, TrainConfig
+from ..train.preprocessing import PREPROCESSES
+from ..train.recipes import RECIPES, Select
 from .options import INTERRUPTED, DataDir, say
 
 
@@ -15,10 +18,32 @@ def train(
     context: typer.Context,
     arch: Annotated[str | None, typer.Argument(help="resnet20v1, resnet56v2, ...; see rtk models.")] = None,
     dataset: Annotated[str, typer.Option(help="cifar10, fashion-mnist, shapes, or a folder.")] = TrainConfig.dataset,
-    recipe: Annotated[str, typer.Option(help="rtk, quick, paper or keras.")] = TrainConfig.recipe,
+    recipe: Annotated[str, typer.Option(help=f"{', '.join(RECIPES)}.")] = TrainConfig.recipe,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
     lr: Annotated[float | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
+    augment: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help=f"{', '.join(NAMES)}; repeatable. `none` first takes the recipe's away.",
+            show_default=False,
+        ),
+    ] = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help=f"In the model: {', '.join(PREPROCESSES)}.", show_default=False)
+    ] = None,
+    resize: Annotated[
+        int | None, typer.Option(help="Side that the model scales images to; 0: as they are.", show_default=False)
+    ] = None,
+    rgb: Annotated[
+        bool | None,
+        typer.Option("--rgb/--no-rgb", help="The model repeats grey images to three channels.", show_default=False),
+    ] = None,
+    plateau: Annotated[
+        bool,
+        typer.Option("--plateau", help="Lower the rate where the validation loss stays, not by the recipe's schedule."),
+    ] = TrainConfig.plateau,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = TrainConfig.seed,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = TrainConfig.device,
     precision: Annotated[Precision, typer.Option(help="Of the arithmetic while training.")] = TrainConfig.precision,
@@ -29,6 +54,17 @@ def train(
     holdout: Annotated[
         int, typer.Option(help="Hold out so many training images and keep the epoch that is best on them.")
     ] = TrainConfig.holdout,
+    validation_split: Annotated[
+        float | None,
+        typer.Option(help="The same as a share of the training images, drawn by the seed.", show_default=False),
+    ] = None,
+    select: Annotated[
+        Select | None,
+        typer.Option(
+            help="Keep the last epoch, or the best on held-out images, or without those on the test split.",
+            show_default=False,
+        ),
+    ] = None,
     train_images: Annotated[
         int | None, typer.Option(help="Train on so many images only, drawn by the seed.", show_default=False)
     ] = None,
@@ -70,12 +106,19 @@ def train(
             epochs=epochs,
             batch_size=batch_size,
             lr=lr,
+            augment=tuple(augment) if augment else None,
+            preprocess=preprocess,
+            resize=resize,
+            rgb=rgb,
+            plateau=plateau,
             seed=seed,
             device=device,
             precision=precision,
             compile=compile_,
             deterministic=deterministic,
             holdout=holdout,
+            validation_split=validation_split,
+            select=select,
             train_images=train_images,
             eval_every=eval_every,
             weights=weights,
@@ -92,9 +135,13 @@ def train(
         say(f"stopped; go on with: rtk train --resume {run_dir}" if kept else "stopped before the first epoch ended")
         sys.exit(INTERRUPTED)
     say(f"peak memory {peak_memory_gib():.2f} GiB")
-    score = trained.card.score
+    score, training, last = trained.card.score, trained.card.training, trained.history[-1]
     assert score is not None  # the last epoch is always evaluated
+    assert training is not None
     print(f"test accuracy {score.accuracy:.2%} ({score.correct:,} of {score.total:,}), test loss {score.loss:.4f}")
+    if training.selected_on:
+        print(f"of epoch {training.epochs}, chosen by the {training.selected_on} split; ", end="")
+        print(f"last epoch: test accuracy {last['test_accuracy']:.2%} ({last['test_correct']:,})")
     print(trained.best)
 
 

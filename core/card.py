@@ -5,6 +5,7 @@ Nothing here needs torch: a backend that runs a graph reads its card from the gr
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -12,6 +13,10 @@ from .errors import ArtifactError
 
 FORMAT = 1
 """The version of the card's JSON; a newer one is refused with a clear message."""
+SWITCHES = ("per_pixel", "image_mean", "image_deviation", "whitening")
+"""Of preprocessing."""
+LARGEST_WHITENED = 4_096
+"""Values of an image that is whitened: the matrix has the square of that, 64 MiB."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,51 @@ class Input:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What the model itself does to the uint8 pixels: divide by 255, subtract `mean`, divide by `deviation`."""
+    """What the model itself does to the uint8 pixels: divide by 255, subtract `mean`, divide by `deviation`.
+
+    What has a default came later; it happens in the order of the fields, what concerns single images before the rest.
+    """
 
     mean: tuple[float, ...]
-    """Per channel, in units of pixel / 255. With `per_pixel` the average of the map that the weights hold."""
+    """Per channel that the network takes, in units of pixel / 255: a grey image is repeated to as many. With
+    `per_pixel` the average of the map that the weights hold."""
     deviation: tuple[float, ...]
     """Per channel, in units of pixel / 255."""
     per_pixel: bool = False
     """True when one mean per pixel is subtracted instead of one per channel."""
+    image_mean: bool = False
+    """True when each image's own mean, over pixels and channels, is subtracted."""
+    image_deviation: bool = False
+    """True when each image is divided by its own deviation."""
+    whitening: bool = False
+    """True when the values of an image are multiplied by a matrix that the weights hold (ZCA)."""
+    resize: tuple[int, int] | None = None
+    """Height and width that images are scaled to at last, bilinearly."""
+
+    @property
+    def channels(self) -> int:
+        """Channels that the network takes."""
+        return len(self.mean)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a mean and a deviation for each channel are all of it."""
+        return self == Preprocessing(self.mean, self.deviation)
+
+    def to_text(self) -> str:
+        """In words, in the order in which it happens."""
+        steps = ["/ 255"]
+        if self.image_mean:
+            steps.append("minus the image's own mean")
+        if self.image_deviation:
+            steps.append("/ the image's own deviation")
+        steps.append(f"minus {_numbers(self.mean)}{' on average, pixel by pixel' if self.per_pixel else ''}")
+        steps.append(f"/ {_numbers(self.deviation)}")
+        if self.whitening:
+            steps.append("whitened (ZCA)")
+        if self.resize:
+            steps.append(f"scaled to {self.resize[0]} x {self.resize[1]}")
+        return ", ".join(steps)
 
 
 @dataclass(frozen=True)
@@ -73,6 +115,8 @@ class Training:
     """The recipe's values as used."""
     start: str = ""
     """The weights that the training began with; empty where they were drawn at random."""
+    selected_on: str = ""
+    """The split whose right answers chose among the epochs: holdout or test; empty where nothing was chosen."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +150,7 @@ class ModelCard:
             "architecture": self.arch,
             "precision": self.precision,
             "input": f"uint8 [N, {size.height}, {size.width}, {size.channels}]",
-            "preprocessing": f"in the model: / 255, minus {_numbers(self.preprocessing.mean)}"
-            f"{' on average, pixel by pixel' if self.preprocessing.per_pixel else ''}, "
-            f"/ {_numbers(self.preprocessing.deviation)}",
+            "preprocessing": f"in the model: {self.preprocessing.to_text()}",
             "classes": ", ".join(self.classes),
             "data set": self.dataset,
         }
@@ -147,11 +189,7 @@ class ModelCard:
                     **fields,
                     "classes": tuple(fields["classes"]),
                     "input": Input(**fields["input"]),
-                    "preprocessing": Preprocessing(
-                        mean=tuple(fields["preprocessing"]["mean"]),
-                        deviation=tuple(fields["preprocessing"]["deviation"]),
-                        per_pixel=bool(fields["preprocessing"]["per_pixel"]),
-                    ),
+                    "preprocessing": _preprocessing(fields["preprocessing"]),
                     "score": Score(**fields["score"]) if fields.get("score") else None,
                     "training": Training(**fields["training"]) if fields.get("training") else None,
                 }
@@ -163,17 +201,27 @@ class ModelCard:
         return card
 
 
+def _preprocessing(fields: dict[str, Any]) -> Preprocessing:
+    resize = fields.get("resize")
+    switches = {name: bool(fields[name]) for name in SWITCHES if name in fields}
+    lists = {"mean": tuple(fields["mean"]), "deviation": tuple(fields["deviation"])}
+    return Preprocessing(**{**fields, **switches, **lists, "resize": tuple(resize) if resize else None})
+
+
 def _holds_together(card: ModelCard) -> bool:
     """Whether the values are of their types, and there is a mean and a deviation for every channel."""
     texts = (card.name, card.arch, card.dataset, card.precision, card.checkpoint_sha256, *card.classes)
     numbers = (*card.preprocessing.mean, *card.preprocessing.deviation)
-    channels = len(card.preprocessing.mean)
+    channels, resize = card.preprocessing.channels, card.preprocessing.resize
     return (
         len(card.classes) > 0
         and all(isinstance(text, str) for text in texts)
         and all(isinstance(size, int) and size > 0 for size in card.input.shape)
         and all(isinstance(number, int | float) for number in numbers)
-        and card.input.channels == channels == len(card.preprocessing.deviation)
+        and card.input.channels in (1, channels)
+        and 0 < channels == len(card.preprocessing.deviation)
+        and (not card.preprocessing.whitening or math.prod(card.input.shape) <= LARGEST_WHITENED)
+        and (resize is None or (len(resize) == 2 and all(isinstance(size, int) and size > 0 for size in resize)))
         and all(deviation > 0 for deviation in card.preprocessing.deviation)
     )
 

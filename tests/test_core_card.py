@@ -23,6 +23,28 @@ def test_a_per_pixel_card_survives_json(card: ModelCard) -> None:
     assert ModelCard.from_json(per_pixel.to_json(), source="x").preprocessing.per_pixel is True
 
 
+def test_preprocessing_survives_json_and_is_told_in_words(card: ModelCard) -> None:
+    everything = Preprocessing((0.5,) * 3, (1.0,) * 3, True, True, True, True, (96, 80))
+    grey = replace(card, input=Input(28, 28, 1), preprocessing=everything)
+    read = ModelCard.from_json(grey.to_json(), source="x")
+    assert read == grey
+    assert read.preprocessing.channels == 3
+    assert not read.preprocessing.is_plain
+    assert card.preprocessing.is_plain
+    assert everything.to_text() == (
+        "/ 255, minus the image's own mean, / the image's own deviation, minus (0.5000, 0.5000, 0.5000) on average, "
+        "pixel by pixel, / (1.0000, 1.0000, 1.0000), whitened (ZCA), scaled to 96 x 80"
+    )
+
+
+def test_a_card_from_before_these_fields_is_read(card: ModelCard) -> None:
+    fields = json.loads(card.to_json())
+    for name in ("image_mean", "image_deviation", "whitening", "resize"):
+        del fields["preprocessing"][name]
+    del fields["training"]["selected_on"]
+    assert ModelCard.from_json(json.dumps(fields), source="x") == card
+
+
 def test_the_json_says_what_people_look_for(card: ModelCard) -> None:
     fields = json.loads(card.to_json())
     assert fields["format"] == 1
@@ -77,6 +99,15 @@ def test_a_card_that_lacks_a_field_names_it(card: ModelCard, field: str) -> None
         {"preprocessing": {"mean": [0.5], "deviation": [0.5, 0.5, 0.5], "per_pixel": False}},
         {"preprocessing": {"mean": [0.5, 0.5, 0.5], "deviation": [0.5, 0.0, 0.5], "per_pixel": False}},
         {"preprocessing": {"mean": ["a", "b", "c"], "deviation": [0.5, 0.5, 0.5], "per_pixel": False}},
+        {"preprocessing": {"mean": [], "deviation": []}},
+        {"preprocessing": {"mean": [0.5, 0.5], "deviation": [0.5, 0.5]}},
+        {"preprocessing": {"mean": [0.5] * 3, "deviation": [0.5] * 3, "resize": [0, 96]}},
+        {"preprocessing": {"mean": [0.5] * 3, "deviation": [0.5] * 3, "resize": 96}},
+        {"preprocessing": {"mean": [0.5] * 3, "deviation": [0.5] * 3, "blurred": True}},
+        {
+            "input": {"height": 64, "width": 64, "channels": 3},  # its matrix would take 600 MB
+            "preprocessing": {"mean": [0.5] * 3, "deviation": [0.5] * 3, "whitening": True},
+        },
         {"arch": 7},
         {"score": 0.9},
         {"unheard_of": 1},

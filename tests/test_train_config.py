@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rtk.commands.train import train
 from rtk.core.errors import ArtifactError, UsageError
+from rtk.train.augmentation import Augmentation
 from rtk.train.config import TrainConfig
 
 
@@ -26,6 +27,7 @@ def test_every_field_is_an_option_with_the_same_default() -> None:
 
 def test_the_config_survives_json(tmp_path: Path) -> None:
     config = TrainConfig("resnet20v1", epochs=3, lr=0.05, seed=7, data_dir=tmp_path / "a", out=tmp_path / "b")
+    config = dataclasses.replace(config, augment=("none", "rotation=15"), validation_split=0.1, select="last")
     assert TrainConfig.from_json(config.to_json(), source="x") == config
     assert TrainConfig.from_json(TrainConfig("resnet29v2").to_json(), source="x") == TrainConfig("resnet29v2")
 
@@ -34,6 +36,50 @@ def test_what_was_asked_for_replaces_the_recipes_values() -> None:
     values = TrainConfig("resnet20v1", recipe="paper", epochs=3, lr=0.5).values
     assert (values.epochs, values.lr, values.batch_size) == (3, 0.5, 128)
     assert TrainConfig("resnet20v1", recipe="keras").values.batch_size == 32
+
+
+def test_epochs_that_are_asked_for_take_the_place_of_the_papers_steps() -> None:
+    assert TrainConfig("resnet20v1", recipe="paper").values.steps == 64_000
+    values = TrainConfig("resnet20v1", recipe="paper", epochs=10).values
+    assert (values.steps, values.for_images(50_000).epochs) == (0, 10)
+
+
+def test_the_slow_start_is_for_110_layers_and_more() -> None:
+    starts = {depth: TrainConfig(f"resnet{depth}v1", recipe="paper").values.slow_start for depth in (20, 104, 110, 116)}
+    assert [depth for depth, start in starts.items() if start] == [110, 116]
+
+
+def test_options_change_preprocessing_augmentation_and_schedule() -> None:
+    values = TrainConfig("resnet20v1", augment=("rotation=15",), preprocess="unit", resize=64, rgb=True).values
+    assert values.augmentation == Augmentation(crop=0.125, flip="alternate", rotation=15)
+    assert (values.preprocess, values.resize, values.rgb) == ("unit", 64, True)
+    assert TrainConfig("resnet20v1", recipe="finetune", rgb=False, preprocess="center").values.rgb is False
+    assert TrainConfig("resnet20v1", recipe="d2l", resize=0).values.resize == 0
+    assert TrainConfig("resnet20v1", recipe="keras", plateau=True).values.schedule == "plateau"
+
+
+@pytest.mark.parametrize("preprocess", ["mean-image", "zca"])
+def test_numbers_for_every_pixel_go_with_full_size_throughout(preprocess: str) -> None:
+    assert TrainConfig("resnet20v1").values.resizing
+    assert TrainConfig("resnet20v1", preprocess="samplewise").values.resizing
+    assert not TrainConfig("resnet20v1", preprocess=preprocess).values.resizing
+
+
+@pytest.mark.parametrize(
+    ("options", "judge"),
+    [
+        ({}, ""),
+        ({"holdout": 9}, "holdout"),
+        ({"validation_split": 0.1}, "holdout"),
+        ({"holdout": 9, "select": "last"}, ""),
+        ({"select": "best"}, "test"),
+        ({"recipe": "keras"}, "test"),
+        ({"recipe": "keras", "select": "last"}, ""),
+        ({"recipe": "keras", "validation_split": 0.1}, "holdout"),
+    ],
+)
+def test_the_epoch_is_chosen_by_the_split_that_was_asked_for(options: dict[str, Any], judge: str) -> None:
+    assert TrainConfig("resnet20v1", **options).judge == judge
 
 
 @pytest.mark.parametrize(
@@ -51,6 +97,14 @@ def test_what_was_asked_for_replaces_the_recipes_values() -> None:
         ({"precision": "fp64"}, "--precision 'fp64' is unknown; known: auto, fp32, bf16"),
         ({"compile": "yes"}, "--compile 'yes' is unknown; known: auto, on, off"),
         ({"holdout": -1}, "--holdout -1: expected 0 or more images"),
+        ({"validation_split": 0.0}, "--validation-split 0: expected a share above 0 and at most 0.5"),
+        ({"validation_split": 0.51}, "--validation-split 0.51: expected a share above 0 and at most 0.5"),
+        ({"validation_split": 0.1, "holdout": 9}, "--validation-split and --holdout hold out images both"),
+        ({"plateau": True, "eval_every": 3}, "--plateau looks at every epoch's loss, --eval-every 3 does not; leave"),
+        ({"select": "first"}, "--select 'first' is unknown; known: last, best"),
+        ({"augment": ("rotate=1",)}, "--augment 'rotate' is unknown; did you mean rotation?"),
+        ({"preprocess": "whiten"}, "--preprocess 'whiten' is unknown; known: standard, center, unit, mean-image, "),
+        ({"resize": -1}, "--resize -1: expected 1 to 1024 pixels"),
         ({"train_images": 1}, "--train-images 1: expected 2 or more"),
         ({"eval_every": 0}, "--eval-every 0: expected 1 or more epochs"),
     ],

@@ -19,6 +19,7 @@ from rtk.core.checkpoint import load_checkpoint
 from rtk.core.datasets import Split, open_dataset
 from rtk.core.errors import ArtifactError, DataError, OutputError, TrainingError, UnknownNameError, UsageError
 from rtk.core.models.model import build_model
+from rtk.train import schedule
 from rtk.train.config import TrainConfig
 from rtk.train.device import Arithmetic
 from rtk.train.loop import resume, train
@@ -138,6 +139,62 @@ def test_a_holdout_is_taken_out_of_training_and_chooses_the_epoch(config: NewCon
     )
 
 
+def test_a_validation_split_is_a_holdout_by_share(config: NewConfig) -> None:
+    share, count = (
+        train(config(name, **asked), say=quiet)
+        for name, asked in (("share", {"validation_split": 0.25}), ("count", {"holdout": 6}))
+    )
+    assert_same_weights(share.best, count.best)
+    assert without_times(share.history) == without_times(count.history)
+    assert share.card.training == replace(count.card.training, train_s=share.card.training.train_s)
+
+
+def test_held_out_images_only_watch_where_the_last_epoch_is_asked_for(config: NewConfig) -> None:
+    trained = train(config("run", holdout=6, select="last"), say=quiet)
+    assert trained.history[-1]["holdout_total"] == 6
+    assert (trained.card.training.epochs, trained.card.training.selected_on) == (3, "")
+
+
+def test_an_epoch_that_the_test_split_chose_says_so(config: NewConfig) -> None:
+    trained = train(config("run", recipe="keras", lr=0.003, epochs=4), say=quiet)
+    hits = [row["test_correct"] for row in trained.history]
+    best, last = load_checkpoint(trained.best).card, load_checkpoint(trained.run_dir / "last.pt").card
+    assert best.score.correct == max(hits)
+    assert (best.training.epochs, best.training.selected_on) == (hits.index(max(hits)) + 1, "test")
+    assert best.training.selection == (
+        "weights of the epoch with most right answers on the test split itself, which flatters its score"
+    )
+    assert (last.training.epochs, last.training.selected_on, last.score.correct) == (4, "", hits[-1])
+    assert last.training.selection == "weights after the last epoch; nothing was selected"
+
+
+def test_a_training_by_steps_ends_with_the_last_of_them_and_goes_on_as_if_it_had_not_stopped(
+    config: NewConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = replace(RECIPES["paper"], steps=8, slow_start=None)
+    monkeypatch.setitem(RECIPES, "paper", short)
+    asked: dict[str, Any] = {"recipe": "paper", "epochs": None}
+    whole = train(config("whole", **asked), say=quiet)
+    assert [row["images"] for row in whole.history] == [24, 24, 16]  # three steps of eight images an epoch
+    assert [row["lr"] for row in whole.history] == pytest.approx([0.05, 0.005, 0.0005])  # divided after steps 4 and 6
+    with pytest.raises(KeyboardInterrupt):
+        train(config("stopped", **asked), say=Stop().after_epoch(2))
+    assert_same_weights(whole.best, resume(config("stopped").run_dir, say=quiet).best)
+    assert len(resume(whole.run_dir, say=quiet).history) == 3
+
+
+def test_the_plateau_rule_goes_on_where_it_was(config: NewConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "PLATEAU_PATIENCE", 1)
+    monkeypatch.setattr(schedule, "PLATEAU_DELTA", 100.0)  # nothing is ever better than the first epoch
+    whole = train(config("whole", plateau=True, epochs=4), say=quiet)
+    assert [row["lr"] for row in whole.history] == pytest.approx([0.05, 0.05, 0.0158113883, 0.005])
+    with pytest.raises(KeyboardInterrupt):
+        train(config("stopped", plateau=True, epochs=4), say=Stop().after_epoch(2))
+    stopped = resume(config("stopped").run_dir, say=quiet)
+    assert_same_weights(whole.best, stopped.best)
+    assert without_times(whole.history) == without_times(stopped.history)
+
+
 def test_the_last_epoch_is_always_evaluated(config: NewConfig) -> None:
     history = train(config("run", eval_every=2), say=quiet).history
     assert ["test_loss" in row for row in history] == [False, True, True]
@@ -182,7 +239,7 @@ class Stop:
         monkeypatch.setattr(Trainer, "_step", counted)
 
 
-@pytest.mark.parametrize("recipe", ["rtk", "keras"])
+@pytest.mark.parametrize("recipe", ["rtk", "keras", "finetune"])
 @pytest.mark.parametrize("holdout", [0, 6])
 def test_a_run_that_was_stopped_after_an_epoch_goes_on_as_if_it_had_not(
     config: NewConfig, recipe: str, holdout: int
@@ -294,6 +351,7 @@ def test_an_unknown_data_set_leaves_no_folder(config: NewConfig) -> None:
     [
         ({"train_images": 25}, "--train-images 25: colours has 24"),
         ({"holdout": 13}, "--holdout 13: more than half of the 24 training images"),
+        ({"validation_split": 0.04}, "--validation-split 0.04: not one of the 24 training images"),
     ],
 )
 def test_more_images_than_there_are_is_wrong_usage(config: NewConfig, changes: dict[str, int], message: str) -> None:
@@ -330,7 +388,6 @@ def test_a_small_network_learns_sixty_four_images_by_heart(card: ModelCard, shap
     chosen = replace(card, input=Input(16, 16, 3), preprocessing=Preprocessing(*small.statistics()))
     model = new_model(chosen, 0, CPU)
     recipe = Recipe("by heart", epochs=60, lr=0.1, batch_size=16, nesterov=True, warmup=0.1, norm_momentum=0.1)
-    recipe = replace(recipe, flip="none", crop_padding=0.0)
     trainer, losses = Trainer(model, recipe, CPU, small, seed=0), []
     while trainer.epoch < recipe.epochs and (not losses or losses[-1] >= 0.01):
         losses.append(trainer.run_epoch(lambda count: None)["train_loss"])

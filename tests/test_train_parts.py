@@ -1,4 +1,4 @@
-"""The pieces of a training: schedule, recipes, augmentation, sampling, averaging, scoring, device."""
+"""The pieces of a training: schedule, decay, recipes, sampling, averaging, scoring, device."""
 
 import math
 from dataclasses import replace
@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 from rtk.core.errors import BackendError, UnknownNameError, UsageError
+from rtk.core.models.model import build_network
 from rtk.train import device
-from rtk.train.augment import Augmenter, scaled
 from rtk.train.average import Average
 from rtk.train.device import Arithmetic, choose_arithmetic, compiled
 from rtk.train.evaluate import evaluate
 from rtk.train.recipes import RECIPES, find_recipe
 from rtk.train.sampling import Sampler
-from rtk.train.schedule import image_side, learning_rate
+from rtk.train.schedule import image_side, learning_rate, plateau_rate, progress_at
+from rtk.train.trainer import decayed
 
 CPU = torch.device("cpu")
 
@@ -45,17 +46,97 @@ def test_the_cosine_schedule_warms_up_and_falls_to_zero(progress: float, rate: f
 
 @pytest.mark.parametrize(("progress", "rate"), [(0.0, 0.1), (0.499, 0.1), (0.5, 0.01), (0.749, 0.01), (0.75, 0.001)])
 def test_the_papers_schedule_divides_by_ten_at_32_000_and_48_000_of_64_000(progress: float, rate: float) -> None:
-    assert learning_rate(RECIPES["paper"], progress) == pytest.approx(rate)
+    assert learning_rate(replace(RECIPES["paper"], slow_start=None), progress) == pytest.approx(rate)
 
 
-@pytest.mark.parametrize(("epoch", "rate"), [(0, 1e-3), (79, 1e-3), (80, 1e-4), (119, 1e-4), (120, 1e-5), (160, 1e-6)])
-def test_the_keras_schedule_divides_by_ten_after_80_120_and_160_of_200_epochs(epoch: int, rate: float) -> None:
-    assert learning_rate(RECIPES["keras"], (epoch + 0.5) / 200) == pytest.approx(rate)
+@pytest.mark.parametrize(("step", "rate"), [(0, 0.1), (31_999, 0.1), (32_000, 0.01), (47_999, 0.01), (48_000, 0.001)])
+@pytest.mark.parametrize("steps_per_epoch", [390, 351, 1_000])
+def test_the_papers_schedule_counts_steps_whatever_an_epoch_has(step: int, rate: float, steps_per_epoch: int) -> None:
+    recipe = replace(RECIPES["paper"], slow_start=None)
+    epoch, in_epoch = divmod(step, steps_per_epoch)
+    assert learning_rate(recipe, progress_at(recipe, epoch, in_epoch, steps_per_epoch)) == pytest.approx(rate)
+
+
+def test_the_paper_trains_64_000_steps_of_whatever_data() -> None:
+    # 50,000 // 128 = 390 steps an epoch, 164.1 epochs; 60,000 // 128 = 468, 136.8; 100 images are one batch
+    assert [RECIPES["paper"].for_images(count).epochs for count in (50_000, 60_000, 100)] == [165, 137, 64_000]
+    assert RECIPES["keras"].for_images(50_000).epochs == 200
+
+
+def test_a_deep_network_starts_slowly_until_an_epochs_training_error_is_below_80_per_cent() -> None:
+    recipe = RECIPES["paper"]
+    errors = [0.85, 0.80, 0.79, 0.81]
+    history = [{"train_accuracy": 1 - error} for error in errors]
+    rates = [learning_rate(recipe, 0.01, history[:epochs]) for epochs in range(5)]
+    assert rates == [0.01, 0.01, 0.01, 0.1, 0.1]  # once below, never slow again
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate"),
+    [(0, 1e-3), (80, 1e-3), (81, 1e-4), (120, 1e-4), (121, 1e-5), (160, 1e-5), (161, 1e-6), (180, 1e-6), (181, 5e-7)],
+)
+@pytest.mark.parametrize("step", [0, 781, 1_562])
+def test_the_keras_schedule_falls_after_epochs_80_120_160_and_180_counted_from_0(
+    epoch: int, rate: float, step: int
+) -> None:
+    recipe = RECIPES["keras"]
+    assert learning_rate(recipe, progress_at(recipe, epoch, step, 1_563)) == pytest.approx(rate)
+
+
+def test_the_plateau_rule_waits_five_epochs_and_starts_to_count_anew() -> None:
+    """Worked out by hand: sqrt(0.1) = 0.316227766."""
+    better = [1.0, 0.9, 0.8]
+    same = [0.8, 0.79995, 0.81, 0.9]  # 0.79995 is not better by 1e-4
+    assert plateau_rate(1e-3, better + same) == 1e-3
+    assert plateau_rate(1e-3, [*better, *same, 0.8]) == pytest.approx(3.16227766e-4)
+    assert plateau_rate(1e-3, [*better, *same, 0.8, *same]) == pytest.approx(3.16227766e-4)
+    assert plateau_rate(1e-3, [*better, *same, 0.8, *same, 0.8]) == pytest.approx(1e-4)
+    assert plateau_rate(1e-3, [*better, *same, 0.7, *same]) == 1e-3  # better just in time
+
+
+def test_the_plateau_rule_stops_at_its_floor() -> None:
+    assert plateau_rate(1e-6, [1.0] * 6) == 5e-7  # 3.2e-7 would be below
+    assert plateau_rate(1e-6, [1.0] * 60) == 5e-7
+    assert plateau_rate(1e-7, [1.0] * 60) == 1e-7  # a rate that is lower from the start is left alone
+
+
+def test_the_plateau_schedule_looks_at_held_out_images_where_there_are_some() -> None:
+    recipe = replace(RECIPES["keras"], schedule="plateau")
+    falling = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
+    held_out = [{"holdout_loss": 1.0, "test_loss": loss} for loss in falling]
+    assert learning_rate(recipe, 0.5, held_out) == pytest.approx(3.16227766e-4)
+    assert learning_rate(recipe, 0.5, [{"test_loss": loss} for loss in falling]) == 1e-3
+
+
+# What decays.
+
+
+@pytest.mark.parametrize(
+    ("decays", "count"),
+    [
+        # resnet8v1: 7 convolutions of 3 x 3 and 2 projections; 1 dense layer; biases of the ten; 7 batch norms of two
+        ("convolutions", 9),
+        ("matrices", 10),
+        ("all", 10 + 10 + 14),
+    ],
+)
+def test_what_decays_is_counted(decays: Any, count: int) -> None:
+    network = build_network("resnet8v1", in_channels=3, classes=10)
+    assert sum(decayed(parameter, decays) for parameter in network.parameters()) == count
+
+
+def test_the_keras_decay_is_1e_4_times_the_sum_of_squares_in_the_loss() -> None:
+    weights = torch.tensor([0.5, -2.0, 3.0]).reshape(1, 3, 1, 1).requires_grad_()
+    (1e-4 * (weights**2).sum()).backward()
+    assert weights.grad is not None
+    assert weights.grad.flatten().tolist() == pytest.approx([1e-4, -4e-4, 6e-4])  # 2e-4 times the weight
+    assert RECIPES["keras"].weight_decay * np.array([0.5, -2.0, 3.0]) == pytest.approx([1e-4, -4e-4, 6e-4])
 
 
 @pytest.mark.parametrize(
     ("progress", "of_32", "of_28"),
-    [(0.0, 16, 16), (0.2499, 16, 16), (0.25, 20, 16), (0.5, 24, 20), (0.75, 28, 24), (0.875, 32, 28), (0.999, 32, 28)],
+    # 3/4 of 32 is 24, of 28 it is 21, and the nearest multiple of four is 20
+    [(0.0, 16, 16), (0.2499, 16, 16), (0.25, 24, 20), (0.4999, 24, 20), (0.5, 32, 28), (0.999, 32, 28)],
 )
 def test_images_grow_to_their_own_size_in_steps_of_four(progress: float, of_32: int, of_28: int) -> None:
     recipe = RECIPES["rtk"]
@@ -65,6 +146,10 @@ def test_images_grow_to_their_own_size_in_steps_of_four(progress: float, of_32: 
 def test_images_are_never_scaled_up_and_other_recipes_leave_them_alone() -> None:
     assert image_side(RECIPES["rtk"], 0.0, 3) == 3
     assert image_side(RECIPES["paper"], 0.0, 32) == 32
+
+
+def test_every_recipe_says_where_it_comes_from() -> None:
+    assert all(recipe.source for recipe in RECIPES.values())
 
 
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
@@ -82,117 +167,13 @@ def test_an_unknown_recipe_lists_the_known_ones() -> None:
         ({"lr": 0.0}, "--lr 0.0: expected a positive number"),
         ({"lr": math.nan}, "--lr nan: expected a positive number"),
         ({"lr": math.inf}, "--lr inf: expected a positive number"),
+        ({"resize": 1_025}, "--resize 1025: expected 1 to 1024 pixels, or 0"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         replace(RECIPES["rtk"], **change)
     assert str(caught.value) == message
-
-
-# Augmentation.
-
-
-@pytest.fixture
-def images() -> torch.Tensor:
-    """12 noise images of 6 x 5 pixels: every window of them is unlike every other."""
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (12, 6, 5, 3), dtype=np.uint8))
-
-
-def augmenter(images: torch.Tensor, **settings: Any) -> Augmenter:
-    return Augmenter(images, **{"padding": 0, "flip": "none", "erasing": 0.0, "generator": generator(), **settings})
-
-
-def windows(images: torch.Tensor, padding: int, *, mirrored: bool) -> list[dict[bytes, tuple[int, int]]]:
-    """Of each image, every crop of its padded self, with its offset; by NumPy."""
-    array = images.numpy()
-    mean = np.round(array.reshape(-1, 3).mean(axis=0)).astype(np.uint8)
-    _, height, width, _ = array.shape
-    found = []
-    for image in array:
-        padded = np.empty((height + 2 * padding, width + 2 * padding, 3), np.uint8)
-        padded[:] = mean
-        padded[padding:-padding, padding:-padding] = image
-        crops = {}
-        for row in range(2 * padding + 1):
-            for column in range(2 * padding + 1):
-                crop = padded[row : row + height, column : column + width]
-                crops[(crop[:, ::-1] if mirrored else crop).tobytes()] = (row, column)
-        found.append(crops)
-    return found
-
-
-def test_crops_are_exact_windows_of_the_padded_image_and_all_occur(images: torch.Tensor) -> None:
-    crops, random, seen = windows(images, 2, mirrored=False), generator(), set()
-    views_of = augmenter(images, padding=2)
-    for _ in range(40):
-        order = torch.randperm(12, generator=random)
-        for index, view in zip(order.tolist(), views_of.views(order, epoch=0, generator=random), strict=True):
-            assert view.dtype == torch.uint8
-            seen.add(crops[index][view.numpy().tobytes()])
-    assert seen == {(row, column) for row in range(5) for column in range(5)}
-
-
-def test_random_flips_mirror_half_of_the_views_and_nothing_else(images: torch.Tensor) -> None:
-    plain, mirrored = windows(images, 2, mirrored=False), windows(images, 2, mirrored=True)
-    views_of, random, index, flipped = augmenter(images, padding=2, flip="random"), generator(), torch.arange(12), 0
-    for _ in range(100):
-        for number, view in enumerate(views_of.views(index, epoch=0, generator=random)):
-            content = view.numpy().tobytes()
-            assert (content in plain[number]) != (content in mirrored[number])
-            flipped += content in mirrored[number]
-    assert 0.45 < flipped / 1200 < 0.55  # 3.5 standard errors
-
-
-def test_alternate_flips_show_both_sides_in_any_two_epochs(images: torch.Tensor) -> None:
-    views_of, index = augmenter(images, flip="alternate"), torch.arange(12)
-    epochs = [views_of.views(index, epoch=epoch, generator=generator(epoch)) for epoch in range(4)]
-    sides = [[torch.equal(view, image) for view, image in zip(views, images, strict=True)] for views in epochs]
-    for views in epochs:
-        for view, image in zip(views, images, strict=True):
-            assert torch.equal(view, image) or torch.equal(view, image.flip(1))
-    assert sides[0] == sides[2]
-    assert sides[1] == sides[3] == [not side for side in sides[0]]
-    assert len(set(sides[0])) == 2  # the images do not all turn at once
-
-
-def test_without_augmentation_the_images_are_themselves(images: torch.Tensor) -> None:
-    assert torch.equal(augmenter(images).views(torch.arange(12), epoch=1, generator=generator()), images)
-
-
-def test_scaled_images_are_means_of_the_pixels_that_they_cover() -> None:
-    columns = torch.tensor([0, 0, 90, 90, 180, 180, 255, 255], dtype=torch.uint8)
-    image_NHWC = columns[None, None, :, None].expand(1, 8, 8, 3)
-    half_HW = scaled(image_NHWC, 4, 4)[0, :, :, 0]
-    # The antialiasing triangle spans four pixels, with weights 1 3 3 1: (3 * 0 + 3 * 0 + 1 * 90) / 7 at the border.
-    assert half_HW[0].tolist() == [13, 90, 178, 244]
-    assert (half_HW == half_HW[0]).all()
-    assert scaled(image_NHWC, 8, 8) is image_NHWC
-
-
-def test_erasing_hits_as_often_and_as_much_as_it_says() -> None:
-    images = torch.full((4_000, 32, 32, 3), 7, dtype=torch.uint8)
-    views = augmenter(images, erasing=0.5).views(torch.arange(4_000), epoch=0, generator=generator())
-    changed_NHW = (views != 7).any(dim=3)
-    hit = changed_NHW.flatten(1).any(dim=1)
-    assert 0.47 < float(hit.float().mean()) < 0.53  # 3.8 standard errors
-    shares = []
-    for mask in changed_NHW[hit].numpy():
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        assert box.all(), "one full rectangle"
-        shares.append(box.size / 1024)
-    # the published bounds are 0.02 and 0.4; sides are whole pixels
-    assert 0.015 < min(shares) < 0.03
-    assert 0.37 < max(shares) < 0.43
-    assert 0.19 < np.mean(shares) < 0.22  # the middle of the bounds, 0.21, less what long rectangles lose at the edge
-    assert 125 < float(views[changed_NHW].float().mean()) < 130  # noise of 0 to 255
-
-
-def test_the_same_generator_gives_the_same_views(images: torch.Tensor) -> None:
-    views_of = augmenter(images, padding=2, flip="random", erasing=0.5)
-    first, second = (views_of.views(torch.arange(12), epoch=3, generator=generator(9)) for _ in range(2))
-    assert torch.equal(first, second)
 
 
 # Sampling.

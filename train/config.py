@@ -10,7 +10,9 @@ from typing import Any, Literal, Self, get_args
 from ..core.errors import ArtifactError, UnknownNameError, UsageError
 from ..core.models.names import parse_architecture
 from ..core.models.pretrained import PUBLISHED, published_file
-from .recipes import Recipe, find_recipe
+from .augmentation import changed
+from .preprocessing import find_preprocess
+from .recipes import Recipe, Select, find_recipe
 
 Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off"]
@@ -27,6 +29,16 @@ class TrainConfig:
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
+    augment: tuple[str, ...] | None = None
+    """Changes of the recipe's augmentation, such as rotation=15; `none` before them takes the recipe's away."""
+    preprocess: str | None = None
+    """A row of PREPROCESSES: what the model does to the pixels."""
+    resize: int | None = None
+    """Side that the model scales images to; 0 leaves them as they are."""
+    rgb: bool | None = None
+    """Whether the model repeats grey images to three channels."""
+    plateau: bool = False
+    """Lower the rate where the validation loss no longer falls, instead of by the recipe's schedule."""
     seed: int = 0
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
@@ -37,7 +49,12 @@ class TrainConfig:
     deterministic: bool = False
     """Repeat bit by bit on a GPU too; a CPU always does."""
     holdout: int = 0
-    """Images taken out of the training split to choose the best epoch by; 0 keeps the last weights."""
+    """Images taken out of the training split, drawn by the seed, to choose the best epoch by."""
+    validation_split: float | None = None
+    """The same as a share of the training split. (Keras' `fit` takes the last images instead, which in a folder of
+    classes would be all of the last class.)"""
+    select: Select | None = None
+    """last or best: which epoch's weights are kept. None means the best on held-out images where there are some."""
     train_images: int | None = None
     """Train on so many images only, drawn by the seed."""
     eval_every: int = 1
@@ -58,6 +75,7 @@ class TrainConfig:
         for option, value, known in (
             ("--precision", self.precision, get_args(Precision)),
             ("--compile", self.compile, get_args(Compile)),
+            ("--select", self.select or "last", get_args(Select)),
         ):
             if value not in known:
                 raise UnknownNameError(option, value, known)
@@ -67,6 +85,15 @@ class TrainConfig:
             raise UsageError(f"--device {self.device!r}: expected auto, cpu, cuda or cuda:N")
         if self.holdout < 0:
             raise UsageError(f"--holdout {self.holdout}: expected 0 or more images")
+        share = self.validation_split
+        if share is not None and not 0 < share <= 0.5:
+            raise UsageError(f"--validation-split {share:g}: expected a share above 0 and at most 0.5")
+        if share is not None and self.holdout:
+            raise UsageError("--validation-split and --holdout hold out images both; leave one of them out")
+        if self.plateau and self.eval_every > 1:
+            raise UsageError(
+                f"--plateau looks at every epoch's loss, --eval-every {self.eval_every} does not; leave one of them out"
+            )
         if self.train_images is not None and self.train_images < 2:
             raise UsageError(f"--train-images {self.train_images}: expected 2 or more")
         if self.eval_every < 1:
@@ -82,12 +109,39 @@ class TrainConfig:
     def values(self) -> Recipe:
         """The recipe with what was asked for otherwise."""
         recipe = find_recipe(self.recipe)
+        slow = recipe.slow_start
+        preprocess = recipe.preprocess if self.preprocess is None else self.preprocess
         return dataclasses.replace(
             recipe,
             epochs=recipe.epochs if self.epochs is None else self.epochs,
+            steps=recipe.steps if self.epochs is None else 0,
             batch_size=recipe.batch_size if self.batch_size is None else self.batch_size,
             lr=recipe.lr if self.lr is None else self.lr,
+            slow_start=slow if slow and parse_architecture(self.arch).depth >= slow.depth else None,
+            schedule="plateau" if self.plateau else recipe.schedule,
+            augmentation=changed(recipe.augmentation, self.augment or ()),
+            preprocess=preprocess,
+            resizing=() if find_preprocess(preprocess).fixed_size else recipe.resizing,
+            resize=recipe.resize if self.resize is None else self.resize,
+            rgb=recipe.rgb if self.rgb is None else self.rgb,
+            select=self.select or ("best" if self.holds_out else recipe.select),
         )
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether some of the training images are held out."""
+        return bool(self.holdout or self.validation_split)
+
+    def held_out(self, images: int) -> int:
+        """How many of so many training images are held out."""
+        return self.holdout if self.validation_split is None else int(self.validation_split * images)
+
+    @property
+    def judge(self) -> Literal["", "holdout", "test"]:
+        """The split whose right answers choose the epoch that is kept; empty where nothing is chosen."""
+        if self.values.select == "last":
+            return ""
+        return "holdout" if self.holds_out else "test"
 
     @property
     def run_dir(self) -> Path:
@@ -105,6 +159,7 @@ class TrainConfig:
             fields: dict[str, Any] = json.loads(text)
             for name in ("data_dir", "out"):
                 fields[name] = Path(fields[name]) if fields[name] else None
+            fields["augment"] = tuple(fields.get("augment") or ()) or None
             return cls(**fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ArtifactError(f"{source}: not the config of a run ({error})") from error

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.card import Input, ModelCard, Preprocessing, Score, Training
+from ..core.card import Input, ModelCard, Score, Training
 from ..core.checkpoint import load_checkpoint, save_checkpoint
 from ..core.datasets import Dataset, Split, open_dataset
 from ..core.errors import ArtifactError, DataError, UsageError
@@ -17,10 +17,11 @@ from ..core.models.blocks import recompute_activations
 from ..core.models.model import build_model
 from ..core.progress import progress_bar
 from .config import TrainConfig
-from .device import Arithmetic, be_deterministic, choose_arithmetic, compiled
+from .device import be_deterministic, choose_arithmetic, compiled
 from .evaluate import evaluate
 from .recipes import Recipe
 from .run_folder import RunFolder
+from .statistics import learn_maps, preprocessing_of
 from .trainer import Trainer, new_model, resident
 from .weights import freeze_backbone, load_weights
 
@@ -56,7 +57,7 @@ def resume(run_dir: Path, *, data_dir: Path | None = None, say: Say = print) -> 
     training = load_checkpoint(folder.last).training
     if training is None:
         raise ArtifactError(f"{folder.last}: holds no training state; expected the last.pt of a run")
-    if training["epoch"] >= config.values.epochs:
+    if training["epoch"] >= training.get("epochs", config.values.epochs):
         say(f"{run_dir}: all {training['epoch']} epochs are done")
         return Trained(run_dir, folder.best, load_checkpoint(folder.best).card, training["history"])
     dataset = open_dataset(config.dataset, data_dir=data_dir or config.data_dir)
@@ -66,12 +67,13 @@ def resume(run_dir: Path, *, data_dir: Path | None = None, say: Say = print) -> 
 def _run(
     config: TrainConfig, dataset: Dataset, folder: RunFolder, *, training: dict[str, Any] | None, say: Say
 ) -> Trained:
-    recipe = config.values
     arithmetic = choose_arithmetic(config.device, config.precision)
     be_deterministic(arithmetic, everywhere=config.deterministic)
     train_split, holdout, test = _splits(config, dataset)
+    recipe, judge = config.values.for_images(len(train_split)), config.judge
     card = _new_card(config, dataset, train_split)
     model = new_model(card, config.seed, arithmetic)
+    learn_maps(model.normalise, card.preprocessing, train_split)
     start = training.get("start", "") if training else ""
     if config.weights is not None and training is None:
         start = load_weights(model.network, config.arch, config.weights, data_dir=config.data_dir)
@@ -94,6 +96,7 @@ def _run(
     shadow = build_model(card).to(arithmetic.device)  # evaluates the averaged weights while the model trains on
     on_device = {name: resident(split, arithmetic.device) for name, split in (("holdout", holdout), ("test", test))}
     history: list[dict[str, Any]] = training["history"] if training else []
+    trainer.history = history
     best = training["best"] if training else None
     origins = training["origins"] if training else {"machine": [], "commit": []}
     for name, value in (("machine", this_machine().summary), ("commit", this_machine().commit)):
@@ -118,12 +121,14 @@ def _run(
             elapsed_s += epoch_s
             history.append({**row, "epoch_s": round(epoch_s, 3)})
             weights = {name: value.cpu().clone() for name, value in trainer.average.current().items()}
-            provenance = _provenance(config, trainer.epoch, elapsed_s, arithmetic, origins, start)
+            provenance = _provenance(config, trainer, elapsed_s, origins, start)
             card = replace(card, score=scores.get("test"), training=provenance)
-            if scores and (best is None or not config.holdout or scores["holdout"].correct > best):
-                best = scores["holdout"].correct if config.holdout else -1
-                save_checkpoint(folder.best, card, weights)
+            if scores and (best is None or not judge or scores[judge].correct > best):
+                best = scores[judge].correct if judge else -1
+                chosen = replace(provenance, selection=_selection(recipe, judge, len(holdout)), selected_on=judge)
+                save_checkpoint(folder.best, replace(card, training=chosen), weights)
             state = {"history": history, "best": best, "train_s": elapsed_s, "origins": origins, "start": start}
+            state["epochs"] = recipe.epochs
             save_checkpoint(folder.last, card, weights, training={**trainer.state(), **state})
             folder.write_history(history)
             say(_line(history[-1], recipe))
@@ -139,9 +144,14 @@ def _splits(config: TrainConfig, dataset: Dataset) -> tuple[Split, Split, Split]
         if config.train_images > len(train_split):
             raise UsageError(f"--train-images {config.train_images}: {dataset.name} has {len(train_split):,}")
         order = order[: config.train_images]
-    if config.holdout > len(order) // 2:
-        raise UsageError(f"--holdout {config.holdout}: more than half of the {len(order):,} training images")
-    held, kept = order[: config.holdout], np.sort(order[config.holdout :])
+    held_out = config.held_out(len(order))
+    if config.holds_out and not 0 < held_out <= len(order) // 2:
+        raise UsageError(
+            f"--holdout {config.holdout}: more than half of the {len(order):,} training images"
+            if config.holdout
+            else f"--validation-split {config.validation_split:g}: not one of the {len(order):,} training images"
+        )
+    held, kept = order[:held_out], np.sort(order[held_out:])
     test = dataset.split("test")
     if test.images_NHWC.shape[1:] != train_split.images_NHWC.shape[1:]:
         raise DataError(
@@ -152,37 +162,44 @@ def _splits(config: TrainConfig, dataset: Dataset) -> tuple[Split, Split, Split]
 
 
 def _new_card(config: TrainConfig, dataset: Dataset, split: Split) -> ModelCard:
-    mean, deviation = split.statistics()
     return ModelCard(
         name=f"{config.arch}-{dataset.name}",
         arch=config.arch,
         dataset=dataset.name,
         classes=dataset.classes,
         input=Input(*split.images_NHWC.shape[1:]),
-        preprocessing=Preprocessing(mean, deviation),
+        preprocessing=preprocessing_of(config.values, split),
     )
 
 
 def _provenance(
-    config: TrainConfig, epochs: int, train_s: float, arithmetic: Arithmetic, origins: dict[str, list[str]], start: str
+    config: TrainConfig, trainer: Trainer, train_s: float, origins: dict[str, list[str]], start: str
 ) -> Training:
-    values = config.values
-    averaged = "moving average of the weights" if values.average else "weights"
+    """Where the weights after the last epoch that was trained come from."""
+    arithmetic = trainer.arithmetic
     return Training(
         recipe=config.recipe,
-        epochs=epochs,
+        epochs=trainer.epoch,
         seed=config.seed,
         train_s=round(train_s, 1),
-        selection=(
-            f"{averaged} of the epoch with most right answers on {config.holdout} images held out of the training split"
-            if config.holdout
-            else f"{averaged} after the last epoch; nothing was selected"
-        ),
+        selection=_selection(trainer.recipe, "", 0),
         machine="; ".join(origins["machine"]),
         commit=", ".join(origins["commit"]),
-        settings={**asdict(values), "precision": arithmetic.precision, "device": str(arithmetic.device)},
+        settings={**asdict(trainer.recipe), "precision": arithmetic.precision, "device": str(arithmetic.device)},
         start=start,
     )
+
+
+def _selection(recipe: Recipe, judge: str, held_out: int) -> str:
+    averaged = "moving average of the weights" if recipe.average else "weights"
+    match judge:
+        case "holdout":
+            return (
+                f"{averaged} of the epoch with most right answers on {held_out} images held out of the training split"
+            )
+        case "test":
+            return f"{averaged} of the epoch with most right answers on the test split itself, which flatters its score"
+    return f"{averaged} after the last epoch; nothing was selected"
 
 
 def _line(row: dict[str, Any], recipe: Recipe) -> str:

@@ -1,12 +1,33 @@
 """Recipes: how a network is trained, as rows of a table. A variant is a row here, never a copy of the loop."""
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from ..core.errors import UnknownNameError, UsageError
+from .augmentation import Augmentation
+from .preprocessing import find_preprocess
 
-Schedule = Literal["cosine", "steps"]
-Flip = Literal["none", "random", "alternate"]
+Schedule = Literal["cosine", "steps", "plateau"]
+Decays = Literal["all", "matrices", "convolutions"]
+Select = Literal["last", "best"]
+
+LARGEST_SIDE = 1_024
+NO_AUGMENTATION = Augmentation()
+
+
+@dataclass(frozen=True)
+class SlowStart:
+    """A low rate for deep networks, until an epoch's training error is below a limit (arXiv 1512.03385, section 4.2).
+
+    The paper looks at the error from step to step and finds it below after about 400 of them, one epoch of CIFAR-10;
+    here it is the error over each whole epoch, so that nothing waits for it within one.
+    """
+
+    lr: float
+    error: float
+    depth: int
+    """For networks of so many layers and more."""
 
 
 @dataclass(frozen=True)
@@ -17,26 +38,39 @@ class Recipe:
     epochs: int
     lr: float
     """The highest learning rate of the schedule."""
+    source: str = ""
+    """Where the row comes from."""
+    steps: int = 0
+    """Length of the training in steps of the optimiser, whatever the epochs make; 0: so many epochs."""
     batch_size: int = 128
+    keep_rest: bool = False
+    """Whether the images that do not fill a batch make a smaller one, or sit the epoch out."""
     optimiser: Literal["sgd", "adam"] = "sgd"
     momentum: float = 0.9
     nesterov: bool = False
+    epsilon: float = 1e-8
+    """Of Adam."""
     weight_decay: float = 0.0
-    decay_vectors: bool = False
-    """Whether biases and batch-norm parameters decay too, or only weights of more than one dimension."""
+    """Times the weight, added to its gradient: as if half of it times the sum of squares were added to the loss."""
+    decays: Decays = "matrices"
+    """What decays: everything, weights of more than one dimension, or the kernels of convolutions."""
     schedule: Schedule = "cosine"
-    """cosine: to zero; steps: times 0.1 at each of `milestones`."""
+    """cosine: to zero; steps: times the factors of `milestones`; plateau: as the validation loss has it."""
     warmup: float = 0.0
     """Share of the training in which the rate rises linearly from zero."""
-    milestones: tuple[float, ...] = ()
-    """Of the schedule `steps`, as shares of the training."""
+    milestones: tuple[tuple[float, float], ...] = ()
+    """Of the schedule `steps`: (from which share of the training, factor of the rate), in order."""
+    by_epoch: bool = False
+    """Whether the rate is set at the start of every epoch, or at every step."""
+    slow_start: SlowStart | None = None
     label_smoothing: float = 0.0
-    crop_padding: float = 0.125
-    """Pixels added on each side before a random crop, as a share of the image's side: 4 of 32."""
-    flip: Flip = "random"
-    """alternate: mirrored in every other epoch, so that two epochs show both sides (arXiv 2404.00498)."""
-    erasing: float = 0.0
-    """Probability that a random rectangle is replaced by noise (arXiv 1708.04896)."""
+    augmentation: Augmentation = NO_AUGMENTATION
+    preprocess: str = "standard"
+    """A row of PREPROCESSES: what the model does to the pixels."""
+    resize: int = 0
+    """Side that the model scales images to, after preprocessing; 0 leaves them as they are."""
+    rgb: bool = False
+    """Whether the model repeats grey images to three channels."""
     pruning: float = 0.0
     """Probability that an image of less than average loss sits an epoch out; those that stay count for the others,
     and the last eighth of the training sees every image (InfoBatch, arXiv 2303.04947)."""
@@ -47,15 +81,29 @@ class Recipe:
     in order; after the last of them images have their own size (progressive resizing, arXiv 2104.00298)."""
     average: float = 0.0
     """Horizon of the moving average of the weights, as a share of the training; 0 keeps the last weights."""
+    select: Select = "last"
+    """Which epoch's weights are kept: the last one's, or those with most right answers on the held-out images, or
+    where none are held out on the test split, which the card says then."""
 
     def __post_init__(self) -> None:
+        find_preprocess(self.preprocess)
         for fine, message in (
             (self.epochs >= 1, f"--epochs {self.epochs}: expected 1 or more"),
             (self.batch_size >= 2, f"--batch-size {self.batch_size}: expected 2 or more; batch norm needs them"),
             (0 < self.lr < 1e6, f"--lr {self.lr}: expected a positive number"),
+            (0 <= self.resize <= LARGEST_SIDE, f"--resize {self.resize}: expected 1 to {LARGEST_SIDE} pixels, or 0"),
         ):
             if not fine:
                 raise UsageError(message)
+
+    def steps_per_epoch(self, images: int) -> int:
+        """Steps of an epoch over so many images, none of them left out by pruning."""
+        size = min(self.batch_size, images)
+        return images // size + (self.keep_rest and images % size > 1)  # batch norm needs two images
+
+    def for_images(self, images: int) -> Self:
+        """The recipe with the epochs that its `steps` take; the last of them ends where the steps do."""
+        return replace(self, epochs=math.ceil(self.steps / self.steps_per_epoch(images))) if self.steps else self
 
 
 RECIPES = {
@@ -63,47 +111,87 @@ RECIPES = {
     for recipe in (
         Recipe(
             "rtk",
+            source="rtk's own, the fastest to a given accuracy; each part names its paper",
             epochs=100,
             lr=0.2,
             nesterov=True,
             weight_decay=5e-4,
             warmup=0.05,
-            flip="alternate",
+            augmentation=Augmentation(crop=0.125, flip="alternate"),
             pruning=0.5,
             norm_momentum=0.1,  # the average smooths the statistics too, and must not read stale ones
             resizing=((0.25, 0.5), (0.5, 0.75)),  # full size for the half in which the rate falls
             average=0.025,
         ),
-        Recipe(  # for a minute on a CPU: small batches make more steps of few images
+        Recipe(  # small batches make more steps of few images
             "quick",
+            source="rtk's own, for a minute on a CPU",
             epochs=5,
             lr=0.1,
             batch_size=64,
             nesterov=True,
             weight_decay=5e-4,
             warmup=0.15,
-            crop_padding=0.0,
+            augmentation=Augmentation(flip="random"),
             norm_momentum=0.1,
             average=0.02,
         ),
-        Recipe(  # arXiv 1512.03385, section 4.2: 64,000 steps, divided by ten at 32,000 and 48,000
+        Recipe(
             "paper",
+            source="arXiv 1512.03385, section 4.2",
             epochs=164,
+            steps=64_000,
             lr=0.1,
             weight_decay=1e-4,
-            decay_vectors=True,
+            decays="all",
             schedule="steps",
-            milestones=(0.5, 0.75),
+            milestones=((0.5, 0.1), (0.75, 0.01)),  # at 32,000 and 48,000 steps
+            slow_start=SlowStart(lr=0.01, error=0.8, depth=110),
+            augmentation=Augmentation(crop=0.125, flip="random"),
         ),
-        Recipe(  # the Keras CIFAR-10 ResNet example: Adam, divided by ten after 80, 120 and 160 of 200 epochs
+        Recipe(
             "keras",
+            source="the Keras CIFAR-10 ResNet example, as it ran",
             epochs=200,
             lr=1e-3,
             batch_size=32,
+            keep_rest=True,
+            optimiser="adam",
+            epsilon=1e-7,
+            weight_decay=2e-4,  # 1e-4 times the sum of squares in the loss
+            decays="convolutions",
+            schedule="steps",
+            milestones=((81 / 200, 0.1), (121 / 200, 0.01), (161 / 200, 1e-3), (181 / 200, 5e-4)),  # epochs from 0
+            by_epoch=True,
+            augmentation=Augmentation(shift=0.1, flip="random", fill="nearest"),
+            preprocess="mean-image",
+            select="best",
+        ),
+        Recipe(
+            "d2l",
+            source="the Fashion-MNIST tutorial in PyTorch, after Dive into Deep Learning",
+            epochs=5,
+            lr=1e-3,
+            batch_size=64,
+            keep_rest=True,
             optimiser="adam",
             schedule="steps",
-            milestones=(0.4, 0.6, 0.8),
-            crop_padding=0.1,
+            preprocess="unit",
+            resize=96,
+            norm_momentum=0.1,
+        ),
+        Recipe(
+            "finetune",
+            source="the tutorial that fine-tunes a pre-trained ResNet-50 in Keras",
+            epochs=10,
+            lr=1e-3,
+            batch_size=32,
+            keep_rest=True,
+            momentum=0.0,
+            schedule="steps",
+            augmentation=Augmentation(shear=0.2, zoom=0.2, flip="random", fill="nearest"),
+            preprocess="unit",
+            rgb=True,
         ),
     )
 }

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..core.card import Input, ModelCard, Preprocessing
+from ..core.card import Input, ModelCard
 from ..core.datasets import Split
 from .config import TrainConfig
 from .device import Arithmetic, choose_arithmetic, compiled
+from .statistics import learn_maps, preprocessing_of
 from .trainer import Trainer, new_model
 
 
@@ -15,13 +16,13 @@ def endless_steps(config: TrainConfig, split: Split) -> tuple[ModelCard, Arithme
 
     The items are the images of the step. Nothing is written, nothing evaluated; every image is seen, in its own size.
     """
-    mean, deviation = split.statistics()
     classes = tuple(str(k) for k in range(int(split.labels_N.max()) + 1))
     size = Input(*split.images_NHWC.shape[1:])
-    card = ModelCard(config.arch, config.arch, config.dataset, classes, size, Preprocessing(mean, deviation))
+    card = ModelCard(config.arch, config.arch, config.dataset, classes, size, preprocessing_of(config.values, split))
     arithmetic = choose_arithmetic(config.device, config.precision)
     model = new_model(card, config.seed, arithmetic)
-    recipe = replace(config.values, resizing=())
+    learn_maps(model.normalise, card.preprocessing, split)
+    recipe = replace(config.values, resizing=(), steps=0)
     trainer = Trainer(model, recipe, arithmetic, split, seed=config.seed)
     compilation = compiled(model.network, arithmetic, config.compile)
 

@@ -20,9 +20,10 @@ from ..core.models.model import Model, build_model
 from .augment import Augmenter, scaled
 from .average import Average
 from .device import Arithmetic
-from .recipes import Recipe
+from .pixels import Mix, mixed
+from .recipes import Decays, Recipe
 from .sampling import Sampler
-from .schedule import image_side, learning_rate
+from .schedule import image_side, learning_rate, progress_at
 from .weights import to_training_mode
 
 
@@ -40,14 +41,9 @@ class Trainer:
         self.model, self.recipe, self.arithmetic, self.seed = model, recipe, arithmetic, seed
         images_NHWC, self.labels_N = resident(split, arithmetic.device)
         self.batch_size = min(recipe.batch_size, len(split))
-        self.steps_per_epoch = len(split) // self.batch_size
-        self.augmenter = Augmenter(
-            images_NHWC,
-            padding=round(recipe.crop_padding * images_NHWC.shape[1]),
-            flip=recipe.flip,
-            erasing=recipe.erasing,
-            generator=random_generator(seed, -2, arithmetic.device),
-        )
+        self.steps_per_epoch = recipe.steps_per_epoch(len(split))
+        generator = random_generator(seed, -2, arithmetic.device)
+        self.augmenter = Augmenter(images_NHWC, recipe.augmentation, generator=generator)
         self.sampler = Sampler(len(split), pruning=recipe.pruning, device=arithmetic.device)
         for layer in model.modules():
             if isinstance(layer, nn.BatchNorm2d):
@@ -56,6 +52,8 @@ class Trainer:
         self.average = Average(model, horizon_steps=recipe.average * recipe.epochs * self.steps_per_epoch)
         self.epoch = 0
         """Epochs done."""
+        self.history: list[dict[str, Any]] = []
+        """Their rows; some schedules look back at them."""
 
     def run_epoch(self, advance: Callable[[int], None]) -> dict[str, Any]:
         """One pass over the split, without the images that the sampler leaves out and the rest of the last batch."""
@@ -88,30 +86,45 @@ class Trainer:
         started = self.epoch / self.recipe.epochs
         sides = [image_side(self.recipe, started, side) for side in (self.augmenter.height, self.augmenter.width)]
         size = min(self.batch_size, len(order))  # what the sampler leaves of a small split may not fill a batch
-        batches = order[: len(order) // size * size].split(size)
+        batches = [batch for batch in order.split(size) if len(batch) == size or self._keeps(batch)]
+        steps = len(batches)
+        if self.recipe.steps:
+            batches = batches[: self.recipe.steps - self.epoch * steps]
         for step, index_B in enumerate(batches):
-            rate = learning_rate(self.recipe, (self.epoch + (step + 0.5) / len(batches)) / self.recipe.epochs)
+            rate = learning_rate(self.recipe, progress_at(self.recipe, self.epoch, step, steps), self.history)
             views_BHWC = self.augmenter.views(index_B, epoch=self.epoch, generator=generator)
-            images_BHWC = scaled(views_BHWC, *sides)
-            losses_B, hits = self._step(images_BHWC, self.labels_N[index_B], weights_N[index_B], rate)
+            images_BHWC, labels_B, mix = scaled(views_BHWC, *sides), self.labels_N[index_B], None
+            if self.recipe.augmentation.mixup:
+                images_BHWC, mix = mixed(images_BHWC, labels_B, self.recipe.augmentation.mixup, generator)
+            losses_B, hits = self._step(images_BHWC, labels_B, weights_N[index_B], rate, mix)
             self.sampler.record(index_B, losses_B)
-            yield size, losses_B, hits
+            yield len(index_B), losses_B, hits
 
-    def _step(self, images_BHWC: Tensor, labels_B: Tensor, weights_B: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+    def _keeps(self, rest_B: Tensor) -> bool:
+        """Whether what does not fill a batch is a step of its own; batch norm needs two images."""
+        return self.recipe.keep_rest and len(rest_B) > 1
+
+    def _step(
+        self, images_BHWC: Tensor, labels_B: Tensor, weights_B: Tensor, rate: float, mix: Mix | None = None
+    ) -> tuple[Tensor, Tensor]:
         """One step of the optimiser; the loss of each image, and how many answers were right."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         autocast = self.arithmetic.autocast
         with torch.autocast(self.arithmetic.device.type, autocast, enabled=autocast is not None):
             logits_BK = self.model(images_BHWC)
-        losses_B = F.cross_entropy(
-            logits_BK.float(), labels_B, reduction="none", label_smoothing=self.recipe.label_smoothing
-        )
+        losses_B = self._losses(logits_BK.float(), labels_B)
+        if mix is not None:
+            losses_B = torch.lerp(losses_B, self._losses(logits_BK.float(), mix.labels_B), mix.share)
         self.optimiser.zero_grad(set_to_none=True)
         (losses_B * weights_B).mean().backward()
         self.optimiser.step()
         self.average.step()
         return losses_B.detach(), (logits_BK.argmax(1) == labels_B).sum()
+
+    def _losses(self, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+        smoothing = self.recipe.label_smoothing
+        return F.cross_entropy(logits_BK, labels_B, reduction="none", label_smoothing=smoothing)
 
     def state(self) -> dict[str, Any]:
         """What load_state needs to go on from here, in the types that a checkpoint may hold."""
@@ -139,21 +152,23 @@ class Trainer:
         self.epoch = state["epoch"]
 
 
+def decayed(parameter: Tensor, decays: Decays) -> bool:
+    """Whether a parameter of that shape is among what decays; kernels of convolutions have four dimensions."""
+    return parameter.ndim >= {"all": 0, "matrices": 2, "convolutions": 4}[decays]
+
+
 def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser, with decay on the parameters that it names."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {
-            "params": [p for p in parameters if (p.ndim > 1) == is_matrix],
-            "weight_decay": recipe.weight_decay if is_matrix or recipe.decay_vectors else 0.0,
-        }
-        for is_matrix in (True, False)
+        {"params": [p for p in parameters if decayed(p, recipe.decays) == decays], "weight_decay": decay}
+        for decays, decay in ((True, recipe.weight_decay), (False, 0.0))
     ]
     match recipe.optimiser:
         case "sgd":
             return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
         case "adam":
-            return torch.optim.Adam(groups, lr=recipe.lr, fused=True)
+            return torch.optim.Adam(groups, lr=recipe.lr, eps=recipe.epsilon, fused=True)
 
 
 def resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:

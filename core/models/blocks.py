@@ -9,6 +9,7 @@ grows with the root of the depth (arXiv 1604.06174).
 import contextlib
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,8 @@ class Blocks(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self.recompute and self.training and torch.is_grad_enabled()):
-            return super().forward(x)
+            whole: Tensor = super().forward(x)  # type: ignore[no-untyped-call] # torch's stubs lack it
+            return whole
         blocks = list(self)
         length = max(1, round(math.sqrt(len(blocks) / 3)))
         for start in range(0, len(blocks), length):
@@ -33,9 +35,16 @@ class Blocks(nn.Sequential):
                 x,
                 use_reentrant=False,
                 preserve_rng_state=False,  # nothing random inside
-                context_fn=lambda run=run: (contextlib.nullcontext(), _statistics_kept(run)),
+                context_fn=partial(_contexts, run),
             )
         return x
+
+
+def _contexts(
+    run: nn.Module,
+) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+    """Around the first pass and around the second."""
+    return contextlib.nullcontext(), _statistics_kept(run)
 
 
 def recompute_activations(network: nn.Module) -> None:
