@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..core.card import ModelCard
-from ..core.checkpoint import load_checkpoint, save_checkpoint
+from ..core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..core.errors import UsageError
 from ..core.models.ensemble import SEPARATOR
+
+NETWORK = "network."
+"""How the names of a network's weights begin in a checkpoint."""
 
 
 def ensemble_of(checkpoints: Sequence[Path], folder: Path) -> Path:
@@ -26,11 +30,15 @@ def ensemble_of(checkpoints: Sequence[Path], folder: Path) -> Path:
         if SEPARATOR in member.card.arch:
             raise UsageError(f"{path}: an ensemble already; name its members instead")
         member.model()  # raises when the weights do not fit
-    weights: dict[str, Tensor] = {}
+        if not all(torch.equal(value, _outside(loaded[0])[name]) for name, value in _outside(member).items()):
+            raise UsageError(
+                f"{path}: differs from {checkpoints[0]} in preprocessing, which an ensemble's members share"
+            )
+    weights = _outside(loaded[0])
     for number, member in enumerate(loaded):
         for name, value in member.weights.items():
-            room, _, rest = name.partition(".")
-            weights[f"network.members.{number}.{rest}" if room == "network" else name] = value
+            if name.startswith(NETWORK):
+                weights[name.replace(NETWORK, f"{NETWORK}members.{number}.", 1)] = value
     card = ModelCard(
         name=_name([member.card for member in loaded]),
         arch=SEPARATOR.join(member.card.arch for member in loaded),
@@ -43,6 +51,11 @@ def ensemble_of(checkpoints: Sequence[Path], folder: Path) -> Path:
     path = folder / f"{card.name}.pt"
     save_checkpoint(path, card, weights)
     return path
+
+
+def _outside(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """What it holds beside the network: the numbers of its preprocessing."""
+    return {name: value for name, value in checkpoint.weights.items() if not name.startswith(NETWORK)}
 
 
 def _name(cards: Sequence[ModelCard]) -> str:

@@ -94,5 +94,9 @@ def test_members_that_differ_are_refused_by_name(
     save_checkpoint(tmp_path / "renamed.pt", replace(renamed.card, classes=renamed.card.classes[::-1]), renamed.weights)
     with pytest.raises(UsageError, match=r"renamed.pt: differs from .*0.pt in classes"):
         ensemble_of([members[0], tmp_path / "renamed.pt"], tmp_path)
+    shifted = {name: value + 1 if name == "normalise.mean" else value for name, value in renamed.weights.items()}
+    save_checkpoint(tmp_path / "shifted.pt", renamed.card, shifted)
+    with pytest.raises(UsageError, match=r"shifted.pt: differs from .*0.pt in preprocessing"):
+        ensemble_of([members[0], tmp_path / "shifted.pt"], tmp_path)
     with pytest.raises(UsageError, match=r"resnet8v1-cifar10-x2.pt: an ensemble already; name its members instead"):
         ensemble_of([members[0], ensemble_of([members[0], members[2]], tmp_path)], tmp_path)
