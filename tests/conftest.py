@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+import threading
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -95,8 +98,9 @@ def save_untrained(card: ModelCard) -> Callable[..., Path]:
         images_NHWC = torch.from_numpy(probe_images(6, chosen.input))
         with torch.no_grad():  # a trained network's largest logits are about ten, random deep ones' thousands
             scale = 10 / model.eval()(images_NHWC).abs().max()
-            model.network.head.dense.weight.mul_(scale)
-            model.network.head.dense.bias.mul_(scale)
+            head = [layer for layer in model.network.modules() if isinstance(layer, torch.nn.Linear)][-1]
+            head.weight.mul_(scale)
+            head.bias.mul_(scale)
         save_checkpoint(path, chosen, model.state_dict())
         return path
 
@@ -144,6 +148,24 @@ def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip(f"needs the official CIFAR-10 and Fashion-MNIST files in {folder}, or RTK_DATA_DIR set")
     monkeypatch.setenv("RTK_DATA_DIR", str(folder))
     return folder
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A web server on this machine: its address, and the folder that it serves."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    folder = tmp_path / "served"
+    folder.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}/", folder
+        running.shutdown()
+        thread.join()
 
 
 @pytest.fixture(autouse=True)

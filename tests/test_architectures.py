@@ -60,12 +60,15 @@ def test_every_known_name_is_read() -> None:
     assert known_architectures() == [
         *(f"resnet{depth}v1" for depth in (20, 32, 44, 56, 110, 164)),
         *(f"resnet{depth}v2" for depth in (20, 29, 56, 110, 164, 1001)),
+        *(f"plain{depth}" for depth in (20, 32, 44, 56)),
+        *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+        "resnet18d2l",
     ]
     for name in known_architectures():
-        assert f"resnet{parse_architecture(name).depth}{parse_architecture(name).family.name}" == name
+        assert parse_architecture(name).family.named(parse_architecture(name).depth) == name
 
 
-@pytest.mark.parametrize(("name", "depth"), [("resnet8v1", 8), ("resnet14v1", 14), ("resnet11v2", 11)])
+@pytest.mark.parametrize(("name", "depth"), [("resnet8v1", 8), ("resnet14v1", 14), ("resnet11v2", 11), ("plain8", 8)])
 def test_depths_that_are_not_listed_work_too(name: str, depth: int) -> None:
     assert parse_architecture(name).depth == depth
 
@@ -82,10 +85,15 @@ def test_depths_that_are_not_listed_work_too(name: str, depth: int) -> None:
         "resnet\uff12\uff10v1",
         "",
         "resnet20v1\n",
+        "resnet19",
+        "resnet34d2l",
+        "plain",
     ],
 )
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(UnknownNameError, match=r"^architecture .* is unknown; .*known: resnet20v1, .*, resnet1001v2$"):
+    with pytest.raises(
+        UnknownNameError, match=r"^architecture .* is unknown; .*known: resnet20v1, .*, resnet152, resnet18d2l$"
+    ):
         parse_architecture(name)
 
 
@@ -99,6 +107,7 @@ def test_a_misspelt_name_is_guessed() -> None:
     [
         ("resnet21v1", "architecture 'resnet21v1': depth 21 is not 6n+2; nearest: 20 or 26 (known: resnet20v1, "),
         ("resnet55v2", "architecture 'resnet55v2': depth 55 is not 9n+2; nearest: 47 or 56 (known: resnet20v1, "),
+        ("plain55", "architecture 'plain55': depth 55 is not 6n+2; nearest: 50 or 56 (known: resnet20v1, "),
         ("resnet3v1", "architecture 'resnet3v1': depth 3 is not 6n+2; nearest: 8 (known: "),
         ("resnet2v2", "architecture 'resnet2v2': depth 2 is not 9n+2; nearest: 11 (known: "),
     ],
@@ -135,7 +144,7 @@ def test_convolutions_pad_as_tensorflow_does(size: tuple[int, int], kernel: int,
     torch.testing.assert_close(convolution(x), expected)
 
 
-@pytest.mark.parametrize("arch", ["resnet8v1", "resnet11v2"])
+@pytest.mark.parametrize("arch", ["resnet8v1", "resnet11v2", "plain8", "resnet18", "resnet50", "resnet18d2l"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(28, 28), (32, 32), (96, 96), (17, 30)])
 def test_any_image_size_and_channel_count_works(arch: str, channels: int, size: tuple[int, int]) -> None:

@@ -308,12 +308,18 @@ def test_models_lists_what_there_is(rtk: Rtk) -> None:
     assert "resnet20v1       273,066" in printed
     listed = json.loads(rtk("models", "--json").stdout)
     assert {"architecture": "resnet110v2", "parameters": 3302442} in listed["architectures"]
+    names = [row["architecture"] for row in listed["architectures"]]
+    assert {"resnet18", "resnet50", "resnet152", "resnet18d2l", "plain20"} <= set(names)
 
 
 def test_models_shows_the_layers_of_one(rtk: Rtk) -> None:
     printed = rtk("models", "resnet20v1").stdout.splitlines()
     assert printed[1].split() == ["stem.0", "SameConv2d", "16", "x", "32", "x", "32", "448"]
     assert printed[-1].split() == ["all", "273,066"]
+    words = ["--image-size", "224", "--channels", "1", "--classes", "1000"]
+    printed = rtk("models", "resnet50", *words).stdout.splitlines()
+    assert printed[1].split() == ["conv1", "Conv2d", "64", "x", "112", "x", "112", "3,136"]
+    assert printed[-1].split() == ["all", "25,550,760"]  # torchvision's 25,557,032 less 2 x 64 x 49
 
 
 def test_training_from_a_folder_of_classes_ends_with_its_score(rtk: Rtk, class_folders: Path, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ LIGHT_DOORS = {
     "rtk.core.images": HEAVY,
     "rtk.core.machine": HEAVY,
     "rtk.core.models.names": HEAVY,
+    "rtk.core.models.pretrained": HEAVY,
     "rtk.core.probe": HEAVY,
     "rtk.core.graph": HEAVY - {"onnx"},
     "rtk.infer.backend": HEAVY,

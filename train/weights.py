@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..core.checkpoint import FORMAT, load_checkpoint, read_tensors
 from ..core.download import download
@@ -49,7 +50,7 @@ def to_training_mode(model: nn.Module) -> None:
     """Training mode, in which batch norm that is frozen goes on using and keeping the statistics that it has."""
     model.train()
     for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d) and not layer.weight.requires_grad:
+        if isinstance(layer, _BatchNorm) and not layer.weight.requires_grad:
             layer.eval()
 
 

@@ -9,7 +9,6 @@ grows with the root of the depth (arXiv 1604.06174).
 import contextlib
 import math
 from collections.abc import Iterator
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -23,28 +22,12 @@ class Blocks(nn.Sequential):
     recompute = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.recompute and self.training and torch.is_grad_enabled()):
-            whole: Tensor = super().forward(x)  # type: ignore[no-untyped-call] # torch's stubs lack it
-            return whole
-        blocks = list(self)
-        length = max(1, round(math.sqrt(len(blocks) / 3)))
-        for start in range(0, len(blocks), length):
-            run = nn.Sequential(*blocks[start : start + length])
-            x = checkpoint(
-                run,
-                x,
-                use_reentrant=False,
-                preserve_rng_state=False,  # nothing random inside
-                context_fn=partial(_contexts, run),
-            )
+        again = self.recompute and self.training and torch.is_grad_enabled()
+        length = max(1, round(math.sqrt(len(self) / 3))) if again else len(self)
+        for start in range(0, len(self), length):
+            run = list(self)[start : start + length]
+            x = _recomputed(run, x) if again else _passed(run, x)
         return x
-
-
-def _contexts(
-    run: nn.Module,
-) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
-    """Around the first pass and around the second."""
-    return contextlib.nullcontext(), _statistics_kept(run)
 
 
 def recompute_activations(network: nn.Module) -> None:
@@ -54,10 +37,28 @@ def recompute_activations(network: nn.Module) -> None:
             module.recompute = True
 
 
+def _passed(run: list[nn.Module], x: Tensor) -> Tensor:
+    for block in run:
+        x = block(x)
+    return x
+
+
+def _recomputed(run: list[nn.Module], x: Tensor) -> Tensor:
+    y: Tensor = checkpoint(
+        _passed,
+        run,
+        x,
+        use_reentrant=False,
+        preserve_rng_state=False,  # nothing inside is random
+        context_fn=lambda: (contextlib.nullcontext(), _statistics_kept(run)),
+    )
+    return y
+
+
 @contextlib.contextmanager
-def _statistics_kept(run: nn.Module) -> Iterator[None]:
+def _statistics_kept(run: list[nn.Module]) -> Iterator[None]:
     """Let batch norm's running statistics be while the run is computed again: they have seen this batch."""
-    norms = [layer for layer in run.modules() if isinstance(layer, _BatchNorm)]
+    norms = [layer for block in run for layer in block.modules() if isinstance(layer, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None
