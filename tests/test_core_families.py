@@ -229,7 +229,7 @@ def trained(card: ModelCard, arch: str, size: Input, path: Path) -> Path:
     split = Split(np.ascontiguousarray(tiled), labels_N)
     chosen = replace(card, name=arch, arch=arch, input=size, preprocessing=Preprocessing(*split.statistics()))
     model = new_model(chosen, 0, CPU)
-    recipe = Recipe("three steps", epochs=1, lr=0.01, batch_size=4, norm_momentum=0.3, flip="none", crop_padding=0.0)
+    recipe = Recipe("three steps", epochs=1, lr=0.01, batch_size=4, norm_momentum=0.3)
     trainer = Trainer(model, recipe, CPU, split, seed=0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert np.isfinite(trainer.run_epoch(lambda count: None)["train_loss"])

@@ -306,8 +306,8 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(
         for name, value in new.items():
             if name.startswith("network.") and not name.startswith("network.head."):
                 assert torch.equal(value, old[name]), name
-    losses = [row["train_loss"] for row in trained.history]
-    assert losses[1] < losses[0]
+            if name.startswith("network.head."):
+                assert not torch.equal(value, old[name]), name
 
 
 def test_a_frozen_training_goes_on_where_it_stopped(config: Callable[..., TrainConfig], start: Path) -> None:
