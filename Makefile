@@ -15,7 +15,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 TYPED = -m rtk -m rtk.cli -m rtk.__main__ -m rtk.road -m rtk.gate -m rtk.doctor -m rtk.demo -m rtk.gpu_checks \
-        -m rtk.publish -m rtk.published -m rtk.results -m rtk.table -p rtk.commands -p rtk.core -p rtk.train -p rtk.export -p rtk.infer -p rtk.bench
+        -m rtk.degradation -m rtk.publish -m rtk.published -m rtk.results -m rtk.table -p rtk.commands -p rtk.core -p rtk.train -p rtk.export -p rtk.infer -p rtk.bench
 
 .PHONY: demo test test-all check format results table gpu clean
 
