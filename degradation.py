@@ -17,6 +17,7 @@ from .core.card import Input, ModelCard, Preprocessing
 from .core.datasets import Split, open_dataset
 from .core.errors import RtkError
 from .core.files import make_folder, whole_file
+from .train.augmentation import Augmentation
 from .train.device import choose_arithmetic
 from .train.recipes import Recipe
 from .train.trainer import Trainer, new_model
@@ -34,7 +35,10 @@ def training_errors(arch: str, split: Split, *, epochs: int, seed: int = 0, devi
     classes = tuple(str(label) for label in range(int(split.labels_N.max()) + 1))
     size = Input(*split.images_NHWC.shape[1:])
     card = ModelCard(arch, arch, "", classes, size, Preprocessing(*split.statistics()))
-    recipe = Recipe("degradation", epochs=epochs, lr=LR, weight_decay=WEIGHT_DECAY, norm_momentum=0.1)
+    views = Augmentation(crop=0.125, flip="random")
+    recipe = Recipe(
+        "degradation", epochs=epochs, lr=LR, weight_decay=WEIGHT_DECAY, norm_momentum=0.1, augmentation=views
+    )
     arithmetic = choose_arithmetic(device, "auto")
     trainer = Trainer(new_model(card, seed, arithmetic), recipe, arithmetic, split, seed=seed)
     return [1 - trainer.run_epoch(lambda count: None)["train_accuracy"] for _ in range(epochs)]

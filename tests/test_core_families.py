@@ -321,7 +321,7 @@ def test_a_member_of_every_family_learns_sixty_four_images_by_heart(
     chosen = replace(card, arch=arch, preprocessing=Preprocessing(*shapes64.statistics()))
     model = new_model(chosen, 0, CPU)
     recipe = Recipe("by heart", epochs=100, lr=1e-3, batch_size=32, optimiser="adam", norm_momentum=0.1, warmup=0.05)
-    trainer = Trainer(model, replace(recipe, flip="none", crop_padding=0.0), CPU, shapes64, seed=0)
+    trainer = Trainer(model, recipe, CPU, shapes64, seed=0)
     losses: list[float] = []
     while trainer.epoch < recipe.epochs and (not losses or losses[-1] >= 0.01):
         losses.append(trainer.run_epoch(lambda count: None)["train_loss"])
