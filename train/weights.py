@@ -1,9 +1,9 @@
 """Weights to start from, out of a file, a published set or the zoo; and a backbone that stays as it was.
 
 The head is drawn afresh where the number of classes is another. A first convolution that was trained on three channels
-serves grey images with its kernel summed over them: that is what repeating the grey image thrice would compute, at a
-third of the cost, and the model still takes one channel. Preprocessing stays that of the data trained on: what a
-network expects are centred pixels.
+serves grey images with its kernel summed over them: that is what repeating the grey image thrice computes, at a third
+of the cost; with --rgb the graph does repeat it, and the kernel stays. What is done to the pixels is the training's
+own: --preprocess imagenet is what torchvision's files were trained with.
 """
 
 from pathlib import Path
