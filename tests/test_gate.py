@@ -37,7 +37,7 @@ def run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     shutil.copy(checkpoint, tmp_path / "fitted.pt")
 
     def export(**options: Any) -> Path:
-        command.export(str(tmp_path / "fitted.pt"), **{"require_parity": "default", **options})
+        command.export([str(tmp_path / "fitted.pt")], **{"require_parity": "default", **options})
         return tmp_path
 
     return export
