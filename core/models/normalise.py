@@ -79,5 +79,13 @@ def build_normalise(preprocessing: Preprocessing, size: Input) -> Normalise:
         image_mean=preprocessing.image_mean,
         image_deviation=preprocessing.image_deviation,
         whitening=torch.eye(values) if preprocessing.whitening else None,
-        scale=(to[0] / size.height, to[1] / size.width) if to else None,
+        scale=(scale_of(size.height, to[0]), scale_of(size.width, to[1])) if to else None,
     )
+
+
+def scale_of(side: int, to: int) -> float:
+    """The factor that makes `to` pixels of `side`, rounded to float32, as graphs keep it, so that none gets lost."""
+    scale = torch.tensor(to / side, dtype=torch.float32)
+    if float(scale) * side < to:
+        scale = torch.nextafter(scale, torch.tensor(torch.inf))
+    return float(scale)
