@@ -317,7 +317,7 @@ def test_a_member_of_every_family_learns_sixty_four_images_by_heart(
 ) -> None:
     chosen = replace(card, arch=arch, preprocessing=Preprocessing(*shapes64.statistics()))
     model = new_model(chosen, 0, CPU)
-    recipe = Recipe("by heart", epochs=100, lr=1e-3, batch_size=32, optimiser="adam", norm_momentum=0.1, warmup=0.05)
+    recipe = Recipe("by heart", epochs=400, lr=3e-3, batch_size=32, optimiser="adam", norm_momentum=0.1, warmup=0.05)
     trainer = Trainer(model, recipe, CPU, shapes64, seed=0)
     losses: list[float] = []
     while trainer.epoch < recipe.epochs and (not losses or losses[-1] >= 0.01):
