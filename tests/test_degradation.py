@@ -12,11 +12,11 @@ from rtk.degradation import picture, training_errors
 
 @pytest.mark.slow
 def test_fifty_six_plain_layers_learn_less_than_twenty() -> None:
-    images_NHWC, labels_N = draw_shapes(1_024, seed=11)
+    images_NHWC, labels_N = draw_shapes(3_072, seed=11)
     small = Split(np.ascontiguousarray(images_NHWC[:, ::2, ::2]), labels_N)
-    shallow, deep = (training_errors(arch, small, epochs=12, device="cpu") for arch in ("plain20", "plain56"))
-    assert len(shallow) == len(deep) == 12
-    assert shallow[-1] < 0.75  # of ten classes: it has learnt something
+    shallow, deep = (training_errors(arch, small, epochs=20, device="cpu") for arch in ("plain20", "plain56"))
+    assert len(shallow) == len(deep) == 20
+    assert shallow[-1] < 0.85  # of ten classes: it has learnt something
     assert deep[-1] > shallow[-1] + 0.05
 
 
