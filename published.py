@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .core.card import ModelCard
+from .core.card import ModelCard, Training
 from .core.zoo import zoo_card, zoo_names
 
 RECORDS = Path(__file__).parent / "bench" / "results" / "training"
@@ -67,10 +67,10 @@ def table_rows(cards: Sequence[ModelCard], rows: Sequence[Row] = ROWS) -> list[d
 
 
 def _lines_of(row: Row, cards: Sequence[ModelCard]) -> Iterator[dict[str, str]]:
-    groups: dict[tuple[str, int, str], list[ModelCard]] = {}
+    groups: dict[tuple[str, str], list[ModelCard]] = {}
     for card in cards:
         if (card.arch, card.dataset) == (row.arch, row.dataset) and card.training and card.score:
-            groups.setdefault((card.training.recipe, card.training.epochs, card.training.machine), []).append(card)
+            groups.setdefault((_how(card.training), card.training.machine), []).append(card)
     published = {
         "example": _percent(row.example),
         "paper": _percent(row.paper),
@@ -80,7 +80,7 @@ def _lines_of(row: Row, cards: Sequence[ModelCard]) -> Iterator[dict[str, str]]:
     known = {"network": row.arch, "data set": row.dataset}
     if not groups:
         yield known | {"rtk": "not yet trained", "seeds": "", "how": "", "s an epoch": "", "machine": ""} | published
-    for (recipe, epochs, machine), group in sorted(groups.items()):
+    for (how, machine), group in sorted(groups.items()):
         accuracies = [100 * card.score.accuracy for card in group if card.score]
         epoch_s = [card.training.train_s / card.training.epochs for card in group if card.training]
         spread = f" ±{statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
@@ -89,12 +89,19 @@ def _lines_of(row: Row, cards: Sequence[ModelCard]) -> Iterator[dict[str, str]]:
             | {
                 "rtk": f"{statistics.mean(accuracies):.2f}{spread}",
                 "seeds": str(len(group)),
-                "how": f"`{recipe}`, {epochs} epochs",
+                "how": how,
                 "s an epoch": f"{statistics.mean(epoch_s):.1f}",
                 "machine": machine,
             }
             | published
         )
+
+
+def _how(training: Training) -> str:
+    """Recipe and length; where an epoch was chosen among all, by what."""
+    if not training.selected_on:
+        return f"`{training.recipe}`, {training.epochs} epochs"
+    return f"`{training.recipe}`, the best of {training.settings['epochs']} epochs on the {training.selected_on} split"
 
 
 def _percent(value: float | None) -> str:

@@ -73,8 +73,10 @@ class Preprocessing:
             steps.append("minus the image's own mean")
         if self.image_deviation:
             steps.append("/ the image's own deviation")
-        steps.append(f"minus {_numbers(self.mean)}{' on average, pixel by pixel' if self.per_pixel else ''}")
-        steps.append(f"/ {_numbers(self.deviation)}")
+        if any(self.mean):
+            steps.append(f"minus {_numbers(self.mean)}{' on average, pixel by pixel' if self.per_pixel else ''}")
+        if set(self.deviation) != {1.0}:
+            steps.append(f"/ {_numbers(self.deviation)}")
         if self.whitening:
             steps.append("whitened (ZCA)")
         if self.resize:

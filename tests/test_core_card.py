@@ -24,7 +24,7 @@ def test_a_per_pixel_card_survives_json(card: ModelCard) -> None:
 
 
 def test_preprocessing_survives_json_and_is_told_in_words(card: ModelCard) -> None:
-    everything = Preprocessing((0.5,) * 3, (1.0,) * 3, True, True, True, True, (96, 80))
+    everything = Preprocessing((0.5,) * 3, (0.25,) * 3, True, True, True, True, (96, 80))
     grey = replace(card, input=Input(28, 28, 1), preprocessing=everything)
     read = ModelCard.from_json(grey.to_json(), source="x")
     assert read == grey
@@ -33,8 +33,9 @@ def test_preprocessing_survives_json_and_is_told_in_words(card: ModelCard) -> No
     assert card.preprocessing.is_plain
     assert everything.to_text() == (
         "/ 255, minus the image's own mean, / the image's own deviation, minus (0.5000, 0.5000, 0.5000) on average, "
-        "pixel by pixel, / (1.0000, 1.0000, 1.0000), whitened (ZCA), scaled to 96 x 80"
+        "pixel by pixel, / (0.2500, 0.2500, 0.2500), whitened (ZCA), scaled to 96 x 80"
     )
+    assert Preprocessing((0.0,), (1.0,)).to_text() == "/ 255"
 
 
 def test_a_card_from_before_these_fields_is_read(card: ModelCard) -> None:

@@ -10,6 +10,15 @@ from rtk.published import Row, kept_cards, table_rows
 ROWS = (Row("resnet20v1", "cifar10", 92.16, 91.25), Row("resnet32v1", "cifar10", 92.46))
 
 
+def test_epochs_that_the_test_split_chose_are_one_line_that_says_so() -> None:
+    card = zoo_card("resnet20v1-cifar10")
+    assert card.training
+    chosen = dataclasses.replace(card.training, recipe="keras", selected_on="test", settings={"epochs": 200})
+    cards = [dataclasses.replace(card, training=dataclasses.replace(chosen, epochs=epoch)) for epoch in (187, 193)]
+    trained, _ = table_rows(cards, ROWS)
+    assert (trained["seeds"], trained["how"]) == ("2", "`keras`, the best of 200 epochs on the test split")
+
+
 def test_seeds_of_one_training_are_a_mean_and_a_spread() -> None:
     card = zoo_card("resnet20v1-cifar10")
     assert card.training

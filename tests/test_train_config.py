@@ -3,14 +3,17 @@
 import dataclasses
 import inspect
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rtk.commands.train import train
 from rtk.core.errors import ArtifactError, UsageError
-from rtk.train.augmentation import Augmentation
+from rtk.train.augmentation import NAMES, Augmentation
 from rtk.train.config import TrainConfig
+from rtk.train.preprocessing import PREPROCESSES
+from rtk.train.recipes import RECIPES
 
 
 def test_every_field_is_an_option_with_the_same_default() -> None:
@@ -53,7 +56,9 @@ def test_options_change_preprocessing_augmentation_and_schedule() -> None:
     values = TrainConfig("resnet20v1", augment=("rotation=15",), preprocess="unit", resize=64, rgb=True).values
     assert values.augmentation == Augmentation(crop=0.125, flip="alternate", rotation=15)
     assert (values.preprocess, values.resize, values.rgb) == ("unit", 64, True)
-    assert TrainConfig("resnet20v1", recipe="finetune", rgb=False, preprocess="center").values.rgb is False
+    assert (
+        TrainConfig("resnet20v1", recipe="finetune", weights="a.pt", rgb=False, preprocess="center").values.rgb is False
+    )
     assert TrainConfig("resnet20v1", recipe="d2l", resize=0).values.resize == 0
     assert TrainConfig("resnet20v1", recipe="keras", plateau=True).values.schedule == "plateau"
 
@@ -104,6 +109,7 @@ def test_the_epoch_is_chosen_by_the_split_that_was_asked_for(options: dict[str, 
         ({"select": "first"}, "--select 'first' is unknown; known: last, best"),
         ({"augment": ("rotate=1",)}, "--augment 'rotate' is unknown; did you mean rotation?"),
         ({"preprocess": "whiten"}, "--preprocess 'whiten' is unknown; known: standard, center, unit, mean-image, "),
+        ({"recipe": "finetune"}, "--recipe finetune goes on from trained weights: add --weights"),
         ({"resize": -1}, "--resize -1: expected 1 to 1024 pixels"),
         ({"train_images": 1}, "--train-images 1: expected 2 or more"),
         ({"eval_every": 0}, "--eval-every 0: expected 1 or more epochs"),
@@ -138,3 +144,9 @@ def test_a_run_is_named_after_network_data_and_seed(
 def test_a_file_that_is_no_config_is_named(text: str) -> None:
     with pytest.raises(ArtifactError, match=r"^runs/a/config\.json: not the config of a run \("):
         TrainConfig.from_json(text, source="runs/a/config.json")
+
+
+@pytest.mark.parametrize("names", [RECIPES, NAMES, PREPROCESSES], ids=["recipes", "augmentation", "preprocessing"])
+def test_the_readme_names_all_that_can_be_chosen(names: Iterable[str]) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert [name for name in names if f"`{name}`" not in readme] == []

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rtk import cli
 from rtk.core.card import Input, ModelCard, Preprocessing
 from rtk.core.checkpoint import load_checkpoint
 from rtk.core.datasets import Split, open_dataset
 from rtk.core.errors import ArtifactError, DataError, OutputError, TrainingError, UnknownNameError, UsageError
 from rtk.core.models.model import build_model
+from rtk.publish import publish
 from rtk.train import schedule
 from rtk.train.config import TrainConfig
 from rtk.train.device import Arithmetic
@@ -168,6 +170,37 @@ def test_an_epoch_that_the_test_split_chose_says_so(config: NewConfig) -> None:
     assert last.training.selection == "weights after the last epoch; nothing was selected"
 
 
+def test_the_zoo_refuses_an_epoch_that_the_test_split_chose(config: NewConfig) -> None:
+    best = train(config("run", recipe="keras", epochs=1), say=quiet).best
+    with pytest.raises(UsageError) as caught:
+        publish(best)
+    assert str(caught.value) == (
+        f"{best}: its epoch was chosen by the test split, which flatters its score; the zoo takes the last epoch's "
+        "weights or those chosen by held-out images: train with --select last, --holdout or --validation-split"
+    )
+
+
+def test_the_command_tells_the_best_and_the_last_epochs_score(
+    class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"train resnet8v1 --dataset {class_folders} --recipe keras --epochs 4 --batch-size 8 --compile off"
+    monkeypatch.setattr(sys, "argv", ["rtk", *words.split(), "--augment", "cutout=2", "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code
+    rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    hits = [row["test_correct"] for row in rows]
+    best, last = hits.index(max(hits)), hits[-1]
+    first, second, path = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"test accuracy {max(hits) / 12:.2%} ({max(hits)} of 12), ")
+    assert second == (
+        f"of epoch {best + 1}, chosen by the test split; last epoch: test accuracy {last / 12:.2%} ({last})"
+    )
+    assert path == str(tmp_path / "run" / "best.pt")
+    card = load_checkpoint(tmp_path / "run" / "best.pt").card
+    assert card.training.settings["augmentation"]["cutout"] == 2
+
+
 def test_a_training_by_steps_ends_with_the_last_of_them_and_goes_on_as_if_it_had_not_stopped(
     config: NewConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,12 +272,26 @@ class Stop:
         monkeypatch.setattr(Trainer, "_step", counted)
 
 
-@pytest.mark.parametrize("recipe", ["rtk", "keras", "finetune"])
-@pytest.mark.parametrize("holdout", [0, 6])
+EVERY_AUGMENTATION = (
+    "crop=1", "flip=random", "shift=0.1", "rotation=15", "zoom=0.2", "shear=10", "channel-shift=20", "brightness=0.3",
+    "erasing=0.5", "cutout=4", "mixup=0.4", "fill=reflect",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipe": "rtk"},
+        {"recipe": "keras"},
+        {"recipe": "rtk", "holdout": 6},
+        {"recipe": "keras", "holdout": 6},
+        {"recipe": "quick", "augment": EVERY_AUGMENTATION, "preprocess": "zca"},
+    ],
+)
 def test_a_run_that_was_stopped_after_an_epoch_goes_on_as_if_it_had_not(
-    config: NewConfig, recipe: str, holdout: int
+    config: NewConfig, changes: dict[str, Any]
 ) -> None:
-    settings: dict[str, Any] = {"recipe": recipe, "holdout": holdout, "lr": 0.01}
+    settings: dict[str, Any] = {**changes, "lr": 0.01}
     whole = train(config("whole", **settings), say=quiet)
     with pytest.raises(KeyboardInterrupt):
         train(config("stopped", **settings), say=Stop().after_epoch(1))
@@ -338,6 +385,29 @@ def test_a_run_does_not_go_on_with_other_data(config: NewConfig, class_folders: 
     (copied / "train" / "red" / "0.png").unlink()
     with pytest.raises(ArtifactError, match=r"^the run was trained on 24 images, the data set now has 23$"):
         resume(config("run").run_dir, say=quiet)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda root: [shutil.rmtree(root / split / name) for split in ("train", "test") for name in ("red", "green")],
+         "train: 1 class folder(s) found, expected two or more"),
+        (lambda root: [path.unlink() for path in (root / "train" / "green").iterdir()],
+         "train/green: no images; every class needs some"),
+        (lambda root: Image.new("RGB", (9, 12)).save(root / "train" / "green" / "3.png"),
+         "train/green/3.png: 9 x 12 pixels, but the first image has 12 x 12; a data set needs images of one size"),
+    ],
+    ids=["one class", "empty class", "several sizes"],
+)  # fmt: skip
+def test_a_folder_that_is_no_data_set_is_named(
+    config: NewConfig, class_folders: Path, tmp_path: Path, spoil: Callable[[Path], Any], message: str
+) -> None:
+    copied = Path(shutil.copytree(class_folders, tmp_path / "colours"))
+    spoil(copied)
+    with pytest.raises(DataError) as caught:
+        train(config("run", dataset=str(copied)), say=quiet)
+    assert str(caught.value).endswith(message)
+    assert not (config("run").run_dir / "last.pt").exists()
 
 
 def test_an_unknown_data_set_leaves_no_folder(config: NewConfig) -> None:

@@ -10,7 +10,7 @@ import torch
 from rtk.core.errors import BackendError, UnknownNameError, UsageError
 from rtk.core.models.model import build_network
 from rtk.train import device
-from rtk.train.average import Average
+from rtk.train.average import Average, share_kept
 from rtk.train.device import Arithmetic, choose_arithmetic, compiled
 from rtk.train.evaluate import evaluate
 from rtk.train.recipes import RECIPES, find_recipe
@@ -261,6 +261,15 @@ def test_the_average_is_the_one_of_a_hand_written_loop() -> None:
             assert int(value) == 200
         else:
             np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept"),
+    # after 1, 2 and 10 updates; (1 + n) / (10 + n) reaches 0.95 with the 170th
+    [(5, 2 / 11), (10, 3 / 12), (50, 11 / 20), (845, 170 / 179), (850, 0.95), (9_000, 0.95)],
+)
+def test_a_young_average_forgets_faster(steps: int, kept: float) -> None:
+    assert share_kept(0.95, steps) == pytest.approx(kept)
 
 
 def test_without_a_horizon_the_average_is_the_weights() -> None:

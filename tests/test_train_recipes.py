@@ -35,7 +35,9 @@ def split_of(count: int, channels: int) -> Split:
 
 def by_rtk(recipe: str, split: Split) -> Trainer:
     """A training by that recipe before its first step, in batches of four."""
-    values = TrainConfig("resnet8v1", recipe=recipe, batch_size=BATCH).values.for_images(len(split))
+    weights = "a.pt" if recipe == "finetune" else None  # which nobody reads here
+    config = TrainConfig("resnet8v1", recipe=recipe, batch_size=BATCH, weights=weights)
+    values = config.values.for_images(len(split))
     preprocessing = preprocessing_of(values, split)
     size = Input(*split.images_NHWC.shape[1:])
     arithmetic = Arithmetic(CPU, None)
@@ -109,7 +111,8 @@ IDLE = ("conv1.bias", "conv2.bias", "stem.0.bias")
 def assert_same(trainer: Trainer, hand: tuple[nn.Module, list[float]]) -> None:
     """Make the trainer's epoch; it must have the losses and leave the weights of the hand-written one."""
     losses = [float(losses_B.mean()) for _, losses_B, _ in trainer.steps()]
-    assert losses == pytest.approx(hand[1], rel=1e-5)
+    assert losses[:3] == pytest.approx(hand[1][:3], rel=1e-6)
+    assert losses == pytest.approx(hand[1], rel=1e-5)  # what is added up in another order grows from step to step
     adam = trainer.recipe.optimiser == "adam"
     ignored = (*IDLE, "num_batches_tracked", *(("running_mean",) if adam else ()))  # the means see the idle biases
     found = trainer.model.network.state_dict()

@@ -6,6 +6,12 @@ from torch import Tensor, nn
 EVERY_STEPS = 5  # updating more often changes nothing but the time it takes
 
 
+def share_kept(decay: float, steps: int) -> float:
+    """What an update after so many steps leaves of the average: `decay`, and less while the average is young."""
+    updates = steps // EVERY_STEPS
+    return min(decay, (1 + updates) / (10 + updates))
+
+
 class Average:
     """Exponential moving average over parameters and batch-norm statistics of a model that is being trained."""
 
@@ -20,8 +26,7 @@ class Average:
         """To be called after each step of the optimiser."""
         self.steps += 1
         if self.decay and self.steps % EVERY_STEPS == 0:
-            updates = self.steps // EVERY_STEPS
-            self._update(min(self.decay, (1 + updates) / (10 + updates)))  # young averages forget faster
+            self._update(share_kept(self.decay, self.steps))
 
     def current(self) -> dict[str, Tensor]:
         """The averaged weights, by the names of the model's state; owned by the average."""

@@ -100,6 +100,8 @@ class TrainConfig:
             raise UsageError(f"--eval-every {self.eval_every}: expected 1 or more epochs")
         if self.weights in PUBLISHED:
             published_file(self.weights, self.arch)
+        if self.values.pretrained and self.weights is None:
+            raise UsageError(f"--recipe {self.recipe} goes on from trained weights: add --weights")
         if self.freeze and self.weights is None:
             raise UsageError("--freeze needs --weights: layers drawn at random must be trained")
         if self.checkpoint_activations and self.compile == "on":

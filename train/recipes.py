@@ -81,6 +81,8 @@ class Recipe:
     in order; after the last of them images have their own size (progressive resizing, arXiv 2104.00298)."""
     average: float = 0.0
     """Horizon of the moving average of the weights, as a share of the training; 0 keeps the last weights."""
+    pretrained: bool = False
+    """Whether it makes sense only for a network that was trained before."""
     select: Select = "last"
     """Which epoch's weights are kept: the last one's, or those with most right answers on the held-out images, or
     where none are held out on the test split, which the card says then."""
@@ -192,6 +194,7 @@ RECIPES = {
             augmentation=Augmentation(shear=0.2, zoom=0.2, flip="random", fill="nearest"),
             preprocess="unit",
             rgb=True,
+            pretrained=True,
         ),
     )
 }
