@@ -261,7 +261,7 @@ SMALL_GREY, COLOUR, LARGE_GREY = Input(28, 28, 1), Input(32, 32, 3), Input(96, 9
                 ("resnet50", COLOUR),
                 ("resnet101", COLOUR),
                 ("resnet152", SMALL_GREY),
-                ("plain56", COLOUR),
+                ("plain20", COLOUR),
             )
         ),
     ],
