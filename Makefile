@@ -3,7 +3,7 @@
 #   make test       the tests, under five minutes
 #   make test-all   the slow ones too, under twenty
 #   make check      formatting, lint, types
-#   make table     trains the networks of the published table while there is time: MINUTES=60
+#   make table      trains the networks of the published table while there is time: MINUTES=60
 #   make results    the README's tables from the zoo and bench/results, and what the four commands print
 #   make gpu        everything that wants a GPU, with the interpreter PYTHON as it is: no environment, no network
 PYTHON ?= python3
@@ -15,7 +15,8 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 TYPED = -m rtk -m rtk.cli -m rtk.__main__ -m rtk.road -m rtk.gate -m rtk.doctor -m rtk.demo -m rtk.gpu_checks \
-        -m rtk.degradation -m rtk.publish -m rtk.published -m rtk.results -m rtk.table -p rtk.commands -p rtk.core -p rtk.train -p rtk.export -p rtk.infer -p rtk.bench
+        -m rtk.degradation -m rtk.publish -m rtk.published -m rtk.results -m rtk.table \
+        -p rtk.commands -p rtk.core -p rtk.train -p rtk.export -p rtk.infer -p rtk.bench
 
 .PHONY: demo test test-all check format results table gpu clean
 

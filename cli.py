@@ -3,13 +3,13 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from . import __version__
 from .commands import bench, cache, classify, export, look, train
-from .commands.options import INTERRUPTED
+from .commands.options import INTERRUPTED, fail
 from .core.errors import RtkError
 
 BROKEN_PIPE = 141
@@ -70,11 +70,6 @@ def _run_command(*words: str) -> None:
     sys.stdout.flush()
 
 
-def _fail(error: RtkError) -> NoReturn:
-    print(f"rtk: {' '.join(str(error).split())}", file=sys.stderr)
-    sys.exit(error.exit_code)
-
-
 def main() -> None:
     """Run the command line; errors that rtk raises on purpose become one line and an exit code."""
     try:
@@ -82,7 +77,7 @@ def main() -> None:
     except RtkError as error:
         if _Debug.on:
             raise
-        _fail(error)
+        fail(error)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has seen enough

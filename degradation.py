@@ -6,16 +6,15 @@ More layers can represent whatever fewer can, yet a deep network without shortcu
 it is trained on (arXiv 1512.03385, figures 1 and 6); with them it does not.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .commands.options import run_module
 from .core.card import Input, ModelCard, Preprocessing
 from .core.datasets import Split, open_dataset
-from .core.errors import RtkError
 from .core.files import make_folder, whole_file
 from .train.augmentation import Augmentation
 from .train.device import choose_arithmetic
@@ -86,14 +85,5 @@ def degradation(
     print(out)
 
 
-def main() -> None:
-    """Run, and show an error of rtk's as one line."""
-    try:
-        typer.run(degradation)
-    except RtkError as error:
-        print(f"rtk: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-
-
 if __name__ == "__main__":
-    main()
+    run_module(degradation)

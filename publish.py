@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from .commands.options import run_module
 from .core.checkpoint import load_checkpoint, save_checkpoint
 from .core.errors import UsageError
 from .core.files import write_whole
@@ -41,4 +42,4 @@ def publish(
 
 
 if __name__ == "__main__":
-    typer.run(publish)
+    run_module(publish)

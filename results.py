@@ -22,9 +22,10 @@ from .bench.notes import notes_on
 from .bench.report import Report
 from .bench.report_file import read_report
 from .bench.tables import parity_table
+from .commands.options import run_module
 from .core.card import ModelCard
 from .core.datasets import open_dataset
-from .core.errors import ArtifactError, BackendError, RtkError
+from .core.errors import ArtifactError, BackendError
 from .core.files import make_folder, write_whole
 from .core.models.summary import parameter_count
 from .core.table import markdown_table
@@ -172,14 +173,5 @@ def _indented(text: str) -> str:
     return "\n".join(f"    {line}".rstrip() for line in text.splitlines())
 
 
-def main() -> None:
-    """Run, and show an error of rtk's as one line."""
-    try:
-        typer.run(results)
-    except RtkError as error:
-        print(f"rtk: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-
-
 if __name__ == "__main__":
-    main()
+    run_module(results)

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
+from .commands.options import run_module
 from .core.card import ModelCard
 from .core.checkpoint import load_checkpoint
-from .core.errors import RtkError, TrainingError
+from .core.errors import TrainingError
 from .core.files import make_folder, write_whole
 from .published import RECORDS, ROWS, Row
 from .results import README, filled, table_blocks
@@ -64,14 +65,5 @@ def train_for(row: Row, recipe: str, seed: int, *, runs: Path, seconds: float) -
     return load_checkpoint(out / "best.pt").card
 
 
-def main() -> None:
-    """Run, and show an error of rtk's as one line."""
-    try:
-        typer.run(table)
-    except RtkError as error:
-        print(f"rtk: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-
-
 if __name__ == "__main__":
-    main()
+    run_module(table)

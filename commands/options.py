@@ -1,10 +1,13 @@
 """What commands share: options of the same meaning, exit codes, and how they talk."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+
+from ..core.errors import RtkError
 
 INTERRUPTED = 130
 
@@ -16,3 +19,17 @@ DataDir = Annotated[
 def say(line: str) -> None:
     """A line for people, on standard error: results alone go to standard output."""
     print(line, file=sys.stderr, flush=True)
+
+
+def fail(error: RtkError) -> NoReturn:
+    """End with the error as one line and its exit code."""
+    print(f"rtk: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+def run_module(function: Callable[..., None]) -> None:
+    """Run a module of its own, python -m rtk.NAME, with the function's parameters as its options."""
+    try:
+        typer.run(function)
+    except RtkError as error:
+        fail(error)

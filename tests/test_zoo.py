@@ -1,6 +1,8 @@
 """The models that ship with rtk are what their cards say, and what an export today would give."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,12 @@ from rtk.infer.backend import BackendOptions, open_backend
 from rtk.road import find_model
 
 RunGraph = Callable[[bytes, NDArray[np.uint8]], NDArray[np.float32]]
+
+
+def test_what_cannot_be_published_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rtk.publish", str(tmp_path / "none.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"rtk: {tmp_path}/none.pt: no such checkpoint\n")
 
 
 def test_the_default_model_is_there() -> None:
