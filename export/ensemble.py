@@ -22,7 +22,7 @@ def ensemble_of(checkpoints: Sequence[Path], folder: Path) -> Path:
     Raises UsageError when they differ, ArtifactError for a file that is no checkpoint, OutputError.
     """
     loaded = [load_checkpoint(path) for path in checkpoints]
-    first = loaded[0].card
+    first, weights = loaded[0].card, _outside(loaded[0])
     for path, member in zip(checkpoints, loaded, strict=True):
         for what in ("classes", "input", "preprocessing"):
             if getattr(member.card, what) != getattr(first, what):
@@ -30,11 +30,10 @@ def ensemble_of(checkpoints: Sequence[Path], folder: Path) -> Path:
         if SEPARATOR in member.card.arch:
             raise UsageError(f"{path}: an ensemble already; name its members instead")
         member.model()  # raises when the weights do not fit
-        if not all(torch.equal(value, _outside(loaded[0])[name]) for name, value in _outside(member).items()):
+        if not all(torch.equal(value, weights[name]) for name, value in _outside(member).items()):
             raise UsageError(
                 f"{path}: differs from {checkpoints[0]} in preprocessing, which an ensemble's members share"
             )
-    weights = _outside(loaded[0])
     for number, member in enumerate(loaded):
         for name, value in member.weights.items():
             if name.startswith(NETWORK):

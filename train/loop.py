@@ -73,11 +73,12 @@ def _run(
     recipe, judge = config.values.for_images(len(train_split)), config.judge
     card = _new_card(config, dataset, train_split)
     model = new_model(card, config.seed, arithmetic)
-    learn_maps(model.normalise, card.preprocessing, train_split)
     start = training.get("start", "") if training else ""
-    if config.weights is not None and training is None:
-        start = load_weights(model.network, config.arch, config.weights, data_dir=config.data_dir)
-        say(f"weights of {start}")
+    if training is None:  # a training that goes on has them in its state
+        learn_maps(model.normalise, card.preprocessing, train_split)
+        if config.weights is not None:
+            start = load_weights(model.network, config.arch, config.weights, data_dir=config.data_dir)
+            say(f"weights of {start}")
     if config.freeze:
         freeze_backbone(model.network)
     trainer = Trainer(model, recipe, arithmetic, train_split, seed=config.seed)
