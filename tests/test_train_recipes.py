@@ -152,6 +152,15 @@ def nchw(views: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(views).astype(np.float32)).permute(0, 3, 1, 2)
 
 
+def standardised(views_NCHW: Tensor, split: Split) -> Tensor:
+    """Each channel without the split's mean, over the split's deviation."""
+    pixels = split.images_NHWC / 255
+    mean_C11, deviation_C11 = (
+        torch.from_numpy(value).float()[:, None, None] for value in (pixels.mean((0, 1, 2)), pixels.std((0, 1, 2)))
+    )
+    return (views_NCHW / 255 - mean_C11) / deviation_C11
+
+
 def integers(most: int, random: torch.Generator, shape: tuple[int, ...] = (BATCH, 1)) -> list[int]:
     return torch.randint(most, shape, generator=random).flatten().tolist()
 
@@ -165,8 +174,6 @@ def test_rtk() -> None:
     first_flip = torch.randint(2, (24,), generator=random_generator(SEED, -2, CPU)).tolist()
     order = torch.randperm(24, generator=random)
     torch.rand(24, generator=random)  # who would sit out, were losses known
-    pixels = split.images_NHWC / 255
-    mean, deviation = pixels.mean(axis=(0, 1, 2)), pixels.std(axis=(0, 1, 2))
     colour = np.round(split.images_NHWC.mean(axis=(0, 1, 2)))
     batches = []
     for step, index in enumerate(order.split(4)):
@@ -174,7 +181,7 @@ def test_rtk() -> None:
         views = [crop(split.images_NHWC[i], colour, d, r) for i, d, r in zip(index.tolist(), down, right, strict=True)]
         views = [v[:, ::-1] if first_flip[i] else v for v, i in zip(views, index.tolist(), strict=True)]
         half = F.interpolate(nchw(views), (4, 4), mode="bilinear", antialias=True).round()
-        x = (half / 255 - torch.tensor(mean).float()[:, None, None]) / torch.tensor(deviation).float()[:, None, None]
+        x = standardised(half, split)
         rate = 0.2 * (step + 0.5) / 6 / 5  # six steps an epoch
         batches.append((x.float(), torch.from_numpy(split.labels_N)[index], rate))
     sgd = Sgd(0.9, True, 5e-4, lambda weight: weight.ndim > 1)
@@ -195,7 +202,6 @@ def test_quick() -> None:
     initial = weights_of(trainer)
     random = random_generator(SEED, 0, CPU)
     order = torch.randperm(24, generator=random)
-    pixels = split.images_NHWC / 255
     batches = []
     for step, index in enumerate(order.split(4)):
         integers(1, random)
@@ -203,7 +209,7 @@ def test_quick() -> None:
         integers(1, random)
         views = [split.images_NHWC[i] for i in index.tolist()]
         views = [view[:, ::-1] if turned else view for view, turned in zip(views, mirrored, strict=True)]
-        x = (nchw(views) / 255 - torch.tensor(pixels.mean()).float()) / torch.tensor(pixels.std()).float()
+        x = standardised(nchw(views), split)
         progress = (step + 0.5) / 6 / 5
         rate = 0.1 * progress / 0.15 if progress < 0.15 else 0.05 * (1 + math.cos(math.pi * (progress - 0.15) / 0.85))
         batches.append((x.float(), torch.from_numpy(split.labels_N)[index], rate))
@@ -218,17 +224,13 @@ def test_paper() -> None:
     initial = weights_of(trainer)
     random = random_generator(SEED, 0, CPU)
     order = torch.randperm(12, generator=random)
-    pixels = split.images_NHWC / 255
-    mean, deviation = pixels.mean(axis=(0, 1, 2)), pixels.std(axis=(0, 1, 2))
     colour = np.round(split.images_NHWC.mean(axis=(0, 1, 2)))
     batches = []
     for index in order.split(4):
         down, mirrored, right = integers(3, random), integers(2, random, (4,)), integers(3, random)
         views = [crop(split.images_NHWC[i], colour, d, r) for i, d, r in zip(index.tolist(), down, right, strict=True)]
         views = [view[:, ::-1] if turned else view for view, turned in zip(views, mirrored, strict=True)]
-        x = (nchw(views) / 255 - torch.tensor(mean).float()[:, None, None]) / torch.tensor(deviation).float()[
-            :, None, None
-        ]
+        x = standardised(nchw(views), split)
         batches.append((x.float(), torch.from_numpy(split.labels_N)[index], 0.1))
     sgd = Sgd(0.9, False, 1e-4, lambda weight: True)
     assert_same(trainer, by_hand(initial, batches, sgd, norm_momentum=0.01))
