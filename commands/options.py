@@ -9,7 +9,9 @@ import typer
 
 from ..core.errors import RtkError
 
-INTERRUPTED = 130
+SIGNALLED = 128
+"""To which the number of the signal is added, as shells do."""
+INTERRUPTED = SIGNALLED + 2
 
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder of the official data files.", envvar="RTK_DATA_DIR", show_envvar=True)

@@ -1,8 +1,10 @@
 """rtk train."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,7 +13,7 @@ from ..train.augmentation import NAMES
 from ..train.config import Compile, Precision, TrainConfig
 from ..train.preprocessing import PREPROCESSES
 from ..train.recipes import RECIPES, Select
-from .options import INTERRUPTED, DataDir, say
+from .options import INTERRUPTED, SIGNALLED, DataDir, say
 
 
 def train(
@@ -83,6 +85,18 @@ def train(
     checkpoint_activations: Annotated[
         bool, typer.Option("--checkpoint-activations", help="Take much less memory and a third more arithmetic.")
     ] = TrainConfig.checkpoint_activations,
+    save_every: Annotated[
+        float, typer.Option(help="Minutes between savings within an epoch; 0: after every step.")
+    ] = TrainConfig.save_every,
+    skip_nan: Annotated[
+        bool, typer.Option("--skip-nan", help="Leave out steps whose loss is not finite, and count them.")
+    ] = TrainConfig.skip_nan,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            help="Train so many seeds from --seed on, one after another; mean and spread.", show_default=False
+        ),
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.", show_default=False)] = None,
     data_dir: DataDir = None,
     out: Annotated[
@@ -92,9 +106,11 @@ def train(
     """Train a network: data set -> checkpoint."""
     from ..core.machine import peak_memory_gib
     from ..train import loop
+    from ..train.processes import rank
 
     if resume is not None:
-        _refuse_changed_options(context, "resume", "data_dir")
+        if seeds is not None:
+            raise UsageError("--resume goes on with one run; --seeds goes on by itself when given again without it")
         run_dir = resume
     else:
         if arch is None:
@@ -124,16 +140,22 @@ def train(
             weights=weights,
             freeze=freeze,
             checkpoint_activations=checkpoint_activations,
+            save_every=save_every,
+            skip_nan=skip_nan,
             data_dir=data_dir,
             out=out,
         )
         run_dir = config.run_dir
-    try:
-        trained = loop.resume(run_dir, data_dir=data_dir, say=say) if resume else loop.train(config, say=say)
-    except KeyboardInterrupt:
-        kept = (run_dir / "last.pt").exists()
-        say(f"stopped; go on with: rtk train --resume {run_dir}" if kept else "stopped before the first epoch ended")
-        sys.exit(INTERRUPTED)
+        if seeds is not None:
+            _train_seeds(config, seeds)
+            return
+    with _stoppable(f"rtk train --resume {run_dir}"):
+        if resume is not None:
+            trained = loop.resume(run_dir, asked=_given(context, "resume", "seeds"), say=say)
+        else:
+            trained = loop.train(config, say=say)
+    if rank() > 0:  # of several processes the first speaks
+        return
     say(f"peak memory {peak_memory_gib():.2f} GiB")
     score, training, last = trained.card.score, trained.card.training, trained.history[-1]
     assert score is not None  # the last epoch is always evaluated
@@ -145,10 +167,41 @@ def train(
     print(trained.best)
 
 
-def _refuse_changed_options(context: typer.Context, *allowed: str) -> None:
-    """Raise UsageError when the command was given an option that it would ignore."""
-    for name in context.params:
+def _train_seeds(config: TrainConfig, count: int) -> None:
+    """Train several seeds, and print what they have in common."""
+    from ..train.processes import rank
+    from ..train.seeds import train_seeds
+
+    with _stoppable("the same command; seeds that are finished are kept"):
+        path, summary = train_seeds(config, count, say=say)
+    if rank() == 0:
+        print(f"test accuracy {summary.text}")
+        print(path)
+
+
+@contextlib.contextmanager
+def _stoppable(again: str) -> Iterator[None]:
+    """End the process as signals do, and say how to go on."""
+    from ..train.processes import rank
+    from ..train.signals import Stopped
+
+    try:
+        yield
+    except Stopped as stopped:
+        if rank() == 0:
+            say(f"stopped; go on with: {again}")
+        sys.exit(SIGNALLED + stopped.number)
+    except KeyboardInterrupt:
+        if rank() == 0:
+            say(f"stopped at once, back to what was saved last; go on with: {again}")
+        sys.exit(INTERRUPTED)
+
+
+def _given(context: typer.Context, *but: str) -> dict[str, Any]:
+    """The options of the command line, by the names of TrainConfig's fields."""
+    given = {}
+    for name, value in context.params.items():
         source = context.get_parameter_source(name)
-        if name not in allowed and source is not None and source.name == "COMMANDLINE":
-            option = next(p for p in context.command.params if p.name == name)
-            raise UsageError(f"{option.opts[0]} cannot be changed when a run goes on; start a new one, with --out")
+        if name not in but and source is not None and source.name == "COMMANDLINE":
+            given[name.rstrip("_")] = tuple(value) if isinstance(value, list) else value
+    return given

@@ -1,5 +1,6 @@
 """Checkpoints: weights, card and training state in one `.pt`, written whole, read as data only."""
 
+import io
 import pickle
 import warnings
 import zipfile
@@ -48,8 +49,18 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint, whole or not at all. Raises OutputError."""
     content = {"format": FORMAT, "card": card.to_json(), "weights": weights, "training": training}
+    save_content(path, content)
+
+
+def save_content(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values for torch.load, whole or not at all. Raises OutputError.
+
+    Made in memory first: on a full disk torch.save itself may raise errors of its own that hide the reason.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     with whole_file(path) as file:
-        torch.save(content, file)
+        file.write(buffer.getbuffer())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -10,6 +10,9 @@ from typing import IO
 
 from .errors import OutputError
 
+SUFFIX = ".part"
+"""Of the temporary files, which start with a dot."""
+
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
@@ -24,7 +27,9 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
                 yield device
             return
         target = Path(os.path.realpath(path))  # a link stays one: /dev/stdout, sent to a file, must not be replaced
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=target.parent, prefix=f".{target.name}.", suffix=SUFFIX, delete=False
+        ) as file:
             temporary = Path(file.name)
             try:
                 yield file
@@ -43,6 +48,29 @@ def write_whole(path: Path, content: bytes | str) -> None:
     """Write `content` (text as UTF-8) to `path`, whole or not at all. Raises OutputError."""
     with whole_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Make the folder, keep it for this process, and remove what one that was killed has left half-written in it.
+
+    The system lets go of it however the process ends. Raises OutputError when another process keeps it.
+    """
+    make_folder(folder)
+    with contextlib.ExitStack() as stack:
+        try:
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"{folder}: another process writes there; wait for it, or end it") from error
+        except (ImportError, OSError):  # Windows, or a file system without locks
+            pass
+        for path in folder.glob(".*" + SUFFIX):
+            path.unlink(missing_ok=True)
+        yield
 
 
 def make_folder(path: Path) -> Path:

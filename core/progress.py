@@ -11,9 +11,9 @@ Total = int | Callable[[], int | None] | None
 
 
 @contextlib.contextmanager
-def progress_bar(description: str, total: Total, *, unit: str = "") -> Iterator[Advance]:
+def progress_bar(description: str, total: Total, *, unit: str = "", shown: bool = True) -> Iterator[Advance]:
     """Show a bar while the block runs, and yield a function that moves it on by a count of `unit`s."""
-    if not sys.stderr.isatty():
+    if not shown or not sys.stderr.isatty():
         yield lambda count: None
         return
     from rich.console import Console

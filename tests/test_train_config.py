@@ -20,7 +20,7 @@ def test_every_field_is_an_option_with_the_same_default() -> None:
     options = {
         name.rstrip("_"): parameter.default
         for name, parameter in inspect.signature(train).parameters.items()
-        if name not in ("context", "resume")  # what the command itself needs
+        if name not in ("context", "resume", "seeds")  # what the command itself needs
     }
     fields = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     assert fields.pop("arch") is dataclasses.MISSING
@@ -113,6 +113,8 @@ def test_the_epoch_is_chosen_by_the_split_that_was_asked_for(options: dict[str, 
         ({"resize": -1}, "--resize -1: expected 1 to 1024 pixels"),
         ({"train_images": 1}, "--train-images 1: expected 2 or more"),
         ({"eval_every": 0}, "--eval-every 0: expected 1 or more epochs"),
+        ({"save_every": -1.0}, "--save-every -1: expected 0 or more minutes"),
+        ({"save_every": float("nan")}, "--save-every nan: expected 0 or more minutes"),
     ],
 )
 def test_values_that_make_no_sense_are_wrong_usage(change: dict[str, Any], message: str) -> None:

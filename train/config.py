@@ -65,6 +65,10 @@ class TrainConfig:
     """Train the last layer only; all else keeps the weights and the batch-norm statistics that it started with."""
     checkpoint_activations: bool = False
     """Compute activations again when their gradients are due, which takes less memory and a third more arithmetic."""
+    save_every: float = 5.0
+    """Minutes between savings in the middle of an epoch; 0 saves after every step."""
+    skip_nan: bool = False
+    """Leave out the steps whose loss or gradient is not finite, instead of stopping at the first."""
     data_dir: Path | None = None
     out: Path | None = None
     """The run folder; None means runs/ARCH-DATASET-sSEED."""
@@ -106,6 +110,8 @@ class TrainConfig:
             raise UsageError("--freeze needs --weights: layers drawn at random must be trained")
         if self.checkpoint_activations and self.compile == "on":
             raise UsageError("--checkpoint-activations and --compile on exclude each other; leave one out")
+        if not self.save_every >= 0:
+            raise UsageError(f"--save-every {self.save_every:g}: expected 0 or more minutes")
 
     @property
     def values(self) -> Recipe:

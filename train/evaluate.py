@@ -5,17 +5,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.card import Score
+from .processes import ALONE, Processes
 
 BATCH = 500
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, images_NHWC: Tensor, labels_N: Tensor, *, split: str) -> Score:
-    """Count the right answers of `model`, in evaluation mode, over all of the images; no augmentation."""
+def evaluate(
+    model: nn.Module, images_NHWC: Tensor, labels_N: Tensor, *, split: str, processes: Processes = ALONE
+) -> Score:
+    """Count the right answers of `model`, in evaluation mode, over all of the images; no augmentation.
+
+    Of several processes each takes every so many-th batch, so that all find the very score that one alone would.
+    """
     model.eval()
-    correct, loss_sum = 0, 0.0
-    for images_BHWC, labels_B in zip(images_NHWC.split(BATCH), labels_N.split(BATCH), strict=True):
+    batches = list(zip(images_NHWC.split(BATCH), labels_N.split(BATCH), strict=True))
+    found_M2 = torch.zeros(len(batches), 2, dtype=torch.float64, device=labels_N.device)
+    for number in range(processes.rank, len(batches), processes.count):
+        images_BHWC, labels_B = batches[number]
         logits_BK = model(images_BHWC)
-        correct += int((logits_BK.argmax(1) == labels_B).sum())
-        loss_sum += float(F.cross_entropy(logits_BK, labels_B, reduction="sum"))
-    return Score(split=split, correct=correct, total=len(labels_N), loss=loss_sum / len(labels_N))
+        found_M2[number, 0] = (logits_BK.argmax(1) == labels_B).sum()
+        found_M2[number, 1] = F.cross_entropy(logits_BK, labels_B, reduction="sum")
+    correct_M, loss_M = processes.summed(found_M2).T.tolist()
+    return Score(split=split, correct=int(sum(correct_M)), total=len(labels_N), loss=sum(loss_M) / len(labels_N))

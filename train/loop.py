@@ -1,27 +1,36 @@
 """The training loop: `train` runs a config, `resume` goes on where a run stopped."""
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from torch import Tensor
 
-from ..core.card import Input, ModelCard, Score, Training
-from ..core.checkpoint import load_checkpoint, save_checkpoint
-from ..core.datasets import Dataset, Split, open_dataset
-from ..core.errors import ArtifactError, DataError, UsageError
-from ..core.machine import this_machine
+from ..core.card import ModelCard, Score
+from ..core.checkpoint import load_checkpoint, save_checkpoint, save_content
+from ..core.datasets import Dataset, open_dataset
+from ..core.errors import OutputError, TrainingError
+from ..core.files import only_writer
 from ..core.models.blocks import recompute_activations
 from ..core.models.model import build_model
 from ..core.progress import progress_bar
+from .changes import with_changes
 from .config import TrainConfig
 from .device import be_deterministic, choose_arithmetic, compiled
 from .evaluate import evaluate
+from .exchange import Wishes
+from .finite import NotFinite
+from .processes import Processes, joined, take_device
+from .provenance import new_card, provenance, selection
 from .recipes import Recipe
+from .record import Record
 from .run_folder import RunFolder
-from .statistics import learn_maps, preprocessing_of
+from .signals import Stopped, stop_signals
+from .splits import splits_of
+from .statistics import learn_maps
 from .trainer import Trainer, new_model, resident
 from .weights import freeze_backbone, load_weights
 
@@ -41,47 +50,69 @@ class Trained:
 def train(config: TrainConfig, *, say: Say = print) -> Trained:
     """Train from fresh weights into config.run_dir. `say` gets a line when there is news.
 
-    Raises UsageError when the folder already holds a run, DataError, BackendError, TrainingError, OutputError.
+    Raises UsageError when the folder already holds a run, DataError, BackendError, TrainingError, OutputError; Stopped
+    where Ctrl-C or SIGTERM ended it, with everything saved.
     """
     dataset = open_dataset(config.dataset, data_dir=config.data_dir)
-    return _run(config, dataset, RunFolder.create(config), training=None, say=say)
+    folder = RunFolder(config.run_dir)
+    with joined() as processes, ExitStack() as stack:
+        processes.from_first(lambda: stack.enter_context(only_writer(folder.path)))
+        processes.from_first(lambda: folder.begin(config))
+        return _run(config, dataset, folder, training=None, processes=processes, say=say)
 
 
-def resume(run_dir: Path, *, data_dir: Path | None = None, say: Say = print) -> Trained:
-    """Go on with a run that was stopped, from the end of its last whole epoch. Raises ArtifactError and as train.
+def resume(run_dir: Path, *, asked: Mapping[str, Any] | None = None, say: Say = print) -> Trained:
+    """Go on with a run that was stopped, from where it last saved its state. Raises ArtifactError and as train.
 
-    `data_dir`: where the data lie now; None means where they lay when the run started.
+    `asked`: fields of TrainConfig that were given now; UsageError names those that differ from the run's and may not.
     """
     folder = RunFolder(run_dir)
-    config = folder.read_config()
-    training = load_checkpoint(folder.last).training
-    if training is None:
-        raise ArtifactError(f"{folder.last}: holds no training state; expected the last.pt of a run")
-    if training["epoch"] >= training.get("epochs", config.values.epochs):
-        say(f"{run_dir}: all {training['epoch']} epochs are done")
-        return Trained(run_dir, folder.best, load_checkpoint(folder.best).card, training["history"])
-    dataset = open_dataset(config.dataset, data_dir=data_dir or config.data_dir)
-    return _run(config, dataset, folder, training=training, say=say)
+    with joined() as processes, ExitStack() as stack:
+        run = processes.from_first(folder.read_config)
+        config = with_changes(run_dir, run, asked or {})
+        processes.from_first(lambda: stack.enter_context(only_writer(run_dir)))
+        training = processes.from_first(folder.read_state)
+        if config != run:
+            processes.from_first(lambda: folder.write_config(config))
+        if training is None or training["epoch"] < training.get("epochs", config.values.epochs):
+            dataset = open_dataset(config.dataset, data_dir=config.data_dir)
+            return _run(config, dataset, folder, training=training, processes=processes, say=say)
+        if processes.first:
+            say(f"{run_dir}: all {training['epoch']} epochs are done")
+        return processes.from_first(lambda: _finished(folder, training["history"]))
 
 
 def _run(
-    config: TrainConfig, dataset: Dataset, folder: RunFolder, *, training: dict[str, Any] | None, say: Say
+    config: TrainConfig,
+    dataset: Dataset,
+    folder: RunFolder,
+    *,
+    training: dict[str, Any] | None,
+    processes: Processes,
+    say: Say,
 ) -> Trained:
-    arithmetic = choose_arithmetic(config.device, config.precision)
+    arithmetic = choose_arithmetic(take_device(config.device), config.precision)
     be_deterministic(arithmetic, everywhere=config.deterministic)
-    train_split, holdout, test = _splits(config, dataset)
+    say = say if processes.first else lambda line: None
+    record = Record.load(training)
+    with processes.one_by_one():
+        train_split, holdout, test = splits_of(config, dataset)
     recipe, judge = config.values.for_images(len(train_split)), config.judge
-    card = _new_card(config, dataset, train_split)
+    processes.check(train_split, recipe.batch_size)
+    card = new_card(config, dataset, train_split)
     model = new_model(card, config.seed, arithmetic)
-    start = training.get("start", "") if training else ""
     if training is None:  # a training that goes on has them in its state
         learn_maps(model.normalise, card.preprocessing, train_split)
         if config.weights is not None:
-            start = load_weights(model.network, config.arch, config.weights, data_dir=config.data_dir)
-            say(f"weights of {start}")
+            with processes.one_by_one():
+                record.start = load_weights(model.network, config.arch, config.weights, data_dir=config.data_dir)
+            say(f"weights of {record.start}")
     if config.freeze:
         freeze_backbone(model.network)
-    trainer = Trainer(model, recipe, arithmetic, train_split, seed=config.seed)
+    trainer = Trainer(
+        model, recipe, arithmetic, train_split, seed=config.seed, skip_nan=config.skip_nan, processes=processes
+    )
+    trainer.history = record.history
     if config.checkpoint_activations:
         recompute_activations(model.network)
         compilation = "not compiled (activations are checkpointed)"
@@ -92,115 +123,94 @@ def _run(
     say(
         f"{card.name}: {sum(p.numel() for p in model.parameters()):,} parameters, {len(train_split):,} images, "
         f"epochs {trainer.epoch + 1} to {recipe.epochs}, {arithmetic.device}, {arithmetic.precision}, {compilation}"
+        + (f", {processes.count} processes" if processes.count > 1 else "")
     )
 
     shadow = build_model(card).to(arithmetic.device)  # evaluates the averaged weights while the model trains on
     on_device = {name: resident(split, arithmetic.device) for name, split in (("holdout", holdout), ("test", test))}
-    history: list[dict[str, Any]] = training["history"] if training else []
-    trainer.history = history
-    best = training["best"] if training else None
-    origins = training["origins"] if training else {"machine": [], "commit": []}
-    for name, value in (("machine", this_machine().summary), ("commit", this_machine().commit)):
-        origins[name] = list(dict.fromkeys([*origins[name], value]))
-    elapsed_s = training["train_s"] if training else 0.0
+    saved_at = time.monotonic()
 
-    with progress_bar("training", recipe.epochs * len(train_split), unit="images") as advance:
-        advance(trainer.epoch * len(train_split))
+    def weights() -> dict[str, Tensor]:
+        return {name: value.cpu().clone() for name, value in trainer.average.current().items()}
+
+    def save(card: ModelCard) -> None:
+        nonlocal saved_at
+        state = {**trainer.state(), **record.state(), "epochs": recipe.epochs}
+        if processes.first:
+            save_checkpoint(folder.last, card, weights(), training=state)
+        trainer.heard = replace(trainer.heard, save=False)
+        saved_at = time.monotonic()
+
+    def after_step(images: int) -> None:
+        advance(images)
+        if trainer.heard.save or trainer.heard.stop:
+            save(replace(card, score=None, training=provenance(config, trainer, record)))
+        if trainer.heard.stop:
+            raise Stopped(processes.largest(wish.number))
+
+    with (
+        stop_signals() as wish,
+        processes.end_together(),
+        _explained(folder, recipe, processes),
+        progress_bar("training", recipe.epochs * len(train_split), unit="images", shown=processes.first) as advance,
+    ):
+        trainer.wishes = lambda: Wishes(
+            stop=wish.number > 0, save=processes.first and time.monotonic() - saved_at >= 60 * config.save_every
+        )
+        advance(trainer.epoch * len(train_split) + (trainer.under_way.images_seen if trainer.under_way else 0))
         while trainer.epoch < recipe.epochs:
-            started_at = time.perf_counter()
-            row = trainer.run_epoch(advance)
+            record.start_clock()
+            row = trainer.run_epoch(after_step)
             is_last = trainer.epoch == recipe.epochs
             scores: dict[str, Score] = {}
             if is_last or trainer.epoch % config.eval_every == 0:
                 shadow.load_state_dict(trainer.average.current())
                 for name, (images_NHWC, labels_N) in on_device.items():
                     if len(labels_N):
-                        scores[name] = evaluate(shadow, images_NHWC, labels_N, split=name)
+                        scores[name] = evaluate(shadow, images_NHWC, labels_N, split=name, processes=processes)
                         row |= {f"{name}_correct": scores[name].correct, f"{name}_total": scores[name].total}
                         row |= {f"{name}_accuracy": scores[name].accuracy, f"{name}_loss": scores[name].loss}
-            epoch_s = time.perf_counter() - started_at
-            elapsed_s += epoch_s
-            history.append({**row, "epoch_s": round(epoch_s, 3)})
-            weights = {name: value.cpu().clone() for name, value in trainer.average.current().items()}
-            provenance = _provenance(config, trainer, elapsed_s, origins, start)
-            card = replace(card, score=scores.get("test"), training=provenance)
-            if scores and (best is None or not judge or scores[judge].correct > best):
-                best = scores[judge].correct if judge else -1
-                chosen = replace(provenance, selection=_selection(recipe, judge, len(holdout)), selected_on=judge)
-                save_checkpoint(folder.best, replace(card, training=chosen), weights)
-            state = {"history": history, "best": best, "train_s": elapsed_s, "origins": origins, "start": start}
-            state["epochs"] = recipe.epochs
-            save_checkpoint(folder.last, card, weights, training={**trainer.state(), **state})
-            folder.write_history(history)
-            say(_line(history[-1], recipe))
+            record.end_epoch(row)
+            training_now = provenance(config, trainer, record)
+            card = replace(card, score=scores.get("test"), training=training_now)
+            if scores and (record.best is None or not judge or scores[judge].correct > record.best):
+                record.best = scores[judge].correct if judge else -1
+                chosen = replace(training_now, selection=selection(recipe, judge, len(holdout)), selected_on=judge)
+                if processes.first:
+                    save_checkpoint(folder.best, replace(card, training=chosen), weights())
+            save(card)
+            if processes.first:
+                folder.write_history(record.history)
+            say(_line(record.history[-1], recipe))
+            stopped_by = processes.largest(wish.number)
+            if stopped_by:
+                raise Stopped(stopped_by)
+    return processes.from_first(lambda: _finished(folder, record.history))
+
+
+def _finished(folder: RunFolder, history: list[dict[str, Any]]) -> Trained:
+    """Write what can be made again from the history: a run may have been ended just before."""
+    card = load_checkpoint(folder.best).card
+    folder.write_history(history)
     folder.write_curves(history, title=card.name)
-    return Trained(folder.path, folder.best, load_checkpoint(folder.best).card, history)
+    return Trained(folder.path, folder.best, card, history)
 
 
-def _splits(config: TrainConfig, dataset: Dataset) -> tuple[Split, Split, Split]:
-    """Training images, held-out images (perhaps none), test images."""
-    train_split = dataset.split("train")
-    order = np.random.default_rng((config.seed, 0)).permutation(len(train_split))
-    if config.train_images is not None:
-        if config.train_images > len(train_split):
-            raise UsageError(f"--train-images {config.train_images}: {dataset.name} has {len(train_split):,}")
-        order = order[: config.train_images]
-    held_out = config.held_out(len(order))
-    if config.holds_out and not 0 < held_out <= len(order) // 2:
-        raise UsageError(
-            f"--holdout {config.holdout}: more than half of the {len(order):,} training images"
-            if config.holdout
-            else f"--validation-split {config.validation_split:g}: not one of the {len(order):,} training images"
-        )
-    held, kept = order[:held_out], np.sort(order[held_out:])
-    test = dataset.split("test")
-    if test.images_NHWC.shape[1:] != train_split.images_NHWC.shape[1:]:
-        raise DataError(
-            f"{dataset.name}: training images are {train_split.images_NHWC.shape[1:]}, "
-            f"test images {test.images_NHWC.shape[1:]}"
-        )
-    return train_split.take(kept), train_split.take(held), test
-
-
-def _new_card(config: TrainConfig, dataset: Dataset, split: Split) -> ModelCard:
-    return ModelCard(
-        name=f"{config.arch}-{dataset.name}",
-        arch=config.arch,
-        dataset=dataset.name,
-        classes=dataset.classes,
-        input=Input(*split.images_NHWC.shape[1:]),
-        preprocessing=preprocessing_of(config.values, split),
-    )
-
-
-def _provenance(
-    config: TrainConfig, trainer: Trainer, train_s: float, origins: dict[str, list[str]], start: str
-) -> Training:
-    """Where the weights after the last epoch that was trained come from."""
-    arithmetic = trainer.arithmetic
-    return Training(
-        recipe=config.recipe,
-        epochs=trainer.epoch,
-        seed=config.seed,
-        train_s=round(train_s, 1),
-        selection=_selection(trainer.recipe, "", 0),
-        machine="; ".join(origins["machine"]),
-        commit=", ".join(origins["commit"]),
-        settings={**asdict(trainer.recipe), "precision": arithmetic.precision, "device": str(arithmetic.device)},
-        start=start,
-    )
-
-
-def _selection(recipe: Recipe, judge: str, held_out: int) -> str:
-    averaged = "moving average of the weights" if recipe.average else "weights"
-    match judge:
-        case "holdout":
-            return (
-                f"{averaged} of the epoch with most right answers on {held_out} images held out of the training split"
-            )
-        case "test":
-            return f"{averaged} of the epoch with most right answers on the test split itself, which flatters its score"
-    return f"{averaged} after the last epoch; nothing was selected"
+@contextmanager
+def _explained(folder: RunFolder, recipe: Recipe, processes: Processes) -> Iterator[None]:
+    """Say of what ends a run what is left and how to go on; of a step that was not finite, keep what caused it."""
+    try:
+        yield
+    except NotFinite as error:
+        if processes.first:
+            save_content(folder.broken, error.evidence)
+        raise TrainingError(
+            f"{error}; images, labels and weights are kept in {folder.broken} (torch.load); "
+            f"try a lower --lr than {recipe.lr:g}, or go on with: rtk train --resume {folder.path} --skip-nan"
+        ) from error
+    except OutputError as error:
+        kept = "what was saved last is whole; " if folder.last.exists() else ""
+        raise OutputError(f"{error}; {kept}make room and go on with: rtk train --resume {folder.path}") from error
 
 
 def _line(row: dict[str, Any], recipe: Recipe) -> str:

@@ -1,13 +1,14 @@
-"""The folder of a run: config.json, history.jsonl, last.pt, best.pt, curves.png."""
+"""The folder of a run: config.json, history.jsonl, last.pt, best.pt, curves.png; not-finite.pt where one stopped so."""
 
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from ..core.checkpoint import load_checkpoint
 from ..core.datasets import DATASETS
 from ..core.errors import ArtifactError, UsageError
-from ..core.files import make_folder, whole_file, write_whole
+from ..core.files import whole_file, write_whole
 from .config import TrainConfig
 
 
@@ -24,32 +25,45 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """The same after the last epoch, with what resuming needs."""
+        """The same as of now, with what resuming needs."""
         return self.path / "last.pt"
+
+    @property
+    def broken(self) -> Path:
+        """The step that was not finite: images, labels, and the weights before it."""
+        return self.path / "not-finite.pt"
 
     @property
     def config(self) -> Path:
         """What was asked for."""
         return self.path / "config.json"
 
-    @classmethod
-    def create(cls, config: TrainConfig) -> Self:
-        """Make the folder and write the config. Raises UsageError when a run lies there, OutputError."""
-        folder = cls(config.run_dir)
-        if folder.last.exists():
+    def begin(self, config: TrainConfig) -> None:
+        """Write the config. Raises UsageError when a run lies there, OutputError."""
+        if self.last.exists():
             raise UsageError(
-                f"{folder.path}: holds a run already; go on with: rtk train --resume {folder.path}, "
-                "or name another --out"
+                f"{self.path}: holds a run already; go on with: rtk train --resume {self.path}, or name another --out"
             )
-        make_folder(folder.path)
-        write_whole(folder.config, _from_anywhere(config).to_json())
-        return folder
+        self.write_config(config)
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Keep what was asked for. Raises OutputError."""
+        write_whole(self.config, _from_anywhere(config).to_json())
 
     def read_config(self) -> TrainConfig:
         """The config that the run was started with. Raises ArtifactError when there is none."""
-        if not self.config.is_file() or not self.last.is_file():
-            raise ArtifactError(f"{self.path}: no run to go on with; expected config.json and last.pt in it")
+        if not self.config.is_file():
+            raise ArtifactError(f"{self.path}: no run to go on with; expected config.json in it")
         return TrainConfig.from_json(self.config.read_text("utf-8", "replace"), source=str(self.config))
+
+    def read_state(self) -> dict[str, Any] | None:
+        """What the run needs to go on, or None where it has not saved anything yet. Raises ArtifactError."""
+        if not self.last.exists():
+            return None
+        state = load_checkpoint(self.last).training
+        if state is None:
+            raise ArtifactError(f"{self.last}: holds no training state; expected the last.pt of a run")
+        return state
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
         """One JSON line an epoch."""

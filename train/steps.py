@@ -28,7 +28,7 @@ def endless_steps(config: TrainConfig, split: Split) -> tuple[ModelCard, Arithme
 
     def steps() -> Iterator[int]:
         while True:
-            for images, _, _ in trainer.steps():
-                yield images
+            yield from trainer.steps()
+            trainer.under_way = None
 
     return card, arithmetic, f"{arithmetic.device}, {arithmetic.precision}, {compilation}", steps()

@@ -1,7 +1,7 @@
 """Trainer: one step after another, epoch after epoch, with everything that a resumed training needs.
 
 Everything random in an epoch comes from one generator seeded by (seed, epoch), so that an epoch is the same whether
-the process that runs it also ran those before it.
+the process that runs it also ran those before it. Nothing in an epoch waits for the device but the saving of its state.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,12 @@ from ..core.models.model import Model, build_model
 from .augment import Augmenter, scaled
 from .average import Average
 from .device import Arithmetic
+from .epoch import Epoch
+from .exchange import Exchange, Wishes
+from .finite import Guard, NotFinite
+from .lagged import Lagged
 from .pixels import Mix, mixed
+from .processes import ALONE, Processes
 from .recipes import Decays, Recipe
 from .sampling import Sampler
 from .schedule import image_side, learning_rate, progress_at
@@ -37,8 +42,19 @@ def new_model(card: ModelCard, seed: int, arithmetic: Arithmetic) -> Model:
 class Trainer:
     """A model in training: its optimiser, its moving average, and what it knows of the images."""
 
-    def __init__(self, model: Model, recipe: Recipe, arithmetic: Arithmetic, split: Split, *, seed: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        recipe: Recipe,
+        arithmetic: Arithmetic,
+        split: Split,
+        *,
+        seed: int,
+        skip_nan: bool = False,
+        processes: Processes = ALONE,
+    ) -> None:
         self.model, self.recipe, self.arithmetic, self.seed = model, recipe, arithmetic, seed
+        self.processes = processes
         images_NHWC, self.labels_N = resident(split, arithmetic.device)
         self.batch_size = min(recipe.batch_size, len(split))
         self.steps_per_epoch = recipe.steps_per_epoch(len(split))
@@ -50,86 +66,127 @@ class Trainer:
                 layer.momentum = recipe.norm_momentum
         self.optimiser = _optimiser(model, recipe)
         self.average = Average(model, horizon_steps=recipe.average * recipe.epochs * self.steps_per_epoch)
+        self.guard = Guard(model, self.optimiser, skip=skip_nan, device=arithmetic.device)
+        self.exchange = Exchange(processes, self.guard.statistics)
+        self.forward = processes.replicated(model)
         self.epoch = 0
         """Epochs done."""
         self.history: list[dict[str, Any]] = []
         """Their rows; some schedules look back at them."""
+        self.under_way: Epoch | None = None
+        """The present one, once it has begun."""
+        self.wishes: Callable[[], Wishes] = Wishes
+        """Of this process; asked for in every step."""
+        self.heard = Wishes()
+        """What one of the processes wished some steps ago; all of them hear it in the same step."""
+        self._flags: Lagged[dict[str, Any]] = Lagged(arithmetic.device)
 
-    def run_epoch(self, advance: Callable[[int], None]) -> dict[str, Any]:
-        """One pass over the split, without the images that the sampler leaves out and the rest of the last batch."""
-        seen, correct = 0, torch.zeros((), dtype=torch.int64, device=self.arithmetic.device)
-        loss_sum = torch.zeros((), device=self.arithmetic.device)
-        for images, losses_B, hits in self.steps():
-            seen += images
-            loss_sum += losses_B.sum()
-            correct += hits
-            advance(images)
-        advance(len(self.labels_N) - seen)
+    def run_epoch(self, after_step: Callable[[int], None]) -> dict[str, Any]:
+        """One pass over the split, without the images that the sampler leaves out and the rest of the last batch.
+
+        `after_step` gets the number of images of each step, and at the end of those left out; it may take `state`.
+        Raises NotFinite.
+        """
+        for images in self.steps():
+            after_step(images)
+        self._heed(self._flags.rest())
+        epoch = self.under_way
+        assert epoch is not None
+        after_step(len(self.labels_N) - epoch.images_seen)
+        images, skipped = int(epoch.images), int(epoch.skipped)
+        self.under_way = None
         self.epoch += 1
-        if not torch.isfinite(loss_sum):
-            raise TrainingError(
-                f"the loss is no longer finite in epoch {self.epoch}; try a lower --lr than {self.recipe.lr:g}"
-            )
-        return {
+        if not images:
+            raise TrainingError(f"not one step of epoch {self.epoch} had a finite loss; --skip-nan cannot help here")
+        row = {
             "epoch": self.epoch,
             "lr": self.optimiser.param_groups[0]["lr"],
-            "images": seen,
-            "train_loss": float(loss_sum) / seen,
-            "train_accuracy": int(correct) / seen,
+            "images": epoch.images_seen,
+            "train_loss": float(epoch.loss_sum) / images,
+            "train_accuracy": int(epoch.correct) / images,
         }
+        return {**row, "skipped_steps": skipped} if self.guard.skip else row
 
-    def steps(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """The steps of the present epoch: of each, how many images it saw, their losses, and how many were right."""
+    def steps(self) -> Iterator[int]:
+        """The steps of the present epoch that are still to be done: of each, how many images it saw."""
         to_training_mode(self.model)
-        generator = random_generator(self.seed, self.epoch, self.arithmetic.device)
-        order, weights_N = self.sampler.draw(self.epoch / self.recipe.epochs, generator)
+        epoch = self.under_way = self.under_way or self._new_epoch()
         started = self.epoch / self.recipe.epochs
         sides = [image_side(self.recipe, started, side) for side in (self.augmenter.height, self.augmenter.width)]
-        size = min(self.batch_size, len(order))  # what the sampler leaves of a small split may not fill a batch
-        batches = [batch for batch in order.split(size) if len(batch) == size or self._keeps(batch)]
-        steps = len(batches)
-        if self.recipe.steps:
-            batches = batches[: self.recipe.steps - self.epoch * steps]
-        for step, index_B in enumerate(batches):
-            rate = learning_rate(self.recipe, progress_at(self.recipe, self.epoch, step, steps), self.history)
-            views_BHWC = self.augmenter.views(index_B, epoch=self.epoch, generator=generator)
+        while epoch.steps_done < epoch.until:
+            index_B = epoch.next_batch()
+            progress = progress_at(self.recipe, self.epoch, epoch.steps_done, epoch.steps)
+            rate = learning_rate(self.recipe, progress, self.history)
+            # Of the whole batch, not of this process's share: any number of processes sees the same images.
+            views_BHWC = self.augmenter.views(index_B, epoch=self.epoch, generator=epoch.generator)
             images_BHWC, labels_B, mix = scaled(views_BHWC, *sides), self.labels_N[index_B], None
             if self.recipe.augmentation.mixup:
-                images_BHWC, mix = mixed(images_BHWC, labels_B, self.recipe.augmentation.mixup, generator)
-            losses_B, hits = self._step(images_BHWC, labels_B, weights_N[index_B], rate, mix)
+                images_BHWC, mix = mixed(images_BHWC, labels_B, self.recipe.augmentation.mixup, epoch.generator)
+            losses_B, hits, wishes = self._step(images_BHWC, labels_B, epoch.weights_N[index_B], rate, mix)
             self.sampler.record(index_B, losses_B)
-            yield len(index_B), losses_B, hits
+            epoch.add(losses_B, hits, self.guard.broken)
+            done = {"step": epoch.steps_done, "index": index_B, "images": images_BHWC, "labels": labels_B, "lr": rate}
+            self._heed(self._flags.put(done, torch.cat([self.guard.broken[None], wishes])))
+            yield len(index_B)
 
-    def _keeps(self, rest_B: Tensor) -> bool:
-        """Whether what does not fill a batch is a step of its own; batch norm needs two images."""
-        return self.recipe.keep_rest and len(rest_B) > 1
+    def _heed(self, reports: list[tuple[dict[str, Any], list[float]]]) -> None:
+        """Look at what steps reported, in order. Raises NotFinite."""
+        for step, (broken, stop, save) in reports:
+            if broken and not self.guard.skip:
+                evidence = {"seed": self.seed, "epoch": self.epoch + 1, **step, "weights": self.model.state_dict()}
+                raise NotFinite(f"in step {step['step']} of epoch {self.epoch + 1}", evidence)
+            self.heard = Wishes(stop=self.heard.stop or stop > 0, save=self.heard.save or save > 0)
+
+    def _new_epoch(self) -> Epoch:
+        generator = random_generator(self.seed, self.epoch, self.arithmetic.device)
+        order, weights_N = self.sampler.draw(self.epoch / self.recipe.epochs, generator)
+        size = min(self.batch_size, len(order))  # what the sampler leaves of a small split may not fill a batch
+        rest = len(order) % size
+        if not (self.recipe.keep_rest and rest > 1):  # batch norm needs two images
+            order = order[: len(order) - rest]
+        epoch = Epoch.start(order, weights_N, generator, batch_size=size)
+        if self.recipe.steps:
+            epoch.until = min(epoch.steps, self.recipe.steps - self.epoch * epoch.steps)
+        return epoch
 
     def _step(
         self, images_BHWC: Tensor, labels_B: Tensor, weights_B: Tensor, rate: float, mix: Mix | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """One step of the optimiser; the loss of each image, and how many answers were right."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of the optimiser, to which each process adds its share of the images.
+
+        The loss of each image, how many answers were right, how many processes wish to stop and to save.
+        """
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        count, mine = len(labels_B), self.processes.share(len(labels_B))
+        images_BHWC, labels_B, weights_B = images_BHWC[mine], labels_B[mine], weights_B[mine]
+        self.guard.before_forward()
         autocast = self.arithmetic.autocast
         with torch.autocast(self.arithmetic.device.type, autocast, enabled=autocast is not None):
-            logits_BK = self.model(images_BHWC)
+            logits_BK = self.forward(images_BHWC)
         losses_B = self._losses(logits_BK.float(), labels_B)
         if mix is not None:
-            losses_B = torch.lerp(losses_B, self._losses(logits_BK.float(), mix.labels_B), mix.share)
+            losses_B = torch.lerp(losses_B, self._losses(logits_BK.float(), mix.labels_B[mine]), mix.share)
         self.optimiser.zero_grad(set_to_none=True)
-        (losses_B * weights_B).mean().backward()
+        self.processes.weighted((losses_B * weights_B).mean(), count).backward()
+        hits = (logits_BK.argmax(1) == labels_B).sum()
+        losses_B, hits, wishes = self.exchange(losses_B.detach(), hits, self.wishes(), count=count)
+        self.guard.before_step(losses_B)
         self.optimiser.step()
+        self.guard.after_step()
         self.average.step()
-        return losses_B.detach(), (logits_BK.argmax(1) == labels_B).sum()
+        return losses_B, hits, wishes
 
     def _losses(self, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
         smoothing = self.recipe.label_smoothing
         return F.cross_entropy(logits_BK, labels_B, reduction="none", label_smoothing=smoothing)
 
     def state(self) -> dict[str, Any]:
-        """What load_state needs to go on from here, in the types that a checkpoint may hold."""
+        """What load_state needs to go on from here, in the types that a checkpoint may hold. Raises NotFinite."""
+        self._heed(self._flags.rest())
         return {
             "epoch": self.epoch,
+            "under_way": self.under_way.state() if self.under_way else None,
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": {"weights": self.average.weights, "steps": self.average.steps},
@@ -150,6 +207,9 @@ class Trainer:
             self.average.weights[name].copy_(value)
         self.sampler.losses_N.copy_(state["losses"])
         self.epoch = state["epoch"]
+        if state.get("under_way"):
+            generator = random_generator(self.seed, self.epoch, self.arithmetic.device)
+            self.under_way = Epoch.load(state["under_way"], generator)
 
 
 def decayed(parameter: Tensor, decays: Decays) -> bool:
@@ -166,7 +226,13 @@ def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     match recipe.optimiser:
         case "sgd":
-            return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
+            optimiser = torch.optim.SGD(
+                groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
+            )
+            if recipe.momentum:  # PyTorch would allocate it in the first step, and leave it unset if that is skipped
+                for parameter in parameters:
+                    optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            return optimiser
         case "adam":
             return torch.optim.Adam(groups, lr=recipe.lr, eps=recipe.epsilon, fused=True)
 

@@ -1,0 +1,52 @@
+"""What a run says about itself on the cards of its checkpoints."""
+
+from dataclasses import asdict
+
+from ..core.card import Input, ModelCard, Training
+from ..core.datasets import Dataset, Split
+from .config import TrainConfig
+from .recipes import Recipe
+from .record import Record
+from .statistics import preprocessing_of
+from .trainer import Trainer
+
+
+def new_card(config: TrainConfig, dataset: Dataset, split: Split) -> ModelCard:
+    """The card of a model that is yet to be trained on this split."""
+    return ModelCard(
+        name=f"{config.arch}-{dataset.name}",
+        arch=config.arch,
+        dataset=dataset.name,
+        classes=dataset.classes,
+        input=Input(*split.images_NHWC.shape[1:]),
+        preprocessing=preprocessing_of(config.values, split),
+    )
+
+
+def provenance(config: TrainConfig, trainer: Trainer, record: Record) -> Training:
+    """Where the weights come from as they are now."""
+    arithmetic = trainer.arithmetic
+    return Training(
+        recipe=config.recipe,
+        epochs=trainer.epoch,
+        seed=config.seed,
+        train_s=round(record.train_s + record.seconds(), 1),
+        selection=selection(trainer.recipe, "", 0),
+        machine="; ".join(record.origins["machine"]),
+        commit=", ".join(record.origins["commit"]),
+        settings={**asdict(trainer.recipe), "precision": arithmetic.precision, "device": str(arithmetic.device)},
+        start=record.start,
+    )
+
+
+def selection(recipe: Recipe, judge: str, held_out: int) -> str:
+    """Which weights are kept, in words; `judge`: the split that chose the epoch, or nothing."""
+    averaged = "moving average of the weights" if recipe.average else "weights"
+    match judge:
+        case "holdout":
+            return (
+                f"{averaged} of the epoch with most right answers on {held_out} images held out of the training split"
+            )
+        case "test":
+            return f"{averaged} of the epoch with most right answers on the test split itself, which flatters its score"
+    return f"{averaged} after the last epoch; nothing was selected"

@@ -1,0 +1,83 @@
+"""Several seeds of one training, one after another: mean and spread."""
+
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..core.card import Score
+from ..core.errors import UsageError
+from ..core.files import make_folder, write_whole
+from .config import TrainConfig
+from .loop import Trained, resume, train
+from .processes import joined
+from .run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The test scores of some seeds."""
+
+    seeds: tuple[int, ...]
+    scores: tuple[Score, ...]
+
+    @property
+    def mean(self) -> float:
+        """Of the accuracies."""
+        return statistics.fmean(score.accuracy for score in self.scores)
+
+    @property
+    def deviation(self) -> float | None:
+        """The sample standard deviation of the accuracies (with n - 1); None of a single one."""
+        return statistics.stdev(score.accuracy for score in self.scores) if len(self.scores) > 1 else None
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        each = ", ".join(f"{score.accuracy:.2%}" for score in self.scores)
+        spread = "" if self.deviation is None else f", standard deviation {100 * self.deviation:.2f} points"
+        return f"{self.mean:.2%} in the mean of {len(self.scores)} seeds{spread}: {each}"
+
+
+def train_seeds(config: TrainConfig, count: int, *, say: Callable[[str], None] = print) -> tuple[Path, Summary]:
+    """Train config.seed and those that follow it into RUN-s0, RUN-s1, ...; seeds.json in RUN has the scores so far.
+
+    RUN is config.out, or runs/ARCH-DATASET. Given again, it keeps the seeds that are finished and goes on with the one
+    that is not. Returns the path of seeds.json. Raises UsageError where a folder holds a run with other options.
+    """
+    if count < 2:
+        raise UsageError(f"--seeds {count}: expected 2 or more; one is chosen with --seed")
+    base = config.out or config.run_dir.with_name(config.run_dir.name.removesuffix(f"-s{config.seed}"))
+    seeds = tuple(range(config.seed, config.seed + count))
+    path, runs = base / "seeds.json", list[Trained]()
+    with joined() as processes:
+        for number, seed in enumerate(seeds):
+            if processes.first:
+                say(f"seed {seed}, {number + 1} of {count}")
+            one = replace(config, seed=seed, out=base.with_name(f"{base.name}-s{seed}"))
+            begun = processes.from_first(RunFolder(one.run_dir).config.exists)
+            runs.append(resume(one.run_dir, asked=asdict(one), say=say) if begun else train(one, say=say))
+            scores = tuple(run.card.score for run in runs if run.card.score is not None)
+            summary = Summary(seeds[: len(runs)], scores)
+            if processes.first:
+                make_folder(base)
+                write_whole(path, json.dumps(_content(config, runs, summary), indent=2) + "\n")
+    return path, summary
+
+
+def _content(config: TrainConfig, runs: list[Trained], summary: Summary) -> dict[str, Any]:
+    """What seeds.json holds."""
+    rows = [
+        {"seed": seed, "run": str(run.run_dir), **asdict(score), "accuracy": score.accuracy}
+        for seed, run, score in zip(summary.seeds, runs, summary.scores, strict=True)
+    ]
+    return {
+        "arch": config.arch,
+        "dataset": config.dataset,
+        "recipe": config.recipe,
+        "accuracy_mean": summary.mean,
+        "accuracy_standard_deviation": summary.deviation,
+        "runs": rows,
+    }

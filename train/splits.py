@@ -1,0 +1,32 @@
+"""The images that a run trains on, chooses by and is tested on."""
+
+import numpy as np
+
+from ..core.datasets import Dataset, Split
+from ..core.errors import DataError, UsageError
+from .config import TrainConfig
+
+
+def splits_of(config: TrainConfig, dataset: Dataset) -> tuple[Split, Split, Split]:
+    """Training images, held-out images (perhaps none), test images."""
+    train_split = dataset.split("train")
+    order = np.random.default_rng((config.seed, 0)).permutation(len(train_split))
+    if config.train_images is not None:
+        if config.train_images > len(train_split):
+            raise UsageError(f"--train-images {config.train_images}: {dataset.name} has {len(train_split):,}")
+        order = order[: config.train_images]
+    held_out = config.held_out(len(order))
+    if config.holds_out and not 0 < held_out <= len(order) // 2:
+        raise UsageError(
+            f"--holdout {config.holdout}: more than half of the {len(order):,} training images"
+            if config.holdout
+            else f"--validation-split {config.validation_split:g}: not one of the {len(order):,} training images"
+        )
+    held, kept = order[:held_out], np.sort(order[held_out:])
+    test = dataset.split("test")
+    if test.images_NHWC.shape[1:] != train_split.images_NHWC.shape[1:]:
+        raise DataError(
+            f"{dataset.name}: training images are {train_split.images_NHWC.shape[1:]}, "
+            f"test images {test.images_NHWC.shape[1:]}"
+        )
+    return train_split.take(kept), train_split.take(held), test
