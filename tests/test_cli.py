@@ -339,6 +339,27 @@ def test_training_from_a_folder_of_classes_ends_with_its_score(rtk: Rtk, class_f
     assert "run: holds a run already; go on with: rtk train --resume run" in again.stderr
 
 
+def test_a_run_goes_on_only_with_the_options_that_it_has(rtk: Rtk, class_folders: Path) -> None:
+    words = ("train", "resnet8v1", "--dataset", str(class_folders), "--epochs", "1", "--batch-size", "8")
+    first = rtk(*words, "--out", "run")
+    stderr = rtk("train", "--resume", "run", "--epochs", "3", "--lr", "0.5", "--plateau", code=2).stderr
+    assert stderr == (
+        "rtk: run goes on only as it was started, without --epochs 3 (the run: 1), --lr 0.5 (the run: the recipe's "
+        "0.2), --plateau True (the run: False); leave that out, or start a new run with another --out\n"
+    )
+    assert rtk("train", "resnet8v1", "--resume", "run", "--epochs", "1", "--save-every", "1").stdout == first.stdout
+    stderr = rtk("train", "--resume", "run", "--seeds", "2", code=2).stderr
+    assert stderr.startswith("rtk: --resume goes on with one run; --seeds goes on by itself")
+
+
+def test_several_seeds_end_with_mean_and_spread(rtk: Rtk, class_folders: Path) -> None:
+    words = ("train", "resnet8v1", "--dataset", str(class_folders), "--epochs", "1", "--batch-size", "8")
+    done = rtk(*words, "--seeds", "2", "--out", "run")
+    assert done.stdout.startswith("test accuracy ")
+    assert " in the mean of 2 seeds, standard deviation " in done.stdout
+    assert done.stdout.endswith("run/seeds.json\n")
+
+
 def test_a_missing_data_set_says_which_file_to_put_where(rtk: Rtk, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there

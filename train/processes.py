@@ -54,7 +54,9 @@ class Processes:
         """The model's forward pass, whose gradients are averaged over the processes while they are worked out."""
         if self.count == 1:
             return model
-        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        replica = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        replica.broadcast_buffers = False  # see exchange.py; as an argument it has another name from PyTorch 2.13 on
+        return replica
 
     def weighted(self, mean: Tensor, count: int) -> Tensor:
         """The mean over this process's share of `count` images, so that the average over processes is that of all."""
