@@ -18,8 +18,8 @@ from .published import RECORDS, ROWS, Row
 from .results import README, filled, table_blocks
 
 RUNS = Path("runs") / "table"
-STOPPED = -signal.SIGTERM  # the exit code of a training that was told to stop; its last whole epoch is kept
-STOP_LIMIT_S = 120.0  # for the process to end
+STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)  # exit codes of one that was told to stop: in training, before it
+STOP_LIMIT_S = 120.0  # for the step to end, and for saving
 
 
 def table(
@@ -58,7 +58,7 @@ def train_for(row: Row, recipe: str, seed: int, *, runs: Path, seconds: float) -
     except subprocess.TimeoutExpired:
         process.terminate()
         code = process.wait(STOP_LIMIT_S)
-    if code == STOPPED:
+    if code in STOPPED:
         return None
     if code != 0:
         raise TrainingError(f"rtk train {' '.join(what)}: exit code {code}")
