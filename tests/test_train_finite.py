@@ -250,8 +250,8 @@ def test_no_step_of_an_epoch_waits_for_the_gpu(
         return epoch
 
     def run_strictly(self: Trainer, after_step: Callable[[int], None]) -> dict[str, Any]:
-        for images in self.steps():
-            after_step(images)
+        for losses_B in self.steps():
+            after_step(len(losses_B))
         torch.cuda.set_sync_debug_mode("default")
         return run_epoch(self, after_step)  # no step is left: the sums are read
 

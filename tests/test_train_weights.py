@@ -14,6 +14,7 @@ import torch
 from rtk.core.card import ModelCard
 from rtk.core.checkpoint import load_checkpoint, save_checkpoint
 from rtk.core.errors import ArtifactError, UnknownNameError, UsageError
+from rtk.core.files import make_folder
 from rtk.core.models import pretrained
 from rtk.core.models.model import build_model, build_network
 from rtk.train import weights as weights_module
@@ -360,7 +361,8 @@ def test_a_run_from_a_relative_file_can_be_named_from_anywhere(
     config: Callable[..., TrainConfig], start: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(start.parent)
-    folder = RunFolder.create(config("run", weights="start.pt"))
+    folder = RunFolder(make_folder(config("run").run_dir))
+    folder.begin(config("run", weights="start.pt"))
     written = TrainConfig.from_json(folder.config.read_text(), source="x")
     assert written.weights == str(start.resolve())
     assert replace(written, weights="imagenet", arch="resnet18").weights == "imagenet"

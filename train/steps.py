@@ -28,7 +28,7 @@ def endless_steps(config: TrainConfig, split: Split) -> tuple[ModelCard, Arithme
 
     def steps() -> Iterator[int]:
         while True:
-            yield from trainer.steps()
+            yield from map(len, trainer.steps())
             trainer.under_way = None
 
     return card, arithmetic, f"{arithmetic.device}, {arithmetic.precision}, {compilation}", steps()

@@ -87,8 +87,8 @@ class Trainer:
         `after_step` gets the number of images of each step, and at the end of those left out; it may take `state`.
         Raises NotFinite.
         """
-        for images in self.steps():
-            after_step(images)
+        for losses_B in self.steps():
+            after_step(len(losses_B))
         self._heed(self._flags.rest())
         epoch = self.under_way
         assert epoch is not None
@@ -107,8 +107,8 @@ class Trainer:
         }
         return {**row, "skipped_steps": skipped} if self.guard.skip else row
 
-    def steps(self) -> Iterator[int]:
-        """The steps of the present epoch that are still to be done: of each, how many images it saw."""
+    def steps(self) -> Iterator[Tensor]:
+        """The steps of the present epoch that are still to be done: of each, the losses of its images."""
         to_training_mode(self.model)
         epoch = self.under_way = self.under_way or self._new_epoch()
         started = self.epoch / self.recipe.epochs
@@ -127,7 +127,7 @@ class Trainer:
             epoch.add(losses_B, hits, self.guard.broken)
             done = {"step": epoch.steps_done, "index": index_B, "images": images_BHWC, "labels": labels_B, "lr": rate}
             self._heed(self._flags.put(done, torch.cat([self.guard.broken[None], wishes])))
-            yield len(index_B)
+            yield losses_B
 
     def _heed(self, reports: list[tuple[dict[str, Any], list[float]]]) -> None:
         """Look at what steps reported, in order. Raises NotFinite."""
