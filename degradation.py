@@ -23,6 +23,7 @@ from .train.trainer import Trainer, new_model
 
 ARCHITECTURES = ("plain20", "plain56", "resnet20v1", "resnet56v1")
 LR, WEIGHT_DECAY = 0.1, 1e-4  # the paper's
+BATCH = 64  # half of the paper's: more steps of few images
 OUT = Path(__file__).parent / "docs" / "degradation.png"
 
 
@@ -35,9 +36,7 @@ def training_errors(arch: str, split: Split, *, epochs: int, seed: int = 0, devi
     size = Input(*split.images_NHWC.shape[1:])
     card = ModelCard(arch, arch, "", classes, size, Preprocessing(*split.statistics()))
     views = Augmentation(crop=0.125, flip="random")
-    recipe = Recipe(
-        "degradation", epochs=epochs, lr=LR, weight_decay=WEIGHT_DECAY, norm_momentum=0.1, augmentation=views
-    )
+    recipe = Recipe("degradation", epochs, LR, batch_size=BATCH, weight_decay=WEIGHT_DECAY, augmentation=views)
     arithmetic = choose_arithmetic(device, "auto")
     trainer = Trainer(new_model(card, seed, arithmetic), recipe, arithmetic, split, seed=seed)
     return [1 - trainer.run_epoch(lambda count: None)["train_accuracy"] for _ in range(epochs)]
@@ -71,7 +70,7 @@ def picture(errors: Mapping[str, Sequence[float]], path: Path, *, title: str) ->
 def degradation(
     dataset: Annotated[str, typer.Option(help="As for rtk train.")] = "cifar10",
     epochs: Annotated[int, typer.Option(min=1, help="For each of the networks.")] = 20,
-    train_images: Annotated[int, typer.Option(min=2, help="How many of the training images.")] = 10_000,
+    train_images: Annotated[int, typer.Option(min=2, help="How many of the training images.")] = 5_000,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     out: Annotated[Path, typer.Option(help="The picture.")] = OUT,
 ) -> None:

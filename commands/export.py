@@ -233,8 +233,9 @@ def export_int8(
         print(text_table(rows))
         return None
     made = int8_from_checkpoint(loaded, path, calibration=calibration, config=config)
+    largest = made.tried[made.method].largest_difference
     say(
         f"calibrated by {made.method} on {len(calibration.images_NHWC):,} training images; on {made.images:,} others "
-        f"{made.agreeing:,} answers agree with PyTorch's, largest logit difference {made.largest_difference:.2g}"
+        f"{made.agreeing:,} answers agree with PyTorch's, largest logit difference {largest:.2g}"
     )
     return made.path

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from rtk.core.flavor import FLAVORS
 from rtk.core.graph import load_graph
 from rtk.export.calibration import Calibration, content_hashes, draw_calibration, guard
 from rtk.export.config import EngineConfig
-from rtk.export.int8 import Int8Config, int8_from_checkpoint
+from rtk.export.int8 import Closeness, Int8Config, int8_from_checkpoint
 from rtk.export.int8_explain import explain
 from rtk.export.int8_ranges import Histogram, range_of
 from rtk.export.to_tensorrt import engine_from_onnx
@@ -102,11 +102,24 @@ def test_the_card_says_how_it_was_quantised(graphs: Graphs, flavor: str, calibra
     note = card.notes["export"]
     assert note["flavor"] == flavor
     assert note["method"] in ("minmax", "percentile", "mse")
-    assert note["method"] == min(note["relative_logit_errors"], key=note["relative_logit_errors"].get)
+    errors, largest = note["relative_logit_errors"], note["largest_logit_differences"]
+    assert errors.keys() == largest.keys() == {"minmax", "percentile", "mse"}
+    assert errors[note["method"]] == min(errors.values()) or largest[note["method"]] == min(largest.values())
     assert note["calibration"] == calibration.note()
     assert note["calibration"]["images"] == 500
     assert len(note["calibration"]["sha256"]) == 64
     assert "integer kernels" in note["unchecked"]
+
+
+def test_closeness_is_the_larger_share_of_two_limits() -> None:
+    """Logits of standard deviation 2: int8 may be off by 0.1 x 2 in the root mean square and by 1 x 2 at its worst."""
+    reference_NK = np.tile(np.array([[2.0, -2.0]], np.float32), (200, 1))
+    even, peak = reference_NK + 0.1, reference_NK.copy()
+    peak[7, 0] += 1.5
+    assert astuple(Closeness.of(even, reference_NK)) == pytest.approx((0.05, 0.1, 0.5), rel=1e-4)
+    assert astuple(Closeness.of(peak, reference_NK)) == pytest.approx((0.0375, 1.5, 0.75), rel=1e-4)
+    peak[7, 0] += 1.0
+    assert Closeness.of(peak, reference_NK).share_of_limits == pytest.approx(1.25, rel=1e-4)
 
 
 @real_rtx

@@ -50,6 +50,10 @@ def test_every_profile_of_a_network_builds(graph_path: Path, tmp_path: Path, pro
         ("resnet8v1", Input(32, 32, 1)),
         ("resnet8v1", Input(28, 28, 3)),
         ("resnet8v1", Input(96, 96, 3)),
+        ("plain8", Input(32, 32, 3)),
+        ("resnet18", Input(28, 28, 1)),
+        pytest.param("resnet50", Input(96, 96, 3), marks=pytest.mark.slow),
+        pytest.param("resnet18d2l", Input(96, 96, 1), marks=pytest.mark.slow),
     ],
 )
 def test_other_families_channels_and_sizes_build(
