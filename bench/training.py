@@ -19,6 +19,7 @@ class Contender:
 
     name: str
     steps: Iterator[int]
+    batch: int
 
 
 def measure_training(
@@ -31,15 +32,18 @@ def measure_training(
     batch: int,
     advance: Callable[[int], None],
 ) -> list[Cell]:
-    """Steps of the plain loop, of the bare one, and of the contenders, in turns; the plain loop comes first."""
+    """Steps of the plain loop, of the bare one, and of the contenders, in turns; the plain loop comes first.
+
+    `batch`: of the two loops.
+    """
     where = torch.device(device)
     images_NHWC = torch.from_numpy(split.images_NHWC).to(where)
     labels_N = torch.from_numpy(split.labels_N).to(where)
     everyone = [
-        Contender("plain loop", plain_loop(card, images_NHWC, labels_N, batch=batch)),
-        Contender("bare loop", bare_loop(card, where, batch=batch)),
+        Contender("plain loop", plain_loop(card, images_NHWC, labels_N, batch=batch), batch),
+        Contender("bare loop", bare_loop(card, where, batch=batch), batch),
         *contenders,
     ]
-    cells = [Cell(one.name, batch) for one in everyone]
+    cells = [Cell(one.name, one.batch) for one in everyone]
     runners = [one_by_one(timed_step(one.steps, where)) for one in everyone]
     return take_turns(cells, runners, config, told=lambda cell: advance(1)).cells

@@ -71,6 +71,9 @@ def bench(
         str | None,
         typer.Option("--train", metavar="ARCH", help="Measure training of this network instead.", show_default=False),
     ] = None,
+    keras: Annotated[
+        bool, typer.Option("--keras", help="With --train: measure the Keras example's own training beside it.")
+    ] = False,
     files: Annotated[
         bool, typer.Option("--files", help="Measure from PNG files to labels instead, as a share of what is possible.")
     ] = False,
@@ -87,10 +90,11 @@ def bench(
     if compare is not None:
         compare_benches(*compare, limit=limit)
         return
+    if keras and train_ is None:
+        raise UsageError("--keras goes with --train ARCH")
     if train_ is not None:
-        bench_training(
-            train_, dataset or "cifar10", device=device, seconds=seconds or BenchConfig.seconds, data_dir=data_dir
-        )
+        config = TrainConfig(train_, dataset=dataset or "cifar10", device=device, data_dir=data_dir)
+        bench_training(config, seconds=seconds or BenchConfig.seconds, keras=keras)
         return
     if files:
         name = (backend or ["auto"])[0]
@@ -211,34 +215,43 @@ def compare_benches(old: Path, new: Path, *, limit: float) -> None:
         )
 
 
-def bench_training(arch: str, dataset: str, *, device: str, seconds: float, data_dir: Path | None) -> None:
+def bench_training(config: TrainConfig, *, seconds: float, keras: bool) -> None:
     """rtk bench --train: images per second of rtk's training, as a ratio to the plain loop in the same run."""
+    from ..bench.keras_loop import BATCH, import_keras, keras_loop
     from ..bench.tables import throughput_table
     from ..bench.training import Contender, measure_training
     from ..core.datasets import open_dataset
     from ..core.machine import this_machine
+    from ..core.models.names import parse_architecture
     from ..train.steps import endless_steps
 
-    config = TrainConfig(arch, dataset=dataset, device=device)
-    split = open_dataset(dataset, data_dir=data_dir).split("train")
+    library = import_keras() if keras else None
+    split = open_dataset(config.dataset, data_dir=config.data_dir).split("train")
     card, arithmetic, words, steps = endless_steps(config, split)
+    batch = config.values.batch_size
+    contenders = [Contender("rtk", steps, batch)]
+    if library is not None:
+        theirs = keras_loop(library, parse_architecture(config.arch), split.images_NHWC, split.labels_N)
+        contenders.append(Contender("Keras", theirs, BATCH))
     with progress_bar("measuring", None, unit="rounds") as advance:
         cells = measure_training(
             card,
             split,
-            [Contender("rtk", steps)],
+            contenders,
             BenchConfig(seconds=seconds),
             device=str(arithmetic.device),
-            batch=config.values.batch_size,
+            batch=batch,
             advance=advance,
         )
     rates = {cell.backend: cell.images_per_s for cell in cells}
-    print(f"Training {arch} on {dataset}, {words}; {this_machine().summary}\n")
+    print(f"Training {config.arch} on {config.dataset}, {words}; {this_machine().summary}\n")
     unsaid = ("precision", "scope")  # of inference
     rows = [{name: text for name, text in row.items() if name not in unsaid} for row in throughput_table(cells)]
     print(text_table(rows))
     print(f"\nrtk {rates['rtk'] / rates['plain loop']:.2f} x the plain loop", end="; ")
     print(f"the plain loop {rates['plain loop'] / rates['bare loop']:.2f} of the bare one", end="; ")
+    if library is not None:
+        print(f"rtk {rates['rtk'] / rates['Keras']:.2f} x Keras {library.__version__} on PyTorch", end="; ")
     print(f"an epoch of {len(split):,} images in {len(split) / rates['rtk']:.1f} s")
 
 

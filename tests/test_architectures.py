@@ -1,7 +1,7 @@
 """The architectures: parameters, names, padding, and agreement with an independent definition in Keras.
 
-The Keras networks below follow the published description of Keras' CIFAR-10 ResNet example, written here anew; they
-run on Keras' torch backend.
+The Keras networks are those of bench/keras_loop.py, which follow the published description of Keras' CIFAR-10 ResNet
+example; they run on Keras' torch backend.
 """
 
 import os
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rtk.bench.keras_loop import keras_network
 from rtk.core.errors import UnknownNameError, UsageError
 from rtk.core.models.initialise import initialise
 from rtk.core.models.model import build_network
@@ -171,58 +172,6 @@ def test_initialisation_has_hes_variance_and_repeats(arch: str) -> None:
 # Agreement with Keras, weight for weight.
 
 
-def keras_resnet(keras: Any, *, version: int, depth: int) -> tuple[Any, list[Any]]:
-    """The example's network without its softmax, for 32 x 32 x 3 images, and its layers that have weights.
-
-    The layers come in the order of their creation; Keras' own list is in another.
-    """
-    layers = keras.layers
-    created: list[Any] = []
-
-    def noted(layer: Any) -> Any:
-        created.append(layer)
-        return layer
-
-    def conv(x: Any, filters: int, kernel: int = 3, strides: int = 1) -> Any:
-        return noted(layers.Conv2D(filters, kernel, strides=strides, padding="same"))(x)
-
-    def norm(x: Any) -> Any:
-        return noted(layers.BatchNormalization())(x)
-
-    def norm_relu(x: Any) -> Any:
-        return layers.Activation("relu")(norm(x))
-
-    def block_v1(x: Any, filters: int, strides: int, project: bool) -> Any:
-        y = norm_relu(conv(x, filters, strides=strides))
-        y = norm(conv(y, filters))
-        shortcut = conv(x, filters, 1, strides) if project else x
-        return layers.Activation("relu")(layers.add([shortcut, y]))
-
-    def block_v2(x: Any, width: int, filters: int, strides: int, project: bool, activate: bool) -> Any:
-        y = conv(norm_relu(x) if activate else x, width, 1, strides)
-        y = conv(norm_relu(y), width)
-        y = conv(norm_relu(y), filters, 1)
-        shortcut = conv(x, filters, 1, strides) if project else x
-        return layers.add([shortcut, y])
-
-    images = layers.Input((32, 32, 3))
-    x = norm_relu(conv(images, 16))
-    if version == 1:
-        for stage, filters in enumerate((16, 32, 64)):
-            for block in range((depth - 2) // 6):
-                starts = stage > 0 and block == 0
-                x = block_v1(x, filters, 2 if starts else 1, starts)
-    else:
-        for stage, (width, filters) in enumerate(((16, 64), (64, 128), (128, 256))):
-            for block in range((depth - 2) // 9):
-                first = block == 0
-                strides = 2 if stage > 0 and first else 1
-                x = block_v2(x, width, filters, strides, project=first, activate=stage > 0 or not first)
-        x = norm_relu(x)
-    pooled = layers.Flatten()(layers.AveragePooling2D(8)(x))
-    return keras.Model(images, noted(layers.Dense(10))(pooled)), created
-
-
 def weights_in_keras_layout(network: torch.nn.Module) -> list[list[np.ndarray[Any, Any]]]:
     """The weights of each of the network's layers as Keras orders and lays them out."""
     weights: list[list[torch.Tensor]] = []
@@ -246,7 +195,7 @@ def both(keras: Any, randomise: Any, version: int, depth: int) -> tuple[torch.nn
     """Our network and Keras', with the same random weights and statistics, and Keras' layers."""
     ours = build_network(f"resnet{depth}v{version}", in_channels=3, classes=10)
     randomise(ours, seed=depth)
-    theirs, layers = keras_resnet(keras, version=version, depth=depth)
+    theirs, layers = keras_network(keras, parse_architecture(f"resnet{depth}v{version}"))
     for layer, weights in zip(layers, weights_in_keras_layout(ours), strict=True):
         layer.set_weights(weights)
     return ours, theirs, layers
