@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ from .bench.report import Report
 from .bench.report_file import read_report
 from .bench.tables import parity_table
 from .commands.options import run_module
-from .core.card import ModelCard
+from .core.card import ModelCard, Training
 from .core.datasets import open_dataset
 from .core.errors import ArtifactError, BackendError
 from .core.files import make_folder, write_whole
@@ -31,6 +32,8 @@ from .core.models.summary import parameter_count
 from .core.table import markdown_table
 from .core.zoo import zoo_card, zoo_names
 from .published import kept_cards, table_rows
+from .train.augmentation import spelled
+from .train.recipes import NO_AUGMENTATION
 
 ROOT = Path(__file__).parent
 README = ROOT / "README.md"
@@ -101,10 +104,18 @@ def zoo_block(cards: Sequence[ModelCard]) -> str:
                 "right answers on the test split": f"{score.correct:,} of {score.total:,}" if score else "unknown",
                 "accuracy": f"{score.accuracy:.2%}" if score else "unknown",
                 "recipe": f"`{training.recipe}`, {training.epochs} epochs, seed {training.seed}" if training else "",
+                "augmentation": augmentation_words(training) if training else "",
                 "trained": f"{training.train_s / 60:,.0f} minutes on {training.machine}" if training else "",
             }
         )
     return markdown_table(rows) if rows else ""
+
+
+def augmentation_words(training: Training) -> str:
+    """What was done to the images, as --augment spells it."""
+    nothing = asdict(NO_AUGMENTATION)
+    used = training.settings.get("augmentation", {})
+    return " ".join(f"`{spelled(name)}={value}`" for name, value in used.items() if value != nothing.get(name))
 
 
 def measured_block(reports: Sequence[Report]) -> str:

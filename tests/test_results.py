@@ -65,6 +65,14 @@ def test_a_row_of_the_zoo_has_the_cards_figures(card: ModelCard) -> None:
     assert results.zoo_block([]) == ""
 
 
+def test_a_row_of_the_zoo_says_what_was_done_to_the_images(card: ModelCard) -> None:
+    assert card.training is not None
+    augmentation = {"crop": 0.125, "flip": "alternate", "channel_shift": 9.0, "erasing": 0.0, "fill": "constant"}
+    training = dataclasses.replace(card.training, settings={"augmentation": augmentation})
+    assert results.augmentation_words(training) == "`crop=0.125` `flip=alternate` `channel-shift=9.0`"
+    assert results.augmentation_words(card.training) == ""  # a card from before it was noted
+
+
 def test_the_newest_report_of_each_machine_is_shown(card: ModelCard) -> None:
     old = report_of(card, machine="A", date="2026-01-02 03:04 UTC", seconds=0.02)
     new = report_of(card, machine="A", date="2026-02-02 03:04 UTC", seconds=0.01)
