@@ -105,32 +105,34 @@ def export(
 
             check_flavor(chosen.name)
     folder = make_folder(out) if out else (Path() if found.in_zoo else found.given.parent)
-    if len(models) > 1:
-        found = find_model(str(ensemble(models, folder)))
-        say(f"{found.given}: an ensemble of {len(models)}")
-    config = EngineConfig(
-        graph=found.graph or folder / f"{found.name}.onnx",
-        out=folder,
-        flavor=flavor,
-        max_batch=max_batch,
-        opt_batch=opt_batch,
-        targets=tuple(target or ()),
-        workspace_mib=workspace_mib,
-        hardware_compatibility=hardware_compatibility,
-        version_compatible=version_compatible,
-        cache=cache,
-        precision=precision,
-    )
     with ExitStack() as stack:
-        gate, making = None, folder
+        making, made, joined = folder, list[Path](), list[Path]()
+        if require_parity is not None or explain:  # what is made may not be left
+            making = Path(stack.enter_context(TemporaryDirectory(prefix=".rtk-", dir=folder)))
+        if len(models) > 1:
+            joined.append(ensemble(models, making))
+            found = find_model(str(joined[0]))
+            say(f"{folder / joined[0].name}: an ensemble of {len(models)}")
+        config = EngineConfig(
+            graph=found.graph or folder / f"{found.name}.onnx",
+            out=folder,
+            flavor=flavor,
+            max_batch=max_batch,
+            opt_batch=opt_batch,
+            targets=tuple(target or ()),
+            workspace_mib=workspace_mib,
+            hardware_compatibility=hardware_compatibility,
+            version_compatible=version_compatible,
+            cache=cache,
+            precision=precision,
+        )
+        gate = None
         if require_parity is not None:
             from ..gate import Gate
 
             required = requirement(require_parity)
             labelled = open_dataset(dataset or read_card(found).dataset, data_dir=data_dir)
             gate = Gate(find_reference(found), labelled, required)
-            making = Path(stack.enter_context(TemporaryDirectory(prefix=".rtk-", dir=folder)))
-        made: list[Path] = []
         if found.checkpoint and precision == "int8":
             graph = export_int8(
                 found.checkpoint,
@@ -161,11 +163,12 @@ def export(
             if gate:
                 verdict = gate.judge_engine(made[-1])
                 say(verdict.to_text() if verdict else "the engine itself could not be judged here: its JSON says so")
-        for path in made:
-            if gate:
+        for path in (*joined, *made):
+            if making != folder:
                 path.replace(folder / path.name)
                 if path.suffix == SUFFIX:
                     json_path(path).replace(json_path(folder / path.name))
+        for path in made:
             print(folder / path.name)
     if triton is not None:
         from ..export.triton import triton_from_artifact

@@ -232,6 +232,15 @@ def test_several_checkpoints_are_exported_as_one(
     assert refused == f"rtk: {graph_path}: an ensemble is made of checkpoints\n"
 
 
+def test_an_ensemble_that_the_gate_refuses_leaves_no_file(rtk: Rtk, shapes_model: Path, tmp_path: Path) -> None:
+    words = ["export", "shapes.pt", "shapes.pt", "--out", "pair", "--require-parity"]
+    assert "2,000 images" in rtk(*words, "0.0001", code=4).stderr  # cannot show so small a loss
+    assert not list((tmp_path / "pair").iterdir())
+    name = "resnet8v1-cifar10-x2"
+    assert rtk(*words, "5").stdout == f"pair/{name}.onnx\n"
+    assert sorted(path.name for path in (tmp_path / "pair").iterdir()) == [f"{name}.onnx", f"{name}.pt"]
+
+
 def test_a_checkpoint_is_exported_into_the_cache_once(rtk: Rtk, checkpoint_path: Path, photos: Path) -> None:
     words = ["classify", str(photos / "0.png"), "--model", str(checkpoint_path), "--backend", "onnx"]
     first, second = rtk(*words), rtk(*words)
