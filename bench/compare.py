@@ -18,7 +18,7 @@ class Change:
     new: Cell
     low: float
     high: float
-    """95 % bootstrap interval of the ratio, over rounds."""
+    """95 % bootstrap interval of the ratio, over stretches of rounds."""
 
     @property
     def ratio(self) -> float:

@@ -20,9 +20,9 @@ FAMILIES = ("v1", "v2")
 """Those of the example."""
 
 
-def import_keras() -> Any:
-    """Keras on its torch backend, for this process. Raises BackendError where it is missing."""
-    os.environ["KERAS_BACKEND"] = "torch"
+def import_keras(device: str) -> Any:
+    """Keras on its torch backend and that device, for this process. Raises BackendError where it is missing."""
+    os.environ |= {"KERAS_BACKEND": "torch", "KERAS_TORCH_DEVICE": device}  # read when it is loaded
     try:
         importlib.import_module("scipy.ndimage")  # which the generator uses, and says so only in its first batch
         return importlib.import_module("keras")

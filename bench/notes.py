@@ -23,7 +23,7 @@ def notes_on(report: "Report") -> list[str]:
     if measured:
         notes.append(
             "x: images/s against eager PyTorch (torch), in the same scope or else host to host; ±: 95 %, by bootstrap "
-            "over rounds that the cells took in turns"
+            "over stretches of rounds that the cells took in turns"
         )
     noisy = [cell for cell in measured if cell.noisy]
     if noisy:

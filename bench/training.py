@@ -7,10 +7,11 @@ import torch
 
 from ..core.card import ModelCard
 from ..core.datasets import Split
+from ..core.errors import UsageError
 from .baselines import bare_loop, plain_loop, timed_step
 from .cell import Cell
 from .config import BenchConfig
-from .measure import one_by_one, take_turns
+from .measure import Measured, one_by_one, take_turns
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,14 @@ def measure_training(
     device: str,
     batch: int,
     advance: Callable[[int], None],
-) -> list[Cell]:
+) -> Measured:
     """Steps of the plain loop, of the bare one, and of the contenders, in turns; the plain loop comes first.
 
-    `batch`: of the two loops.
+    `batch`: of the two loops. Raises UsageError when the split does not fill a batch of every one of them.
     """
+    largest = max(batch, *(one.batch for one in contenders))
+    if len(split) < largest:
+        raise UsageError(f"{card.dataset} has {len(split):,} training images; expected {largest} or more, a batch")
     where = torch.device(device)
     images_NHWC = torch.from_numpy(split.images_NHWC).to(where)
     labels_N = torch.from_numpy(split.labels_N).to(where)
@@ -46,4 +50,4 @@ def measure_training(
     ]
     cells = [Cell(one.name, one.batch) for one in everyone]
     runners = [one_by_one(timed_step(one.steps, where)) for one in everyone]
-    return take_turns(cells, runners, config, told=lambda cell: advance(1)).cells
+    return take_turns(cells, runners, config, told=lambda cell: advance(1))

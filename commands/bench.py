@@ -225,16 +225,16 @@ def bench_training(config: TrainConfig, *, seconds: float, keras: bool) -> None:
     from ..core.models.names import parse_architecture
     from ..train.steps import endless_steps
 
-    library = import_keras() if keras else None
     split = open_dataset(config.dataset, data_dir=config.data_dir).split("train")
     card, arithmetic, words, steps = endless_steps(config, split)
     batch = config.values.batch_size
     contenders = [Contender("rtk", steps, batch)]
-    if library is not None:
-        theirs = keras_loop(library, parse_architecture(config.arch), split.images_NHWC, split.labels_N)
-        contenders.append(Contender("Keras", theirs, BATCH))
+    if keras:
+        library, example = import_keras(str(arithmetic.device)), parse_architecture(config.arch)
+        theirs = keras_loop(library, example, split.images_NHWC, split.labels_N)
+        contenders.append(Contender(f"Keras {library.__version__}", theirs, BATCH))
     with progress_bar("measuring", None, unit="rounds") as advance:
-        cells = measure_training(
+        measured = measure_training(
             card,
             split,
             contenders,
@@ -243,16 +243,24 @@ def bench_training(config: TrainConfig, *, seconds: float, keras: bool) -> None:
             batch=batch,
             advance=advance,
         )
-    rates = {cell.backend: cell.images_per_s for cell in cells}
+    rates = {cell.backend: cell.images_per_s for cell in measured.cells if cell.believed}
     print(f"Training {config.arch} on {config.dataset}, {words}; {this_machine().summary}\n")
-    unsaid = ("precision", "scope")  # of inference
-    rows = [{name: text for name, text in row.items() if name not in unsaid} for row in throughput_table(cells)]
+    rows = throughput_table(measured.cells)
+    for row in rows:
+        del row["precision"], row["scope"]  # of inference
     print(text_table(rows))
-    print(f"\nrtk {rates['rtk'] / rates['plain loop']:.2f} x the plain loop", end="; ")
-    print(f"the plain loop {rates['plain loop'] / rates['bare loop']:.2f} of the bare one", end="; ")
-    if library is not None:
-        print(f"rtk {rates['rtk'] / rates['Keras']:.2f} x Keras {library.__version__} on PyTorch", end="; ")
-    print(f"an epoch of {len(split):,} images in {len(split) / rates['rtk']:.1f} s")
+    named = {"plain loop": "the plain loop", "bare loop": "the bare one"}
+    found = [
+        f"{named.get(one, one)} {rates[one] / rates[other]:.2f} x {named.get(other, other)}"
+        for one, other in (("rtk", "plain loop"), ("plain loop", "bare loop"), ("rtk", contenders[-1].name))
+        if one != other and one in rates and other in rates
+    ]
+    if "rtk" in rates:
+        found.append(f"an epoch of {len(split):,} images in {len(split) / rates['rtk']:.1f} s")
+    print(f"\n{'; '.join(found)}")
+    if measured.interrupted:
+        say("rtk: stopped; the table holds what was measured until then")
+        raise typer.Exit(INTERRUPTED)
 
 
 def bench_files(

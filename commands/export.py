@@ -3,7 +3,6 @@
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -80,7 +79,7 @@ def export(
     from ..core.checkpoint import load_checkpoint
     from ..core.datasets import open_dataset
     from ..core.engine import SUFFIX, json_path
-    from ..core.files import make_folder, write_whole
+    from ..core.files import make_folder, temporary_folder, write_whole
     from ..core.flavor import choose_flavor
     from ..core.precisions import precision_named
     from ..road import export_graph, find_model, find_reference, read_card
@@ -104,15 +103,17 @@ def export(
             from ..export.triton import check_flavor
 
             check_flavor(chosen.name)
-    folder = make_folder(out) if out else (Path() if found.in_zoo else found.given.parent)
+    folder = out or (Path() if found.in_zoo else found.given.parent)
+    if not explain:
+        make_folder(folder)
     with ExitStack() as stack:
         making, made, joined = folder, list[Path](), list[Path]()
         if require_parity is not None or explain:  # what is made may not be left
-            making = Path(stack.enter_context(TemporaryDirectory(prefix=".rtk-", dir=folder)))
+            making = stack.enter_context(temporary_folder(None if explain else folder))
         if len(models) > 1:
             joined.append(ensemble(models, making))
             found = find_model(str(joined[0]))
-            say(f"{folder / joined[0].name}: an ensemble of {len(models)}")
+            say(f"{found.name}: an ensemble of {len(models)}")
         config = EngineConfig(
             graph=found.graph or folder / f"{found.name}.onnx",
             out=folder,

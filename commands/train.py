@@ -198,10 +198,10 @@ def _stoppable(again: str) -> Iterator[None]:
 
 
 def _given(context: typer.Context, *but: str) -> dict[str, Any]:
-    """The options of the command line, by the names of TrainConfig's fields."""
+    """The options that were given, by the names of TrainConfig's fields."""
     given = {}
     for name, value in context.params.items():
         source = context.get_parameter_source(name)
-        if name not in but and source is not None and source.name == "COMMANDLINE":
+        if name not in but and source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"):
             given[name.rstrip("_")] = tuple(value) if isinstance(value, list) else value
     return given

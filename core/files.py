@@ -73,6 +73,17 @@ def only_writer(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def temporary_folder(within: Path | None) -> Iterator[Path]:
+    """A folder that is gone after the block, in that one or where the system keeps such. Raises OutputError."""
+    with contextlib.ExitStack() as stack:
+        try:
+            made = stack.enter_context(tempfile.TemporaryDirectory(prefix=".rtk-", dir=within))
+        except OSError as error:
+            raise OutputError(f"{within or tempfile.gettempdir()}: cannot be written: {error.strerror}") from error
+        yield Path(made)
+
+
 def make_folder(path: Path) -> Path:
     """Create the folder with its parents where it is missing, and return it. Raises OutputError."""
     try:

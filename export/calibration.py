@@ -61,8 +61,9 @@ def draw_calibration(
     for label in range(classes):
         index = random.permutation(np.flatnonzero((train.labels_N == label) & fresh_N))
         share = (images + classes - 1 - label) // classes
+        share = min(share, len(index) - max(1, len(index) // 5))  # of few images some are left to choose by
         for_ranges.append(index[:share])
-        for_choice.append(index[share : share + held_out // classes])
+        for_choice.append(index[share : share + max(1, held_out // classes)])
     drawn = train.take(np.sort(np.concatenate(for_ranges)))
     guard(drawn, card, test=test, name=dataset.name)
     chosen = train.take(np.sort(np.concatenate(for_choice)))

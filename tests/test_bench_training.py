@@ -26,7 +26,7 @@ CPU = device("cpu")
 @pytest.fixture(scope="module")
 def keras() -> Any:
     try:
-        return import_keras()
+        return import_keras("cpu")
     except BackendError as error:
         pytest.skip(f"needs Keras: {error}")
 
@@ -40,7 +40,9 @@ def steps_of(seconds: float) -> Iterator[int]:
 def test_each_contender_is_measured_with_its_own_batch(card: ModelCard, shapes64: Split) -> None:
     contenders = [Contender("slow", steps_of(0.02), 4), Contender("slower", steps_of(0.04), 8)]
     config = BenchConfig(seconds=1.0)
-    cells = measure_training(card, shapes64, contenders, config, device="cpu", batch=8, advance=lambda count: None)
+    measured = measure_training(card, shapes64, contenders, config, device="cpu", batch=8, advance=lambda count: None)
+    cells = measured.cells
+    assert not measured.interrupted
     assert [(cell.backend, cell.batch) for cell in cells] == [
         ("plain loop", 8),
         ("bare loop", 8),
@@ -82,7 +84,7 @@ def test_without_keras_one_line_says_what_to_install(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("importlib.import_module", missing)
     with pytest.raises(BackendError, match=r"\(No module named 'scipy.ndimage'\); pip install 'resnet-.*\[keras\]'$"):
-        import_keras()
+        import_keras("cpu")
 
 
 def test_the_command_compares_with_all_of_them(
@@ -94,10 +96,38 @@ def test_the_command_compares_with_all_of_them(
         cli.main()
     assert not ended.value.code
     printed = capsys.readouterr().out
-    for name, batch in (("plain loop", 128), ("bare loop", 128), ("rtk", 128), ("Keras", 32)):
+    for name, batch in (("plain loop", 128), ("bare loop", 128), ("rtk", 128), (r"Keras 3\.\S+", 32)):
         assert re.search(rf"^{name} +{batch} ", printed, re.MULTILINE), printed
-    assert re.search(r"^rtk [\d.]+ x the plain loop; the plain loop [\d.]+ of the bare one; ", printed, re.MULTILINE)
-    assert re.search(r"; rtk [\d.]+ x Keras 3\.\S+ on PyTorch; an epoch of [\d,]+ images in [\d.]+ s$", printed.strip())
+    assert re.search(
+        r"^rtk [\d.]+ x the plain loop; the plain loop [\d.]+ x the bare one; rtk [\d.]+ x Keras 3\.\S+; "
+        r"an epoch of [\d,]+ images in [\d.]+ s$",
+        printed.strip(),
+        re.MULTILINE,
+    )
+
+
+def test_a_split_smaller_than_a_batch_is_refused(card: ModelCard, shapes64: Split) -> None:
+    with pytest.raises(UsageError, match=r"^cifar10 has 64 training images; expected 100 or more, a batch$"):
+        measure_training(
+            card, shapes64, [], BenchConfig(seconds=1.0), device="cpu", batch=100, advance=lambda count: None
+        )
+
+
+def test_ctrl_c_shows_what_was_measured_and_ends_as_interrupted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: Any) -> Iterator[int]:
+        raise KeyboardInterrupt
+        yield 0
+
+    monkeypatch.setattr("rtk.bench.training.bare_loop", lambda *arguments, batch: interrupted())
+    monkeypatch.setattr("sys.argv", ["rtk", "bench", "--train", "resnet8v1", "--dataset", "shapes", "--seconds", "1"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    printed = capsys.readouterr()
+    assert "Training resnet8v1 on shapes" in printed.out
+    assert printed.err.endswith("rtk: stopped; the table holds what was measured until then\n")
 
 
 def test_keras_is_an_option_of_training_alone(

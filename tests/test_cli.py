@@ -219,7 +219,7 @@ def test_several_checkpoints_are_exported_as_one(
 ) -> None:
     done = rtk("export", str(checkpoint_path), str(checkpoint_path), "--out", "pair")
     assert done.stdout == "pair/resnet8v1-cifar10-x2.onnx\n"
-    assert "pair/resnet8v1-cifar10-x2.pt: an ensemble of 2\n" in done.stderr
+    assert "resnet8v1-cifar10-x2: an ensemble of 2\n" in done.stderr
     assert "resnet8v1+resnet8v1" in rtk("inspect", "pair/resnet8v1-cifar10-x2.onnx").stdout
     alone, both = (
         rtk("classify", str(photos), "--backend", "onnx", "-m", model, "--format", "csv").stdout
@@ -348,7 +348,9 @@ def test_training_from_a_folder_of_classes_ends_with_its_score(rtk: Rtk, class_f
     assert "run: holds a run already; go on with: rtk train --resume run" in again.stderr
 
 
-def test_a_run_goes_on_only_with_the_options_that_it_has(rtk: Rtk, class_folders: Path) -> None:
+def test_a_run_goes_on_only_with_the_options_that_it_has(
+    rtk: Rtk, class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ("train", "resnet8v1", "--dataset", str(class_folders), "--epochs", "1", "--batch-size", "8")
     first = rtk(*words, "--out", "run")
     stderr = rtk("train", "--resume", "run", "--epochs", "3", "--lr", "0.5", "--plateau", code=2).stderr
@@ -357,6 +359,9 @@ def test_a_run_goes_on_only_with_the_options_that_it_has(rtk: Rtk, class_folders
         "0.2), --plateau True (the run: False); leave that out, or start a new run with another --out\n"
     )
     assert rtk("train", "resnet8v1", "--resume", "run", "--epochs", "1", "--save-every", "1").stdout == first.stdout
+    monkeypatch.setenv("RTK_DATA_DIR", str(tmp_path / "moved"))
+    rtk("train", "--resume", "run")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data_dir"] == str(tmp_path / "moved")
     stderr = rtk("train", "--resume", "run", "--seeds", "2", code=2).stderr
     assert stderr.startswith("rtk: --resume goes on with one run; --seeds goes on by itself")
 

@@ -219,6 +219,12 @@ def test_calibration_images_are_balanced_repeatable_and_of_the_training_split(
     assert not drawn & held_out
 
 
+def test_of_few_images_some_are_left_to_choose_by(checkpoint: Checkpoint) -> None:
+    small = replace(patterns_dataset(), read=lambda name: patterns(700 if name == "train" else 100, seed=3 + len(name)))
+    drawn = draw_calibration(small, checkpoint.card)
+    assert (len(drawn.images_NHWC), len(drawn.held_out_NHWC)) == (560, 140)  # of 70 in each class 56 and 14
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -85,6 +85,18 @@ def test_the_batch_and_the_weights_before_it_are_kept(
     assert torch.equal(kept["images"], seen["images"])
     assert torch.equal(kept["labels"], seen["labels"])
     assert_equal(kept["weights"], seen["before"]["model"])
+    assert kept["image_weights"].shape == (8,)
+
+
+def test_what_images_were_mixed_with_is_kept(
+    class_folders: Path, tmp_path: Path, spoil: Callable[..., dict[str, Any]]
+) -> None:
+    spoil(2)
+    with pytest.raises(TrainingError):
+        train(tiny(class_folders, tmp_path / "run", augment=("mixup=0.4",)), say=quiet)
+    kept = torch.load(tmp_path / "run" / "not-finite.pt", weights_only=True)
+    assert sorted(kept["mixed_with"].tolist()) == sorted(kept["labels"].tolist())  # another order of the batch
+    assert 0 <= float(kept["mixed_share"]) <= 0.5
 
 
 def test_a_rate_that_is_far_too_high_ends_in_that_line(class_folders: Path, tmp_path: Path) -> None:

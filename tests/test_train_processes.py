@@ -18,7 +18,7 @@ from rtk.core.card import Input, ModelCard, Preprocessing
 from rtk.core.checkpoint import load_checkpoint
 from rtk.core.datasets import Split, open_dataset
 from rtk.core.errors import BackendError, RtkError
-from rtk.train import evaluate, processes
+from rtk.train import evaluate, loop, processes
 from rtk.train.device import Arithmetic
 from rtk.train.loop import train
 from rtk.train.processes import ALONE, Processes, joined, take_device
@@ -251,6 +251,13 @@ def test_a_folder_with_a_run_is_refused_in_all(class_folders: Path, tmp_path: Pa
     assert said[1] == "process 1 of 2: process 0 has failed; see what it says"
 
 
+def test_what_only_the_first_finds_out_ends_the_others_with_a_line(class_folders: Path, tmp_path: Path) -> None:
+    together(2, _say_what_is_refused, tiny(class_folders, tmp_path / "run", train_images=999), tmp_path)
+    said = [(tmp_path / f"said{rank}").read_text() for rank in (0, 1)]
+    assert said[0].startswith("--train-images 999: ")
+    assert said[1].startswith("process 1 of 2: another one has ended, see what it says (")
+
+
 def _train_on_other_data(config: Any, out: Path) -> None:
     if processes.rank() == 1:
         original = Split.take
@@ -258,9 +265,22 @@ def _train_on_other_data(config: Any, out: Path) -> None:
     _say_what_is_refused(config, out)
 
 
-def test_processes_that_read_other_images_are_refused(class_folders: Path, tmp_path: Path) -> None:
-    together(2, _train_on_other_data, tiny(class_folders, tmp_path / "run"), tmp_path)
-    expected = "process 1 reads other training images than process 0; expected the same data set"
+def _test_on_other_data(config: Any, out: Path) -> None:
+    if processes.rank() == 1:
+        original = loop.splits_of
+
+        def shorter(*arguments: Any) -> Any:
+            train_split, holdout, test = original(*arguments)
+            return train_split, holdout, test.head(len(test) - 1)
+
+        loop.splits_of = shorter  # type: ignore[assignment]
+    _say_what_is_refused(config, out)
+
+
+@pytest.mark.parametrize("action", [_train_on_other_data, _test_on_other_data])
+def test_processes_that_read_other_images_are_refused(class_folders: Path, tmp_path: Path, action: Any) -> None:
+    together(2, action, tiny(class_folders, tmp_path / "run"), tmp_path)
+    expected = "process 1 reads other images than process 0; expected the same data set"
     assert [(tmp_path / f"said{rank}").read_text() for rank in (0, 1)] == [expected, expected]
 
 

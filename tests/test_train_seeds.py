@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,13 @@ def test_each_seed_is_the_run_that_it_is_alone(class_folders: Path, tmp_path: Pa
     assert kept["accuracy_standard_deviation"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5)
     assert (kept["arch"], kept["recipe"]) == ("resnet8v1", "rtk")
     assert summary.seeds == (3, 4)
+
+
+def test_a_start_that_failed_does_not_bind(class_folders: Path, tmp_path: Path) -> None:
+    config = tiny(class_folders, tmp_path / "run", epochs=1, train_images=999)
+    with pytest.raises(UsageError, match="--train-images 999"):
+        train_seeds(config, 2, say=quiet)
+    assert train_seeds(replace(config, train_images=16), 2, say=quiet)[1].seeds == (0, 1)
 
 
 def test_given_again_it_keeps_what_is_finished_and_goes_on(class_folders: Path, tmp_path: Path) -> None:

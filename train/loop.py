@@ -98,7 +98,7 @@ def _run(
     with processes.one_by_one():
         train_split, holdout, test = splits_of(config, dataset)
     recipe, judge = config.values.for_images(len(train_split)), config.judge
-    processes.check(train_split, recipe.batch_size)
+    processes.check((train_split, holdout, test), recipe.batch_size)
     card = new_card(config, dataset, train_split)
     model = new_model(card, config.seed, arithmetic)
     if training is None:  # a training that goes on has them in its state
@@ -150,7 +150,6 @@ def _run(
 
     with (
         stop_signals() as wish,
-        processes.end_together(),
         _explained(folder, recipe, processes),
         progress_bar("training", recipe.epochs * len(train_split), unit="images", shown=processes.first) as advance,
     ):

@@ -7,7 +7,7 @@ in one sum a step; so all of them hold the same state at every moment, and any n
 import contextlib
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -99,7 +99,7 @@ class Processes:
         if local_rank() == 0:
             self.largest(0)
 
-    def check(self, split: Split, batch_size: int) -> None:
+    def check(self, splits: Sequence[Split], batch_size: int) -> None:
         """Raise DataError unless all processes have read the same images and labels, UsageError for small batches."""
         if batch_size < 2 * self.count:
             raise UsageError(
@@ -107,11 +107,13 @@ class Processes:
                 "two images in each"
             )
         seen = [0] * self.count
-        seen[self.rank] = zlib.crc32(split.labels_N.tobytes(), zlib.crc32(split.images_NHWC.tobytes()))
+        if self.count > 1:
+            for array in (part for split in splits for part in (split.images_NHWC, split.labels_N)):
+                seen[self.rank] = zlib.crc32(array.tobytes(), seen[self.rank])
         seen = self.summed(torch.tensor(seen)).tolist()
         if len(set(seen)) > 1:
             other = next(rank for rank, checksum in enumerate(seen) if checksum != seen[0])
-            raise DataError(f"process {other} reads other training images than process 0; expected the same data set")
+            raise DataError(f"process {other} reads other images than process 0; expected the same data set")
 
     @contextlib.contextmanager
     def end_together(self) -> Iterator[None]:
@@ -176,6 +178,8 @@ def joined() -> Iterator[Processes]:
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size())
+        processes = Processes(dist.get_rank(), dist.get_world_size())
+        with processes.end_together():
+            yield processes
     finally:
         dist.destroy_process_group()

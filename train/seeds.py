@@ -57,7 +57,7 @@ def train_seeds(config: TrainConfig, count: int, *, say: Callable[[str], None] =
             if processes.first:
                 say(f"seed {seed}, {number + 1} of {count}")
             one = replace(config, seed=seed, out=base.with_name(f"{base.name}-s{seed}"))
-            begun = processes.from_first(RunFolder(one.run_dir).config.exists)
+            begun = processes.from_first(RunFolder(one.run_dir).last.exists)
             runs.append(resume(one.run_dir, asked=asdict(one), say=say) if begun else train(one, say=say))
             scores = tuple(run.card.score for run in runs if run.card.score is not None)
             summary = Summary(seeds[: len(runs)], scores)

@@ -126,6 +126,9 @@ class Trainer:
             self.sampler.record(index_B, losses_B)
             epoch.add(losses_B, hits, self.guard.broken)
             done = {"step": epoch.steps_done, "index": index_B, "images": images_BHWC, "labels": labels_B, "lr": rate}
+            done["image_weights"] = epoch.weights_N[index_B]
+            if mix is not None:
+                done |= {"mixed_with": mix.labels_B, "mixed_share": mix.share}
             self._heed(self._flags.put(done, torch.cat([self.guard.broken[None], wishes])))
             yield losses_B
 
@@ -133,7 +136,9 @@ class Trainer:
         """Look at what steps reported, in order. Raises NotFinite."""
         for step, (broken, stop, save) in reports:
             if broken and not self.guard.skip:
-                evidence = {"seed": self.seed, "epoch": self.epoch + 1, **step, "weights": self.model.state_dict()}
+                seen = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in step.items()}
+                weights = {name: value.cpu() for name, value in self.model.state_dict().items()}
+                evidence = {"seed": self.seed, "epoch": self.epoch + 1, **seen, "weights": weights}
                 raise NotFinite(f"in step {step['step']} of epoch {self.epoch + 1}", evidence)
             self.heard = Wishes(stop=self.heard.stop or stop > 0, save=self.heard.save or save > 0)
 
