@@ -37,7 +37,7 @@ def measure_training(
 
     `batch`: of the two loops. Raises UsageError when the split does not fill a batch of every one of them.
     """
-    largest = max(batch, *(one.batch for one in contenders))
+    largest = max([batch, *(one.batch for one in contenders)])
     if len(split) < largest:
         raise UsageError(f"{card.dataset} has {len(split):,} training images; expected {largest} or more, a batch")
     where = torch.device(device)
