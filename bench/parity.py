@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.closeness import largest_share
 from ..core.datasets import Split
 from ..core.errors import DataError
 from ..infer.backend import Backend
@@ -64,6 +65,8 @@ class Parity:
     """Images with a NaN or infinite logit in the candidate."""
     answered: int
     """Rows of logits that the candidate gave; another number than `images` is a fault of whoever ran it."""
+    largest_share: float
+    """See core/closeness.py."""
     relative_error: float
     """Root mean square of the differences over the standard deviation of the reference's logits."""
     largest_logit: float
@@ -137,6 +140,7 @@ def compare(
         lost=int(lost_N.sum()),
         won=int((~reference_right_N & candidate_right_N).sum()),
         largest_difference=float(finite_NK.max(initial=0)),
+        largest_share=largest_share(candidate_NK[finite_N], reference_NK[finite_N]),
         mean_difference=float(finite_NK.mean()) if finite_N.any() else float("nan"),
         not_finite=int((~finite_N[:answered]).sum()),
         answered=answered,

@@ -6,6 +6,7 @@ the upper 95 % bound of the loss on paired answers. That nothing significant was
 put a plain comparison of two accuracies in place of (c), and say so.
 """
 
+import math
 from dataclasses import dataclass
 
 from ..core.errors import ParityError, UsageError
@@ -114,16 +115,22 @@ def _complete(parity: Parity) -> Check:
 
 def _close(parity: Parity, precision: str) -> Check:
     limits = precision_named(precision)
-    allowed = limits.largest_allowed(parity.largest_logit, parity.spread)
+    equal_within = limits.equal_within(parity.largest_logit)
+    worst = (
+        f"by {parity.largest_difference:.2g} in the worst (at most {equal_within:.2g})"
+        if math.isfinite(equal_within)
+        else f"by {parity.largest_share:.2g} of it in the worst (at most {limits.largest_share:.2g})"
+    )
     agreement = parity.agreeing / max(1, parity.images)
     text = (
         f"logits off by {parity.relative_error:.2g} of their spread (at most {limits.relative_error:.2g}), "
-        f"by {parity.largest_difference:.2g} in the worst (at most {allowed:.2g}); "
+        f"{worst}; "
         f"{parity.agreeing:,} of {parity.images:,} answers the same (at least {limits.agreement:.2%})"
     )
     passed = (
         parity.relative_error <= limits.relative_error
-        and parity.largest_difference <= allowed
+        and parity.largest_difference <= equal_within
+        and parity.largest_share <= limits.largest_share
         and agreement >= limits.agreement
     )
     return Check(f"as close as {precision} is", passed, text)

@@ -7,6 +7,7 @@ and 0.08; int8 calibrated on noise, which must be refused, is wrong by twice the
 int8 by 0.3 to 0.6 of it. A limit catches what is *wrong*; what precision costs in accuracy is the margin's business.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,19 +33,17 @@ class Precision:
     margin_pp: float
     """Points of accuracy that may be lost unless the user says otherwise; see bench/verdict.py."""
     largest_share: float
-    """The largest difference of any logit over that standard deviation, at most; not for fp32."""
+    """What core/closeness.py calls so, at most; for fp32 `equal_within` decides instead."""
 
-    def largest_allowed(self, largest_logit: float, spread: float) -> float:
-        """The largest absolute difference of any logit, by the reference's largest and their standard deviation."""
-        if self.name == "fp32":
-            return max(EQUAL_LOGITS, RELATIVE * largest_logit)
-        return self.largest_share * spread
+    def equal_within(self, largest_logit: float) -> float:
+        """The largest absolute difference of any logit, by the reference's largest; infinite but for fp32."""
+        return max(EQUAL_LOGITS, RELATIVE * largest_logit) if self.name == "fp32" else math.inf
 
 
 PRECISIONS: dict[str, Precision] = {
     one.name: one
     for one in (
-        Precision("fp32", 1e-4, 0.9998, 0.05, 0.0),
+        Precision("fp32", 1e-4, 0.9998, 0.05, math.inf),
         Precision("fp16", 0.005, 0.998, 0.10, 0.05),
         Precision("bf16", 0.04, 0.99, 0.15, 0.3),
         Precision("int8", 0.10, 0.975, 0.30, 1.0),

@@ -28,6 +28,7 @@ from onnxruntime.quantization.base_quantizer import TensorData
 from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
 from ..core.checkpoint import Checkpoint
+from ..core.closeness import differences, largest_share
 from ..core.errors import ArtifactError, UnknownNameError
 from ..core.files import write_whole
 from ..core.graph import set_card
@@ -36,7 +37,7 @@ from ..core.machine import this_machine
 from ..core.precisions import precision_named
 from .calibration import Calibration
 from .int8_ranges import BATCH, METHODS, QUANTISED, Histogram, Method, Range, histograms, range_of, session_as_written
-from .to_onnx import differences, graph_of
+from .to_onnx import graph_of
 
 Int8Flavor = Literal["tensorrt", "cpu"]
 FLAVORS: tuple[Int8Flavor, ...] = ("tensorrt", "cpu")
@@ -69,20 +70,23 @@ class Int8Config:
 
 @dataclass(frozen=True)
 class Closeness:
-    """How far logits are from PyTorch's."""
+    """How far logits are from PyTorch's; see core/closeness.py."""
 
     relative_error: float
     largest_difference: float
-    share_of_limits: float
-    """The larger of the two as a share of what core/precisions.py allows int8; above 1 it is not close enough."""
+    largest_share: float
 
     @classmethod
     def of(cls, logits_NK: NDArray[np.float32], reference_NK: NDArray[np.float32]) -> "Closeness":
         """Of these logits to those."""
-        limits, spread = precision_named("int8"), float(reference_NK.std(dtype=np.float64))
         largest, relative = differences(logits_NK, reference_NK)
-        allowed = limits.largest_allowed(float(np.abs(reference_NK).max()), spread)
-        return cls(relative, largest, max(relative / limits.relative_error, largest / max(allowed, 1e-30)))
+        return cls(relative, largest, largest_share(logits_NK, reference_NK))
+
+    @property
+    def of_limits(self) -> float:
+        """The larger of what is used up of the two limits of int8; above 1 it is not close enough."""
+        limits = precision_named("int8")
+        return max(self.relative_error / limits.relative_error, self.largest_share / limits.largest_share)
 
 
 @dataclass(frozen=True)
@@ -118,14 +122,14 @@ def int8_from_checkpoint(
         logits_NK = logits_as_written(candidate, calibration.held_out_NHWC)
         candidates[method] = candidate, logits_NK
         tried[method] = Closeness.of(logits_NK, reference_NK)
-    method = min(tried, key=lambda name: tried[name].share_of_limits)
+    method = min(tried, key=lambda name: tried[name].of_limits)
     (best, logits_NK), found = candidates[method], tried[method]
-    if not found.share_of_limits <= 1:
-        allowed, spread = precision_named("int8"), float(reference_NK.std(dtype=np.float64))
+    if not found.of_limits <= 1:
+        limits = precision_named("int8")
         raise ArtifactError(
             f"{path}: not written: its logits differ from PyTorch's by {found.relative_error:.2%} of their spread and "
-            f"by {found.largest_difference / spread:.0%} in the worst, expected at most {allowed.relative_error:.2%} "
-            f"and {allowed.largest_share:.0%} in int8; see which layers cost most, and keep those in fp32"
+            f"by {found.largest_share:.0%} in the worst, expected at most {limits.relative_error:.2%} and "
+            f"{limits.largest_share:.0%} in int8; see which layers cost most, and keep those in fp32"
         )
     agreeing = int((logits_NK.argmax(axis=1) == reference_NK.argmax(axis=1)).sum())
     note = {
@@ -136,7 +140,7 @@ def int8_from_checkpoint(
         "kept_fp32": list(config.keep_fp32),
         "calibration": calibration.note(),
         "relative_logit_errors": {name: round(one.relative_error, 5) for name, one in tried.items()},
-        "largest_logit_differences": {name: round(one.largest_difference, 4) for name, one in tried.items()},
+        "largest_logit_shares": {name: round(one.largest_share, 4) for name, one in tried.items()},
         "held_out_agreeing": agreeing,
         "checked": "as written, in fp32 arithmetic between quantised values",
         "unchecked": "integer kernels of the device that runs it",

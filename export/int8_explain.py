@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from ..core.checkpoint import Checkpoint
+from ..core.closeness import differences
 from .calibration import Calibration
 from .int8 import Int8Config, layer_names, logits_as_written, quantised, ranges_by, reference_logits
 from .int8_ranges import histograms
-from .to_onnx import differences, graph_of
+from .to_onnx import graph_of
 
 IMAGES = 256
 """Held-out images that every layer is judged on."""

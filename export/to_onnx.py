@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..core.checkpoint import Checkpoint
+from ..core.closeness import differences, largest_share
 from ..core.errors import ArtifactError, UsageError
 from ..core.files import write_whole
 from ..core.graph import set_card
@@ -69,11 +70,16 @@ def onnx_from_checkpoint(
     largest, relative = differences(logits_NK, reference_NK)
     if not np.isfinite(largest):
         raise ArtifactError(f"{path}: not written: some of its logits are not finite in {precision}")
-    allowed = limits.largest_allowed(float(np.abs(reference_NK).max()), float(reference_NK.std(dtype=np.float64)))
+    allowed, share = limits.equal_within(float(np.abs(reference_NK).max())), largest_share(logits_NK, reference_NK)
     if not largest <= allowed:
         raise ArtifactError(
             f"{path}: not written: its logits differ from PyTorch's by up to {largest:.2g}, "
             f"expected at most {allowed:.2g}"
+        )
+    if not share <= limits.largest_share:
+        raise ArtifactError(
+            f"{path}: not written: its logits differ from PyTorch's by up to {share:.2g} of their spread, "
+            f"expected at most {limits.largest_share:.2g} in {precision}"
         )
     if precision in HALVES and not relative <= limits.relative_error:
         raise ArtifactError(
@@ -104,13 +110,6 @@ def graph_of(checkpoint: Checkpoint, precision: str = "fp32") -> onnx.ModelProto
         graph = _traced(model, images_NHWC)
     onnx.checker.check_model(graph, full_check=True)
     return graph
-
-
-def differences(logits_NK: NDArray[np.float32], reference_NK: NDArray[np.float32]) -> tuple[float, float]:
-    """The largest absolute difference, and the root mean square as a share of the reference's standard deviation."""
-    difference_NK = logits_NK.astype(np.float64) - reference_NK
-    spread = float(reference_NK.std(dtype=np.float64)) or 1.0
-    return float(np.abs(difference_NK).max()), float(np.sqrt((difference_NK**2).mean())) / spread
 
 
 def _traced(model: nn.Module, images_NHWC: NDArray[np.uint8], *, opset: int = OPSET) -> onnx.ModelProto:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..core.allocator import keep_freed_memory
 from ..core.checkpoint import load_checkpoint
 from ..core.errors import BackendError
 from .backend import Backend, BackendOptions, Resident
@@ -26,7 +27,9 @@ class TorchBackend(Backend):
             raise BackendError(f"torch: --device {device}: this machine has {torch.cuda.device_count()} CUDA GPU(s)")
         if options.threads is not None:
             torch.set_num_threads(options.threads)
-        if device != "cpu":
+        if device == "cpu":
+            keep_freed_memory()
+        else:
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
         loaded = load_checkpoint(checkpoint)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto
 from parity_network import fitted_checkpoint, patterns, patterns_dataset
 from rtk.core.card import ModelCard
 from rtk.core.checkpoint import Checkpoint
+from rtk.core.closeness import largest_share
 from rtk.core.datasets import Split
 from rtk.core.errors import ArtifactError, DataError, UnknownNameError
 from rtk.core.flavor import FLAVORS
@@ -104,9 +104,8 @@ def test_the_card_says_how_it_was_quantised(
     assert card.precision == "int8"
     note = card.notes["export"]
     assert note["flavor"] == flavor
-    spread = checkpoint.model()(torch.from_numpy(calibration.held_out_NHWC)).std().item()
-    errors, largest = note["relative_logit_errors"], note["largest_logit_differences"]
-    shares = {name: max(errors[name] / 0.1, largest[name] / spread) for name in ("minmax", "percentile", "mse")}
+    errors, largest = note["relative_logit_errors"], note["largest_logit_shares"]
+    shares = {name: max(errors[name] / 0.1, largest[name] / 1.0) for name in ("minmax", "percentile", "mse")}
     assert note["method"] == min(shares, key=shares.__getitem__)
     assert note["calibration"] == calibration.note()
     assert note["calibration"]["images"] == 500
@@ -119,10 +118,22 @@ def test_closeness_is_the_larger_share_of_two_limits() -> None:
     reference_NK = np.tile(np.array([[2.0, -2.0]], np.float32), (200, 1))
     even, peak = reference_NK + 0.1, reference_NK.copy()
     peak[7, 0] += 1.5
-    assert astuple(Closeness.of(even, reference_NK)) == pytest.approx((0.05, 0.1, 0.5), rel=1e-4)
+    assert astuple(Closeness.of(even, reference_NK)) == pytest.approx((0.05, 0.1, 0.05), rel=1e-4)
+    assert Closeness.of(even, reference_NK).of_limits == pytest.approx(0.5, rel=1e-4)
     assert astuple(Closeness.of(peak, reference_NK)) == pytest.approx((0.0375, 1.5, 0.75), rel=1e-4)
     peak[7, 0] += 1.0
-    assert Closeness.of(peak, reference_NK).share_of_limits == pytest.approx(1.25, rel=1e-4)
+    assert Closeness.of(peak, reference_NK).of_limits == pytest.approx(1.25, rel=1e-4)
+
+
+def test_the_surest_answers_may_be_off_by_more() -> None:
+    """Of two hundred images whose logits are 2 apart from their mean, one has 20 and loses 3: 3 / 20 of its own."""
+    reference_NK = np.tile(np.array([[2.0, -2.0]], np.float32), (200, 1))
+    reference_NK[5] *= 10
+    clipped = reference_NK.copy()
+    clipped[5, 0] -= 3
+    assert largest_share(clipped, reference_NK) == pytest.approx(0.15)
+    clipped[6, 0] -= 3  # any other image, by all the logits' spread: the root of (199 x 4 + 400) / 200
+    assert largest_share(clipped, reference_NK) == pytest.approx(3 / ((199 * 4 + 400) / 200) ** 0.5)
 
 
 @real_rtx

@@ -1,5 +1,6 @@
 """The contract of backends, held by each of them."""
 
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,3 +178,26 @@ def test_a_graph_that_onnx_runtime_has_no_kernel_for_is_one_line(checkpoint_path
     graph = export_graph(load_checkpoint(checkpoint_path), tmp_path / "half.onnx", precision="bf16").path
     with pytest.raises(BackendError, match="Could not find an implementation for Conv"):
         open_backend("onnx", graph, BackendOptions(device="cpu"))
+
+
+FAULTS = """
+import resource, numpy as np
+from pathlib import Path
+from rtk.infer.backend import BackendOptions, open_backend
+images = np.zeros((256, 32, 32, 3), np.uint8)
+with open_backend("torch", Path({path!r}), BackendOptions(device="cpu", threads=1)) as backend:
+    for _ in range(3):
+        backend(images)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        backend(images)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's allocator than glibc's")
+def test_torch_on_a_cpu_does_not_ask_the_system_for_the_same_memory_again(
+    checkpoint_path: Path, in_new_process: Callable[[str], str]
+) -> None:
+    """A tensor of 256 x 16 x 32 x 32 floats is 4,096 pages; five calls have dozens of them."""
+    assert int(in_new_process(FAULTS.format(path=str(checkpoint_path)))) < 4_096
