@@ -34,16 +34,16 @@ def keras_loop(keras: Any, arch: Architecture, images_NHWC: NDArray[np.uint8], l
     """Train for ever, one step an item, which is its images. Raises UsageError for a network not of FAMILIES."""
     if arch.family.name not in FAMILIES:
         raise UsageError(f"the Keras example has no {arch.name}; expected a resnet of {' or '.join(FAMILIES)}")
-    images_NHWC = images_NHWC.astype(np.float32) / 255
-    images_NHWC -= images_NHWC.mean(0)
+    scaled_NHWC = images_NHWC.astype(np.float32) / 255
+    scaled_NHWC -= scaled_NHWC.mean(0)
     classes = int(labels_N.max()) + 1
-    network, _ = keras_network(keras, arch, images_NHWC.shape[1:], classes)
+    network, _ = keras_network(keras, arch, scaled_NHWC.shape[1:], classes)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     network.compile(optimizer=keras.optimizers.Adam(learning_rate=1e-3), loss=loss, metrics=["accuracy"])
     generator = importlib.import_module("keras.src.legacy.preprocessing.image").ImageDataGenerator(
         width_shift_range=0.1, height_shift_range=0.1, fill_mode="nearest", horizontal_flip=True
     )
-    return _steps(network, generator.flow(images_NHWC, np.eye(classes, dtype=np.float32)[labels_N], batch_size=BATCH))
+    return _steps(network, generator.flow(scaled_NHWC, np.eye(classes, dtype=np.float32)[labels_N], batch_size=BATCH))
 
 
 def _steps(network: Any, batches: Any) -> Steps:

@@ -93,8 +93,8 @@ def bench(
     if keras and train_ is None:
         raise UsageError("--keras goes with --train ARCH")
     if train_ is not None:
-        config = TrainConfig(train_, dataset=dataset or "cifar10", device=device, data_dir=data_dir)
-        bench_training(config, seconds=seconds or BenchConfig.seconds, keras=keras)
+        training = TrainConfig(train_, dataset=dataset or "cifar10", device=device, data_dir=data_dir)
+        bench_training(training, seconds=seconds or BenchConfig.seconds, keras=keras)
         return
     if files:
         name = (backend or ["auto"])[0]
