@@ -250,10 +250,11 @@ def bench_training(config: TrainConfig, *, seconds: float, keras: bool) -> None:
         del row["precision"], row["scope"]  # of inference
     print(text_table(rows))
     named = {"plain loop": "the plain loop", "bare loop": "the bare one"}
+    pairs = [("rtk", "plain loop"), ("plain loop", "bare loop"), *(("rtk", one.name) for one in contenders[1:])]
     found = [
         f"{named.get(one, one)} {rates[one] / rates[other]:.2f} x {named.get(other, other)}"
-        for one, other in (("rtk", "plain loop"), ("plain loop", "bare loop"), ("rtk", contenders[-1].name))
-        if one != other and one in rates and other in rates
+        for one, other in pairs
+        if one in rates and other in rates
     ]
     if "rtk" in rates:
         found.append(f"an epoch of {len(split):,} images in {len(split) / rates['rtk']:.1f} s")

@@ -44,7 +44,7 @@ class Record:
         self._started_at = time.perf_counter()
 
     def seconds(self) -> float:
-        """Spent in the epoch under way; 0 when none is."""
+        """Spent in the epoch under way, or since the last one ended."""
         return self.epoch_s + time.perf_counter() - self._started_at
 
     def end_epoch(self, row: dict[str, Any]) -> None:
