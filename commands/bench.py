@@ -12,10 +12,11 @@ from ..bench.config import BenchConfig, parse_batches, parse_scopes
 from ..bench.presets import PRESETS
 from ..bench.scopes import SCOPES
 from ..core.errors import LimitError, ParityError, UsageError
-from ..core.progress import progress_bar
 from ..core.table import text_table
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from ..train.config import TrainConfig
+from .bench_files import bench_files
+from .bench_training import bench_training
 from .options import INTERRUPTED, DataDir, say
 
 if TYPE_CHECKING:
@@ -213,82 +214,3 @@ def compare_benches(old: Path, new: Path, *, limit: float) -> None:
             f"{len(lost)} of {len(changes)} cells are slower by more than {limit:g} %, "
             f"{worst.new.label} at batch {worst.new.batch} by {100 * (1 - worst.ratio):.1f} %"
         )
-
-
-def bench_training(config: TrainConfig, *, seconds: float, keras: bool) -> None:
-    """rtk bench --train: images per second of rtk's training, as a ratio to the plain loop in the same run."""
-    from ..bench.keras_loop import BATCH, import_keras, keras_loop
-    from ..bench.tables import throughput_table
-    from ..bench.training import Contender, measure_training
-    from ..core.datasets import open_dataset
-    from ..core.machine import this_machine
-    from ..core.models.names import parse_architecture
-    from ..train.steps import endless_steps
-
-    split = open_dataset(config.dataset, data_dir=config.data_dir).split("train")
-    card, arithmetic, words, steps = endless_steps(config, split)
-    batch = config.values.batch_size
-    contenders = [Contender("rtk", steps, batch)]
-    if keras:
-        library, example = import_keras(str(arithmetic.device)), parse_architecture(config.arch)
-        theirs = keras_loop(library, example, split.images_NHWC, split.labels_N)
-        contenders.append(Contender(f"Keras {library.__version__}", theirs, BATCH))
-    with progress_bar("measuring", None, unit="rounds") as advance:
-        measured = measure_training(
-            card,
-            split,
-            contenders,
-            BenchConfig(seconds=seconds),
-            device=str(arithmetic.device),
-            batch=batch,
-            advance=advance,
-        )
-    rates = {cell.backend: cell.images_per_s for cell in measured.cells if cell.believed}
-    print(f"Training {config.arch} on {config.dataset}, {words}; {this_machine().summary}\n")
-    rows = throughput_table(measured.cells)
-    for row in rows:
-        del row["precision"], row["scope"]  # of inference
-    print(text_table(rows))
-    named = {"plain loop": "the plain loop", "bare loop": "the bare one"}
-    pairs = [("rtk", "plain loop"), ("plain loop", "bare loop"), *(("rtk", one.name) for one in contenders[1:])]
-    found = [
-        f"{named.get(one, one)} {rates[one] / rates[other]:.2f} x {named.get(other, other)}"
-        for one, other in pairs
-        if one in rates and other in rates
-    ]
-    if "rtk" in rates:
-        found.append(f"an epoch of {len(split):,} images in {len(split) / rates['rtk']:.1f} s")
-    print(f"\n{'; '.join(found)}")
-    if measured.interrupted:
-        say("rtk: stopped; the table holds what was measured until then")
-        raise typer.Exit(INTERRUPTED)
-
-
-def bench_files(
-    model: str, backend: str, *, device: str, dataset: str | None, data_dir: Path | None, images: int, memory: int
-) -> None:
-    """rtk bench --files: from files to labels, as a share of what decoding and the backend allow together."""
-    from ..bench.files import measure_files, measure_memory
-    from ..core.datasets import open_dataset
-    from ..core.machine import this_machine
-    from ..infer.backend import BackendOptions
-    from ..infer.classify import ClassifyConfig
-    from ..road import open_model
-
-    shared, alone = BackendOptions(device=device, shares_cores=True), BackendOptions(device=device)
-    with (
-        open_model(model, backend=backend, options=shared, say=say) as opened,
-        open_model(model, backend=backend, options=alone, say=say) as by_itself,
-    ):
-        split = open_dataset(dataset or opened.card.dataset, data_dir=data_dir).split("test")
-        with progress_bar("measuring", 3, unit="rounds") as advance:
-            result = measure_files(opened, by_itself, split, ClassifyConfig(), images=images, rounds=3, advance=advance)
-        print(f"{result.images:,} images to labels, {opened.runs_on}; {this_machine().summary}\n")
-        print(text_table(result.rows))
-        if memory:
-            with progress_bar("watching memory", memory, unit="images") as advance:
-                held = measure_memory(opened, split, ClassifyConfig(), count=memory, advance=advance)
-            print(
-                f"\nmemory over {held.entries:,} entries: at most {max(held.samples_mib):,.0f} MiB, decoding processes "
-                f"included; {held.growth:.2f} times as much at the end as after the beginning"
-            )
