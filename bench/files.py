@@ -12,9 +12,11 @@ import statistics
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,6 +34,7 @@ from ..infer.sources import Entry, entries
 WARM_UP_IMAGES = 1_000
 PLAIN_IMAGES = 1_000
 """Of a round of the plain loop, which is slow."""
+PLAIN_LOOP = "plain loop"
 MEMORY_SAMPLES = 50
 MIB = 2**20
 
@@ -68,14 +71,22 @@ class FilesResult:
 
     @property
     def ratios(self) -> list[Ratio]:
-        """Each way to labels beside what bounds it, and the first one beside the plain loop."""
+        """Each way to labels beside what bounds it, and the first one beside every plain loop."""
         both = "decoding and the backend, each alone"
+        loops = [name for name in self.rounds[0] if name.startswith(PLAIN_LOOP)]
         return [
-            self._ratio("PNG files", both, lambda one: one["decoding PNG files"] + one["backend"], 0.9),
+            self._ratio("PNG files", both, _png_bound_s, 0.9),
             self._ratio("tar", both, lambda one: one["decoding tar"] + one["backend"], 0.9),
             self._ratio(".npy", "the backend alone", lambda one: one["backend"], 0.95),
-            self._ratio("PNG files", "the plain loop", lambda one: one["plain loop"], 2.0),
+            *(self._ratio("PNG files", f"the {name}", itemgetter(name), 2.0) for name in loops),
         ]
+
+    @property
+    def allowed(self) -> dict[str, float]:
+        """By the name of each plain loop, how many times its rate decoding and the backend allow together."""
+        bound_s = statistics.fmean(map(_png_bound_s, self.rounds))
+        loops = [name for name in self.rounds[0] if name.startswith(PLAIN_LOOP)]
+        return {f"the {name}": 1 / self.images_per_s(name) / bound_s for name in loops}
 
     def _ratio(self, name: str, words: str, other: Callable[[dict[str, float]], float], at_least: float) -> Ratio:
         others = [other(one) for one in self.rounds]
@@ -114,9 +125,14 @@ class MemoryResult:
         return statistics.fmean(self.samples_mib[-fifth:]) / statistics.fmean(self.samples_mib[fifth : 2 * fifth])
 
 
+def _png_bound_s(one: dict[str, float]) -> float:
+    return one["decoding PNG files"] + one["backend"]
+
+
 def measure_files(
     backend: Backend,
     alone: Backend,
+    loops: Mapping[str, Backend],
     split: Split,
     config: ClassifyConfig,
     *,
@@ -126,7 +142,7 @@ def measure_files(
 ) -> FilesResult:
     """Write the split, over and over until there are so many images, as PNG files, a tar and an array; then take turns.
 
-    `alone`: the same model with all cores for itself: the backend by itself, and the plain loop's.
+    `alone`: the same model with all cores for itself; `loops`: what plain loops run, by names that follow PLAIN_LOOP.
     """
     with tempfile.TemporaryDirectory(prefix="rtk-bench-") as name, Decoder(backend.card.input) as decoder:
         folder = Path(name)
@@ -135,7 +151,8 @@ def measure_files(
         _write_npy(folder / "images.npy", split, images)
         decoder.start()
         _drained(classify(pngs[:WARM_UP_IMAGES], backend, decoder, config))
-        _drained(_plain_loop(pngs[: PLAIN_IMAGES // 10], alone))
+        for one in loops.values():
+            _drained(_plain_loop(pngs[: PLAIN_IMAGES // 10], one))
 
         def png_files() -> Iterable[Entry]:
             return pngs
@@ -153,8 +170,9 @@ def measure_files(
             "decoding tar": lambda: _drained(decoder.chunks(tar())) / images,
             "tar": lambda: _drained(classify(tar(), backend, decoder, config)) / images,
             ".npy": lambda: _drained(classify(npy(), backend, decoder, config)) / images,
-            "plain loop": lambda: _drained(_plain_loop(pngs[:PLAIN_IMAGES], alone)) / len(pngs[:PLAIN_IMAGES]),
         }
+        for name, one in loops.items():
+            ways[PLAIN_LOOP + name] = partial(_plain_loop_s, pngs[:PLAIN_IMAGES], one)
         found: list[dict[str, float]] = []
         for _ in range(rounds):
             found.append({name: measure() for name, measure in ways.items()})
@@ -255,6 +273,10 @@ def _plain_loop(pngs: list[Entry], backend: Backend) -> Iterator[int]:
             pixels = np.asarray(image.convert(mode))
         logits_NK = backend(pixels.reshape(1, *backend.card.input.shape))
         yield int(logits_NK[0].argmax())
+
+
+def _plain_loop_s(pngs: list[Entry], backend: Backend) -> float:
+    return _drained(_plain_loop(pngs, backend)) / len(pngs)
 
 
 def _drained(items: Iterable[object]) -> float:

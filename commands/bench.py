@@ -17,15 +17,23 @@ from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from ..train.config import TrainConfig
 from .bench_files import bench_files
 from .bench_training import bench_training
-from .options import INTERRUPTED, DataDir, say
+from .options import INTERRUPTED, DataDir, given, say
 
 if TYPE_CHECKING:
     from ..bench.report import Report
 
+FORMS = {
+    "compare": {"limit"},
+    "train_": {"keras", "dataset", "device", "seconds", "data_dir"},
+    "files": {"model", "backend", "precision", "dataset", "reference", "device", "images", "memory", "data_dir"},
+}
+"""The options that make another command of this one, and those that go with each; OWN go with nothing else."""
+OWN = {"limit": "--compare OLD NEW", "keras": "--train ARCH", "images": "--files", "memory": "--files"}
 BATCHES = ",".join(map(str, BenchConfig.batches))
 
 
 def bench(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="A file of rtk's, or a model of the zoo.")] = ZOO_DEFAULT,
     backend: Annotated[
         list[str] | None, typer.Option(help="torch, onnx, openvino or trt; repeatable. Default: all that work here.")
@@ -88,18 +96,26 @@ def bench(
     data_dir: DataDir = None,
 ) -> None:
     """Measure throughput, latency and test-set parity of every backend."""
+    check_form(context)
     if compare is not None:
         compare_benches(*compare, limit=limit)
         return
-    if keras and train_ is None:
-        raise UsageError("--keras goes with --train ARCH")
     if train_ is not None:
         training = TrainConfig(train_, dataset=dataset or "cifar10", device=device, data_dir=data_dir)
         bench_training(training, seconds=seconds or BenchConfig.seconds, keras=keras)
         return
     if files:
-        name = (backend or ["auto"])[0]
-        bench_files(model, name, device=device, dataset=dataset, data_dir=data_dir, images=images, memory=memory)
+        bench_files(
+            model,
+            backend=single("--backend", backend),
+            precision=single("--precision", precision),
+            device=device,
+            dataset=dataset,
+            reference=reference,
+            data_dir=data_dir,
+            images=images,
+            memory=memory,
+        )
         return
     from ..bench.verdict import requirement
     from ..infer.trt_preflight import check_machine
@@ -155,6 +171,28 @@ def bench(
         raise typer.Exit(INTERRUPTED)
     if require_parity is not None:
         enforce_parity(found_out, judged=[one.label for one in opened.contenders if not one.baseline])
+
+
+def check_form(context: typer.Context) -> None:
+    """Raise UsageError for options that would have no effect beside the others."""
+    options = {str(one.name): one.opts[0] if one.opts[0].startswith("-") else "MODEL" for one in context.command.params}
+    asked = given(context)
+    form = next((name for name in FORMS if name in asked), None)
+    if form is None:
+        alone = next((name for name in OWN if name in asked), None)
+        if alone is not None:
+            raise UsageError(f"{options[alone]} goes with {OWN[alone]}")
+    else:
+        idle = [options[name] for name in asked if name not in {form, *FORMS[form]}]
+        if idle:
+            raise UsageError(f"{options[form]}: leave out {', '.join(idle)}, which would have no effect")
+
+
+def single(option: str, values: Sequence[str] | None) -> str | None:
+    """The one value of an option that may be repeated elsewhere, None without. Raises UsageError."""
+    if values is not None and len(values) > 1:
+        raise UsageError(f"{option} {values[1]}: one alone goes with --files")
+    return values[0] if values else None
 
 
 def config_of(preset: str | None, *, batch: str | None, scopes: Sequence[str], seconds: float | None) -> BenchConfig:

@@ -89,17 +89,18 @@ def artifact_in(
     backend: str,
     found: "Found",
     *,
-    reference: Path,
+    reference: Path | None,
     dataset: "Dataset",
     config: "BenchConfig",
     options: "BackendOptions",
 ) -> tuple[Path, str | None]:
     """The file that a backend runs in a precision, exported and built into the cache where needed; and its hint.
 
-    None is the precision of what was found. Raises BackendError where there is no such thing.
+    None is the precision of what was found; `reference`: its checkpoint, looked for where it is needed and None.
+    Raises BackendError where there is no such thing, ArtifactError.
     """
     from ..core.cuda import gpu_count
-    from ..road import Found, artifact_for, built_engine, cached_graph, read_card
+    from ..road import Found, artifact_for, built_engine, cached_graph, find_reference, read_card
 
     own = read_card(found).precision
     largest = max(config.batches)
@@ -109,15 +110,16 @@ def artifact_in(
         raise BackendError(f"torch: {precision}: it is the reference here, in fp32 only")
     if found.engine:
         raise ArtifactError(f"{found.engine}: an engine in {own}; for {precision} name the checkpoint")
+    checkpoint = find_reference(found, explicit=reference)
     if backend == "openvino" and precision == "bf16":
-        return (found.graph if found.graph and own == "fp32" else cached_graph(reference, say=say)), "bf16"
+        return (found.graph if found.graph and own == "fp32" else cached_graph(checkpoint, say=say)), "bf16"
     on_cpu = backend == "openvino" or (backend == "onnx" and (options.device == "cpu" or not gpu_count()))
     flavor = "cpu" if on_cpu else "tensorrt"
     if backend == "trt":
         from ..infer.trt_preflight import check_machine
 
         check_machine()  # before an export that would have been for nothing
-    graph = cached_graph(reference, say=say, precision=str(precision), int8_flavor=flavor, dataset=dataset)
+    graph = cached_graph(checkpoint, say=say, precision=str(precision), int8_flavor=flavor, dataset=dataset)
     if backend == "trt":
         return built_engine(Found(found.name, graph=graph), max_batch=largest, say=say), None
     return graph, None

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -16,6 +16,16 @@ INTERRUPTED = SIGNALLED + 2
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder of the official data files.", envvar="RTK_DATA_DIR", show_envvar=True)
 ]
+
+
+def given(context: typer.Context, *sources: str) -> dict[str, Any]:
+    """The parameters that came from one of these sources, COMMANDLINE where none is named, by their names."""
+    found = {}
+    for name, value in context.params.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name in (sources or ("COMMANDLINE",)):
+            found[name] = value
+    return found
 
 
 def say(line: str) -> None:

@@ -13,7 +13,7 @@ from ..train.augmentation import NAMES
 from ..train.config import Compile, Precision, TrainConfig
 from ..train.preprocessing import PREPROCESSES
 from ..train.recipes import RECIPES, Select
-from .options import INTERRUPTED, SIGNALLED, DataDir, say
+from .options import INTERRUPTED, SIGNALLED, DataDir, given, say
 
 
 def train(
@@ -199,9 +199,8 @@ def _stoppable(again: str) -> Iterator[None]:
 
 def _given(context: typer.Context, *but: str) -> dict[str, Any]:
     """The options that were given, by the names of TrainConfig's fields."""
-    given = {}
-    for name, value in context.params.items():
-        source = context.get_parameter_source(name)
-        if name not in but and source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"):
-            given[name.rstrip("_")] = tuple(value) if isinstance(value, list) else value
-    return given
+    return {
+        name.rstrip("_"): tuple(value) if isinstance(value, list) else value
+        for name, value in given(context, "COMMANDLINE", "ENVIRONMENT").items()
+        if name not in but
+    }

@@ -17,7 +17,7 @@ from PIL import Image
 from rtk.core.card import Input, ModelCard, Preprocessing, Score, Training
 from rtk.core.datasets import CIFAR10_CLASSES, Split
 from rtk.core.probe import probe_images
-from rtk.core.shapes import draw_shapes
+from rtk.core.shapes import SHAPES_CLASSES, draw_shapes
 
 
 @pytest.hookimpl(wrapper=True)
@@ -111,6 +111,17 @@ def save_untrained(card: ModelCard) -> Callable[..., Path]:
 def checkpoint_path(tmp_path_factory: pytest.TempPathFactory, save_untrained: Callable[..., Path]) -> Path:
     """A checkpoint of resnet8v1 with random weights and random batch-norm statistics."""
     return save_untrained(tmp_path_factory.mktemp("checkpoint") / "tiny.pt")
+
+
+@pytest.fixture
+def shapes_model(tmp_path: Path, save_untrained: Callable[..., Path]) -> Path:
+    """A checkpoint of an untrained model, shapes.pt, whose classes are those of `shapes`."""
+    from rtk.core.checkpoint import load_checkpoint, save_checkpoint
+
+    loaded = load_checkpoint(save_untrained(tmp_path / "shapes.pt"))
+    card = replace(loaded.card, dataset="shapes", classes=SHAPES_CLASSES, checkpoint_sha256="")
+    save_checkpoint(tmp_path / "shapes.pt", card, loaded.weights)
+    return tmp_path / "shapes.pt"
 
 
 @pytest.fixture(scope="session")

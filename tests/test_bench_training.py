@@ -128,13 +128,3 @@ def test_ctrl_c_shows_what_was_measured_and_ends_as_interrupted(
     printed = capsys.readouterr()
     assert "Training resnet8v1 on shapes" in printed.out
     assert printed.err.endswith("rtk: stopped; the table holds what was measured until then\n")
-
-
-def test_keras_is_an_option_of_training_alone(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["rtk", "bench", "--keras"])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err == "rtk: --keras goes with --train ARCH\n"

@@ -7,13 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from rtk import cli
-from rtk.core.shapes import SHAPES_CLASSES, draw_shapes
+from rtk.core.shapes import draw_shapes
 
 HEAVY = {"numpy", "torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "matplotlib", "pooch", "PIL"}
 COMMANDS = ("train", "export", "classify", "bench", "inspect", "models", "doctor", "demo")
@@ -254,17 +254,6 @@ def test_torch_and_onnx_answer_alike(rtk: Rtk, checkpoint_path: Path, graph_path
     for one, other in zip(by_torch.stdout.splitlines(), by_onnx.stdout.splitlines(), strict=True):
         assert json.loads(one)["index"] == json.loads(other)["index"]
         assert json.loads(one)["probability"] == pytest.approx(json.loads(other)["probability"], abs=1e-4)
-
-
-@pytest.fixture
-def shapes_model(tmp_path: Path, save_untrained: Callable[..., Path]) -> Path:
-    """An untrained model whose classes are those of `shapes`."""
-    from rtk.core.checkpoint import load_checkpoint, save_checkpoint
-
-    loaded = load_checkpoint(save_untrained(tmp_path / "shapes.pt"))
-    card = replace(loaded.card, dataset="shapes", classes=SHAPES_CLASSES, checkpoint_sha256="")
-    save_checkpoint(tmp_path / "shapes.pt", card, loaded.weights)
-    return tmp_path / "shapes.pt"
 
 
 def test_bench_compares_answers_and_writes_its_report(rtk: Rtk, shapes_model: Path, tmp_path: Path) -> None:
