@@ -70,7 +70,7 @@ def run(
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         config=config,
         backends={one.label: one.backend.runs_on for one in contenders},
-        unusable={name: _without_home(reason) for name, reason in unusable.items()},
+        unusable=unusable,
         cells=[],
         dataset=f"{dataset.name} (test split, {len(split):,} images)",
         parity=progress.parity,
@@ -156,8 +156,3 @@ def _self_check(contenders: Sequence[Contender], cells: Sequence[Cell]) -> bool:
                     mark(cells, one.label, "", error=str(error))
             advance(1)
     return True
-
-
-def _without_home(reason: str) -> str:
-    """A report is shown to others: where this user's files lie does not belong in it."""
-    return reason.replace(str(Path.home()), "~")

@@ -213,11 +213,11 @@ def write_report(report: "Report", folder: Path) -> None:
     """report.json, report.md and report.html, and where the last of them lies."""
     from ..bench.page import page_of
     from ..core.files import make_folder, write_whole
+    from ..core.folders import without_home
 
     make_folder(folder)
-    write_whole(folder / "report.json", report.to_json())
-    write_whole(folder / "report.md", report.to_markdown())
-    write_whole(folder / "report.html", page_of(report))
+    for suffix, text in (("json", report.to_json()), ("md", report.to_markdown()), ("html", page_of(report))):
+        write_whole(folder / f"report.{suffix}", without_home(text))
     print(f"\n{folder / 'report.html'}")
 
 

@@ -16,3 +16,9 @@ def cache_dir() -> Path:
     if configured:
         return Path(configured)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rtk"
+
+
+def without_home(text: str) -> str:
+    """The text with ~ for the user's home folder: what is shown to others need not say whose files these were."""
+    home = Path.home()
+    return text.replace(f"{home}/", "~/") if home.name else text

@@ -17,6 +17,7 @@ from rtk.bench.parity import compare
 from rtk.bench.pictures import pictures_of
 from rtk.bench.plots import accuracy_points, pareto
 from rtk.bench.report import Report
+from rtk.commands.bench import write_report
 from rtk.core.card import ModelCard
 from rtk.core.datasets import Split
 from rtk.core.machine import this_machine
@@ -159,3 +160,16 @@ def test_a_browser_shows_the_page_with_all_its_data(report: Report, tmp_path: Pa
     assert all(seen["boxes"].values())
     assert seen["images"] == [32]
     assert not seen["wide"]
+
+
+@pytest.mark.parametrize(("home", "shown"), [("/home/ada", "~/a.engine"), ("/", "/home/ada/a.engine")])
+def test_no_file_of_a_report_names_the_users_home(
+    home: str, shown: str, report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", home)
+    report.cells[0].error = "torch: /home/ada/a.engine: out of memory"
+    write_report(dataclasses.replace(report, unusable={"trt": "/home/ada/a.engine: no such engine"}), tmp_path)
+    for suffix in ("json", "md", "html"):
+        text = (tmp_path / f"report.{suffix}").read_text()
+        assert f"{shown}: no such engine" in text
+        assert ("/home/ada" in text) == (home == "/")
