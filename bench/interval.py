@@ -3,9 +3,9 @@
 The interval is the expanded percentile interval (T. Hesterberg, What Teachers Should Know About the Bootstrap, The
 American Statistician 69, 2015): percentiles further out than 2.5 and 97.5, as Student's t for so few of them asks,
 since the plain ones are too narrow. Calls within a round are not drawn singly, nor are single rounds: neighbours in
-time are alike. On a shared machine one round's rate was found to correlate with the next one's by 0.5 to 0.8, and two
-runs with intervals over single rounds agreed in three cells of four only. So a run is cut into few stretches, which
-have little to do with each other: the method of batch means.
+time are alike, on a shared machine most of all, and intervals that take them for independent are too narrow to agree
+from one run to the next. So a run is cut into few stretches, which have little to do with each other: the method of
+batch means.
 """
 
 from statistics import NormalDist

@@ -1,8 +1,8 @@
 """The C library's memory allocator, told to keep what large tensors free.
 
 By itself glibc gives large blocks back to the system, now and then or always, as the layout of the heap happens to be;
-the system then hands out zeroed pages again, which took a third of the time of eager PyTorch on a CPU where it was
-measured, and differed from one process to the next.
+the system then hands out zeroed pages again, which costs eager PyTorch on a CPU much of its time, and more in one
+process than in the next.
 """
 
 import ctypes

@@ -199,6 +199,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_torch_on_a_cpu_does_not_ask_the_system_for_the_same_memory_again(
     checkpoint_path: Path, in_new_process: Callable[[str], str]
 ) -> None:
-    """A tensor of 256 x 16 x 32 x 32 floats is 4,096 pages; each of the five calls has several of them, and by glibc's
-    own ways the system gave 73,304 pages anew where it was tried, against none to one tensor's."""
+    """A tensor of 256 x 16 x 32 x 32 floats is 4,096 pages, and each of the five calls has several: by glibc's own ways
+    the system gives all of them anew, call after call."""
     assert int(in_new_process(FAULTS.format(path=str(checkpoint_path)))) < 5 * 4_096
