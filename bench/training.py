@@ -15,7 +15,7 @@ from .measure import Measured, one_by_one, take_turns
 
 
 @dataclass(frozen=True)
-class Contender:
+class TrainingLoop:
     """A way to train, as an endless iterator that makes one step an item."""
 
     name: str
@@ -26,27 +26,27 @@ class Contender:
 def measure_training(
     card: ModelCard,
     split: Split,
-    contenders: list[Contender],
+    loops: list[TrainingLoop],
     config: BenchConfig,
     *,
     device: str,
     batch: int,
     advance: Callable[[int], None],
 ) -> Measured:
-    """Steps of the plain loop, of the bare one, and of the contenders, in turns; the plain loop comes first.
+    """Steps of the plain loop, of the bare one, and of these loops, in turns; the plain loop comes first.
 
-    `batch`: of the two loops. Raises UsageError when the split does not fill a batch of every one of them.
+    `batch`: of the first two. Raises UsageError when the split does not fill a batch of every one of them.
     """
-    largest = max([batch, *(one.batch for one in contenders)])
+    largest = max([batch, *(one.batch for one in loops)])
     if len(split) < largest:
         raise UsageError(f"{card.dataset} has {len(split):,} training images; expected {largest} or more, a batch")
     where = torch.device(device)
     images_NHWC = torch.from_numpy(split.images_NHWC).to(where)
     labels_N = torch.from_numpy(split.labels_N).to(where)
     everyone = [
-        Contender("plain loop", plain_loop(card, images_NHWC, labels_N, batch=batch), batch),
-        Contender("bare loop", bare_loop(card, where, batch=batch), batch),
-        *contenders,
+        TrainingLoop("plain loop", plain_loop(card, images_NHWC, labels_N, batch=batch), batch),
+        TrainingLoop("bare loop", bare_loop(card, where, batch=batch), batch),
+        *loops,
     ]
     cells = [Cell(one.name, one.batch) for one in everyone]
     runners = [one_by_one(timed_step(one.steps, where)) for one in everyone]

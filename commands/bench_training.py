@@ -13,7 +13,7 @@ def bench_training(config: TrainConfig, *, seconds: float, keras: bool) -> None:
     """rtk bench --train: images per second of rtk's training, as a ratio to the plain loop in the same run."""
     from ..bench.keras_loop import BATCH, import_keras, keras_loop
     from ..bench.tables import throughput_table
-    from ..bench.training import Contender, measure_training
+    from ..bench.training import TrainingLoop, measure_training
     from ..core.datasets import open_dataset
     from ..core.machine import this_machine
     from ..core.models.names import parse_architecture
@@ -22,16 +22,16 @@ def bench_training(config: TrainConfig, *, seconds: float, keras: bool) -> None:
     split = open_dataset(config.dataset, data_dir=config.data_dir).split("train")
     card, arithmetic, words, steps = endless_steps(config, split)
     batch = config.values.batch_size
-    contenders = [Contender("rtk", steps, batch)]
+    loops = [TrainingLoop("rtk", steps, batch)]
     if keras:
         library, example = import_keras(str(arithmetic.device)), parse_architecture(config.arch)
         theirs = keras_loop(library, example, split.images_NHWC, split.labels_N)
-        contenders.append(Contender(f"Keras {library.__version__}", theirs, BATCH))
+        loops.append(TrainingLoop(f"Keras {library.__version__}", theirs, BATCH))
     with progress_bar("measuring", None, unit="rounds") as advance:
         measured = measure_training(
             card,
             split,
-            contenders,
+            loops,
             BenchConfig(seconds=seconds),
             device=str(arithmetic.device),
             batch=batch,
@@ -44,7 +44,7 @@ def bench_training(config: TrainConfig, *, seconds: float, keras: bool) -> None:
         del row["precision"], row["scope"]  # of inference
     print(text_table(rows))
     named = {"plain loop": "the plain loop", "bare loop": "the bare one"}
-    pairs = [("rtk", "plain loop"), ("plain loop", "bare loop"), *(("rtk", one.name) for one in contenders[1:])]
+    pairs = [("rtk", "plain loop"), ("plain loop", "bare loop"), *(("rtk", one.name) for one in loops[1:])]
     found = [
         f"{named.get(one, one)} {rates[one] / rates[other]:.2f} x {named.get(other, other)}"
         for one, other in pairs

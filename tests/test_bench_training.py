@@ -12,7 +12,7 @@ from rtk import cli
 from rtk.bench.baselines import bare_loop, plain_loop
 from rtk.bench.config import BenchConfig
 from rtk.bench.keras_loop import import_keras, keras_loop, keras_network
-from rtk.bench.training import Contender, measure_training
+from rtk.bench.training import TrainingLoop, measure_training
 from rtk.core.card import ModelCard
 from rtk.core.datasets import Split
 from rtk.core.errors import BackendError, UsageError
@@ -37,10 +37,10 @@ def steps_of(seconds: float) -> Iterator[int]:
         yield 4
 
 
-def test_each_contender_is_measured_with_its_own_batch(card: ModelCard, shapes64: Split) -> None:
-    contenders = [Contender("slow", steps_of(0.02), 4), Contender("slower", steps_of(0.04), 8)]
+def test_each_loop_is_measured_with_its_own_batch(card: ModelCard, shapes64: Split) -> None:
+    loops = [TrainingLoop("slow", steps_of(0.02), 4), TrainingLoop("slower", steps_of(0.04), 8)]
     config = BenchConfig(seconds=1.0)
-    measured = measure_training(card, shapes64, contenders, config, device="cpu", batch=8, advance=lambda count: None)
+    measured = measure_training(card, shapes64, loops, config, device="cpu", batch=8, advance=lambda count: None)
     cells = measured.cells
     assert not measured.interrupted
     assert [(cell.backend, cell.batch) for cell in cells] == [
