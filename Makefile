@@ -4,7 +4,7 @@
 #   make test-all   the slow ones too, under twenty
 #   make check      formatting, lint, types
 #   make table      trains the networks of the published table while there is time: MINUTES=60
-#   make results    the README's tables from the zoo and bench/results, and what the four commands print
+#   make results    the README's tables from the zoo and bench/results, and what the commands shown print
 #   make gpu        everything that wants a GPU, with the interpreter PYTHON as it is: no environment, no network
 PYTHON ?= python3
 VENV ?= .venv

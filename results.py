@@ -1,9 +1,9 @@
 """The README's generated parts, made from files: python -m rtk.results [--tables].
 
 Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` stand: `zoo`, the models of core/zoo/*.json; `measured`, the
-newest report of every machine in bench/results/*.json; `published`, what others report beside rtk's own trainings; and
-`commands`, what the four commands really print. The tables follow from files alone; running the commands takes minutes,
-for one of them trains, and --tables leaves them as they are.
+newest report of every machine in bench/results/*.json; `published`, what others report beside rtk's own trainings;
+`commands`, what the four commands really print; and `files`, what rtk bench --files does. The tables follow from files
+alone; running the commands takes minutes, for one of them trains, and --tables leaves them as they are.
 """
 
 import os
@@ -46,6 +46,10 @@ SHOWN = (
     ("bench", "--batch", "1,64", "--seconds", "8"),
 )
 """The four commands, run in a folder of their own in which `images` holds some of the test split."""
+FILES_SHOWN = (
+    ("bench", "--files", "--backend", "onnx"),
+    ("bench", "--files", "--backend", "openvino", "--precision", "int8"),
+)
 
 
 def results(
@@ -56,7 +60,7 @@ def results(
     """Fill in the generated parts of the README."""
     blocks = table_blocks(folder)
     if not tables:
-        blocks["commands"] = commands_block(SHOWN)
+        blocks |= {"commands": commands_block(SHOWN), "files": commands_block(FILES_SHOWN)}
     write_whole(readme, filled(readme.read_text(encoding="utf-8"), blocks))
     print(f"{readme}: {', '.join(blocks)}")
 
