@@ -1,6 +1,6 @@
 """The command line: the commands put together, errors turned into exit codes."""
 
-import os
+import io
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +11,6 @@ from . import __version__
 from .commands import bench, cache, classify, export, look, train
 from .commands.options import INTERRUPTED, fail
 from .core.errors import RtkError
-
-BROKEN_PIPE = 141
 
 app = typer.Typer(
     name="rtk",
@@ -72,6 +70,8 @@ def _run_command(*words: str) -> None:
 
 def main() -> None:
     """Run the command line; errors that rtk raises on purpose become one line and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that its encoding lacks is no reason to end
     try:
         app()
     except RtkError as error:
@@ -80,6 +80,3 @@ def main() -> None:
         fail(error)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(BROKEN_PIPE)

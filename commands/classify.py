@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import DataError, UnknownNameError, UsageError
-from ..core.files import whole_file
+from ..core.files import is_stream, whole_file
+from ..core.printable import visible
 from ..core.progress import Advance, progress_bar
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from ..infer.formats import FORMATS, Fit, Format
@@ -97,9 +98,9 @@ def classify(
             strict=strict,
         )
         return
-    by_name: Format = next((known for known in FORMATS if output and output.suffix == f".{known}"), "table")
+    by_name: Format = next((known for known in FORMATS if output and output.suffix.lower() == f".{known}"), "table")
     chosen = format_ or by_name
-    journaled = output is not None and chosen != "table" and (output.is_file() or not output.exists())
+    journaled = output is not None and chosen != "table" and not is_stream(output)
     if (resume or chosen == "parquet") and not journaled:
         what = "--resume" if resume else "--format parquet"
         raise UsageError(f"{what}: needs --output with a file, in the format csv, jsonl or parquet")
@@ -183,13 +184,11 @@ class _Watch:
 
     def passed(self, answers: "Iterable[Answer]") -> "Iterator[Answer]":
         """The answers as they are. Raises DataError at the first unreadable one, if strict."""
-        from ..infer.output import visible
-
         for answer in answers:
             if answer.error:
                 self.unreadable += 1
                 if self.strict:
-                    raise DataError(f"{visible(answer.file)}: {answer.error}; stopped, as --strict says")
+                    raise DataError(f"{answer.file}: {answer.error}; stopped, as --strict says")
                 say(f"rtk: {visible(answer.file)}: {visible(answer.error)}")
             self.advance(1)
             yield answer
@@ -242,5 +241,5 @@ def classify_on_ray(
     with progress_bar("classifying", lambda: count(paths), unit="images") as advance:
         watch = _Watch(advance, strict=strict)
         answers = answers_on_ray(standard_input(paths), work, address=address)
-        write_shards(watch.passed(answers), output, top_k=work.config.top_k)
+        write_shards(watch.passed(answers), output, top_k=work.config.top_k, say=say)
     watch.end()

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ..core.errors import RtkError
+from ..core.printable import visible
 
 SIGNALLED = 128
 """To which the number of the signal is added, as shells do."""
@@ -34,8 +35,8 @@ def say(line: str) -> None:
 
 
 def fail(error: RtkError) -> NoReturn:
-    """End with the error as one line and its exit code."""
-    print(f"rtk: {' '.join(str(error).split())}", file=sys.stderr)
+    """End with the error as one line, whatever names it holds, and its exit code."""
+    print(f"rtk: {visible(' '.join(str(error).split()))}", file=sys.stderr)
     sys.exit(error.exit_code)
 
 

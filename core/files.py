@@ -1,6 +1,7 @@
 """Files are written whole or not at all: a temporary file beside the target, fsync, then a rename."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -12,21 +13,23 @@ from .errors import OutputError
 
 SUFFIX = ".part"
 """Of the temporary files, which start with a dot."""
+STANDARD_STREAMS = ("/dev/stdout", "/dev/stderr")
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """Open `path` for writing bytes; what was there before stays until the block ends without an exception.
 
-    A target that is not a regular file (a pipe, /dev/stdout) is written directly. Raises OutputError when the folder
+    A target that is a stream is written directly. Raises OutputError when the folder
     or the file cannot be written, or the disk is full.
     """
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            with path.open("wb") as device:
-                yield device
+        if is_stream(path):
+            with path.open("ab") as stream:  # what /dev/stdout was sent to may hold something already
+                yield stream
             return
-        target = Path(os.path.realpath(path))  # a link stays one: /dev/stdout, sent to a file, must not be replaced
+        target = Path(os.path.realpath(path))  # a link stays one
         with tempfile.NamedTemporaryFile(
             dir=target.parent, prefix=f".{target.name}.", suffix=SUFFIX, delete=False
         ) as file:
@@ -44,6 +47,14 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
+def is_stream(path: Path) -> bool:
+    """Whether nothing may take this file's place: a pipe, a device, or /dev/stdout even when it is sent to a file."""
+    name = os.path.abspath(path)  # noqa: PTH100 - follows no link
+    if name in STANDARD_STREAMS or (name.startswith(("/dev/", "/proc/")) and Path(name).parent.name == "fd"):
+        return True
+    return os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name)  # noqa: PTH110, PTH113
+
+
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write `content` (text as UTF-8) to `path`, whole or not at all. Raises OutputError."""
     with whole_file(path) as file:
@@ -54,22 +65,40 @@ def write_whole(path: Path, content: bytes | str) -> None:
 def only_writer(folder: Path) -> Iterator[None]:
     """Make the folder, keep it for this process, and remove what one that was killed has left half-written in it.
 
-    The system lets go of it however the process ends. Raises OutputError when another process keeps it.
+    Raises OutputError when another process keeps it.
     """
-    make_folder(folder)
-    with contextlib.ExitStack() as stack:
-        try:
-            import fcntl
-
-            descriptor = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"{folder}: another process writes there; wait for it, or end it") from error
-        except (ImportError, OSError):  # Windows, or a file system without locks
-            pass
+    with kept(make_folder(folder)):
         for path in folder.glob(".*" + SUFFIX):
             path.unlink(missing_ok=True)
+        yield
+
+
+@contextlib.contextmanager
+def kept(path: Path) -> Iterator[None]:
+    """Keep a folder, or a file, made where it is missing, for this process; the system lets go however that ends.
+
+    Without effect on Windows and on file systems without locks. Raises OutputError when another process keeps it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputError(f"{path}: another process writes there; wait for it, or end it") from error
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+                break
+            with contextlib.suppress(FileNotFoundError):  # whoever kept it before may have removed it since
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    break
         yield
 
 

@@ -42,6 +42,26 @@ class Answer:
         return self.guesses[0].probability if self.guesses else 0.0
 
 
+ENTRIES_AN_IMAGE = 4
+"""A batch ends after so many times its size, however few of these entries can be read."""
+
+
+class BatchEnds:
+    """Where batches end: with the last image that they have room for, or else after so many entries."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size, self._images, self._entries = batch_size, 0, 0
+
+    def with_this(self, *, readable: bool) -> bool:
+        """Whether the next entry is its batch's last."""
+        self._entries += 1
+        self._images += readable
+        if self._images < self.batch_size and self._entries < ENTRIES_AN_IMAGE * self.batch_size:
+            return False
+        self._images = self._entries = 0
+        return True
+
+
 @dataclass(frozen=True)
 class ClassifyConfig:
     """How to classify."""
@@ -73,27 +93,24 @@ def classify(
 
 
 def _batched(chunks: Iterable[Chunk], batch_size: int) -> Iterator[tuple[list[str], list[str], NDArray[np.uint8]]]:
-    """Regroup chunks so that each batch but the last has `batch_size` images, and the unreadable entries among them."""
+    """Regroup chunks as BatchEnds has it: names, errors, and the images of the readable ones."""
+    ends = BatchEnds(batch_size)
     names: list[str] = []
     errors: list[str] = []
     parts: list[NDArray[np.uint8]] = []
-    count = 0
     for chunk in chunks:
-        start = 0
-        taken = 0
-        for position, error in enumerate(chunk.errors):
-            taken += not error
-            if count + taken == batch_size:
-                names += chunk.names[start : position + 1]
-                errors += chunk.errors[start : position + 1]
-                first = sum(not e for e in chunk.errors[:start])
-                parts.append(chunk.images_NHWC[first : first + taken])
+        start, first, image = 0, 0, 0  # of this batch in the chunk: its first entry and image; the image after the last
+        for position, error in enumerate(chunk.errors, 1):
+            image += not error
+            if ends.with_this(readable=not error):
+                names += chunk.names[start:position]
+                errors += chunk.errors[start:position]
+                parts.append(chunk.images_NHWC[first:image])
                 yield names, errors, np.concatenate(parts)
-                names, errors, parts, count, taken, start = [], [], [], 0, 0, position + 1
+                names, errors, parts, start, first = [], [], [], position, image
         names += chunk.names[start:]
         errors += chunk.errors[start:]
-        parts.append(chunk.images_NHWC[len(chunk.images_NHWC) - taken :])
-        count += taken
+        parts.append(chunk.images_NHWC[first:])
     if names:
         yield names, errors, np.concatenate(parts)
 

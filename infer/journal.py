@@ -10,14 +10,15 @@ import contextlib
 import itertools
 import json
 import os
-import time
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Self
 
 from ..core.errors import OutputError, RtkError, UsageError
-from .classify import Answer
+from ..core.files import kept
+from .classify import Answer, BatchEnds
 from .formats import Format, TextFormat
 from .output import columns, file_of_line, file_text, lines
 from .sources import Entry
@@ -58,7 +59,8 @@ class Journal:
         """Whether there is nothing to go on with, for the other run has ended well."""
         if target.is_dir():
             raise OutputError(f"{target}: cannot be written: Is a directory")
-        with self._writing():
+        with self._writing(), contextlib.ExitStack() as stack:
+            stack.enter_context(kept(self._about))
             if resume and self.part.exists():
                 self._check_key()
             elif not self.is_whole:
@@ -67,6 +69,7 @@ class Journal:
                 self.part.write_text(self._heading, encoding="utf-8")
             else:
                 self._about.unlink(missing_ok=True)
+            self._keeping = stack.pop_all()
 
     def _check_key(self) -> None:
         try:
@@ -84,8 +87,8 @@ class Journal:
         Raises UsageError when the entries are not those of the rows that are there.
         """
         iterator = iter(entries)
-        batch: list[Entry] = []  # of the rows since the last full batch
-        images, size = 0, 0
+        batch: list[Entry] = []  # of the rows since the last whole batch
+        ends, size = BatchEnds(self.key.batch_size), 0
         with self._writing(), self.part.open("rb") as file:
             for number, line in enumerate(file):
                 if not line.endswith(b"\n"):
@@ -107,9 +110,8 @@ class Journal:
                     )
                 self.rows += 1
                 self.unreadable_before += failed
-                images += not failed
                 batch.append(entry)
-                if not failed and images % self.key.batch_size == 0:
+                if ends.with_this(readable=not failed):
                     batch.clear()
             if not size and self._heading:
                 self.part.write_text(self._heading, encoding="utf-8")
@@ -129,9 +131,9 @@ class Journal:
 
     def write(self, answers: Iterable[Answer]) -> None:
         """Write the answers as rows."""
-        with self._writing(), _Lines(self.part) as file:
+        with self._writing(), _appended(self.part) as file:
             for line in lines(answers, self.text, top_k=self.key.top_k, heading=False):
-                file.write(line)
+                file.write(line.encode())
                 self.rows += 1
 
     def finish(self) -> None:
@@ -162,6 +164,7 @@ class Journal:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._keeping.close()
         if error is None or isinstance(error, UsageError) or not self.part.exists():
             return
         if self.rows == 0 and isinstance(error, RtkError):
@@ -176,21 +179,21 @@ def _to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-class _Lines:
-    """Lines at a file's end, in the system's hands at most FLUSH_S after they were written."""
+@contextlib.contextmanager
+def _appended(path: Path) -> Iterator[IO[bytes]]:
+    """The file's end, for writing; what is written is in the system's hands at most FLUSH_S later."""
+    closed = threading.Event()
+    with path.open("ab") as file:
 
-    def __init__(self, path: Path) -> None:
-        self._file: IO[bytes] = path.open("ab")
-        self._flushed_at = time.monotonic()
+        def flush_now_and_then() -> None:
+            while not closed.wait(FLUSH_S):
+                with contextlib.suppress(OSError, ValueError):  # which whoever writes next, or closes, is told
+                    file.flush()
 
-    def write(self, line: str) -> None:
-        self._file.write(line.encode())
-        if (now := time.monotonic()) - self._flushed_at > FLUSH_S:
-            self._file.flush()
-            self._flushed_at = now
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
+        flushing = threading.Thread(target=flush_now_and_then, daemon=True)
+        flushing.start()
+        try:
+            yield file
+        finally:
+            closed.set()
+            flushing.join()

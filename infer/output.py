@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..core.errors import RtkError
+from ..core.printable import decodable, visible
 from .classify import Answer
 from .formats import TextFormat
 
@@ -117,15 +118,3 @@ def _table(answers: Iterable[Answer], top_k: int) -> Iterator[str]:
 def _cell(text: str) -> str:
     shown = visible(text)
     return f"'{shown}" if shown.lstrip().startswith(FORMULA) else shown
-
-
-def decodable(name: str) -> str:
-    """A file name as text that can be encoded: bytes that are no UTF-8 become escapes."""
-    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def visible(name: str) -> str:
-    """A name that cannot steer a terminal: characters that are not printable are shown as escapes."""
-    if name.isprintable():
-        return name
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decodable(name))

@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,22 +31,28 @@ def parquet_from_jsonl(rows: Path, target: IO[bytes], *, top_k: int) -> None:
         _write(target, _groups(map(json.loads, file)), top_k)
 
 
-def write_shards(answers: Iterable[Answer], folder: Path, *, top_k: int) -> int:
+def write_shards(answers: Iterable[Answer], folder: Path, *, top_k: int, say: Callable[[str], None]) -> int:
     """Write the answers as part-00000.parquet and so on, each whole, in `folder`, and return how many they are.
 
-    Until all are there the folder's name ends in .part. Raises OutputError, before there is any answer, when the
-    folder holds something already.
+    Until all are there the folder's name ends in .part; `say` is told when that is how it remains. Raises OutputError,
+    before there is any answer, when the folder holds something already.
     """
+    folder = Path(os.path.realpath(folder))
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise OutputError(f"{folder}: exists and is not an empty folder; choose another")
     part = make_folder(folder.with_name(f"{folder.name}.part"))
     for old in part.glob("part-*.parquet"):
         old.unlink()
     written = 0
-    for number, group in enumerate(_groups(row(answer, top_k) for answer in answers)):
-        with whole_file(part / f"part-{number:05}.parquet") as file:
-            _write(file, [group], top_k)
-        written += len(group)
+    try:
+        for number, group in enumerate(_groups(row(answer, top_k) for answer in answers)):
+            with whole_file(part / f"part-{number:05}.parquet") as file:
+                _write(file, [group], top_k)
+            written += len(group)
+    except BaseException:
+        if written:
+            say(f"rtk: {written:,} answers are in {part}")
+        raise
     try:
         part.replace(folder)
     except OSError as error:
@@ -67,5 +74,17 @@ def _write(target: IO[bytes], groups: Iterable[list[Row]], top_k: int) -> None:
 
 
 def _groups(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    while group := list(itertools.islice(rows, ROWS_AT_ONCE)):
+    """Rows by ROWS_AT_ONCE; those before an error, or Ctrl-C, come out before it does."""
+    stopped: BaseException | None = None
+    while stopped is None:
+        group: list[Row] = []
+        try:
+            for one in itertools.islice(rows, ROWS_AT_ONCE):
+                group.append(one)  # noqa: PERF402 - one by one, so that it holds them all when the next one fails
+        except BaseException as error:
+            stopped = error
+        if not group:
+            break
         yield group
+    if stopped is not None:
+        raise stopped

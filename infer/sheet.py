@@ -20,8 +20,8 @@ from ..core.card import Input, ModelCard
 from ..core.errors import ImageError, UsageError
 from ..core.files import make_folder, write_whole
 from ..core.images import model_image
+from ..core.printable import visible
 from .classify import Answer
-from .output import visible
 from .sources import Entry
 
 SHOWN = 100

@@ -19,6 +19,8 @@ from ..core.files import make_folder, whole_file
 from .classify import Answer
 from .sources import Entry
 
+NAME_BYTES = 200
+"""Of a name, at most: its end, so that the suffix stays; file systems take 255, and something is put around it."""
 NOT_IN_NAMES = re.compile(r'[/\\:*?"<>|]')
 
 
@@ -26,7 +28,7 @@ class Sorter:
     """Puts each answered image into DIR/<label>/; unreadable ones go nowhere.
 
     Sorting the same image again changes nothing. Two images of one name: the later one's gets eight digits of its
-    whole name's SHA-256. Between question and answer the files of an archive are held in memory.
+    whole path's SHA-256. Between question and answer the files of an archive are held in memory.
     """
 
     def __init__(self, folder: Path, classes: Iterable[str], *, link: bool = False) -> None:
@@ -55,10 +57,12 @@ class Sorter:
         target = folder / (plain_name(entry.name) + (".png" if isinstance(entry.content, np.ndarray) else ""))
         try:
             if os.path.lexists(target) and not self._is_there(target, entry.name, content):
-                digits = hashlib.sha256(os.fsencode(entry.name)).hexdigest()[:8]
+                digits = hashlib.sha256(os.fsencode(os.path.realpath(entry.name))).hexdigest()[:8]
                 target = target.with_name(f"{target.stem}-{digits}{target.suffix}")
             if self._is_there(target, entry.name, content):
                 return
+            if target.is_symlink():  # or what it leads to would be written over
+                target.unlink()
             if content is not None:
                 with whole_file(target) as file:
                     file.write(content)
@@ -110,5 +114,5 @@ def folder_names(classes: Iterable[str]) -> list[str]:
 def plain_name(path: str) -> str:
     """The last part of a path as a name that is one file's, neither hidden nor a way out."""
     name = "".join(c if c.isprintable() else "_" for c in path.rstrip("/\\").replace("\\", "/").rpartition("/")[2])
-    name = NOT_IN_NAMES.sub("_", name).strip()
-    return "_" + name if name.startswith(".") or not name else name[-200:]
+    name = NOT_IN_NAMES.sub("_", name).strip().encode()[-NAME_BYTES:].decode(errors="ignore")
+    return "_" + name if name.startswith(".") or not name else name

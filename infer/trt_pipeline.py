@@ -106,13 +106,16 @@ class Pipeline:
             )
         self._streaming = True
         free = self._slots[1:]
-        in_flight: deque[Slot | None] = deque()  # None stands for an empty batch
+        in_flight: deque[Slot] = deque()
         try:
             for images_NHWC in batches:
                 answers = []
-                while len(images_NHWC) and not free:
+                while in_flight and not (free and len(images_NHWC)):  # an empty batch waits for all before it
                     answers.append(self._finish(in_flight.popleft(), free))
-                in_flight.append(self._start(images_NHWC, free) if len(images_NHWC) else None)
+                if len(images_NHWC):
+                    in_flight.append(self._start(images_NHWC, free))
+                else:
+                    answers.append(np.empty((0, self._sizes[2]), np.float32))
                 yield from answers
             while in_flight:
                 yield self._finish(in_flight.popleft(), free)
@@ -148,10 +151,8 @@ class Pipeline:
             self._submit(slot, staged_NHWC)
         return slot
 
-    def _finish(self, slot: Slot | None, free: list[Slot]) -> NDArray[np.float32]:
+    def _finish(self, slot: Slot, free: list[Slot]) -> NDArray[np.float32]:
         """The answers of the batch in this slot, and the slot free again."""
-        if slot is None:
-            return np.empty((0, self._sizes[2]), np.float32)
         with self._current():
             answers_NK = self._collect(slot)
         free.append(slot)

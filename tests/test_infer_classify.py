@@ -74,6 +74,26 @@ def test_entries_that_are_all_unreadable_are_all_named(tmp_path: Path, unreadabl
     assert [answer.error for answer in answers] == ["no such file"] * unreadable
 
 
+@pytest.mark.parametrize("readable_first", [0, 3])
+def test_unreadable_entries_are_answered_before_many_more_are_asked_for(readable_first: int) -> None:
+    asked = 0
+
+    def endless() -> Iterator[Entry]:
+        nonlocal asked
+        while True:
+            pixels = np.zeros((6, 6, 3), np.uint8)
+            yield Entry(f"{asked}.png", content=pixels) if asked < readable_first else Entry(f"{asked}.png", "gone")
+            asked += 1
+
+    with Decoder(SIZE, processes=0) as decoder:
+        answers = classify(endless(), FakeBackend(size=SIZE), decoder, ClassifyConfig(batch_size=16))
+        for number in range(2_000):
+            answer = next(answers)
+            assert answer.file == f"{number}.png"
+            assert bool(answer.guesses) == (number < readable_first)
+            assert asked <= number + 4 * 16 + decoder.chunk_images
+
+
 def test_a_batch_is_never_larger_than_the_backend_takes(corpus: tuple[list[Entry], list[int | None]]) -> None:
     entries, expected = corpus
     backend = FakeBackend(size=SIZE, max_batch=8)

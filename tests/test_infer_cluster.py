@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from rtk.core.card import Input
 from rtk.core.datasets import Split
-from rtk.core.errors import BackendError, OutputError
+from rtk.core.errors import BackendError, DataError, OutputError
 from rtk.core.shapes import draw_shapes
 from rtk.infer.backend import BackendOptions, FakeBackend
 from rtk.infer.classify import Answer, ClassifyConfig, Guess, classify
@@ -108,7 +108,7 @@ def test_shards_hold_every_answer_once_and_appear_together(tmp_path: Path, monke
             seen.append(target.exists())
             yield answer
 
-    assert write_shards(watched(), target, top_k=1) == 25  # type: ignore[arg-type]
+    assert write_shards(watched(), target, top_k=1, say=print) == 25  # type: ignore[arg-type]
     assert not any(seen)
     assert sorted(os.listdir(target)) == [f"part-0000{k}.parquet" for k in range(3)]
     assert sorted(os.listdir(tmp_path)) == ["out"]
@@ -117,7 +117,28 @@ def test_shards_hold_every_answer_once_and_appear_together(tmp_path: Path, monke
     assert table["error"].null_count == 20
     assert [str(field.type) for field in table.schema] == ["string", "string", "int32", "double", "string"]
     with pytest.raises(OutputError, match="exists and is not an empty folder; choose another"):
-        write_shards([], target, top_k=1)
+        write_shards([], target, top_k=1, say=print)
+
+
+@pytest.mark.parametrize("stopping", [KeyboardInterrupt(), DataError("--strict")])
+def test_shards_hold_what_was_answered_before_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopping: BaseException
+) -> None:
+    from pyarrow import parquet
+
+    monkeypatch.setattr("rtk.infer.parquet.ROWS_AT_ONCE", 10)
+    monkeypatch.chdir(tmp_path)
+
+    def stopped() -> Iterator[Answer]:
+        for number in range(14):
+            yield Answer(f"{number}.png", (Guess("cat", 3, 0.5),))
+        raise stopping
+
+    said: list[str] = []
+    with pytest.raises(type(stopping)):
+        write_shards(stopped(), Path("out"), top_k=1, say=said.append)
+    assert said == [f"rtk: 14 answers are in {tmp_path}/out.part"]
+    assert parquet.read_table("out.part")["file"].to_pylist() == [f"{number}.png" for number in range(14)]
 
 
 # Clusters on this machine.

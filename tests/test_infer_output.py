@@ -181,6 +181,48 @@ def test_batches_are_those_of_a_run_that_was_never_ended(tmp_path: Path, photos:
     assert sizes == [8, 8, 8, 8, 8, 3]  # the second batch again, for its last rows are missing
 
 
+def test_batches_of_hardly_any_images_end_where_they_ended(tmp_path: Path, photos: list[Entry]) -> None:
+    rare = [one if k % 20 == 0 else Entry(f"{k}.png", "gone") for k, one in enumerate(photos)]
+    run(tmp_path / "whole.csv", rare, batch_size=4)
+    with pytest.raises(BackendError):
+        run(tmp_path / "a.csv", rare, batch_size=4, fail_at_call=1)
+    assert (tmp_path / "a.csv.part").read_text().count("\n") == 1 + 16  # the heading and four times the batch
+    again = run(tmp_path / "a.csv", rare, batch_size=4, resume=True)
+    assert again.calls == 2
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_one_process_at_a_time_writes_a_file(tmp_path: Path, photos: list[Entry]) -> None:
+    key = RunKey("fake", "fake", "csv", 2, 8, "crop")
+    with pytest.raises(BackendError):
+        run(tmp_path / "a.csv", photos, fail_at_call=2)
+    with Journal(tmp_path / "a.csv", key, resume=True, say=print):
+        for resume in (True, False):
+            with pytest.raises(OutputError, match=r"a\.csv\.part\.json: another process writes there; wait for it"):
+                run(tmp_path / "a.csv", photos, resume=resume)
+        run(tmp_path / "b.csv", photos)
+    run(tmp_path / "a.csv", photos, resume=True)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["a.csv", "b.csv", "in"]
+
+
+def test_rows_reach_the_file_though_no_more_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtk.infer.journal.FLUSH_S", 0.02)
+    part = tmp_path / "a.csv.part"
+
+    def slow() -> Iterator[Answer]:
+        for number in range(3):
+            yield Answer(f"{number}.png", CAT)
+        deadline = time.monotonic() + 20
+        while part.read_text().count("\n") < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert part.read_text().count("\n") == 4
+
+    with Journal(tmp_path / "a.csv", RunKey("f", "f", "csv", 1, 8, "crop"), resume=False, say=print) as journal:
+        journal.write(slow())
+        journal.finish()
+
+
 def test_a_finished_file_is_left_as_it_is(tmp_path: Path, photos: list[Entry]) -> None:
     run(tmp_path / "a.csv", photos)
     assert run(tmp_path / "a.csv", photos, resume=True).calls == 0
@@ -271,6 +313,20 @@ def test_the_command_goes_on_and_still_says_that_some_were_unreadable(
 )
 def test_what_cannot_go_on_is_a_usage_error(rtk: Callable[..., str], words: list[str]) -> None:
     assert "needs --output with a file" in rtk("in", *words, code=2)
+
+
+def test_what_stands_in_a_file_stays_when_output_is_added_to_it(tmp_path: Path, graph_path: Path) -> None:
+    Image.fromarray(draw_shapes(1, seed=1)[0][0]).save(tmp_path / "\u732b.png")
+    words = f"{sys.executable} -m rtk classify \u732b.png --model {graph_path} --workers 0"
+    script = f"echo before > all.csv; {words} --format csv -o /dev/stdout >> all.csv && {words} && {words} -o B.CSV"
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines_ = (tmp_path / "all.csv").read_text(encoding="utf-8").splitlines()
+    assert lines_[:2] == ["before", "file,label,index,probability,error"]
+    assert lines_[2].startswith("\u732b.png,")
+    assert done.stdout.startswith(b"\\u732b.png")
+    assert (tmp_path / "B.CSV").read_text(encoding="utf-8").splitlines() == lines_[1:]
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path, graph_path: Path) -> None:
@@ -383,6 +439,41 @@ def test_images_of_one_name_are_all_kept(tmp_path: Path) -> None:
         assert {(tmp_path / how / name).read_bytes() for name in once} == {b"a", b"b", b"c"}
         assert sort(tmp_path / how, entries, link=how == "link") == once
     assert all((tmp_path / "link" / name).is_symlink() for name in once)
+
+
+def test_what_a_link_in_the_way_leads_to_is_not_written_over(tmp_path: Path) -> None:
+    for folder in ("x", "r1", "r2"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.png").write_bytes(folder.encode())
+    current = tmp_path / "current"
+    entries = [Entry(f"{tmp_path}/x/1.png"), Entry(f"{current}/1.png")]
+    for where, link in (("r1", True), ("r2", False)):
+        current.unlink(missing_ok=True)
+        current.symlink_to(tmp_path / where)
+        found = sort(tmp_path / "out", entries, link=link)
+    assert (tmp_path / "r1" / "1.png").read_bytes() == b"r1"
+    assert {(tmp_path / "out" / name).read_bytes() for name in found} >= {b"x", b"r2"}
+
+
+def test_images_of_one_relative_name_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in "abc":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.png").write_bytes(folder.encode())
+        monkeypatch.chdir(tmp_path / folder)
+        found = sort(tmp_path / "out", [Entry("x.png")])
+    assert {(tmp_path / "out" / name).read_bytes() for name in found} == {b"a", b"b", b"c"}
+
+
+def test_names_as_long_as_a_file_system_takes_are_sorted(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / ("\u732b" * 83 + ".png")
+    path.write_bytes(b"x")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / path.name).write_bytes(folder.encode())
+    found = sort(tmp_path / "out", [Entry(f"{tmp_path}/{folder}/{path.name}") for folder in "ab"])
+    assert len(found) == 2
+    assert all(name.endswith(".png") for name in found)
 
 
 def test_images_without_a_file_are_written_and_unreadable_ones_are_not(tmp_path: Path) -> None:

@@ -191,6 +191,18 @@ def test_a_stream_reads_ahead_by_its_slots_and_no_further() -> None:
     assert taken == [0, 1, 2, 3]
 
 
+def test_empty_batches_are_not_read_ahead() -> None:
+    pipeline, _, _ = opened(slots=3)
+    sizes, taken = [1, 1, *[0] * 50, 1], []
+    stream = pipeline.stream(images(size) for k, size in enumerate(sizes) if taken.append(k) is None)
+    assert [len(next(stream)) for _ in range(2)] == [1, 1]
+    assert taken == [0, 1, 2]
+    for k in range(50):
+        assert len(next(stream)) == 0
+        assert taken[-1] == 2 + k
+    assert [len(logits_NK) for logits_NK in stream] == [1]
+
+
 def test_single_calls_between_the_batches_of_a_stream_are_fine() -> None:
     pipeline, _, _ = opened(slots=2, schedule=random.Random(1))
     batches = [images(MAX_BATCH, seed=k) for k in range(7)]
