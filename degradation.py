@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from .commands.options import run_module
 from .core.card import Input, ModelCard, Preprocessing
 from .core.datasets import Split, open_dataset
+from .core.errors import UsageError
 from .core.files import make_folder, whole_file
 from .train.augmentation import Augmentation
 from .train.device import choose_arithmetic
@@ -75,7 +77,10 @@ def degradation(
     out: Annotated[Path, typer.Option(help="The picture.")] = OUT,
 ) -> None:
     """Train plain and residual networks of 20 and 56 layers alike, and draw their training errors."""
-    split = open_dataset(dataset).split("train").head(train_images)
+    split = open_dataset(dataset).split("train")
+    if train_images > len(split):
+        raise UsageError(f"--train-images {train_images}: {dataset} has {len(split):,}")
+    split = split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:train_images]))
     errors: dict[str, list[float]] = {}
     for arch in ARCHITECTURES:
         errors[arch] = training_errors(arch, split, epochs=epochs, device=device)

@@ -12,7 +12,7 @@ import typer
 from .commands.options import run_module
 from .core.checkpoint import load_checkpoint, save_checkpoint
 from .core.errors import UsageError
-from .core.files import write_whole
+from .core.files import temporary_folder, write_whole
 from .core.zoo import zoo_file
 from .road import export_graph
 
@@ -23,21 +23,25 @@ def publish(
 ) -> None:
     """Put a trained model into the zoo."""
     loaded = load_checkpoint(checkpoint)
-    if loaded.card.training and loaded.card.training.selected_on == "test":
+    if loaded.training is not None or loaded.card.training is None or loaded.card.score is None:
+        raise UsageError(f"{checkpoint}: not a finished training's best.pt")
+    if loaded.card.training.flattered:
         raise UsageError(
-            f"{checkpoint}: its epoch was chosen by the test split, which flatters its score; the zoo takes the last "
-            "epoch's weights or those chosen by held-out images: train with --select last, --holdout or "
-            "--validation-split"
+            f"{checkpoint}: {loaded.card.training.selection}; the zoo takes the last epoch's weights or those chosen "
+            "by held-out images: train with --select last, --holdout or --validation-split"
         )
-    path = zoo_file(loaded.card.name, ".pt")
-    if note:
-        card = replace(loaded.card, notes={**loaded.card.notes, "training": note}, checkpoint_sha256="")
-        save_checkpoint(path, card, loaded.weights)
-    else:
-        write_whole(path, checkpoint.read_bytes())
-    published = load_checkpoint(path)
-    export_graph(published, zoo_file(published.card.name, ".onnx"))
-    write_whole(zoo_file(published.card.name, ".json"), published.card.to_json(indent=1) + "\n")
+    name = loaded.card.name
+    with temporary_folder(None) as made:
+        if note:
+            card = replace(loaded.card, notes={**loaded.card.notes, "training": note}, checkpoint_sha256="")
+            save_checkpoint(made / f"{name}.pt", card, loaded.weights)
+        else:
+            write_whole(made / f"{name}.pt", checkpoint.read_bytes())
+        published = load_checkpoint(made / f"{name}.pt")
+        export_graph(published, made / f"{name}.onnx")
+        for suffix in (".pt", ".onnx"):
+            write_whole(zoo_file(name, suffix), (made / f"{name}{suffix}").read_bytes())
+    write_whole(zoo_file(name, ".json"), published.card.to_json(indent=1) + "\n")
     print(published.card.to_text())
 
 

@@ -18,7 +18,8 @@ from .published import RECORDS, ROWS, Row
 from .results import README, filled, table_blocks
 
 RUNS = Path("runs") / "table"
-STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)  # exit codes of one that was told to stop: in training, before it
+STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL)
+"""Exit codes of one that was told to stop: in training, before it, and when it did not."""
 STOP_LIMIT_S = 120.0  # for the step to end, and for saving
 
 
@@ -30,18 +31,20 @@ def table(
 ) -> None:
     """Train rows in their order while there is time, and write every row's figures into the README."""
     deadline = time.monotonic() + 60 * minutes
-    for row in ROWS:
-        for seed in range(seeds):
-            record = RECORDS / f"{row.name}-{recipe}-s{seed}.json"
-            left_s = deadline - time.monotonic()
-            if left_s <= 0 or record.exists():
-                continue
-            card = train_for(row, recipe, seed, runs=runs, seconds=left_s)
-            if card:
-                make_folder(RECORDS)
-                write_whole(record, card.to_json(indent=1) + "\n")
-    write_whole(README, filled(README.read_text(encoding="utf-8"), table_blocks()))
-    print(README)
+    try:
+        for row in ROWS:
+            for seed in range(seeds):
+                record = RECORDS / f"{row.name}-{recipe}-s{seed}.json"
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 or record.exists():
+                    continue
+                card = train_for(row, recipe, seed, runs=runs, seconds=left_s)
+                if card:
+                    make_folder(RECORDS)
+                    write_whole(record, card.to_json(indent=1) + "\n")
+    finally:  # whatever ended it, with the rows that are finished
+        write_whole(README, filled(README.read_text(encoding="utf-8"), table_blocks()))
+        print(README)
 
 
 def train_for(row: Row, recipe: str, seed: int, *, runs: Path, seconds: float) -> ModelCard | None:
@@ -57,7 +60,11 @@ def train_for(row: Row, recipe: str, seed: int, *, runs: Path, seconds: float) -
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.terminate()
-        code = process.wait(STOP_LIMIT_S)
+        try:
+            code = process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:  # what was saved last is whole
+            process.kill()
+            code = process.wait()
     if code in STOPPED:
         return None
     if code != 0:

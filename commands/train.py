@@ -86,7 +86,7 @@ def train(
         bool, typer.Option("--checkpoint-activations", help="Take much less memory and a third more arithmetic.")
     ] = TrainConfig.checkpoint_activations,
     save_every: Annotated[
-        float, typer.Option(help="Minutes between savings within an epoch; 0: after every step.")
+        float, typer.Option(help="Minutes between savings within an epoch; 0: after every step, on a GPU every few.")
     ] = TrainConfig.save_every,
     skip_nan: Annotated[
         bool, typer.Option("--skip-nan", help="Leave out steps whose loss is not finite, and count them.")
@@ -106,6 +106,7 @@ def train(
     """Train a network: data set -> checkpoint."""
     from ..core.machine import peak_memory_gib
     from ..train import loop
+    from ..train.device import peak_gpu_memory_gib
     from ..train.processes import rank
 
     if resume is not None:
@@ -156,7 +157,8 @@ def train(
             trained = loop.train(config, say=say)
     if rank() > 0:  # of several processes the first speaks
         return
-    say(f"peak memory {peak_memory_gib():.2f} GiB")
+    gpu_gib = peak_gpu_memory_gib()
+    say(f"peak memory {peak_memory_gib():.2f} GiB" + (f", of the GPU {gpu_gib:.2f} GiB" if gpu_gib else ""))
     score, training, last = trained.card.score, trained.card.training, trained.history[-1]
     assert score is not None  # the last epoch is always evaluated
     assert training is not None

@@ -100,6 +100,10 @@ class Score:
         return self.correct / self.total
 
 
+FLATTERED = "which flatters its score"
+"""Said of a training that looked at the test split."""
+
+
 @dataclass(frozen=True)
 class Training:
     """Where the weights come from."""
@@ -119,6 +123,11 @@ class Training:
     """The weights that the training began with; empty where they were drawn at random."""
     selected_on: str = ""
     """The split whose right answers chose among the epochs: holdout or test; empty where nothing was chosen."""
+
+    @property
+    def flattered(self) -> bool:
+        """Whether the score is of images that had a say in the training."""
+        return FLATTERED in self.selection
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from rtk.core.datasets import Split, open_dataset
-from rtk.degradation import picture, training_errors
+from rtk.core.errors import UsageError
+from rtk.degradation import degradation, picture, training_errors
 
 
 @pytest.mark.slow
@@ -23,6 +24,23 @@ def test_fifty_six_plain_layers_learn_less_than_twenty(real_data: Path) -> None:
     assert shallow[-1] < 0.7
     assert deep[-1] > shallow[-1] + 0.1
     assert deep[-1] > residual[-1] + 0.05
+
+
+def test_images_of_a_folder_are_drawn_from_all_its_classes(
+    class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Split] = []
+
+    def noted(arch: str, split: Split, **options: object) -> list[float]:
+        seen.append(split)
+        return [0.5]
+
+    monkeypatch.setattr("rtk.degradation.training_errors", noted)
+    degradation(str(class_folders), epochs=1, train_images=12, device="cpu", out=tmp_path / "a.png")
+    assert [len(split) for split in seen] == [12] * 4
+    assert len(np.unique(seen[0].labels_N)) > 1
+    with pytest.raises(UsageError, match=r"^--train-images 1000000: .* has \d+$"):
+        degradation(str(class_folders), epochs=1, train_images=1_000_000, device="cpu", out=tmp_path / "a.png")
 
 
 def test_the_picture_shows_every_network(tmp_path: Path) -> None:

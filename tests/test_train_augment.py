@@ -346,7 +346,8 @@ def test_wishes_change_a_recipes_augmentation() -> None:
         (["flip=up"], "--augment flip 'up' is unknown; known: none, random, alternate"),
         (["crop=4", "fill=zero"], "--augment fill 'zero' is unknown; known: constant, nearest, reflect, wrap"),
         (["crop=4", "crop=2"], "--augment crop: given twice; leave one of them out"),
-        (["crop=4", "none"], "--augment 'none' is unknown"),
+        (["crop=4", "none"], "--augment none: takes everything out that the recipe has, so it comes first"),
+        (["mixup=0.01"], "--augment mixup=0.01: expected 0, or 0.05 to 100"),
         (
             ["none", "fill=wrap"],
             "--augment fill=wrap: nothing shows what lies beyond the border; add one of crop, shift",

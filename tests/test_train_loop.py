@@ -16,7 +16,7 @@ from rtk import cli
 from rtk.core.card import Input, ModelCard, Preprocessing
 from rtk.core.checkpoint import load_checkpoint
 from rtk.core.datasets import Split, open_dataset
-from rtk.core.errors import ArtifactError, DataError, OutputError, UnknownNameError, UsageError
+from rtk.core.errors import ArtifactError, DataError, OutputError, TrainingError, UnknownNameError, UsageError
 from rtk.core.models.model import build_model
 from rtk.publish import publish
 from rtk.train import schedule
@@ -154,9 +154,62 @@ def test_the_zoo_refuses_an_epoch_that_the_test_split_chose(config: NewConfig) -
     with pytest.raises(UsageError) as caught:
         publish(best)
     assert str(caught.value) == (
-        f"{best}: its epoch was chosen by the test split, which flatters its score; the zoo takes the last epoch's "
-        "weights or those chosen by held-out images: train with --select last, --holdout or --validation-split"
+        f"{best}: weights of the epoch with most right answers on the test split itself, which flatters its score; the "
+        "zoo takes the last epoch's weights or those chosen by held-out images: train with --select last, --holdout or "
+        "--validation-split"
     )
+
+
+def test_a_rate_that_followed_the_test_split_is_said_and_refused(config: NewConfig) -> None:
+    plateau = {"recipe": "keras", "epochs": 1, "plateau": True, "select": "last"}
+    best = train(config("run", **plateau), say=quiet).best
+    assert load_checkpoint(best).card.training.selection == (
+        "weights after the last epoch; the rate followed the loss on the test split itself, which flatters its score"
+    )
+    with pytest.raises(UsageError, match="the rate followed the loss on the test split"):
+        publish(best)
+    held_out = train(config("held", **plateau, holdout=6), say=quiet).best
+    assert load_checkpoint(held_out).card.training.selection == "weights after the last epoch; nothing was selected"
+
+
+def test_the_zoo_takes_finished_trainings_alone_and_all_of_their_files(
+    config: NewConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = tmp_path / "zoo"
+    zoo.mkdir()
+    monkeypatch.setattr("rtk.publish.zoo_file", lambda name, suffix: zoo / f"{name}{suffix}")
+    trained = train(config("run", epochs=1), say=quiet)
+    with pytest.raises(UsageError, match=r"last\.pt: not a finished training's best\.pt$"):
+        publish(trained.run_dir / "last.pt")
+    with monkeypatch.context() as patched, pytest.raises(OutputError):
+        patched.setattr("rtk.publish.export_graph", _full)
+        publish(trained.best)
+    assert not any(zoo.iterdir())
+    publish(trained.best)
+    assert sorted(path.suffix for path in zoo.iterdir()) == [".json", ".onnx", ".pt"]
+
+
+def _full(*arguments: object) -> None:
+    raise OutputError("no space left")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "out of GPU memory with a batch of 8; try a smaller"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory with a batch of 8; try"),
+        (MemoryError(), "out of memory with a batch of 8; try a smaller --batch-size"),
+    ],
+)
+def test_memory_that_is_short_is_one_line(
+    config: NewConfig, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def short(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("rtk.train.loop.Trainer", short)
+    with pytest.raises(TrainingError, match=f"^{words}"):
+        train(config("run", epochs=1), say=quiet)
 
 
 def test_the_command_tells_the_best_and_the_last_epochs_score(

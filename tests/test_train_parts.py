@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from rtk.core.errors import BackendError, UnknownNameError, UsageError
+from rtk.core.machine import this_machine
 from rtk.core.models.model import build_network
 from rtk.train import device
 from rtk.train.average import Average, share_kept
@@ -334,3 +335,22 @@ def test_compilation_that_cannot_be_had_is_said_or_refused(monkeypatch: pytest.M
     assert compiled(network, arithmetic, "auto").startswith("not compiled (no ")
     with pytest.raises(BackendError, match=r"^--compile on: torch\.compile needs a C\+\+ compiler$"):
         compiled(network, arithmetic, "on")
+
+
+def test_compilers_that_are_there_and_fail_are_tried_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(function: object) -> object:
+        def call(values: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("Python.h: No such file\nand much more")
+
+        return call
+
+    monkeypatch.setattr(device.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(torch, "compile", failing)
+    network = small_model()
+    with pytest.raises(BackendError) as caught:
+        compiled(network, Arithmetic(CPU, None), "on")
+    assert str(caught.value) == "--compile on: torch.compile fails here: RuntimeError: Python.h: No such file"
+    monkeypatch.setattr(device, "this_machine", lambda: replace(this_machine(), features=("amx_bf16",)))
+    assert compiled(network, Arithmetic(CPU, None), "auto") == (
+        "not compiled (torch.compile fails here: RuntimeError: Python.h: No such file)"
+    )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from .affine import brought_inside, moved
-from .augmentation import Augmentation, pixels
+from .augmentation import Augmentation, whole_pixels
 from .pixels import brightened, channels_shifted, cut_out, erased
 
 
@@ -21,7 +21,7 @@ class Augmenter:
         """`images_NHWC`: uint8. A constant fill has each channel's mean: about zero once normalised."""
         count, self.height, self.width, _ = images_NHWC.shape
         self.augmentation = augmentation
-        self.padding = round(pixels(augmentation.crop, self.height))
+        self.padding = whole_pixels(augmentation.crop, self.height)
         self.mean_C = images_NHWC.flatten(0, 2).float().mean(0).round().to(torch.uint8)
         self.padded_NHWC = self._padded(images_NHWC)
         self.first_flip_N = torch.randint(2, (count,), generator=generator, device=images_NHWC.device)
@@ -39,7 +39,7 @@ class Augmenter:
         if wanted.erasing:
             views_BHWC = erased(views_BHWC, wanted.erasing, generator)
         if wanted.cutout:
-            views_BHWC = cut_out(views_BHWC, round(pixels(wanted.cutout, self.height)), self.mean_C, generator)
+            views_BHWC = cut_out(views_BHWC, whole_pixels(wanted.cutout, self.height), self.mean_C, generator)
         return views_BHWC
 
     def _crops(self, index_B: Tensor, epoch: int, generator: Generator) -> Tensor:

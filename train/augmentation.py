@@ -17,6 +17,7 @@ LARGEST = {
     "crop": 512, "shift": 512, "rotation": 180, "zoom": 0.99, "shear": 80, "channel_shift": 255, "brightness": 1,
     "erasing": 1, "cutout": 512, "mixup": 100,
 }  # fmt: skip
+LEAST_MIXUP = 0.05
 
 
 def spelled(field: str) -> str:
@@ -61,6 +62,8 @@ class Augmentation:
             value = getattr(self, name)
             if not 0 <= value <= largest or not math.isfinite(value):
                 raise UsageError(f"--augment {spelled(name)}={value:g}: expected 0 to {largest:g}")
+        if 0 < self.mixup < LEAST_MIXUP:  # the draws of a smaller alpha are smaller than any number of fp32
+            raise UsageError(f"--augment mixup={self.mixup:g}: expected 0, or {LEAST_MIXUP:g} to {LARGEST['mixup']:g}")
         for name, known in (("flip", get_args(Flip)), ("fill", get_args(Fill))):
             if getattr(self, name) not in known:
                 raise UnknownNameError(f"--augment {name}", getattr(self, name), known)
@@ -85,6 +88,8 @@ def changed(base: Augmentation, wishes: Sequence[str]) -> Augmentation:
     values: dict[str, Any] = {}
     for wish in wishes:
         name, _, value = wish.partition("=")
+        if name == "none":
+            raise UsageError("--augment none: takes everything out that the recipe has, so it comes first")
         if name not in NAMES:
             raise UnknownNameError("--augment", name, ("none", *NAMES))
         if NAMES[name] in values:
@@ -102,6 +107,11 @@ def changed(base: Augmentation, wishes: Sequence[str]) -> Augmentation:
 def pixels(length: float, side: int) -> float:
     """A length in pixels: below 1 it is a share of the side."""
     return length * side if length < 1 else length
+
+
+def whole_pixels(length: float, side: int) -> int:
+    """The same, rounded, but at least one where there is any."""
+    return max(1, round(pixels(length, side))) if length else 0
 
 
 def _number(name: str, text: str) -> float:

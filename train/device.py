@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.errors import BackendError
 from ..core.machine import this_machine
@@ -36,6 +36,8 @@ def choose_arithmetic(device: str, precision: Precision) -> Arithmetic:
     chosen = torch.device(device)
     if chosen.type == "cuda" and chosen.index is not None and chosen.index >= torch.cuda.device_count():
         raise BackendError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA GPU(s)")
+    if chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)  # page-locked memory, events and streams are the current device's
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(chosen) else "fp32"
     return Arithmetic(chosen, torch.bfloat16 if precision == "bf16" else None)
@@ -44,18 +46,18 @@ def choose_arithmetic(device: str, precision: Precision) -> Arithmetic:
 def compiled(network: nn.Module, arithmetic: Arithmetic, wish: Compile) -> str:
     """Compile the network, in place, where that is wished for, helps and works; say in words what was done.
 
-    Raises BackendError when compilation was asked for and no compiler is there.
+    Raises BackendError when compilation was asked for and does not work.
     """
     if wish == "off":
         return "not compiled"
-    lacking = _compiler_lacking(arithmetic.device)
-    if wish == "on" and lacking:
-        raise BackendError(f"--compile on: torch.compile needs {lacking}")
     helps = arithmetic.device.type == "cuda" or "amx_bf16" in this_machine().features
     if wish == "auto" and not helps:
         return "not compiled (no gain on this processor)"
+    lacking = _compiler_lacking(arithmetic.device)
+    if lacking and wish == "on":
+        raise BackendError(f"--compile on: torch.compile {lacking}")
     if lacking:
-        return f"not compiled (needs {lacking})"
+        return f"not compiled (torch.compile {lacking})"
     network.compile(dynamic=False)  # a recipe has a handful of image sizes: code of its own for each is faster
     return "compiled"
 
@@ -71,6 +73,11 @@ def be_deterministic(arithmetic: Arithmetic, *, everywhere: bool) -> None:
         torch.use_deterministic_algorithms(True)
 
 
+def peak_gpu_memory_gib() -> float:
+    """The most that tensors have held of the GPU in use so far, in GiB; 0 where none is."""
+    return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_initialized() else 0.0
+
+
 def _multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -79,7 +86,17 @@ def _multiplies_bf16(device: torch.device) -> bool:
 
 
 def _compiler_lacking(device: torch.device) -> str:
-    """What torch.compile would need and does not find, or nothing."""
+    """What torch.compile needs and does not find, or what it says when it fails; nothing where it works."""
     if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name):
-        return "a C++ compiler"
-    return "triton" if device.type == "cuda" and find_spec("triton") is None else ""
+        return "needs a C++ compiler"
+    if device.type == "cuda" and find_spec("triton") is None:
+        return "needs triton"
+    try:  # as small as can be: it is the compilers, their headers and this device that are tried
+        torch.compile(_squares)(torch.ones(4, device=device, requires_grad=True)).backward()
+    except Exception as error:
+        return f"fails here: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    return ""
+
+
+def _squares(values: Tensor) -> Tensor:
+    return (values * values).sum()

@@ -23,9 +23,9 @@ class Lagged(Generic[T]):
         """Take a tensor in, and return the numbers of the one `lag` before it, if there is one."""
         event = None
         if value.device.type == "cuda":
+            stream = torch.cuda.current_stream(value.device)
             value = torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
+            event = stream.record_event()
         self._waiting.append((about, value, event))
         return [self._read()] if len(self._waiting) > self.lag else []
 

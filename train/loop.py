@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..core.card import ModelCard, Score
@@ -58,6 +59,7 @@ def train(config: TrainConfig, *, say: Say = print) -> Trained:
     with joined() as processes, ExitStack() as stack:
         processes.from_first(lambda: stack.enter_context(only_writer(folder.path)))
         processes.from_first(lambda: folder.begin(config))
+        stack.enter_context(_memory_explained(config.values.batch_size))
         return _run(config, dataset, folder, training=None, processes=processes, say=say)
 
 
@@ -76,6 +78,7 @@ def resume(run_dir: Path, *, asked: Mapping[str, Any] | None = None, say: Say = 
             processes.from_first(lambda: folder.write_config(config))
         if training is None or training["epoch"] < training.get("epochs", config.values.epochs):
             dataset = open_dataset(config.dataset, data_dir=config.data_dir)
+            stack.enter_context(_memory_explained(config.values.batch_size))
             return _run(config, dataset, folder, training=training, processes=processes, say=say)
         if processes.first:
             say(f"{run_dir}: all {training['epoch']} epochs are done")
@@ -144,7 +147,7 @@ def _run(
     def after_step(images: int) -> None:
         advance(images)
         if trainer.heard.save or trainer.heard.stop:
-            save(replace(card, score=None, training=provenance(config, trainer, record)))
+            save(replace(card, score=None, training=provenance(config, trainer, record, held_out=len(holdout))))
         if trainer.heard.stop:
             raise Stopped(processes.largest(wish.number))
 
@@ -170,7 +173,7 @@ def _run(
                         row |= {f"{name}_correct": scores[name].correct, f"{name}_total": scores[name].total}
                         row |= {f"{name}_accuracy": scores[name].accuracy, f"{name}_loss": scores[name].loss}
             record.end_epoch(row)
-            training_now = provenance(config, trainer, record)
+            training_now = provenance(config, trainer, record, held_out=len(holdout))
             card = replace(card, score=scores.get("test"), training=training_now)
             if scores and (record.best is None or not judge or scores[judge].correct > record.best):
                 record.best = scores[judge].correct if judge else -1
@@ -193,6 +196,21 @@ def _finished(folder: RunFolder, history: list[dict[str, Any]]) -> Trained:
     folder.write_history(history)
     folder.write_curves(history, title=card.name)
     return Trained(folder.path, folder.best, card, history)
+
+
+@contextmanager
+def _memory_explained(batch_size: int) -> Iterator[None]:
+    """Say what to do about memory that is short, a GPU's or this machine's."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        gpu, host = isinstance(error, torch.OutOfMemoryError), "can't allocate memory" in str(error)
+        if not (gpu or host or isinstance(error, MemoryError)):
+            raise
+        raise TrainingError(
+            f"out of {'GPU ' if gpu else ''}memory with a batch of {batch_size}; try a smaller --batch-size, "
+            "--checkpoint-activations, or smaller images"
+        ) from error
 
 
 @contextmanager

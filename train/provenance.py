@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from ..core.card import Input, ModelCard, Training
+from ..core.card import FLATTERED, Input, ModelCard, Training
 from ..core.datasets import Dataset, Split
 from .config import TrainConfig
 from .recipes import Recipe
@@ -23,15 +23,15 @@ def new_card(config: TrainConfig, dataset: Dataset, split: Split) -> ModelCard:
     )
 
 
-def provenance(config: TrainConfig, trainer: Trainer, record: Record) -> Training:
-    """Where the weights come from as they are now."""
+def provenance(config: TrainConfig, trainer: Trainer, record: Record, *, held_out: int) -> Training:
+    """Where the weights come from as they are now; `held_out`: how many images."""
     arithmetic = trainer.arithmetic
     return Training(
         recipe=config.recipe,
         epochs=trainer.epoch,
         seed=config.seed,
         train_s=round(record.train_s + record.seconds(), 1),
-        selection=selection(trainer.recipe, "", 0),
+        selection=selection(trainer.recipe, "", held_out),
         machine="; ".join(record.origins["machine"]),
         commit=", ".join(record.origins["commit"]),
         settings={**asdict(trainer.recipe), "precision": arithmetic.precision, "device": str(arithmetic.device)},
@@ -48,5 +48,7 @@ def selection(recipe: Recipe, judge: str, held_out: int) -> str:
                 f"{averaged} of the epoch with most right answers on {held_out} images held out of the training split"
             )
         case "test":
-            return f"{averaged} of the epoch with most right answers on the test split itself, which flatters its score"
+            return f"{averaged} of the epoch with most right answers on the test split itself, {FLATTERED}"
+    if recipe.schedule == "plateau" and not held_out:
+        return f"{averaged} after the last epoch; the rate followed the loss on the test split itself, {FLATTERED}"
     return f"{averaged} after the last epoch; nothing was selected"
