@@ -115,6 +115,8 @@ def _tar_entries(path: str) -> Iterator[Entry]:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # or the list would grow with the archive
                 name = f"{path}!/{member.name}"
+                if member.size < 0:
+                    raise _Refused(f"damaged archive: a member of {member.size:,} bytes")
                 if reason := _tar_refusal(member):
                     yield Entry(name, f"refused: {reason}")
                 elif member.isreg() and _wanted(member.name):
@@ -147,9 +149,10 @@ def _tar_refusal(member: tarfile.TarInfo) -> str:
 
 
 class _Guarded:
-    """A tar's bytes, unpacked or as they are; a read that is too large and a bomb raise _Refused.
+    """A tar's bytes, unpacked or as they are; a read that is too large, a bomb and a way back raise _Refused.
 
-    Compressed ones only go forward: skipping reads, in blocks, so that it is counted too.
+    Reading members in their order only goes forward: a way back, by a header's negative size, would have no end.
+    Skipping in compressed ones reads, in blocks, so that it is counted too.
     """
 
     def __init__(self, raw: IO[bytes], unpacked: IO[bytes] | None) -> None:
@@ -172,10 +175,10 @@ class _Guarded:
         return self.raw.tell() if self.unpacked is None else self.position
 
     def seek(self, position: int) -> None:
+        if position < self.tell():
+            raise _Refused("damaged archive: it leads backwards")
         if self.unpacked is None:
             self.raw.seek(position)
             return
-        if position < self.position:
-            raise _Refused("damaged archive: it leads backwards")
         while self.position < position and self.read(min(position - self.position, SKIP_BYTES)):
             pass

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import itertools
 import os
 import random
 import stat
@@ -182,6 +183,42 @@ def test_a_tar_header_that_asks_for_gigabytes_gets_none(tmp_path: Path) -> None:
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 7 << 30
     path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
     assert found(path) == {str(path): "refused: its header asks for 7,516,192,768 bytes at once"}
+
+
+@pytest.mark.parametrize("second", ["b.txt", "../b.png"])
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_SPARSE])
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_a_tar_whose_sizes_lead_back_ends(tmp_path: Path, second: str, kind: bytes, name: str) -> None:
+    headers = [tarfile.TarInfo(member) for member in ("a.txt", second, "c.txt")]
+    headers[2].type, headers[2].size = kind, -1024  # back to the second header
+    content = b"".join(header.tobuf(tarfile.GNU_FORMAT) for header in headers)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    listed = list(itertools.islice(entries([str(tmp_path / name)]), 10))
+    assert len(listed) < 10
+    assert [entry.error[:17] for entry in listed if entry.name == str(tmp_path / name)] == ["damaged archive: "]
+
+
+def test_sparse_and_long_named_members_and_those_of_any_size_leave_the_others(tmp_path: Path, shapes64: Split) -> None:
+    sparse = tarfile.TarInfo("sparse.png")
+    sparse.type, sparse.size = tarfile.GNUTYPE_SPARSE, 1024
+    header = bytearray(sparse.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (4096, 1024)  # one piece: 1,024 bytes at byte 4,096
+    header[483:495] = b"%011o\0" % 5120
+    header[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(header))[0]
+    members = {f"{'long' * 60}/{size}.txt": bytes(size) for size in (0, 1, 511, 512, 513)}
+    image = png(shapes64.images_NHWC[0])
+    for layout in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        path = tmp_path / f"{layout}.tar"
+        with tarfile.open(path, "w", format=layout) as archive:
+            for name, content in [*members.items(), ("ü" * 200 + ".png", image)]:
+                info = tarfile.TarInfo(name)
+                info.size, info.pax_headers = len(content), {"comment": "x" * 700}
+                archive.addfile(info, io.BytesIO(content))
+        path.write_bytes(bytes(header) + bytes(1024) + path.read_bytes())
+        assert found(path) == {
+            f"{path}!/sparse.png": "refused: not a plain file",
+            f"{path}!/{'ü' * 200}.png": "",
+        }
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.zip"])
