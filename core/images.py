@@ -73,11 +73,29 @@ def native_image(source: Source, *, name: str = "") -> NDArray[np.uint8]:
         return _array(_converted(image, channels), channels)
 
 
+def why_no_file(path: Path | str) -> str:
+    """What stands in the way of reading a path that os.path.isfile denies."""
+    try:
+        os.stat(path)  # noqa: PTH116 - as in _decoded
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return "no such file"
+    except OSError as error:  # a link to a name that is too long, a folder that may not be entered
+        return f"cannot be read: {error.strerror}"
+    return "not a regular file"
+
+
+def _is_empty(path: Path | str) -> bool:
+    try:
+        return os.path.getsize(path) == 0  # noqa: PTH202
+    except OSError:  # gone meanwhile
+        return False
+
+
 @contextlib.contextmanager
 def _decoded(source: Source, name: str) -> Iterator[Image.Image]:
     """The image, bounded, decoded and turned; every way to fail, in the block too, becomes an ImageError."""
     if isinstance(source, str | Path) and not os.path.isfile(source):  # noqa: PTH113 - three times as fast
-        raise ImageError(f"{name}: {'not a regular file' if Path(source).exists() else 'no such file'}")
+        raise ImageError(f"{name}: {why_no_file(source)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of sizes that are bounded below
@@ -94,7 +112,7 @@ def _decoded(source: Source, name: str) -> Iterator[Image.Image]:
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        empty = Path(source).stat().st_size == 0 if isinstance(source, str | Path) else source == b""
+        empty = _is_empty(source) if isinstance(source, str | Path) else source == b""
         raise ImageError(f"{name}: {'empty file' if empty else 'not an image that Pillow reads'}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: too large; at most {MAX_PIXELS:,} pixels are read") from error

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import RtkError
-from ..core.images import IMAGE_SUFFIXES
+from ..core.images import IMAGE_SUFFIXES, why_no_file
 
 STDIN = "-"
 ARCHIVE = re.compile(r".*\.(zip|tar|tar\.(gz|bz2|xz)|tgz|tbz2|txz)", re.IGNORECASE | re.DOTALL)
@@ -87,8 +87,8 @@ def within(found: Entry, *, data_dir: Path | None = None) -> Iterator[Entry]:
         yield found
     elif kind == "split":
         yield from _split(path, data_dir)
-    elif not Path(path).is_file():  # a pipe would never end, or never begin
-        yield Entry(path, "not a regular file" if Path(path).exists() else "no such file")
+    elif not os.path.isfile(path):  # noqa: PTH113 - a pipe would never end, or never begin
+        yield Entry(path, why_no_file(path))
     elif kind == "archive":
         from .archives import archive_entries
 

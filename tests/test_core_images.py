@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, UnidentifiedImageError
 from rtk.core.card import Input
 from rtk.core.errors import ImageError
 from rtk.core.images import model_image, native_image
@@ -281,6 +281,33 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ImageError, match=r"pipe\.png: not a regular file$"):
         model_image(tmp_path / "pipe.png", RGB32)
+
+
+def test_a_link_that_cannot_be_followed_says_why(tmp_path: Path) -> None:
+    for number, (target, reason) in enumerate(
+        {
+            "x" * 300: "cannot be read: File name too long",
+            "1.png": "cannot be read: Too many levels of",
+            "gone": "no such",
+        }.items()
+    ):
+        (tmp_path / f"{number}.png").symlink_to(target)
+        for source in (tmp_path / f"{number}.png", f"{tmp_path}/{number}.png"):
+            with pytest.raises(ImageError, match=rf"/{number}\.png: {reason}"):
+                model_image(source, RGB32)
+
+
+def test_a_file_that_goes_while_it_is_read_is_an_image_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"no image")
+
+    def going(file: object) -> None:
+        path.unlink()
+        raise UnidentifiedImageError
+
+    monkeypatch.setattr(Image, "open", going)
+    with pytest.raises(ImageError, match=r"a\.png: not an image that Pillow reads$"):
+        model_image(path, RGB32)
 
 
 def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:

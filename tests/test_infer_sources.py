@@ -5,6 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from rtk.core.card import Input
+from rtk.infer.decode import decode_chunk
 from rtk.infer.sources import Entry, count, entries
 
 
@@ -68,6 +71,14 @@ def test_what_holds_no_image_is_an_entry_with_the_reason(tree: Path) -> None:
 def test_a_file_whose_name_looks_like_a_pattern_is_taken_as_it_is(tree: Path) -> None:
     (tree / "[1].png").write_bytes(b"x")
     assert names("[1].png") == ["[1].png"]
+
+
+@pytest.mark.parametrize("name", ["0.png", "0.tar", "0.npy"])
+def test_a_link_to_a_name_that_is_too_long_leaves_the_others(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to("x" * 300)
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    chunk = decode_chunk(list(entries([f"{tmp_path}/*"])), Input(8, 8, 3))
+    assert chunk.errors == ["cannot be read: File name too long", ""]
 
 
 def test_links_between_folders_lead_round_only_once(tree: Path) -> None:
