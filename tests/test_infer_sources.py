@@ -1,5 +1,6 @@
 """What people point at becomes one stream of entries."""
 
+import glob
 import io
 import os
 from pathlib import Path
@@ -91,6 +92,32 @@ def test_links_between_folders_lead_round_only_once(tree: Path) -> None:
     assert names("elsewhere") == ["elsewhere/link/c.PNG", "elsewhere/link/up/a.jpg", "elsewhere/link/up/b.png"]
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "**", "**/", "./**", "sub/**", "s*/**", "**/*", "**/*.png", "**/*.[pP]*", "**/.*", "**/.hid*/*", "**/sub/*.PNG",
+        "**/sub/**/c.*", "**/**/*.png", "su**/*", "*//**//c*", "**/[[]x]/*", "[[]x]/**", "gone/**/*",
+    ],
+)  # fmt: skip
+def test_a_glob_without_links_finds_what_pythons_own_does(tree: Path, pattern: str) -> None:
+    for name in ("sub/deep/sub/c.PNG", "[x]/in.png", ".hidden/d.png", "sub/.e.png"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).touch()
+    for pattern_here in (pattern, f"{glob.escape(str(tree))}/{pattern}"):
+        expected = {name for name in glob.glob(pattern_here, recursive=True) if not os.path.isdir(name)}
+        assert names(pattern_here) == (sorted(expected) or [pattern_here])
+
+
+def test_a_glob_leads_round_links_between_folders_only_once(tree: Path) -> None:
+    (tree / "sub" / "loop").symlink_to("../sub")
+    (tree / "sub" / "up").symlink_to("..")
+    (tree / "other").symlink_to("sub")
+    assert names("sub/**/*.PNG") == ["sub/c.PNG"]
+    assert names("**/*.*") == ["a.jpg", "b.png", "notes.txt", "other/c.PNG"]
+    assert names("**/sub/*.PNG") == ["sub/c.PNG"]
+    assert names("*/**/*.PNG", "*/*.PNG") == ["other/c.PNG", "other/c.PNG", "sub/c.PNG"]
+
+
 def test_a_folder_that_cannot_be_read_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scan = os.scandir
 
@@ -115,7 +142,7 @@ def test_a_million_entries_are_listed_one_by_one(tree: Path) -> None:
         assert next(listed).name == "a.jpg"
 
 
-@pytest.mark.parametrize("path", ["", "a\0b", "x" * 5_000, "[", "cifar10:nothing", "/" * 100 + "gone"])
+@pytest.mark.parametrize("path", ["", "a\0b", "a\0/*", "x" * 5_000, "[", "cifar10:nothing", "/" * 100 + "gone"])
 def test_odd_paths_are_no_files(path: str) -> None:
     (entry,) = entries([path])
     assert entry.name == path
