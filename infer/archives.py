@@ -36,11 +36,12 @@ def _gzip(raw: IO[bytes]) -> IO[bytes]:
 
 
 PACKERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
-    b"\x1f\x8b": _gzip,
-    b"BZ": bz2.BZ2File,
-    b"\xfd7": lzma.LZMAFile,
+    rb"\x1f\x8b": _gzip,
+    rb"BZh[1-9]1AY&SY": bz2.BZ2File,
+    rb"\xfd7zXZ\0": lzma.LZMAFile,
 }
-"""What opens a compressed tar, by its first two bytes."""
+"""What opens a compressed tar, by a pattern of its first bytes: long ones, for a plain tar begins with a name."""
+MAGIC_BYTES = 10
 
 
 class _Refused(Exception):
@@ -108,7 +109,8 @@ def _zip_refusal(member: zipfile.ZipInfo) -> str:
 
 def _tar_entries(path: str) -> Iterator[Entry]:
     with open(path, "rb") as raw:  # noqa: PTH123 - strings, as in sources
-        packer = PACKERS.get(raw.read(2))
+        start = raw.read(MAGIC_BYTES)
+        packer = next((packer for magic, packer in PACKERS.items() if re.match(magic, start)), None)
         raw.seek(0)
         file = _Guarded(raw, packer(raw) if packer else None)
         with tarfile.open(fileobj=file, mode="r:") as archive:  # type: ignore[call-overload]

@@ -84,6 +84,16 @@ def test_an_archives_images_are_what_they_are_alone(
     np.testing.assert_array_equal(chunk.images_NHWC, shapes64.images_NHWC[:20])
 
 
+@pytest.mark.parametrize("name", ["BZ.png", "BZh9.png", "BZh9/AY&SY.png"])
+@pytest.mark.parametrize("layout", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT])
+def test_a_plain_tar_may_begin_with_any_name(tmp_path: Path, shapes64: Split, name: str, layout: int) -> None:
+    info, content = tarfile.TarInfo(name), png(shapes64.images_NHWC[0])
+    info.size = len(content)
+    with tarfile.open(tmp_path / "a.tar", "w", format=layout) as archive:
+        archive.addfile(info, io.BytesIO(content))
+    assert found(tmp_path / "a.tar") == {f"{tmp_path}/a.tar!/{name}": ""}
+
+
 def test_globs_and_standard_input_lead_to_archives_too(tmp_path: Path, files: dict[str, bytes]) -> None:
     write_tar(tmp_path / "shard-000.tar", files)
     write_tar(tmp_path / "shard-001.tar", files)
