@@ -9,6 +9,7 @@ The pixels of an image that already has the model's size and mode are passed thr
 import contextlib
 import io
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,33 @@ def native_image(source: Source, *, name: str = "") -> NDArray[np.uint8]:
         return _array(_converted(image, channels), channels)
 
 
+class _Silence:
+    """No warnings while any thread is inside: the first one turns them off, the last one on again.
+
+    Threads that each used warnings.catch_warnings would give back one another's filters, and leave them off for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._caught.__exit__(None, None, None)
+
+
+_SILENCE = _Silence()
+
+
 def why_no_file(path: Path | str) -> str:
     """What stands in the way of reading a path that os.path.isfile denies."""
     try:
@@ -97,18 +125,19 @@ def _decoded(source: Source, name: str) -> Iterator[Image.Image]:
     if isinstance(source, str | Path) and not os.path.isfile(source):  # noqa: PTH113 - three times as fast
         raise ImageError(f"{name}: {why_no_file(source)}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of sizes that are bounded below
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise ImageError(f"{name}: {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
-                if max(width, height) > MAX_ASPECT * min(width, height):
-                    raise ImageError(f"{name}: {width} x {height} pixels: too long and thin to classify")
-                image.load()
-                if image.info or image.format == "TIFF":  # the others keep EXIF and XMP in `info`
-                    ImageOps.exif_transpose(image, in_place=True)
-                yield image
+        with (
+            _SILENCE,  # Pillow warns of odd metadata and of sizes that are bounded below
+            Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image,
+        ):
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(f"{name}: {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
+            if max(width, height) > MAX_ASPECT * min(width, height):
+                raise ImageError(f"{name}: {width} x {height} pixels: too long and thin to classify")
+            image.load()
+            if image.info or image.format == "TIFF":  # the others keep EXIF and XMP in `info`
+                ImageOps.exif_transpose(image, in_place=True)
+            yield image
     except ImageError:
         raise
     except UnidentifiedImageError as error:

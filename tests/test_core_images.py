@@ -4,7 +4,10 @@ import contextlib
 import io
 import os
 import struct
+import sys
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -265,6 +268,30 @@ def test_an_array_that_is_not_contiguous_is_taken(noise: NDArray[np.uint8]) -> N
 def test_other_arrays_are_refused(array: NDArray[np.uint8], message: str) -> None:
     with pytest.raises(ImageError, match=f"^{message}"):
         model_image(array, RGB32)
+
+
+# Warnings.
+
+
+def test_threads_that_decode_leave_the_warnings_as_they_were() -> None:
+    content, before, interval = encoded(solid("RGB", 0, side=8)), list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda _: model_image(content, RGB32), range(400)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert warnings.filters == before
+
+
+def test_what_pillow_warns_of_is_not_told(recwarn: pytest.WarningsRecorder) -> None:
+    exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01" * 9
+    content = encoded(solid("RGB", 0), "JPEG", exif=exif)
+    with pytest.warns(UserWarning, match="EXIF"):
+        Image.open(io.BytesIO(content)).getexif()
+    recwarn.clear()
+    model_image(content, RGB32)
+    assert not recwarn.list
 
 
 # Hostile files.
