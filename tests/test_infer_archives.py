@@ -343,6 +343,27 @@ def test_npz_gives_every_array_of_images_by_its_name_and_passes_over_labels(tmp_
     np.testing.assert_array_equal(pixels(path), shapes64.images_NHWC[:5])
 
 
+def test_an_array_of_a_npz_that_cannot_be_read_leaves_the_others(tmp_path: Path, shapes64: Split) -> None:
+    path, images = tmp_path / "a.npz", shapes64.images_NHWC[:2]
+    turned, odd = np.asfortranarray(images), np.zeros((3, 5, 7, 9), np.uint8)
+    np.savez(path, empty=np.zeros((0, 32, 32, 3), np.uint8), odd=odd, turned=turned, cut=images, good=images)
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename: archive.read(member) for member in archive.infolist()}
+    members["cut.npy"] = members["cut.npy"][:-1]
+    write_zip(path, {"text.npy": b"no array"} | members)
+    reasons = [(entry.name.removeprefix(f"{path}!/"), entry.error[:27]) for entry in entries([str(path)])]
+    assert reasons == [
+        ("text", "damaged: the magic string i"),
+        ("empty", "an array of shape (0, 32, 3"),
+        ("odd", "an array of shape (3, 5, 7,"),
+        ("turned", "an array in Fortran order; "),
+        ("cut[0]", ""),
+        ("cut", "truncated: 2 images announc"),
+        ("good[0]", ""),
+        ("good[1]", ""),
+    ]
+
+
 @pytest.mark.parametrize("name", ["t10k-images-idx3-ubyte", "t10k-images-idx3-ubyte.gz", "a.idx"])
 def test_idx_files_packed_or_not(tmp_path: Path, name: str) -> None:
     images = np.random.default_rng(1).integers(0, 256, (7, 28, 28), np.uint8)
