@@ -47,6 +47,8 @@ MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded: 64 million pixels decode to 256 MB at most."""
 MAX_ASPECT = 200
 """One side at most this many times the other: beyond, scaling would blow the image up."""
+VIA = {"LAB": "RGB", "La": "LA"}
+"""Modes that Pillow converts to one other mode only."""
 
 Source = Path | str | bytes | BinaryIO
 Fit = Literal["crop", "letterbox"]
@@ -136,7 +138,8 @@ def _decoded(source: Source, name: str) -> Iterator[Image.Image]:
                 raise ImageError(f"{name}: {width} x {height} pixels: too long and thin to classify")
             image.load()
             if image.info or image.format == "TIFF":  # the others keep EXIF and XMP in `info`
-                ImageOps.exif_transpose(image, in_place=True)
+                with contextlib.suppress(Exception):  # Pillow raises nearly anything on damaged EXIF: leave it unturned
+                    ImageOps.exif_transpose(image, in_place=True)
             yield image
     except ImageError:
         raise
@@ -166,6 +169,8 @@ def _fitted(image: Image.Image, size: Input, fit: Fit) -> NDArray[np.uint8]:
 def _converted(image: Image.Image, channels: int) -> Image.Image:
     """Any of Pillow's modes as RGB or L, transparency onto black."""
     mode = "RGB" if channels == 3 else "L"
+    if image.mode in VIA:
+        image = image.convert(VIA[image.mode])
     if image.mode.startswith("I;16") or image.mode == "I":
         image = Image.fromarray(np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8))
     elif image.mode == "F":

@@ -120,10 +120,19 @@ def test_every_mode_becomes_rgb(image: Image.Image, kind: str, rgb: tuple[int, i
     assert pixels.reshape(-1, 3).tolist() == [list(rgb)] * 1024
 
 
-def test_lab_is_read_or_refused_but_never_stops_the_others() -> None:
-    lab = encoded(solid("LAB", (128, 128, 128)), "TIFF")
-    with contextlib.suppress(ImageError):
-        assert model_image(lab, RGB32).shape == (32, 32, 3)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lab_and_premultiplied_grey_are_read(channels: int) -> None:
+    size = Input(32, 32, channels)
+    white = model_image(encoded(solid("LAB", (255, 128, 128)), "TIFF"), size)  # L* 100, a* and b* 0
+    assert white.shape == (32, 32, channels)
+    assert white.min() >= 254
+    content = bytearray(encoded(solid("LA", (100, 128)), "TIFF"))  # of which tag 338, ExtraSamples, tells La from LA
+    tag = content.index(struct.pack("<HHI", 338, 3, 1))
+    content[tag + 8] = 1
+    assert Image.open(io.BytesIO(content)).mode == "La"
+    pixels = model_image(bytes(content), size)
+    assert pixels.min() == pixels.max()
+    assert abs(int(pixels.max()) - 100) <= 1  # premultiplied: on black it stays as it is
 
 
 def palette_image() -> Image.Image:
@@ -204,6 +213,23 @@ def test_images_are_turned_as_exif_says(orientation: int, row: int, column: int,
 def test_damaged_exif_does_no_harm(exif: bytes) -> None:
     content = encoded(solid("RGB", (90, 90, 90), side=40), "JPEG", exif=exif)
     assert model_image(content, RGB32)[0, 0].tolist() == [90, 90, 90]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_exif_that_is_none_does_no_harm(kind: str) -> None:
+    content = encoded(solid("RGB", (90, 90, 90), side=40), kind, exif=b"no TIFF header at all", lossless=True)
+    assert model_image(content, RGB32)[0, 0].tolist() == [90, 90, 90]
+
+
+def test_one_altered_byte_of_exif_does_no_harm() -> None:
+    exif = Image.Exif()
+    exif[274], exif[282], exif[305], exif[34665] = 6, 72.0, "a camera", {36867: "2020:01:01 00:00:00", 33434: 0.01}
+    content = encoded(solid("RGB", (90, 90, 90), side=40), "JPEG", exif=exif)
+    start = content.index(b"Exif\0\0") + 6
+    for place in range(start, start + len(exif.tobytes()) - 6):
+        for value in (1, 2, 3, 5, 7, 255):
+            altered = content[:place] + bytes([value]) + content[place + 1 :]
+            assert model_image(altered, RGB32)[0, 0].tolist() == [90, 90, 90], (place, value)
 
 
 # Sizes.
