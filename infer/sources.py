@@ -21,7 +21,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import RtkError
+from ..core.errors import RtkError, UsageError
 from ..core.images import IMAGE_SUFFIXES, why_no_file
 
 STDIN = "-"
@@ -78,9 +78,14 @@ def listed(paths: Iterable[str], *, stdin: BinaryIO | None = None) -> Iterator[E
 
 
 def standard_input(paths: Iterable[str], *, stdin: BinaryIO | None = None) -> Iterator[str]:
-    """The same paths, with those that standard input names in place of "-"."""
+    """The same paths, with those that standard input names in place of "-". Raises UsageError when it is closed."""
     for path in paths:
-        yield from _stdin_paths(stdin or sys.stdin.buffer) if path == STDIN else [path]
+        if path != STDIN:
+            yield path
+        elif stdin is None and sys.stdin is None:
+            raise UsageError("-: standard input is closed, expected paths on it")
+        else:
+            yield from _stdin_paths(stdin or sys.stdin.buffer)
 
 
 def within(found: Entry, *, data_dir: Path | None = None) -> Iterator[Entry]:
@@ -205,12 +210,17 @@ def _split(name: str, data_dir: Path | None) -> Iterator[Entry]:
 
 
 def _stdin_paths(stdin: BinaryIO) -> Iterator[str]:
-    rest = b""
-    separator = b""
+    """Paths up to each NUL, as they are; where there is none, up to each newline or carriage return and newline."""
+    rest, separator = b"", b"\n"
+
+    def names(paths: list[bytes]) -> Iterator[str]:
+        for path in paths:
+            if name := path if separator == b"\0" else path.removesuffix(b"\r"):
+                yield os.fsdecode(name)
+
     while block := stdin.read(1 << 16):
-        rest += block
-        separator = separator or (b"\0" if b"\0" in rest else b"")
-        *whole, rest = rest.split(separator or b"\n")
-        yield from (os.fsdecode(path) for path in whole if path)
-    if rest.strip(b"\r"):
-        yield os.fsdecode(rest)
+        if b"\0" in block:
+            separator = b"\0"
+        *whole, rest = (rest + block).split(separator)
+        yield from names(whole)
+    yield from names([rest])

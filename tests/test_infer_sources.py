@@ -3,11 +3,13 @@
 import glob
 import io
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from rtk.core.card import Input
+from rtk.core.errors import UsageError
 from rtk.infer.decode import decode_chunk
 from rtk.infer.sources import Entry, count, entries
 
@@ -44,14 +46,31 @@ def test_sources_keep_the_order_in_which_they_were_given(tree: Path) -> None:
     assert names("sub", "b.png", "a.jpg") == ["sub/c.PNG", "b.png", "a.jpg"]
 
 
-@pytest.mark.parametrize("stdin", [b"b.png\na.jpg\n", b"b.png\na.jpg", b"b.png\0a.jpg\0", b"\n\nb.png\n\na.jpg"])
+@pytest.mark.parametrize(
+    "stdin",
+    [
+        b"b.png\na.jpg\n",
+        b"b.png\r\n\r\na.jpg\r\n",
+        b"b.png\r\na.jpg\r",
+        b"b.png\na.jpg",
+        b"b.png\0a.jpg\0",
+        b"\n\nb.png\n\na.jpg",
+    ],
+)
 def test_paths_come_from_standard_input(tree: Path, stdin: bytes) -> None:
     assert names("-", stdin=stdin) == ["b.png", "a.jpg"]
 
 
 def test_names_separated_by_nul_may_hold_newlines(tree: Path) -> None:
-    (tree / "two\nlines.png").write_bytes(b"x")
-    assert names("-", stdin=b"two\nlines.png\0a.jpg\0") == ["two\nlines.png", "a.jpg"]
+    for name in ("two\nlines.png", "return.png\r"):
+        (tree / name).write_bytes(b"x")
+    assert names("-", stdin=b"two\nlines.png\0return.png\r\0a.jpg\0") == ["two\nlines.png", "return.png\r", "a.jpg"]
+
+
+def test_standard_input_that_is_closed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UsageError, match="^-: standard input is closed"):
+        list(entries(["-"]))
 
 
 def test_a_name_that_is_no_utf8_survives(tree: Path) -> None:
