@@ -72,7 +72,7 @@ class Model:
         """Takes over the backend and the decoder; `load` makes both."""
         self._backend = _Shared(backend)
         self._decoder = decoder
-        self._processes = threading.Lock() if decoder.processes else contextlib.nullcontext()
+        self._processes = threading.RLock() if decoder.processes else contextlib.nullcontext()
 
     @property
     def card(self) -> ModelCard:
@@ -98,8 +98,8 @@ class Model:
             raise ValueError(f"top_k {top_k} and batch_size {batch_size}: expected at least 1")
         given = [images] if isinstance(images, str | os.PathLike | bytes | np.ndarray) else images
         config = ClassifyConfig(batch_size=batch_size, top_k=min(top_k, len(self.card.classes)))
-        self._backend.check_open()
         with self._processes:
+            self._backend.check_open()
             return list(classify(_entries(given), self._backend, self._decoder, config))
 
     def logits(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -112,9 +112,10 @@ class Model:
         return np.concatenate([self._backend(images_NHWC[start : start + size]) for start in starts])
 
     def close(self) -> None:
-        """Free everything; calling it twice does no harm."""
-        self._decoder.close()
-        self._backend.close()
+        """Free everything; calling it twice does no harm. Threads that are using it get a BackendError."""
+        self._backend.close()  # first: it ends what is under way, and nobody decodes any more
+        with self._processes:
+            self._decoder.close()
 
     def __enter__(self) -> Self:
         return self

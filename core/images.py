@@ -9,6 +9,7 @@ The pixels of an image that already has the model's size and mode are passed thr
 import contextlib
 import io
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,8 @@ MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded: 64 million pixels decode to 256 MB at most."""
 MAX_ASPECT = 200
 """One side at most this many times the other: beyond, scaling would blow the image up."""
+VIA = {"LAB": "RGB", "La": "LA"}
+"""Modes that Pillow converts to one other mode only."""
 
 Source = Path | str | bytes | BinaryIO
 Fit = Literal["crop", "letterbox"]
@@ -73,28 +76,75 @@ def native_image(source: Source, *, name: str = "") -> NDArray[np.uint8]:
         return _array(_converted(image, channels), channels)
 
 
+class _Silence:
+    """No warnings while any thread is inside: the first one turns them off, the last one on again.
+
+    Threads that each used warnings.catch_warnings would give back one another's filters, and leave them off for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._caught.__exit__(None, None, None)
+
+
+_SILENCE = _Silence()
+
+
+def why_no_file(path: Path | str) -> str:
+    """What stands in the way of reading a path that os.path.isfile denies."""
+    try:
+        os.stat(path)  # noqa: PTH116 - as in _decoded
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return "no such file"
+    except OSError as error:  # a link to a name that is too long, a folder that may not be entered
+        return f"cannot be read: {error.strerror}"
+    return "not a regular file"
+
+
+def _is_empty(path: Path | str) -> bool:
+    try:
+        return os.path.getsize(path) == 0  # noqa: PTH202
+    except OSError:  # gone meanwhile
+        return False
+
+
 @contextlib.contextmanager
 def _decoded(source: Source, name: str) -> Iterator[Image.Image]:
     """The image, bounded, decoded and turned; every way to fail, in the block too, becomes an ImageError."""
     if isinstance(source, str | Path) and not os.path.isfile(source):  # noqa: PTH113 - three times as fast
-        raise ImageError(f"{name}: {'not a regular file' if Path(source).exists() else 'no such file'}")
+        raise ImageError(f"{name}: {why_no_file(source)}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of sizes that are bounded below
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise ImageError(f"{name}: {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
-                if max(width, height) > MAX_ASPECT * min(width, height):
-                    raise ImageError(f"{name}: {width} x {height} pixels: too long and thin to classify")
-                image.load()
-                if image.info or image.format == "TIFF":  # the others keep EXIF and XMP in `info`
+        with (
+            _SILENCE,  # Pillow warns of odd metadata and of sizes that are bounded below
+            Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image,
+        ):
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(f"{name}: {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
+            if max(width, height) > MAX_ASPECT * min(width, height):
+                raise ImageError(f"{name}: {width} x {height} pixels: too long and thin to classify")
+            image.load()
+            if image.info or image.format == "TIFF":  # the others keep EXIF and XMP in `info`
+                with contextlib.suppress(Exception):  # Pillow raises nearly anything on damaged EXIF: leave it unturned
                     ImageOps.exif_transpose(image, in_place=True)
-                yield image
+            yield image
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        empty = Path(source).stat().st_size == 0 if isinstance(source, str | Path) else source == b""
+        empty = _is_empty(source) if isinstance(source, str | Path) else source == b""
         raise ImageError(f"{name}: {'empty file' if empty else 'not an image that Pillow reads'}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: too large; at most {MAX_PIXELS:,} pixels are read") from error
@@ -119,6 +169,8 @@ def _fitted(image: Image.Image, size: Input, fit: Fit) -> NDArray[np.uint8]:
 def _converted(image: Image.Image, channels: int) -> Image.Image:
     """Any of Pillow's modes as RGB or L, transparency onto black."""
     mode = "RGB" if channels == 3 else "L"
+    if image.mode in VIA:
+        image = image.convert(VIA[image.mode])
     if image.mode.startswith("I;16") or image.mode == "I":
         image = Image.fromarray(np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8))
     elif image.mode == "F":

@@ -36,11 +36,12 @@ def _gzip(raw: IO[bytes]) -> IO[bytes]:
 
 
 PACKERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
-    b"\x1f\x8b": _gzip,
-    b"BZ": bz2.BZ2File,
-    b"\xfd7": lzma.LZMAFile,
+    rb"\x1f\x8b": _gzip,
+    rb"BZh[1-9]1AY&SY": bz2.BZ2File,
+    rb"\xfd7zXZ\0": lzma.LZMAFile,
 }
-"""What opens a compressed tar, by its first two bytes."""
+"""What opens a compressed tar, by a pattern of its first bytes: long ones, for a plain tar begins with a name."""
+MAGIC_BYTES = 10
 
 
 class _Refused(Exception):
@@ -108,13 +109,16 @@ def _zip_refusal(member: zipfile.ZipInfo) -> str:
 
 def _tar_entries(path: str) -> Iterator[Entry]:
     with open(path, "rb") as raw:  # noqa: PTH123 - strings, as in sources
-        packer = PACKERS.get(raw.read(2))
+        start = raw.read(MAGIC_BYTES)
+        packer = next((packer for magic, packer in PACKERS.items() if re.match(magic, start)), None)
         raw.seek(0)
         file = _Guarded(raw, packer(raw) if packer else None)
         with tarfile.open(fileobj=file, mode="r:") as archive:  # type: ignore[call-overload]
             while (member := archive.next()) is not None:
                 archive.members.clear()  # or the list would grow with the archive
                 name = f"{path}!/{member.name}"
+                if member.size < 0:
+                    raise _Refused(f"damaged archive: a member of {member.size:,} bytes")
                 if reason := _tar_refusal(member):
                     yield Entry(name, f"refused: {reason}")
                 elif member.isreg() and _wanted(member.name):
@@ -147,9 +151,10 @@ def _tar_refusal(member: tarfile.TarInfo) -> str:
 
 
 class _Guarded:
-    """A tar's bytes, unpacked or as they are; a read that is too large and a bomb raise _Refused.
+    """A tar's bytes, unpacked or as they are; a read that is too large, a bomb and a way back raise _Refused.
 
-    Compressed ones only go forward: skipping reads, in blocks, so that it is counted too.
+    Reading members in their order only goes forward: a way back, by a header's negative size, would have no end.
+    Skipping in compressed ones reads, in blocks, so that it is counted too.
     """
 
     def __init__(self, raw: IO[bytes], unpacked: IO[bytes] | None) -> None:
@@ -172,10 +177,10 @@ class _Guarded:
         return self.raw.tell() if self.unpacked is None else self.position
 
     def seek(self, position: int) -> None:
+        if position < self.tell():
+            raise _Refused("damaged archive: it leads backwards")
         if self.unpacked is None:
             self.raw.seek(position)
             return
-        if position < self.position:
-            raise _Refused("damaged archive: it leads backwards")
         while self.position < position and self.read(min(position - self.position, SKIP_BYTES)):
             pass

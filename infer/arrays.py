@@ -1,7 +1,8 @@
 """Images in arrays: .npy and .npz, idx (gzip or not), CIFAR binary files. Read block by block, never whole.
 
 An array is uint8, N x H x W x C with C 1, 3 or 4, N x C x H x W with C 1 or 3, or N x H x W; in a .npy of its own also
-one image, H x W or H x W x C. Arrays of a .npz that have other shapes or types, labels for example, are passed over.
+one image, H x W or H x W x C. Arrays of a .npz that have other types or fewer sizes, labels for example, are passed
+over; one that cannot be read leaves the others.
 """
 
 import gzip
@@ -39,14 +40,19 @@ def array_entries(path: str) -> Iterator[Entry]:
     """The images of the file in their order; what is wrong with it is an entry of its own."""
     suffix = os.path.splitext(path)[1].lower()
     read = {".npy": _npy, ".npz": _npz, ".bin": _cifar}.get(suffix, _idx)
+    return _or_reason(read(path), path)
+
+
+def _or_reason(images: Iterator[Entry], name: str) -> Iterator[Entry]:
+    """The images, and if reading them ends early, an entry that says why."""
     try:
-        yield from read(path)
+        yield from images
     except OSError as error:
-        yield Entry(path, f"cannot be read: {error.strerror or error}")
+        yield Entry(name, f"cannot be read: {error.strerror or error}")
     # NumPy, zipfile and gzip raise nearly anything on damaged files, and these must never stop the other sources.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        yield Entry(path, reason if isinstance(error, _Refused) else f"damaged: {reason}")
+        yield Entry(name, reason if isinstance(error, _Refused) else f"damaged: {reason}")
 
 
 def _npy(path: str) -> Iterator[Entry]:
@@ -54,27 +60,29 @@ def _npy(path: str) -> Iterator[Entry]:
         shape, dtype, fortran = _npy_header(file)
         if dtype != np.uint8:
             raise _Refused(f"an array of {dtype}, expected uint8")
-        if fortran and len(shape) > 1:
-            raise _Refused("an array in Fortran order; save np.ascontiguousarray of it")
         if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4)):
             shape = (1, *shape)
-        yield from _images(file, shape, path)
+        yield from _images(file, shape, path, fortran=fortran)
 
 
 def _npz(path: str) -> Iterator[Entry]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             name = f"{path}!/{member.filename.removesuffix('.npy')}"
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                yield Entry(name, f"refused: compression method {member.compress_type}")
-            elif member.file_size > max(SMALL_BYTES, MAX_RATIO * member.compress_size):
-                size = f"{member.compress_size:,} bytes become {member.file_size:,}"
-                yield Entry(name, f"refused: a compression bomb: {size}")
-            elif member.filename.endswith(".npy"):
-                with archive.open(member) as file:
-                    shape, dtype, fortran = _npy_header(file)
-                    if dtype == np.uint8 and len(shape) in (3, 4) and not fortran:
-                        yield from _images(file, shape, name)
+            yield from _or_reason(_npz_member(archive, member, name), name)
+
+
+def _npz_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Iterator[Entry]:
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise _Refused(f"refused: compression method {member.compress_type}")
+    if member.file_size > max(SMALL_BYTES, MAX_RATIO * member.compress_size):
+        size = f"{member.compress_size:,} bytes become {member.file_size:,}"
+        raise _Refused(f"refused: a compression bomb: {size}")
+    if member.filename.endswith(".npy"):
+        with archive.open(member) as file:
+            shape, dtype, fortran = _npy_header(file)
+            if dtype == np.uint8 and len(shape) in (3, 4):
+                yield from _images(file, shape, name, fortran=fortran)
 
 
 def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
@@ -121,8 +129,10 @@ def _cifar(path: str) -> Iterator[Entry]:
         yield from _rows(file, row, size // row, convert, path)
 
 
-def _images(file: IO[bytes], shape: tuple[int, ...], name: str) -> Iterator[Entry]:
-    """The images of an array whose bytes follow in `file`. Raises _Refused for a shape that no images have."""
+def _images(file: IO[bytes], shape: tuple[int, ...], name: str, *, fortran: bool = False) -> Iterator[Entry]:
+    """The images of an array whose bytes follow in `file`. Raises _Refused for a shape or order that is not read."""
+    if fortran:  # every image is spread over the whole file
+        raise _Refused("an array in Fortran order; save np.ascontiguousarray of it")
     count, *image = shape
     first = len(image) == 3 and image[2] not in (1, 3, 4) and image[0] in (1, 3)
     if len(image) not in (2, 3) or 0 in shape or (len(image) == 3 and not first and image[2] not in (1, 3, 4)):

@@ -154,7 +154,7 @@ class Decoder:
         self._deaths += 1
         if self._deaths > MAX_DEATHS:
             raise DataError(
-                f"{name}: {self._deaths} processes have died while decoding; see the system's log for out of memory, "
+                f"{name!r}: {self._deaths} processes have died while decoding; see the system's log for out of memory, "
                 "or decode in this process: --workers 0"
             )
 

@@ -12,6 +12,7 @@ import glob
 import os
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +21,17 @@ from typing import BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import RtkError
-from ..core.images import IMAGE_SUFFIXES
+from ..core.errors import RtkError, UsageError
+from ..core.images import IMAGE_SUFFIXES, why_no_file
 
 STDIN = "-"
 ARCHIVE = re.compile(r".*\.(zip|tar|tar\.(gz|bz2|xz)|tgz|tbz2|txz)", re.IGNORECASE | re.DOTALL)
 ARRAY = re.compile(r".*(\.npy|\.npz|\.bin|[.-]idx\d?-ubyte(\.gz)?|\.idx(\.gz)?)", re.IGNORECASE | re.DOTALL)
+RECURSIVE = re.compile(r"(|.*?/)/*\*\*(?:/+(.*))?", re.DOTALL)
+"""A pattern at its first `**`: what comes before it, and after it."""
 SPLIT = re.compile(r"(cifar10|fashion-mnist|shapes):(train|test)")
+_Seen = set[tuple[int, int]]
+"""Folders by device and inode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +70,22 @@ def listed(paths: Iterable[str], *, stdin: BinaryIO | None = None) -> Iterator[E
             yield from _or_error(_folder(path), Entry(path, "no images in this folder"))
         elif os.path.lexists(path):
             yield Entry(path)
-        elif glob.has_magic(path):
-            matches = (Entry(name) for name in sorted(glob.glob(path, recursive=True)) if not os.path.isdir(name))
+        elif glob.has_magic(path) and "\0" not in path:
+            matches = (Entry(name) for name in sorted(_matches(path, "", defaultdict(set))) if not os.path.isdir(name))
             yield from _or_error(matches, Entry(path, "the pattern matches no file"))
         else:
             yield Entry(path, "" if SPLIT.fullmatch(path) else "no such file")
 
 
 def standard_input(paths: Iterable[str], *, stdin: BinaryIO | None = None) -> Iterator[str]:
-    """The same paths, with those that standard input names in place of "-"."""
+    """The same paths, with those that standard input names in place of "-". Raises UsageError when it is closed."""
     for path in paths:
-        yield from _stdin_paths(stdin or sys.stdin.buffer) if path == STDIN else [path]
+        if path != STDIN:
+            yield path
+        elif stdin is None and sys.stdin is None:
+            raise UsageError("-: standard input is closed, expected paths on it")
+        else:
+            yield from _stdin_paths(stdin or sys.stdin.buffer)
 
 
 def within(found: Entry, *, data_dir: Path | None = None) -> Iterator[Entry]:
@@ -87,8 +97,8 @@ def within(found: Entry, *, data_dir: Path | None = None) -> Iterator[Entry]:
         yield found
     elif kind == "split":
         yield from _split(path, data_dir)
-    elif not Path(path).is_file():  # a pipe would never end, or never begin
-        yield Entry(path, "not a regular file" if Path(path).exists() else "no such file")
+    elif not os.path.isfile(path):  # noqa: PTH113 - a pipe would never end, or never begin
+        yield Entry(path, why_no_file(path))
     elif kind == "archive":
         from .archives import archive_entries
 
@@ -128,28 +138,52 @@ def _or_error(found: Iterator[Entry], otherwise: Entry) -> Iterator[Entry]:
     yield from found
 
 
+def _matches(pattern: str, root: str, seen: defaultdict[str, _Seen]) -> Iterator[str]:
+    """What glob.glob finds below `root`, but each `**` searches a real folder once, however links lead to it.
+
+    `seen`: the folders that each `**` has searched, by the pattern after it.
+    """
+    parts = RECURSIVE.fullmatch(pattern)
+    if parts is None:
+        yield from (os.path.join(root, name) for name in glob.iglob(pattern, root_dir=root, recursive=True))
+        return
+    head, tail = parts[1], "*" if parts[2] is None else parts[2]
+    for start in sorted(_matches(head, root, seen)) if head else [root]:
+        for folder, _ in _folders(start, seen[tail], hidden=False):
+            yield from _matches(tail, folder, seen)
+
+
 def _folder(root: str) -> Iterator[Entry]:
     """Images named like such, a folder's own before those below it, each real folder once however links lead to it."""
-    waiting, seen = [root], set[tuple[int, int]]()
+    for folder, files in _folders(root, set()):
+        if isinstance(files, OSError):
+            yield Entry(folder, f"the folder cannot be read: {files.strerror or files}")
+        else:
+            images = sorted(name for name in files if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
+            yield from (Entry(os.path.join(folder, name)) for name in images)
+
+
+def _folders(root: str, seen: _Seen, *, hidden: bool = True) -> Iterator[tuple[str, list[str] | OSError]]:
+    """The folder and those below it that were not `seen`, with the names of their files or why they cannot be read."""
+    waiting = [root]
     while waiting:
         folder = waiting.pop()
+        files, folders = [], []
         try:
-            status = os.stat(folder)  # noqa: PTH116 - strings, as everywhere here
+            status = os.stat(folder or os.curdir)  # noqa: PTH116 - strings, as everywhere here
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            files, folders = [], []
-            with os.scandir(folder) as listing:
+            with os.scandir(folder or os.curdir) as listing:
                 for item in listing:
-                    if _is_folder(item):
-                        folders.append(item.name)
-                    elif os.path.splitext(item.name)[1].lower() in IMAGE_SUFFIXES:
+                    if not _is_folder(item):
                         files.append(item.name)
+                    elif hidden or not item.name.startswith("."):
+                        folders.append(item.name)
         except OSError as error:
-            yield Entry(folder, f"the folder cannot be read: {error.strerror or error}")
+            yield folder, error
             continue
-        files.sort()
-        yield from (Entry(os.path.join(folder, name)) for name in files)
+        yield folder, files
         folders.sort(reverse=True)
         waiting += (os.path.join(folder, name) for name in folders)
 
@@ -176,12 +210,17 @@ def _split(name: str, data_dir: Path | None) -> Iterator[Entry]:
 
 
 def _stdin_paths(stdin: BinaryIO) -> Iterator[str]:
-    rest = b""
-    separator = b""
+    """Paths up to each NUL, as they are; where there is none, up to each newline or carriage return and newline."""
+    rest, separator = b"", b"\n"
+
+    def names(paths: list[bytes]) -> Iterator[str]:
+        for path in paths:
+            if name := path if separator == b"\0" else path.removesuffix(b"\r"):
+                yield os.fsdecode(name)
+
     while block := stdin.read(1 << 16):
-        rest += block
-        separator = separator or (b"\0" if b"\0" in rest else b"")
-        *whole, rest = rest.split(separator or b"\n")
-        yield from (os.fsdecode(path) for path in whole if path)
-    if rest.strip(b"\r"):
-        yield os.fsdecode(rest)
+        if b"\0" in block:
+            separator = b"\0"
+        *whole, rest = (rest + block).split(separator)
+        yield from names(whole)
+    yield from names([rest])

@@ -1,10 +1,11 @@
 """`rtk.load` in Python: answers line up, threads agree, errors are rtk's own, and its documentation's examples run."""
 
 import doctest
+import itertools
 import shutil
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,33 @@ def test_a_closed_model_says_so(fake: api.Model, shapes64: Split) -> None:
     for use in (fake.classify, fake.logits):
         with pytest.raises(BackendError, match="the model is closed"):
             use(shapes64.images_NHWC[:1])
+
+
+def test_closing_while_another_thread_classifies_ends_it_with_a_backend_error() -> None:
+    backend = FakeBackend()
+    decoder = Decoder(backend.card.input, processes=1)
+    model, under_way, errors = api.Model(backend, decoder), threading.Event(), list[BaseException]()
+
+    def endless() -> Iterator[np.ndarray]:
+        for number in itertools.count():
+            if number == 200:
+                under_way.set()
+            yield np.zeros((8, 8, 3), np.uint8)
+
+    def ask() -> None:
+        try:
+            model.classify(endless(), batch_size=1)
+        except BaseException as error:
+            errors.append(error)
+
+    decoder.start()
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert under_way.wait(60)
+    model.close()
+    thread.join(60)
+    assert [type(error) for error in errors] == [BackendError]
+    assert decoder.process_ids == []
 
 
 def test_names_of_nothing_are_refused_with_rtks_errors(tmp_path: Path) -> None:

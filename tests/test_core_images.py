@@ -4,13 +4,16 @@ import contextlib
 import io
 import os
 import struct
+import sys
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, UnidentifiedImageError
 from rtk.core.card import Input
 from rtk.core.errors import ImageError
 from rtk.core.images import model_image, native_image
@@ -117,10 +120,19 @@ def test_every_mode_becomes_rgb(image: Image.Image, kind: str, rgb: tuple[int, i
     assert pixels.reshape(-1, 3).tolist() == [list(rgb)] * 1024
 
 
-def test_lab_is_read_or_refused_but_never_stops_the_others() -> None:
-    lab = encoded(solid("LAB", (128, 128, 128)), "TIFF")
-    with contextlib.suppress(ImageError):
-        assert model_image(lab, RGB32).shape == (32, 32, 3)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lab_and_premultiplied_grey_are_read(channels: int) -> None:
+    size = Input(32, 32, channels)
+    white = model_image(encoded(solid("LAB", (255, 128, 128)), "TIFF"), size)  # L* 100, a* and b* 0
+    assert white.shape == (32, 32, channels)
+    assert white.min() >= 254
+    content = bytearray(encoded(solid("LA", (100, 128)), "TIFF"))  # of which tag 338, ExtraSamples, tells La from LA
+    tag = content.index(struct.pack("<HHI", 338, 3, 1))
+    content[tag + 8] = 1
+    assert Image.open(io.BytesIO(content)).mode == "La"
+    pixels = model_image(bytes(content), size)
+    assert pixels.min() == pixels.max()
+    assert abs(int(pixels.max()) - 100) <= 1  # premultiplied: on black it stays as it is
 
 
 def palette_image() -> Image.Image:
@@ -203,6 +215,23 @@ def test_damaged_exif_does_no_harm(exif: bytes) -> None:
     assert model_image(content, RGB32)[0, 0].tolist() == [90, 90, 90]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_exif_that_is_none_does_no_harm(kind: str) -> None:
+    content = encoded(solid("RGB", (90, 90, 90), side=40), kind, exif=b"no TIFF header at all", lossless=True)
+    assert model_image(content, RGB32)[0, 0].tolist() == [90, 90, 90]
+
+
+def test_one_altered_byte_of_exif_does_no_harm() -> None:
+    exif = Image.Exif()
+    exif[274], exif[282], exif[305], exif[34665] = 6, 72.0, "a camera", {36867: "2020:01:01 00:00:00", 33434: 0.01}
+    content = encoded(solid("RGB", (90, 90, 90), side=40), "JPEG", exif=exif)
+    start = content.index(b"Exif\0\0") + 6
+    for place in range(start, start + len(exif.tobytes()) - 6):
+        for value in (1, 2, 3, 5, 7, 255):
+            altered = content[:place] + bytes([value]) + content[place + 1 :]
+            assert model_image(altered, RGB32)[0, 0].tolist() == [90, 90, 90], (place, value)
+
+
 # Sizes.
 
 
@@ -267,6 +296,30 @@ def test_other_arrays_are_refused(array: NDArray[np.uint8], message: str) -> Non
         model_image(array, RGB32)
 
 
+# Warnings.
+
+
+def test_threads_that_decode_leave_the_warnings_as_they_were() -> None:
+    content, before, interval = encoded(solid("RGB", 0, side=8)), list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda _: model_image(content, RGB32), range(400)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert warnings.filters == before
+
+
+def test_what_pillow_warns_of_is_not_told(recwarn: pytest.WarningsRecorder) -> None:
+    exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01" * 9
+    content = encoded(solid("RGB", 0), "JPEG", exif=exif)
+    with pytest.warns(UserWarning, match="EXIF"):
+        Image.open(io.BytesIO(content)).getexif()
+    recwarn.clear()
+    model_image(content, RGB32)
+    assert not recwarn.list
+
+
 # Hostile files.
 
 
@@ -281,6 +334,33 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ImageError, match=r"pipe\.png: not a regular file$"):
         model_image(tmp_path / "pipe.png", RGB32)
+
+
+def test_a_link_that_cannot_be_followed_says_why(tmp_path: Path) -> None:
+    for number, (target, reason) in enumerate(
+        {
+            "x" * 300: "cannot be read: File name too long",
+            "1.png": "cannot be read: Too many levels of",
+            "gone": "no such",
+        }.items()
+    ):
+        (tmp_path / f"{number}.png").symlink_to(target)
+        for source in (tmp_path / f"{number}.png", f"{tmp_path}/{number}.png"):
+            with pytest.raises(ImageError, match=rf"/{number}\.png: {reason}"):
+                model_image(source, RGB32)
+
+
+def test_a_file_that_goes_while_it_is_read_is_an_image_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"no image")
+
+    def going(file: object) -> None:
+        path.unlink()
+        raise UnidentifiedImageError
+
+    monkeypatch.setattr(Image, "open", going)
+    with pytest.raises(ImageError, match=r"a\.png: not an image that Pillow reads$"):
+        model_image(path, RGB32)
 
 
 def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import itertools
 import os
 import random
 import stat
@@ -81,6 +82,16 @@ def test_an_archives_images_are_what_they_are_alone(
     assert chunk.names == [f"{name}!/{member}" for member in files if not member.endswith(".cls")]
     assert chunk.errors == [""] * 20 + ["not an image that Pillow reads"]
     np.testing.assert_array_equal(chunk.images_NHWC, shapes64.images_NHWC[:20])
+
+
+@pytest.mark.parametrize("name", ["BZ.png", "BZh9.png", "BZh9/AY&SY.png"])
+@pytest.mark.parametrize("layout", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT])
+def test_a_plain_tar_may_begin_with_any_name(tmp_path: Path, shapes64: Split, name: str, layout: int) -> None:
+    info, content = tarfile.TarInfo(name), png(shapes64.images_NHWC[0])
+    info.size = len(content)
+    with tarfile.open(tmp_path / "a.tar", "w", format=layout) as archive:
+        archive.addfile(info, io.BytesIO(content))
+    assert found(tmp_path / "a.tar") == {f"{tmp_path}/a.tar!/{name}": ""}
 
 
 def test_globs_and_standard_input_lead_to_archives_too(tmp_path: Path, files: dict[str, bytes]) -> None:
@@ -182,6 +193,42 @@ def test_a_tar_header_that_asks_for_gigabytes_gets_none(tmp_path: Path) -> None:
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 7 << 30
     path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
     assert found(path) == {str(path): "refused: its header asks for 7,516,192,768 bytes at once"}
+
+
+@pytest.mark.parametrize("second", ["b.txt", "../b.png"])
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_SPARSE])
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_a_tar_whose_sizes_lead_back_ends(tmp_path: Path, second: str, kind: bytes, name: str) -> None:
+    headers = [tarfile.TarInfo(member) for member in ("a.txt", second, "c.txt")]
+    headers[2].type, headers[2].size = kind, -1024  # back to the second header
+    content = b"".join(header.tobuf(tarfile.GNU_FORMAT) for header in headers)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    listed = list(itertools.islice(entries([str(tmp_path / name)]), 10))
+    assert len(listed) < 10
+    assert [entry.error[:17] for entry in listed if entry.name == str(tmp_path / name)] == ["damaged archive: "]
+
+
+def test_sparse_and_long_named_members_and_those_of_any_size_leave_the_others(tmp_path: Path, shapes64: Split) -> None:
+    sparse = tarfile.TarInfo("sparse.png")
+    sparse.type, sparse.size = tarfile.GNUTYPE_SPARSE, 1024
+    header = bytearray(sparse.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (4096, 1024)  # one piece: 1,024 bytes at byte 4,096
+    header[483:495] = b"%011o\0" % 5120
+    header[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(header))[0]
+    members = {f"{'long' * 60}/{size}.txt": bytes(size) for size in (0, 1, 511, 512, 513)}
+    image = png(shapes64.images_NHWC[0])
+    for layout in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        path = tmp_path / f"{layout}.tar"
+        with tarfile.open(path, "w", format=layout) as archive:
+            for name, content in [*members.items(), ("ü" * 200 + ".png", image)]:
+                info = tarfile.TarInfo(name)
+                info.size, info.pax_headers = len(content), {"comment": "x" * 700}
+                archive.addfile(info, io.BytesIO(content))
+        path.write_bytes(bytes(header) + bytes(1024) + path.read_bytes())
+        assert found(path) == {
+            f"{path}!/sparse.png": "refused: not a plain file",
+            f"{path}!/{'ü' * 200}.png": "",
+        }
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.zip"])
@@ -294,6 +341,27 @@ def test_npz_gives_every_array_of_images_by_its_name_and_passes_over_labels(tmp_
     names = [f"{path}!/x_train[{k}]" for k in range(3)] + [f"{path}!/x_test[{k}]" for k in range(2)]
     assert [entry.name for entry in entries([str(path)])] == names
     np.testing.assert_array_equal(pixels(path), shapes64.images_NHWC[:5])
+
+
+def test_an_array_of_a_npz_that_cannot_be_read_leaves_the_others(tmp_path: Path, shapes64: Split) -> None:
+    path, images = tmp_path / "a.npz", shapes64.images_NHWC[:2]
+    turned, odd = np.asfortranarray(images), np.zeros((3, 5, 7, 9), np.uint8)
+    np.savez(path, empty=np.zeros((0, 32, 32, 3), np.uint8), odd=odd, turned=turned, cut=images, good=images)
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename: archive.read(member) for member in archive.infolist()}
+    members["cut.npy"] = members["cut.npy"][:-1]
+    write_zip(path, {"text.npy": b"no array"} | members)
+    reasons = [(entry.name.removeprefix(f"{path}!/"), entry.error[:27]) for entry in entries([str(path)])]
+    assert reasons == [
+        ("text", "damaged: the magic string i"),
+        ("empty", "an array of shape (0, 32, 3"),
+        ("odd", "an array of shape (3, 5, 7,"),
+        ("turned", "an array in Fortran order; "),
+        ("cut[0]", ""),
+        ("cut", "truncated: 2 images announc"),
+        ("good[0]", ""),
+        ("good[1]", ""),
+    ]
 
 
 @pytest.mark.parametrize("name", ["t10k-images-idx3-ubyte", "t10k-images-idx3-ubyte.gz", "a.idx"])

@@ -208,6 +208,14 @@ def test_processes_that_always_die_end_in_one_clear_error(
         list(decoder.chunks(entries))
 
 
+def test_a_name_in_that_error_cannot_steer_a_terminal(pixels_500: list[Entry], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "MAX_DEATHS", 0)
+    entry = Entry("\x1b[2J.png", content=_killer(pixels_500[0]).content)
+    with Decoder(SIZE, processes=1) as decoder, pytest.raises(DataError, match=r"^'\\x1b\[2J\.png': 1 processes"):
+        decoder.start()
+        list(decoder.chunks([entry]))
+
+
 def test_decoding_processes_end_when_their_parent_is_killed(in_new_process: Callable[[str], str]) -> None:
     printed = in_new_process(
         "import os, time, signal, numpy as np, subprocess, sys\n"
