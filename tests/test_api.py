@@ -1,7 +1,6 @@
 """`rtk.load` in Python: answers line up, threads agree, errors are rtk's own, and its documentation's examples run."""
 
 import doctest
-import itertools
 import shutil
 import threading
 import zipfile
@@ -124,31 +123,39 @@ def test_a_closed_model_says_so(fake: api.Model, shapes64: Split) -> None:
             use(shapes64.images_NHWC[:1])
 
 
-def test_closing_while_another_thread_classifies_ends_it_with_a_backend_error() -> None:
+def test_closing_while_another_thread_classifies_ends_it_with_a_backend_error(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = FakeBackend()
     decoder = Decoder(backend.card.input, processes=1)
-    model, under_way, errors = api.Model(backend, decoder), threading.Event(), list[BaseException]()
+    under_way, begun, errors = threading.Event(), threading.Event(), list[BaseException]()
 
-    def endless() -> Iterator[np.ndarray]:
-        for number in itertools.count():
+    def images() -> Iterator[np.ndarray]:
+        for number in range(2_000):
             if number == 200:
                 under_way.set()
+                begun.wait(60)
             yield np.zeros((8, 8, 3), np.uint8)
 
     def ask() -> None:
         try:
-            model.classify(endless(), batch_size=1)
+            model.classify(images())
         except BaseException as error:
             errors.append(error)
 
-    decoder.start()
-    thread = threading.Thread(target=ask)
-    thread.start()
-    assert under_way.wait(60)
-    model.close()
-    thread.join(60)
-    assert [type(error) for error in errors] == [BackendError]
-    assert decoder.process_ids == []
+    def noted(close: Callable[[], None]) -> Callable[[], None]:
+        return lambda: (close(), begun.set())[0]
+
+    for part in (backend, decoder):
+        monkeypatch.setattr(part, "close", noted(part.close))
+    model = api.Model(backend, decoder)
+    with decoder:
+        decoder.start()
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert under_way.wait(60)
+        model.close()
+        thread.join(60)
+        assert [type(error) for error in errors] == [BackendError]
+        assert decoder.process_ids == []
 
 
 def test_names_of_nothing_are_refused_with_rtks_errors(tmp_path: Path) -> None:

@@ -129,7 +129,6 @@ def test_a_glob_without_links_finds_what_pythons_own_does(tree: Path, pattern: s
 
 def test_a_glob_leads_round_links_between_folders_only_once(tree: Path) -> None:
     (tree / "sub" / "loop").symlink_to("../sub")
-    (tree / "sub" / "up").symlink_to("..")
     (tree / "other").symlink_to("sub")
     assert names("sub/**/*.PNG") == ["sub/c.PNG"]
     assert names("**/*.*") == ["a.jpg", "b.png", "notes.txt", "other/c.PNG"]
