@@ -1,8 +1,10 @@
 """Measuring: every cell is warmed up, then the cells take turns, round after round.
 
-So a machine that drifts drifts for all of them alike. Every call's time is kept, and nothing else is done between the
-first and the last clock reading of a turn. `seconds` counts the calls alone: what comes before the first round is
-stated by the cell. A cell that would not end in time takes no further turn; its first round it always gets.
+So a machine that drifts drifts for all of them alike. A turn begins when nothing of the one before it computes any
+more: the threads of some libraries look for new work for many milliseconds after a call, on cores that the next one
+needs. Every call's time is kept, and nothing else is done between the first and the last clock reading of a turn.
+`seconds` counts the calls alone: what comes before the first round is stated by the cell. A cell that would not end in
+time takes no further turn; its first round it always gets.
 """
 
 import time
@@ -18,6 +20,11 @@ from .config import BenchConfig
 ROUND_S = 0.1
 """A turn of a cell takes about this much time, or less where ten rounds of all cells would not fit otherwise."""
 MOST_CALLS = 1 << 20
+IDLE_STEP_S = 0.002
+IDLE_SHARE = 0.2
+"""Of one core, over such a step: with less computing than that, this process is idle."""
+IDLE_LIMIT_S = 0.5
+"""A turn waits no longer for that."""
 
 Told = Callable[[Cell], None]
 """Is told of a cell that was warmed up or had its turn."""
@@ -73,6 +80,7 @@ def take_turns(cells: Sequence[Cell], runners: Sequence[Runner], config: BenchCo
                 if cell.rounds and measured_s + turn.seconds > config.seconds and not config.owes(cell):
                     del turns[index]
                     continue
+                _wait_until_idle()
                 try:
                     samples = runners[index].calls(turn.calls)
                 except RtkError as error:
@@ -91,12 +99,22 @@ def take_turns(cells: Sequence[Cell], runners: Sequence[Runner], config: BenchCo
     return Measured([cell for cell in cells if cell.rounds or cell.error], interrupted)
 
 
+def _wait_until_idle() -> None:
+    deadline = time.perf_counter() + IDLE_LIMIT_S
+    while time.perf_counter() < deadline:
+        started_at, used_s = time.perf_counter(), time.process_time()
+        time.sleep(IDLE_STEP_S)
+        if time.process_time() - used_s < IDLE_SHARE * (time.perf_counter() - started_at):
+            return
+
+
 def _warmed_up(cells: Sequence[Cell], runners: Sequence[Runner], config: BenchConfig, told: Told) -> dict[int, _Turn]:
     """Call every cell until its times have settled; how many calls fill its turns."""
     call_s: dict[int, float] = {}
     for index, (cell, runner) in enumerate(zip(cells, runners, strict=True)):
         if cell.error:
             continue
+        _wait_until_idle()
         started_at = time.perf_counter()
         try:
             call_s[index] = _settled_call_s(runner, config.warm_up_s)

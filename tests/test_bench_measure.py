@@ -1,6 +1,8 @@
 """Measuring: what a cell says follows from its samples, and the samples from the clock."""
 
 import itertools
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -70,6 +72,31 @@ def test_every_cell_gets_its_turn_in_every_round() -> None:
     warm_up = 3 * 2  # two calls each fill the warm-up
     assert order[warm_up : warm_up + 6] == ["a", "b", "c", "a", "b", "c"]
     assert [len(cell.rounds) for cell in cells] == [10, 10, 10]
+
+
+def test_a_turn_begins_when_the_threads_of_the_one_before_are_idle() -> None:
+    spinning = threading.Event()
+    overlapped: list[bool] = []
+
+    def spins_on() -> float:
+        def spin() -> None:
+            spinning.set()
+            until = time.thread_time() + 0.05
+            while time.thread_time() < until:
+                pass
+            spinning.clear()
+
+        threading.Thread(target=spin).start()
+        spinning.wait()
+        return 0.2
+
+    def looks() -> float:
+        overlapped.append(spinning.is_set())
+        return 0.2
+
+    turns([Cell("a", 1), Cell("b", 1)], [one_by_one(spins_on), one_by_one(looks)], BenchConfig(seconds=2.1))
+    assert len(overlapped) >= 7
+    assert sum(overlapped) < len(overlapped) / 2  # on a machine that is busy a thread may only seem to rest
 
 
 @pytest.mark.parametrize("calls", [[0.001], [0.001, 0.05, 0.2], [0.3, 0.3], [0.011] * 12])
