@@ -20,7 +20,8 @@ from .config import BenchConfig
 ROUND_S = 0.1
 """A turn of a cell takes about this much time, or less where ten rounds of all cells would not fit otherwise."""
 MOST_CALLS = 1 << 20
-IDLE_STEP_S = 0.002
+IDLE_STEP_S = 0.012
+"""More than a tick, by which the system counts the time of threads that run on other processors: 10 ms at most."""
 IDLE_SHARE = 0.2
 """Of one core, over such a step: with less computing than that, this process is idle."""
 IDLE_LIMIT_S = 0.5

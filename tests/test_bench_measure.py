@@ -81,7 +81,7 @@ def test_a_turn_begins_when_the_threads_of_the_one_before_are_idle() -> None:
     def spins_on() -> float:
         def spin() -> None:
             spinning.set()
-            until = time.thread_time() + 0.05
+            until = time.thread_time() + 0.1
             while time.thread_time() < until:
                 pass
             spinning.clear()
