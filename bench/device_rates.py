@@ -1,12 +1,16 @@
 """What a device can do, measured by PyTorch: its matrix rate by precision, its copy bandwidth, and the way to it.
 
-Each is the best of several tries, for these are ceilings. Matrices grow until a product takes long enough to time.
+Each is the best of several tries, for these are ceilings. Matrices grow until a product takes long enough to time. On a
+CPU a convolution is tried too, which another library computes, often faster; a GPU's may do with fewer operations than
+are counted.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 
 from .ceiling import DeviceRates
 
@@ -26,10 +30,12 @@ def device_rates(device: str, precisions: tuple[str, ...]) -> DeviceRates:
     rates = {}
     for name in dict.fromkeys(("fp32", *precisions)):
         if name in TYPES:
-            try:
-                rates[name] = _matrix_rate(where, TYPES[name])
-            except RuntimeError:  # "not implemented for", on processors without this type
-                continue
+            found = []
+            for measure in (_matrix_rate, _convolution_rate) if where.type == "cpu" else (_matrix_rate,):
+                with contextlib.suppress(RuntimeError):  # "not implemented for", on processors without this type
+                    found.append(measure(where, TYPES[name]))
+            if found:
+                rates[name] = max(found)
     source = torch.ones(COPIED_BYTES // 4, device=where)
     target = torch.empty_like(source)
     copied_s = _best_s(lambda: target.copy_(source), where)
@@ -54,15 +60,26 @@ def _matrix_rate(device: torch.device, kind: torch.dtype) -> float:
         size *= 2
 
 
+def _convolution_rate(device: torch.device, kind: torch.dtype) -> float:
+    images, channels, side, window = 32, 256, 14, 3
+    padded = side + window - 1
+    images_NCHW = torch.ones(images, channels, padded, padded, device=device, dtype=kind)
+    images_NCHW = images_NCHW.to(memory_format=torch.channels_last)
+    kernel = torch.ones(channels, channels, window, window, device=device, dtype=kind)
+    taken_s = _best_s(lambda: F.conv2d(images_NCHW, kernel), device)
+    return 2 * images * side**2 * channels**2 * window**2 / taken_s
+
+
 def _best_s(work: Callable[[], object], device: torch.device) -> float:
     """Seconds of the fastest of several tries, the first of which only warms up."""
     times = []
-    for _ in range(TRIES + 1):
-        _wait(device)
-        started_at = time.perf_counter()
-        work()
-        _wait(device)
-        times.append(time.perf_counter() - started_at)
+    with torch.inference_mode():
+        for _ in range(TRIES + 1):
+            _wait(device)
+            started_at = time.perf_counter()
+            work()
+            _wait(device)
+            times.append(time.perf_counter() - started_at)
     return min(times[1:])
 
 
