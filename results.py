@@ -1,9 +1,9 @@
 """The README's generated parts, made from files: python -m rtk.results [--tables].
 
 Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` stand: `zoo`, the models of core/zoo/*.json; `measured`, the
-newest report of every machine in bench/results/*.json; `published`, what others report beside rtk's own trainings;
-`commands`, what the four commands really print; and `files`, what rtk bench --files does. The tables follow from files
-alone; running the commands takes minutes, for one of them trains, and --tables leaves them as they are.
+newest report of every machine and model in bench/results/*.json; `published`, what others report beside rtk's own
+trainings; `commands`, what the four commands really print; and `files`, what rtk bench --files does. The tables follow
+from files alone; running the commands takes minutes, for one of them trains, and --tables leaves them as they are.
 """
 
 import os
@@ -123,11 +123,11 @@ def augmentation_words(training: Training) -> str:
 
 
 def measured_block(reports: Sequence[Report]) -> str:
-    """The tables of the newest report of each machine; nothing when there is none."""
-    newest: dict[str, Report] = {}
+    """The tables of the newest report of each machine and model; nothing when there is none."""
+    newest: dict[tuple[str, str], Report] = {}
     for report in sorted(reports, key=lambda one: one.date):
-        newest[report.machine.summary] = report
-    return "\n\n".join(_tables_of(newest[machine]) for machine in sorted(newest))
+        newest[report.machine.summary, report.model.name] = report
+    return "\n\n".join(_tables_of(newest[one]) for one in sorted(newest))
 
 
 def commands_block(commands: Sequence[Sequence[str]]) -> str:

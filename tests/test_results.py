@@ -73,7 +73,7 @@ def test_a_row_of_the_zoo_says_what_was_done_to_the_images(card: ModelCard) -> N
     assert results.augmentation_words(card.training) == ""  # a card from before it was noted
 
 
-def test_the_newest_report_of_each_machine_is_shown(card: ModelCard) -> None:
+def test_the_newest_report_of_each_machine_and_model_is_shown(card: ModelCard) -> None:
     old = report_of(card, machine="A", date="2026-01-02 03:04 UTC", seconds=0.02)
     new = report_of(card, machine="A", date="2026-02-02 03:04 UTC", seconds=0.01)
     other = report_of(card, machine="B", date="2026-01-05 03:04 UTC", seconds=0.04)
@@ -84,6 +84,8 @@ def test_the_newest_report_of_each_machine_is_shown(card: ModelCard) -> None:
     assert "| 1,600 ±0.0% |" in block
     assert "10 of 10" in block
     assert results.measured_block([]) == ""
+    second = dataclasses.replace(old, model=dataclasses.replace(card, name="another"))
+    assert results.measured_block([new, second, other]).count("**") == 6
 
 
 def test_a_report_is_read_back_as_it_was(card: ModelCard, tmp_path: Path) -> None:
