@@ -20,6 +20,7 @@ from .bench_training import bench_training
 from .options import INTERRUPTED, DataDir, given, say
 
 if TYPE_CHECKING:
+    from ..bench.cell import Cell
     from ..bench.report import Report
 
 FORMS = {
@@ -126,10 +127,11 @@ def bench(
     found = find_model(model)
     if "trt" in (backend or ()):
         check_machine(device=device)  # before anything heavy is loaded, which would have been for nothing
+    from ..bench.cell import label_of
     from ..bench.parity import labelled_as
     from ..bench.run import run
     from ..core.datasets import open_dataset
-    from ..core.known_parity import remember_parity
+    from ..core.known_parity import forget_parity, remember_parity
     from ..infer.backend import BackendOptions, open_backend
     from .bench_backends import open_contenders
 
@@ -162,8 +164,10 @@ def bench(
             graph=None if found.engine else artifact_for("onnx", find_model(str(checkpoint)), say=say),
         )
     print(found_out.to_text())
-    if any(verdict.candidate == "openvino" and verdict.passed for verdict in found_out.verdicts):
-        remember_parity(artifact_for("openvino", found, say=say), "openvino")  # --backend auto may take it now
+    onnx, openvino = (label_of(name, read_card(found).precision) for name in ("onnx", "openvino"))
+    if any(verdict.candidate == openvino and verdict.passed for verdict in found_out.verdicts):
+        keep = forget_parity if faster(found_out.cells, onnx, openvino) else remember_parity
+        keep(artifact_for("openvino", found, say=say), "openvino")  # which --backend auto looks for
     if report:
         write_report(found_out, report)
     if found_out.interrupted:
@@ -207,6 +211,13 @@ def config_of(preset: str | None, *, batch: str | None, scopes: Sequence[str], s
     if scopes:
         raise UsageError(f"--preset {preset}: it says what is timed; leave out --scope")
     return BenchConfig.from_preset(preset, batches=batches, seconds=seconds)
+
+
+def faster(cells: "Sequence[Cell]", one: str, other: str) -> bool:
+    """Whether one backend's rate is the higher one, at the largest batch that both have figures for in one scope."""
+    rates = {(cell.batch, cell.scope, cell.label): cell.images_per_s for cell in cells if cell.believed}
+    both = [(batch, scope) for batch, scope, label in rates if label == one and (batch, scope, other) in rates]
+    return bool(both) and rates[*max(both), one] > rates[*max(both), other]
 
 
 def write_report(report: "Report", folder: Path) -> None:

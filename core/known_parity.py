@@ -25,6 +25,12 @@ def remember_parity(graph: Path, package: str) -> None:
         write_whole(path, json.dumps({"graph": str(graph), "runtime": _runtime(package)}) + "\n")
 
 
+def forget_parity(graph: Path, package: str) -> None:
+    """Keep it no longer."""
+    with contextlib.suppress(OSError, metadata.PackageNotFoundError):
+        _path(graph, package).unlink()
+
+
 def parity_is_known(graph: Path, package: str) -> bool:
     """Whether this very graph passed the gate here, on the version of the package that is installed now."""
     try:

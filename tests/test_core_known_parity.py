@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from rtk import road
+from rtk.bench.cell import Cell
+from rtk.commands.bench import faster
 from rtk.core.errors import BackendError
-from rtk.core.known_parity import parity_is_known, remember_parity
+from rtk.core.known_parity import forget_parity, parity_is_known, remember_parity
 from rtk.infer import trt_preflight
 from rtk.road import choose_backend, find_model
 
@@ -28,6 +30,25 @@ def test_openvino_is_chosen_once_its_parity_is_known(graph_path: Path) -> None:
     remember_parity(graph_path, "openvino")
     assert choose_backend(found) == "openvino"
     assert choose_backend(found, on_cpu=True) == "openvino"
+
+
+def test_what_is_forgotten_is_not_known(graph_path: Path) -> None:
+    remember_parity(graph_path, "openvino")
+    forget_parity(graph_path, "openvino")
+    forget_parity(graph_path, "openvino")
+    forget_parity(graph_path, "a-package-that-nobody-has")
+    assert not parity_is_known(graph_path, "openvino")
+
+
+def test_the_faster_of_two_is_that_at_the_largest_batch_that_both_have() -> None:
+    cells = [
+        Cell(name, batch, rounds=[[seconds]] if seconds else [])
+        for name, batch, seconds in [("a", 1, 0.1), ("b", 1, 0.2), ("a", 64, 0.4), ("b", 64, 0.3), ("a", 256, 0.1)]
+    ]
+    assert not faster(cells, "a", "b")
+    assert faster(cells, "b", "a")
+    assert faster(cells[:2], "a", "b")
+    assert not faster(cells[:1], "a", "b")
 
 
 def test_another_graph_is_not_known(graph_path: Path, tmp_path: Path) -> None:
