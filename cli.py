@@ -10,7 +10,7 @@ import typer
 from . import __version__
 from .commands import bench, cache, classify, export, look, train
 from .commands.options import INTERRUPTED, fail
-from .core.errors import RtkError
+from .core.errors import DataError, RtkError
 
 app = typer.Typer(
     name="rtk",
@@ -78,5 +78,9 @@ def main() -> None:
         if _Debug.on:
             raise
         fail(error)
+    except OSError as error:  # of a name or a folder that is odd in a way nobody has thought of
+        if _Debug.on:
+            raise
+        fail(DataError(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -191,6 +191,15 @@ def test_the_old_output_stays_when_the_new_one_fails(rtk: Rtk, graph_path: Path,
     assert os.listdir(tmp_path) == ["answers.csv"]
 
 
+@pytest.mark.parametrize("option", ["-o", "--model"])
+def test_a_name_that_no_file_system_takes_is_one_line(rtk: Rtk, photos: Path, option: str) -> None:
+    name = "x" * 300 + (".csv" if option == "-o" else ".onnx")
+    done = rtk("classify", str(photos), option, name, code=1)
+    assert done.stderr.startswith("rtk: ")
+    assert done.stderr.count("\n") == 1
+    assert "File name too long" in done.stderr
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(graph_path: Path, photos: Path) -> None:
     words = " ".join([sys.executable, "-m", "rtk", "classify", str(photos), "--model", str(graph_path)])
     done = subprocess.run(["bash", "-c", f"{words} | head -1"], capture_output=True, text=True, check=False)
