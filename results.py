@@ -172,7 +172,7 @@ def _printed_by(words: Sequence[str], folder: Path) -> str:
     )
     if done.returncode != 0:
         raise BackendError(f"rtk {' '.join(words)}: exit code {done.returncode}: {done.stdout.strip()}")
-    return done.stdout.rstrip()
+    return done.stdout.replace(f"{folder}/", "").replace(f"{ROOT}/", "").rstrip()
 
 
 def _write_images(folder: Path) -> None:

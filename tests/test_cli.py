@@ -304,9 +304,9 @@ def test_a_backend_that_was_asked_for_and_cannot_run_is_an_error(rtk: Rtk, shape
 
 def test_without_a_gpu_trt_is_refused_before_anything_heavy_is_loaded(in_new_process: Callable[[str], str]) -> None:
     printed = in_new_process(
-        "import sys\nfrom rtk.core.errors import BackendError\nfrom rtk.commands.bench import bench\n"
+        "import sys\nfrom rtk.core.errors import BackendError\nfrom rtk.cli import app\n"
         "from rtk.infer import trt_preflight\ntrt_preflight.gpu_count = lambda: 0\n"
-        "try: bench(backend=['trt'])\nexcept BackendError as error: print(error)\n"
+        "try: app(['bench', '--backend', 'trt'], standalone_mode=False)\nexcept BackendError as error: print(error)\n"
         "print('loaded:', sorted({'torch', 'onnx', 'onnxruntime', 'openvino', 'matplotlib'} & set(sys.modules)))"
     )
     assert printed.splitlines()[0].startswith("trt: ")
