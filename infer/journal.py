@@ -55,12 +55,12 @@ class Journal:
         """How many of the rows from before have an error."""
         self._again = 0
         self._heading = ",".join(columns(key.top_k)) + "\n" if self.text == "csv" else ""
-        self.is_whole = resume and self.target.exists() and not self.part.exists()
-        """Whether there is nothing to go on with, for the other run has ended well."""
-        if target.is_dir():
+        if os.path.isdir(target):
             raise OutputError(f"{target}: cannot be written: Is a directory")
         with self._writing(), contextlib.ExitStack() as stack:
             stack.enter_context(kept(self._about))
+            self.is_whole = resume and self.target.exists() and not self.part.exists()
+            """Whether there is nothing to go on with, for the other run has ended well."""
             if resume and self.part.exists():
                 self._check_key()
             elif not self.is_whole:

@@ -37,10 +37,10 @@ def write_shards(answers: Iterable[Answer], folder: Path, *, top_k: int, say: Ca
     Until all are there the folder's name ends in .part; `say` is told when that is how it remains. Raises OutputError,
     before there is any answer, when the folder holds something already.
     """
-    folder = Path(os.path.realpath(folder))
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise OutputError(f"{folder}: exists and is not an empty folder; choose another")
-    part = make_folder(folder.with_name(f"{folder.name}.part"))
+    whole = Path(os.path.realpath(folder))
+    part = make_folder(whole.with_name(f"{whole.name}.part"))
     for old in part.glob("part-*.parquet"):
         old.unlink()
     written = 0
@@ -54,7 +54,7 @@ def write_shards(answers: Iterable[Answer], folder: Path, *, top_k: int, say: Ca
             say(f"rtk: {written:,} answers are in {part}")
         raise
     try:
-        part.replace(folder)
+        part.replace(whole)
     except OSError as error:
         raise OutputError(
             f"{folder}: cannot be written: {error.strerror or error}; the shards are in {part}"
