@@ -23,7 +23,8 @@ ROOT = Path(__file__).parent.parent
 
 def committed(pattern: str) -> list[Path]:
     """Files of that pattern which git has; all that are there where this is no checkout."""
-    done = subprocess.run(["git", "ls-files", "-z", pattern], cwd=ROOT, capture_output=True, text=True, check=False)
+    listing = ["git", "ls-files", "-z", f":(glob){pattern}"]  # or * would stand for folders, too
+    done = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=False)
     names = list(filter(None, done.stdout.split("\0")))
     return sorted(ROOT / name for name in names) if done.returncode == 0 else sorted(ROOT.glob(pattern))
 
