@@ -16,11 +16,11 @@ import typer
 from .commands.options import run_module
 from .core.card import Input, ModelCard, Preprocessing
 from .core.datasets import Split, open_dataset
-from .core.errors import UsageError
 from .core.files import make_folder, whole_file
 from .train.augmentation import Augmentation
 from .train.device import choose_arithmetic
 from .train.recipes import Recipe
+from .train.splits import drawn
 from .train.trainer import Trainer, new_model
 
 ARCHITECTURES = ("plain20", "plain56", "resnet20v1", "resnet56v1")
@@ -78,9 +78,7 @@ def degradation(
 ) -> None:
     """Train plain and residual networks of 20 and 56 layers alike, and draw their training errors."""
     split = open_dataset(dataset).split("train")
-    if train_images > len(split):
-        raise UsageError(f"--train-images {train_images}: {dataset} has {len(split):,}")
-    split = split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:train_images]))
+    split = split.take(np.sort(drawn(split, train_images, seed=0, name=dataset)))
     errors: dict[str, list[float]] = {}
     for arch in ARCHITECTURES:
         errors[arch] = training_errors(arch, split, epochs=epochs, device=device)

@@ -73,20 +73,22 @@ class FilesResult:
     def ratios(self) -> list[Ratio]:
         """Each way to labels beside what bounds it, and the first one beside every plain loop."""
         both = "decoding and the backend, each alone"
-        loops = [name for name in self.rounds[0] if name.startswith(PLAIN_LOOP)]
         return [
             self._ratio("PNG files", both, _png_bound_s, 0.9),
             self._ratio("tar", both, lambda one: one["decoding tar"] + one["backend"], 0.9),
             self._ratio(".npy", "the backend alone", lambda one: one["backend"], 0.95),
-            *(self._ratio("PNG files", f"the {name}", itemgetter(name), 2.0) for name in loops),
+            *(self._ratio("PNG files", f"the {name}", itemgetter(name), 2.0) for name in self._plain_loops),
         ]
 
     @property
     def allowed(self) -> dict[str, float]:
         """By the name of each plain loop, how many times its rate decoding and the backend allow together."""
         bound_s = statistics.fmean(map(_png_bound_s, self.rounds))
-        loops = [name for name in self.rounds[0] if name.startswith(PLAIN_LOOP)]
-        return {f"the {name}": 1 / self.images_per_s(name) / bound_s for name in loops}
+        return {f"the {name}": 1 / self.images_per_s(name) / bound_s for name in self._plain_loops}
+
+    @property
+    def _plain_loops(self) -> list[str]:
+        return [name for name in self.rounds[0] if name.startswith(PLAIN_LOOP)]
 
     def _ratio(self, name: str, words: str, other: Callable[[dict[str, float]], float], at_least: float) -> Ratio:
         others = [other(one) for one in self.rounds]

@@ -34,9 +34,9 @@ def choose_arithmetic(device: str, precision: Precision) -> Arithmetic:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(device)
-    if chosen.type == "cuda" and chosen.index is not None and chosen.index >= torch.cuda.device_count():
-        raise BackendError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA GPU(s)")
     if chosen.type == "cuda" and chosen.index is not None:
+        if chosen.index >= torch.cuda.device_count():
+            raise BackendError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA GPU(s)")
         torch.cuda.set_device(chosen)  # page-locked memory, events and streams are the current device's
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(chosen) else "fp32"

@@ -1,20 +1,24 @@
 """The images that a run trains on, chooses by and is tested on."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.datasets import Dataset, Split
 from ..core.errors import DataError, UsageError
 from .config import TrainConfig
 
 
+def drawn(split: Split, count: int | None, *, seed: int, name: str) -> NDArray[np.int64]:
+    """So many images of the split, or all, by their numbers, shuffled. Raises UsageError when it has fewer."""
+    if count is not None and count > len(split):
+        raise UsageError(f"--train-images {count}: {name} has {len(split):,}")
+    return np.random.default_rng((seed, 0)).permutation(len(split))[:count]
+
+
 def splits_of(config: TrainConfig, dataset: Dataset) -> tuple[Split, Split, Split]:
     """Training images, held-out images (perhaps none), test images."""
     train_split = dataset.split("train")
-    order = np.random.default_rng((config.seed, 0)).permutation(len(train_split))
-    if config.train_images is not None:
-        if config.train_images > len(train_split):
-            raise UsageError(f"--train-images {config.train_images}: {dataset.name} has {len(train_split):,}")
-        order = order[: config.train_images]
+    order = drawn(train_split, config.train_images, seed=config.seed, name=dataset.name)
     held_out = config.held_out(len(order))
     if config.holds_out and not 0 < held_out <= len(order) // 2:
         raise UsageError(
