@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -333,7 +334,8 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path, graph_p
     images = np.tile(draw_shapes(64, seed=1)[0], (4_000, 1, 1, 1))  # minutes of work
     np.save(tmp_path / "many.npy", images)
     command = [sys.executable, "-m", "rtk", "classify", "many.npy", "-m", str(graph_path), "-o", "a.jsonl"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job that runs behind a shell ignores it
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
         _wait_for_rows(tmp_path / "a.jsonl.part")
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
