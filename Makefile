@@ -14,9 +14,8 @@ MINUTES ?= 60
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist loadfile
-TYPED = -m rtk -m rtk.cli -m rtk.__main__ -m rtk.road -m rtk.gate -m rtk.doctor -m rtk.demo -m rtk.gpu_checks \
-        -m rtk.degradation -m rtk.publish -m rtk.published -m rtk.results -m rtk.table \
-        -p rtk.commands -p rtk.core -p rtk.train -p rtk.export -p rtk.infer -p rtk.bench
+ROOMS = $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
+TYPED = -m rtk -m rtk.__main__ -m rtk.api $(addprefix -p rtk.,$(ROOMS))
 
 .PHONY: demo test test-all check format results table gpu clean
 
@@ -39,13 +38,13 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 
 results: $(VENV)/installed
-	$(BIN)/python -m rtk.results
+	$(BIN)/python -m rtk.tools.readme_tables
 
 table: $(VENV)/installed
-	$(BIN)/python -m rtk.table --minutes $(MINUTES)
+	$(BIN)/python -m rtk.tools.train_published --minutes $(MINUTES)
 
 gpu: build/types/rtk
-	PYTHONPATH=$(CURDIR)/build/types $(PYTHON) -m rtk.gpu_checks $(OUT) $(STEPS)
+	PYTHONPATH=$(CURDIR)/build/types $(PYTHON) -m rtk.tools.gpu_checks $(OUT) $(STEPS)
 
 clean:
 	rm -rf build dist demo *.egg-info $(VENV)

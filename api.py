@@ -29,9 +29,9 @@ from .core.errors import BackendError
 from .infer.backend import Backend, BackendOptions
 from .infer.classify import Answer, ClassifyConfig, Guess, classify
 from .infer.decode import Decoder
-from .infer.formats import Fit
-from .infer.sources import Entry, entries
-from .road import open_model
+from .infer.output.formats import Fit
+from .infer.sources.listing import Entry, entries
+from .workflow.road import open_model
 
 __all__ = ["Answer", "Guess", "Image", "Model", "load"]
 

@@ -9,7 +9,7 @@ from .presets import preset_named
 from .scopes import SCOPES, Scope
 
 if TYPE_CHECKING:
-    from .cell import Cell
+    from .measure.cell import Cell
 
 DEFAULT_SCOPES: tuple[Scope, ...] = ("compute", "sync", "stream")
 """Where the first and the last coincide with the second, as on a CPU, they are not measured again."""

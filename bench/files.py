@@ -25,11 +25,11 @@ import numpy as np
 from PIL import Image
 
 from ..core.card import Input
-from ..core.datasets import Split
+from ..core.data.datasets import Split
 from ..infer.backend import Backend
 from ..infer.classify import ClassifyConfig, classify
 from ..infer.decode import Decoder
-from ..infer.sources import Entry, entries
+from ..infer.sources.listing import Entry, entries
 
 WARM_UP_IMAGES = 1_000
 PLAIN_IMAGES = 1_000

@@ -6,25 +6,25 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..core.datasets import Dataset, Split
+from ..core.data.datasets import Dataset, Split
 from ..core.errors import RtkError
 from ..core.machine import this_machine
 from ..core.progress import progress_bar
 from ..infer.backend import Backend
-from .cell import Cell
 from .config import BenchConfig
-from .contender import Contender, prepare, rotating_images
-from .device_rates import device_rates
 from .files import PngFiles
-from .honesty import caught_early, mark
-from .live import live_table
-from .measure import take_turns
-from .operations import operations_of
-from .parity import Parity, all_logits, compare, labelled_as
-from .pictures import pictures_of
-from .report import Report
-from .surroundings import this_moment
-from .verdict import Requirement, judge
+from .measure.cell import Cell
+from .measure.contenders import Contender, prepare, rotating_images
+from .measure.environment import this_moment
+from .measure.self_check import caught_early, mark
+from .measure.timing import take_turns
+from .parity.compare import Parity, all_logits, compare, labelled_as
+from .parity.verdict import Requirement, judge
+from .report.live import live_table
+from .report.pictures import pictures_of
+from .report.report import Report
+from .roofline.device_rates import device_rates
+from .roofline.graph_cost import operations_of
 
 CHECKED_BATCH, CHECKED_BATCHES = 32, 6
 """The self-check takes the batch size nearest to this one, and so many different batches."""

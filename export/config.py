@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import UsageError
-from ..core.flavor import AUTO, flavor_named
+from ..core.nvidia.flavor import AUTO, flavor_named
 
 HARDWARE_COMPATIBILITY = ("none", "ampere-plus", "same-compute-capability")
 DEFAULT_OPT_BATCH = 64

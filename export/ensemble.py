@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..core.artifacts.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..core.card import ModelCard
-from ..core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..core.errors import UsageError
 from ..core.models.ensemble import SEPARATOR
 

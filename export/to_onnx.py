@@ -18,18 +18,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..core.checkpoint import Checkpoint
-from ..core.closeness import differences, largest_share
+from ..core.artifacts.checkpoint import Checkpoint
+from ..core.artifacts.graph import set_card
+from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
 from ..core.errors import ArtifactError, UsageError
 from ..core.files import write_whole
-from ..core.graph import set_card
-from ..core.graph_card import INPUT_NAME, OUTPUT_NAME
 from ..core.machine import this_machine
 from ..core.models.model import Model
 from ..core.precisions import precision_named
 from ..core.probe import probe_images
+from ..core.tolerances import differences, largest_share
 from .fold import folded
-from .precision import CHECKED, HALVES, UNCHECKED, LowerPrecision, rounded_after_every_layer
+from .reduced_precision import CHECKED, HALVES, UNCHECKED, LowerPrecision, rounded_after_every_layer
 
 OPSET = 20
 PROBE_IMAGES = 48

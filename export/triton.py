@@ -9,12 +9,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.artifacts.engine import SUFFIX, Profile, read_engine_info, read_plan
+from ..core.artifacts.graph import load_graph
+from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
 from ..core.card import ModelCard
-from ..core.engine import SUFFIX, Profile, read_engine_info, read_plan
 from ..core.errors import UsageError
 from ..core.files import make_folder, write_whole
-from ..core.graph import load_graph
-from ..core.graph_card import INPUT_NAME, OUTPUT_NAME
 
 QUEUE_DELAY_US = 1_000
 """How long a request waits, at most, for others to share its batch: little beside a network's round trip."""

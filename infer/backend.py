@@ -141,7 +141,7 @@ def open_backend(name: str, artifact: Path, options: BackendOptions | None = Non
 
             return OnnxBackend(artifact, options)
         case "trt":
-            from .trt_backend import TrtBackend
+            from .trt.backend import TrtBackend
 
             return TrtBackend(artifact, options)
         case "openvino":

@@ -26,10 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.card import Input
+from ..core.data.images import Fit, model_image
 from ..core.errors import DataError, ImageError
-from ..core.images import Fit, model_image
 from ..core.machine import usable_cores
-from .sources import Entry
+from .sources.listing import Entry
 
 AT_ONCE = 256
 """Images that are decoded before processes are started,"""

@@ -17,11 +17,11 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as HasNoKernel
 
+from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME, graph_card
 from ..core.card import ModelCard
-from ..core.cuda import gpu, gpu_count
 from ..core.errors import ArtifactError, BackendError
-from ..core.graph_card import INPUT_NAME, OUTPUT_NAME, graph_card
 from ..core.machine import usable_cores
+from ..core.nvidia.driver import gpu, gpu_count
 from .backend import Backend, BackendOptions, Resident
 
 ERRORS_ONLY = 3

@@ -10,10 +10,10 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from ..core.artifacts.graph import load_graph
+from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
 from ..core.card import ModelCard
 from ..core.errors import ArtifactError, BackendError
-from ..core.graph import load_graph
-from ..core.graph_card import INPUT_NAME, OUTPUT_NAME
 from ..core.machine import usable_cores
 from .backend import Backend, BackendOptions
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..core.allocator import keep_freed_memory
-from ..core.checkpoint import load_checkpoint
+from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.errors import BackendError
+from .allocator import keep_freed_memory
 from .backend import Backend, BackendOptions, Resident
 
 

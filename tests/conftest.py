@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from rtk.core.card import Input, ModelCard, Preprocessing, Score, Training
-from rtk.core.datasets import CIFAR10_CLASSES, Split
+from rtk.core.data.datasets import CIFAR10_CLASSES, Split
+from rtk.core.data.synthetic_shapes import SHAPES_CLASSES, draw_shapes
 from rtk.core.probe import probe_images
-from rtk.core.shapes import SHAPES_CLASSES, draw_shapes
 
 
 @pytest.hookimpl(wrapper=True)
@@ -87,7 +87,7 @@ def save_untrained(card: ModelCard) -> Callable[..., Path]:
 
     def save(path: Path, *, arch: str = "resnet8v1", size: Input | None = None, seed: int = 0) -> Path:
         import torch
-        from rtk.core.checkpoint import save_checkpoint
+        from rtk.core.artifacts.checkpoint import save_checkpoint
         from rtk.core.models.model import build_model
 
         chosen = replace(card, arch=arch, name=f"{arch}-cifar10", input=size or card.input)
@@ -116,7 +116,7 @@ def checkpoint_path(tmp_path_factory: pytest.TempPathFactory, save_untrained: Ca
 @pytest.fixture
 def shapes_model(tmp_path: Path, save_untrained: Callable[..., Path]) -> Path:
     """A checkpoint of an untrained model, shapes.pt, whose classes are those of `shapes`."""
-    from rtk.core.checkpoint import load_checkpoint, save_checkpoint
+    from rtk.core.artifacts.checkpoint import load_checkpoint, save_checkpoint
 
     loaded = load_checkpoint(save_untrained(tmp_path / "shapes.pt"))
     card = replace(loaded.card, dataset="shapes", classes=SHAPES_CLASSES, checkpoint_sha256="")
@@ -127,7 +127,7 @@ def shapes_model(tmp_path: Path, save_untrained: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def graph_path(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The graph of that checkpoint."""
-    from rtk.core.checkpoint import load_checkpoint
+    from rtk.core.artifacts.checkpoint import load_checkpoint
     from rtk.export.to_onnx import onnx_from_checkpoint
 
     path = tmp_path_factory.mktemp("graph") / "tiny.onnx"

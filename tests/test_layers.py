@@ -1,28 +1,32 @@
-"""Who may import whom, read from the source.
+"""Which room may import which, and that no two modules import each other, read from the source.
 
-cli and its like -> train | export | infer | bench -> core, and bench -> infer.
+cli, api and tools -> workflow -> train | export | infer | bench -> core, and bench -> infer.
 """
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("core", "train", "export", "infer", "bench")
-COMMANDS = "commands"
-"""That folder and the modules at the root: they compose the rooms."""
+TOP = "rtk"
+"""The modules at the root: __init__, __main__ and api."""
+BELOW_WORKFLOW = {"train", "export", "infer", "bench", "core"}
 ALLOWED = {
     "core": {"core"},
     "train": {"train", "core"},
     "export": {"export", "core"},
     "infer": {"infer", "core"},
     "bench": {"bench", "infer", "core"},
-    COMMANDS: {COMMANDS, *ROOMS},
+    "workflow": {"workflow", *BELOW_WORKFLOW},
+    "cli": {"cli", "workflow", *BELOW_WORKFLOW},
+    "tools": {"tools", "cli", "workflow", *BELOW_WORKFLOW},
+    TOP: {TOP, "cli", "workflow", *BELOW_WORKFLOW},
 }
+ROOMS = tuple(room for room in ALLOWED if room != TOP)
 HEAVY = {
     "torch",
     "onnx",
@@ -38,18 +42,18 @@ HEAVY = {
 LIGHT_DOORS = {
     # module: what using it must not load
     "rtk": HEAVY,
-    "rtk.cli": HEAVY,
+    "rtk.cli.app": HEAVY,
     "rtk.train.config": HEAVY,
     "rtk.core.card": HEAVY,
-    "rtk.core.datasets": HEAVY,
-    "rtk.core.images": HEAVY,
+    "rtk.core.data.datasets": HEAVY,
+    "rtk.core.data.images": HEAVY,
     "rtk.core.machine": HEAVY,
     "rtk.core.models.names": HEAVY,
     "rtk.core.models.pretrained": HEAVY,
     "rtk.core.probe": HEAVY,
-    "rtk.core.graph": HEAVY - {"onnx"},
+    "rtk.core.artifacts.graph": HEAVY - {"onnx"},
     "rtk.infer.backend": HEAVY,
-    "rtk.infer.sources": HEAVY,
+    "rtk.infer.sources.listing": HEAVY,
     "rtk.infer.classify": HEAVY,
     "rtk.infer.onnx_backend": HEAVY - {"onnxruntime"},
 }
@@ -57,7 +61,7 @@ LIGHT_DOORS = {
 
 def source_files() -> dict[str, Path]:
     """Every module of the package by its full name, tests left out."""
-    paths = [*ROOT.glob("*.py"), *(path for room in (*ROOMS, COMMANDS) for path in (ROOT / room).rglob("*.py"))]
+    paths = [*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))]
     modules = {}
     for path in paths:
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -102,7 +106,7 @@ def imports(module: str, *, at_import: bool = False) -> set[str]:
 
 def room(module: str) -> str:
     first = module.split(".")[1] if "." in module else ""
-    return first if first in ROOMS else COMMANDS
+    return first if first in ROOMS else TOP
 
 
 def loaded_by(module: str) -> set[str]:
@@ -120,12 +124,33 @@ def loaded_by(module: str) -> set[str]:
     return found
 
 
-def test_the_house_is_found() -> None:
-    assert {room(module) for module in MODULES} == {*ROOMS, COMMANDS}
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """The groups of modules of which each leads to every other, sorted. Imports in functions and for types count."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        waiting = set(graph[start])
+        while waiting:
+            name = waiting.pop()
+            found.add(name)
+            waiting |= graph[name] - found
+        return found
+
+    leads_to = {name: reached(name) for name in graph}
+    groups = {
+        tuple(sorted(other for other in leads_to[name] if name in leads_to[other]))
+        for name in graph
+        if name in leads_to[name]
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def test_every_room_is_read() -> None:
+    assert {room(module) for module in MODULES} == {*ROOMS, TOP}
     assert imports("rtk.core.models.model") >= {"torch", "rtk.core.card", "rtk.core.models.names"}
     assert "rtk.infer.torch_backend" in imports("rtk.infer.backend")
     assert "rtk.infer.torch_backend" not in imports("rtk.infer.backend", at_import=True)
-    assert "torch" in loaded_by("rtk.train.loop")
+    assert "torch" in loaded_by("rtk.train.run")
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
@@ -135,13 +160,22 @@ def test_a_module_imports_only_rooms_below_its_own(module: str) -> None:
     assert not wrong
 
 
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles({module: imports(module) & MODULES.keys() for module in MODULES}) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
+    assert circles({"a": {"b"}, "b": set()}) == []
+
+
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_inside_the_package_imports_are_relative(module: str) -> None:
     for node in statements(ast.parse(MODULES[module].read_text()), at_import=False):
         if isinstance(node, ast.Import):
             assert not any(alias.name.split(".")[0] == "rtk" for alias in node.names)
         elif not node.level:
-            assert (node.module or "").split(".")[0] not in ("rtk", *ROOMS, "cli")
+            assert (node.module or "").split(".")[0] not in ("rtk", *ROOMS, "cli", "workflow", "tools")
 
 
 @pytest.mark.parametrize("module", LIGHT_DOORS)
@@ -151,7 +185,7 @@ def test_what_must_start_fast_loads_nothing_heavy(module: str) -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     program = (
-        "import sys; from rtk.cli import main; sys.argv = ['rtk', '--help']\n"
+        "import sys; from rtk.cli.app import main; sys.argv = ['rtk', '--help']\n"
         "try: main()\n"
         f"finally: print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
     )

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-NOT_PACKAGED = {"tests", "build", "dist", "demo", "runs"}
+NOT_PACKAGED = {"tests", "tools", "build", "dist", "demo", "runs"}
 
 
 def source_packages() -> set[str]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..core.datasets import DATASETS
+from ..core.data.datasets import DATASETS
 from ..core.errors import UsageError
 from .config import TrainConfig
 

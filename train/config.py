@@ -10,8 +10,8 @@ from typing import Any, Literal, Self, get_args
 from ..core.errors import ArtifactError, UnknownNameError, UsageError
 from ..core.models.names import parse_architecture
 from ..core.models.pretrained import PUBLISHED, published_file
-from .augmentation import changed
-from .preprocessing import find_preprocess
+from .augment.options import changed
+from .data.preprocessing import find_preprocess
 from .recipes import Recipe, Select, find_recipe
 
 Precision = Literal["auto", "fp32", "bf16"]

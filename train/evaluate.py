@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.card import Score
-from .processes import ALONE, Processes
+from .distributed.process_group import ALONE, Processes
 
 BATCH = 500
 

@@ -3,11 +3,11 @@
 from dataclasses import asdict
 
 from ..core.card import FLATTERED, Input, ModelCard, Training
-from ..core.datasets import Dataset, Split
+from ..core.data.datasets import Dataset, Split
 from .config import TrainConfig
+from .data.statistics import preprocessing_of
 from .recipes import Recipe
 from .record import Record
-from .statistics import preprocessing_of
 from .trainer import Trainer
 
 

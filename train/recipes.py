@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from ..core.errors import UnknownNameError, UsageError
-from .augmentation import Augmentation
-from .preprocessing import find_preprocess
+from .augment.options import Augmentation
+from .data.preprocessing import find_preprocess
 
 Schedule = Literal["cosine", "steps", "plateau"]
 Decays = Literal["all", "matrices", "convolutions"]

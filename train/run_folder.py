@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.checkpoint import load_checkpoint
-from ..core.datasets import DATASETS
+from ..core.artifacts.checkpoint import load_checkpoint
+from ..core.data.datasets import DATASETS
 from ..core.errors import ArtifactError, UsageError
 from ..core.files import whole_file, write_whole
 from .config import TrainConfig

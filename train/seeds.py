@@ -11,8 +11,8 @@ from ..core.card import Score
 from ..core.errors import UsageError
 from ..core.files import make_folder, write_whole
 from .config import TrainConfig
-from .loop import Trained, resume, train
-from .processes import joined
+from .distributed.process_group import joined
+from .run import Trained, resume, train
 from .run_folder import RunFolder
 
 

@@ -13,22 +13,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.card import ModelCard
-from ..core.datasets import Split
+from ..core.data.datasets import Split
 from ..core.errors import ArtifactError, TrainingError
 from ..core.models.initialise import initialise
 from ..core.models.model import Model, build_model
-from .augment import Augmenter, scaled
-from .average import Average
+from .augment.augmenter import Augmenter, scaled
+from .augment.pixelwise import Mix, mixed
+from .data.sampling import Sampler
 from .device import Arithmetic
+from .distributed.process_group import ALONE, Processes
+from .distributed.step_sync import Exchange, Wishes
 from .epoch import Epoch
-from .exchange import Exchange, Wishes
-from .finite import Guard, NotFinite
-from .lagged import Lagged
-from .pixels import Mix, mixed
-from .processes import ALONE, Processes
+from .optim.deferred_read import Lagged
+from .optim.ema import Average
+from .optim.nan_guard import Guard, NotFinite
+from .optim.schedule import image_side, learning_rate, progress_at
 from .recipes import Decays, Recipe
-from .sampling import Sampler
-from .schedule import image_side, learning_rate, progress_at
 from .weights import to_training_mode
 
 

@@ -12,12 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..core.checkpoint import FORMAT, load_checkpoint, read_tensors
-from ..core.download import download
+from ..core.artifacts.checkpoint import FORMAT, load_checkpoint, read_tensors
+from ..core.data.download import download
 from ..core.errors import ArtifactError, UnknownNameError
 from ..core.files import sha256_of
-from ..core.folders import default_data_dir
 from ..core.models.pretrained import PUBLISHED, PUBLISHED_URL, published_checksum, published_file
+from ..core.paths import default_data_dir
 from ..core.zoo import zoo_file, zoo_names
 
 NAMED_IN_ERRORS = 3

@@ -1,0 +1,1 @@
+"""What rtk is measured beside: plain loops, other frameworks."""

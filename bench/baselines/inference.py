@@ -1,0 +1,76 @@
+"""What a user would have without rtk, to be measured in the same run: torch.compile, and the loop one writes first.
+
+Eager PyTorch, the first of the baselines, is the torch backend itself. All take a checkpoint, all in fp32.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...core.errors import BackendError
+from ...infer.backend import BackendOptions, Resident
+from ...infer.torch_backend import TorchBackend
+
+COMPILERS = ("c++", "g++", "clang++")
+LONGEST = 300
+"""Characters of a compiler's complaint that are shown."""
+
+
+class CompiledTorch(TorchBackend):
+    """The checkpoint's model after torch.compile as it comes: compiled for the first batch size, then for any."""
+
+    name = "torch.compile"
+
+    def __init__(self, checkpoint: Path, options: BackendOptions) -> None:
+        """Raises BackendError where there is nothing to compile with."""
+        super().__init__(checkpoint, options)
+        if self.device == "cpu" and not any(map(shutil.which, COMPILERS)):
+            raise BackendError(f"torch.compile: needs a C++ compiler on a CPU; found none of {', '.join(COMPILERS)}")
+        self._model = torch.compile(self._model)  # type: ignore[assignment]
+        self.runs_on = self.runs_on.replace("eager", "torch.compile")
+
+    def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        try:
+            return super()._run(images_NHWC)
+        except RuntimeError as error:  # the root of what Dynamo and Inductor raise
+            words = " ".join(str(error).split())
+            raise BackendError(f"torch.compile: {type(error).__name__}: {words[:LONGEST]}") from error
+
+
+class PlainLoop(TorchBackend):
+    """As tutorials do it: image by image to a float tensor, normalised on the host, stacked, sent, and answered.
+
+    The network is the checkpoint's; scaling and normalisation are the loop's own.
+    """
+
+    name = "plain loop"
+
+    def __init__(self, checkpoint: Path, options: BackendOptions) -> None:
+        super().__init__(checkpoint, options)
+        if not self.card.preprocessing.is_plain:
+            raise BackendError(
+                f"plain loop: only scales and normalises; the model: {self.card.preprocessing.to_text()}"
+            )
+        self._mean_C11 = torch.tensor(self.card.preprocessing.mean)[:, None, None]
+        self._deviation_C11 = torch.tensor(self.card.preprocessing.deviation)[:, None, None]
+        self._network = self._model.network
+        self.runs_on = self.runs_on.replace("eager", "eager, image by image on the host")
+
+    def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        tensors = []
+        for image_HWC in images_NHWC:
+            tensor_CHW = torch.from_numpy(image_HWC).permute(2, 0, 1).float() / 255
+            tensors.append((tensor_CHW - self._mean_C11) / self._deviation_C11)
+        with torch.no_grad():
+            logits_NK: NDArray[np.float32] = self._network(torch.stack(tensors).to(self._torch_device)).cpu().numpy()
+        return logits_NK
+
+    def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
+        """None: its arithmetic alone is that of the torch backend."""
+        return None
+
+
+BASELINES = (CompiledTorch, PlainLoop)

@@ -1,0 +1,1 @@
+"""Timing: cells, contenders, the self-check, intervals and the environment."""

@@ -1,0 +1,190 @@
+"""Parity: how a candidate's answers differ from the reference's on the same labelled images, image by image.
+
+Shapes: N images, K classes.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.data.datasets import Split
+from ...core.errors import DataError
+from ...core.tolerances import largest_share
+from ...infer.backend import Backend
+
+BATCH = 250
+WORST = 20
+"""So many images are listed."""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Images that the reference answers with one class and the candidate with another."""
+
+    reference: int
+    candidate: int
+    images: int
+
+
+@dataclass(frozen=True)
+class WorstImage:
+    """An image that the candidate answers badly, and by how much."""
+
+    index: int
+    """In the split, counted from 0."""
+    label: int
+    reference: int
+    """The reference's answer."""
+    candidate: int | None
+    """The candidate's; None when there is none, or a logit is not finite."""
+    largest_difference: float
+    """Of its logits, absolute."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Counts over all images; nothing is rounded. An image without an answer counts as wrong."""
+
+    candidate: str
+    images: int
+    reference_correct: int
+    candidate_correct: int
+    agreeing: int
+    """Images that both answer alike, rightly or wrongly."""
+    lost: int
+    """Right in the reference, wrong in the candidate."""
+    won: int
+    """Wrong in the reference, right in the candidate."""
+    largest_difference: float
+    """Of any logit, absolute."""
+    mean_difference: float
+    not_finite: int
+    """Images with a NaN or infinite logit in the candidate."""
+    answered: int
+    """Rows of logits that the candidate gave; another number than `images` is a fault of whoever ran it."""
+    largest_share: float
+    """See core/closeness.py."""
+    relative_error: float
+    """Root mean square of the differences over the standard deviation of the reference's logits."""
+    largest_logit: float
+    """Of the reference, absolute."""
+    spread: float
+    """Standard deviation of the reference's logits."""
+    divergence: float
+    """Mean Kullback-Leibler divergence of the candidate's probabilities from the reference's, in nats."""
+    confusion: tuple[Changed, ...]
+    """Changed answers by class, the most frequent first."""
+    worst: tuple[WorstImage, ...]
+    """The twenty worst: no finite answer, then lost, then otherwise changed, then the largest differences."""
+
+    @property
+    def changed(self) -> int:
+        """Images with another answer than the reference's, or none."""
+        return self.images - self.agreeing
+
+    @property
+    def same_answers(self) -> bool:
+        """Whether every image gets the same, finite answer from both."""
+        return self.agreeing == self.images == self.answered and self.not_finite == 0
+
+
+def all_logits(
+    backend: Backend, images_NHWC: NDArray[np.uint8], *, advance: Callable[[int], None] = lambda count: None
+) -> NDArray[np.float32]:
+    """The backend's logits of all images, in batches of 250 or as many as it takes; `compare` counts the answers."""
+    batch = min(BATCH, backend.max_batch or BATCH)
+    parts = [np.empty((0, len(backend.card.classes)), np.float32)]
+    for logits_BK in backend.stream(images_NHWC[start : start + batch] for start in range(0, len(images_NHWC), batch)):
+        parts.append(logits_BK)
+        advance(len(logits_BK))
+    return np.concatenate(parts)
+
+
+def compare(
+    candidate: str,
+    reference_NK: NDArray[np.float32],
+    candidate_NK: NDArray[np.float32],
+    labels_N: NDArray[np.int64],
+) -> Parity:
+    """Compare two backends' logits on the same labelled images. Raises DataError when the reference is no measure."""
+    images, answered = len(labels_N), len(candidate_NK)
+    if reference_NK.shape[0] != images or not np.isfinite(reference_NK).all():
+        raise DataError(f"the reference gave {len(reference_NK):,} answers, expected {images:,}, all of them finite")
+    if candidate_NK.shape[1:] != reference_NK.shape[1:]:
+        raise DataError(f"{candidate}: {candidate_NK.shape[1]} logits an image, expected {reference_NK.shape[1]}")
+    missing = np.full((max(0, images - answered), reference_NK.shape[1]), np.nan, np.float32)
+    candidate_NK = np.concatenate([candidate_NK[:images], missing])
+    finite_N = np.asarray(np.isfinite(candidate_NK).all(axis=1))
+    reference_N, candidate_N = reference_NK.argmax(axis=1), candidate_NK.argmax(axis=1)
+    reference_right_N, candidate_right_N = reference_N == labels_N, (candidate_N == labels_N) & finite_N
+    same_N = (reference_N == candidate_N) & finite_N
+    lost_N = reference_right_N & ~candidate_right_N
+    with np.errstate(invalid="ignore"):
+        difference_NK = np.abs(candidate_NK.astype(np.float64) - reference_NK)
+    spread = float(reference_NK.std(dtype=np.float64)) or 1.0
+    finite_NK = difference_NK[finite_N]
+    pairs = Counter(
+        zip(reference_N[finite_N & ~same_N].tolist(), candidate_N[finite_N & ~same_N].tolist(), strict=True)
+    )
+    largest_N = np.where(finite_N, difference_NK.max(axis=1), np.inf)
+    worst_first = np.lexsort((-largest_N, same_N, ~lost_N, finite_N))[:WORST]
+    return Parity(
+        candidate=candidate,
+        images=images,
+        reference_correct=int(reference_right_N.sum()),
+        candidate_correct=int(candidate_right_N.sum()),
+        agreeing=int(same_N.sum()),
+        lost=int(lost_N.sum()),
+        won=int((~reference_right_N & candidate_right_N).sum()),
+        largest_difference=float(finite_NK.max(initial=0)),
+        largest_share=largest_share(candidate_NK[finite_N], reference_NK[finite_N]),
+        mean_difference=float(finite_NK.mean()) if finite_N.any() else float("nan"),
+        not_finite=int((~finite_N[:answered]).sum()),
+        answered=answered,
+        relative_error=float(np.sqrt((finite_NK**2).mean())) / spread if finite_N.any() else float("nan"),
+        largest_logit=float(np.abs(reference_NK).max(initial=0)),
+        spread=spread,
+        divergence=_divergence(reference_NK[finite_N], candidate_NK[finite_N]),
+        confusion=tuple(Changed(was, now, count) for (was, now), count in pairs.most_common()),
+        worst=tuple(
+            WorstImage(
+                index=int(i),
+                label=int(labels_N[i]),
+                reference=int(reference_N[i]),
+                candidate=int(candidate_N[i]) if finite_N[i] else None,
+                largest_difference=float(largest_N[i]),
+            )
+            for i in worst_first
+        ),
+    )
+
+
+def _divergence(reference_NK: NDArray[np.float32], candidate_NK: NDArray[np.float32]) -> float:
+    """Mean over images of the sum of p log(p / q), p the reference's softmax and q the candidate's."""
+    if len(reference_NK) == 0:
+        return float("nan")
+    log_p, log_q = (_log_softmax(logits_NK) for logits_NK in (reference_NK, candidate_NK))
+    return max(0.0, float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean()))
+
+
+def _log_softmax(logits_NK: NDArray[np.float32]) -> NDArray[np.float64]:
+    shifted_NK = logits_NK.astype(np.float64) - logits_NK.max(axis=1, keepdims=True)
+    result: NDArray[np.float64] = shifted_NK - np.log(np.exp(shifted_NK).sum(axis=1, keepdims=True))
+    return result
+
+
+def labelled_as(classes: tuple[str, ...], split: Split, dataset_classes: tuple[str, ...], *, name: str) -> None:
+    """Raise DataError when the labels of a data set do not mean what the model's classes mean."""
+    if classes != dataset_classes:
+        first = next(
+            (k for k, pair in enumerate(zip(classes, dataset_classes, strict=False)) if pair[0] != pair[1]), -1
+        )
+        found = dataset_classes[first] if first >= 0 else f"{len(dataset_classes)} classes"
+        expected = classes[first] if first >= 0 else f"{len(classes)}"
+        raise DataError(f"{name}: its classes are not the model's: found {found!r}, expected {expected!r}")
+    outside = split.labels_N[(split.labels_N < 0) | (split.labels_N >= len(classes))]
+    if len(outside):
+        raise DataError(f"{name}: label {outside[0]} found, expected 0 to {len(classes) - 1}")

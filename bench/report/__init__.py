@@ -1,0 +1,1 @@
+"""Reports of a benchmark: data, tables, plots and pages."""

@@ -1,0 +1,63 @@
+"""The table while it runs: on standard error, for a terminal; nothing elsewhere.
+
+It is drawn between two turns, at most four times a second, and by no thread of its own: drawing must not be measured.
+"""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..measure.cell import Cell
+from ..measure.timing import Told
+from ..scopes import SCOPES
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+REDRAWN_S = 0.25
+COLUMNS = ("backend", "precision", "scope", "batch", "images/s", "p50 ms", "spread", "rounds")
+
+
+@contextlib.contextmanager
+def live_table(seconds: float) -> Iterator[Told]:
+    """Yield what is to be told of every cell; `seconds` is what measuring will take."""
+    if not sys.stderr.isatty():
+        yield lambda cell: None
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    cells: dict[tuple[str, str, str, int], Cell] = {}
+    with Live(console=Console(stderr=True), auto_refresh=False, transient=True, vertical_overflow="ellipsis") as live:
+        drawn_at = 0.0
+
+        def told(cell: Cell) -> None:
+            nonlocal drawn_at
+            cells[cell.key] = cell
+            now = time.monotonic()
+            if now - drawn_at >= REDRAWN_S:
+                drawn_at = now
+                live.update(_table(list(cells.values()), seconds), refresh=True)
+
+        yield told
+
+
+def _table(cells: list[Cell], seconds: float) -> "Table":
+    from rich.table import Table
+
+    measured_s = sum(float(cell.samples_s.sum()) for cell in cells if cell.rounds)
+    table = Table(*COLUMNS, title=f"measuring: {measured_s:.1f} of {seconds:.0f} s; Ctrl-C ends it with a report")
+    for cell in cells:
+        table.add_row(*live_row(cell))
+    return table
+
+
+def live_row(cell: Cell) -> tuple[str, ...]:
+    """One line of the table, as far as it is known."""
+    known = (cell.backend, cell.precision, SCOPES[cell.scope][0], f"{cell.batch:,}")
+    if not cell.rounds:
+        return (*known, *("failed" if cell.error else "warmed up", "", "", ""))
+    spread = f"{cell.spread:.0%}{' noisy' if cell.noisy else ''}"
+    return (*known, f"{cell.images_per_s:,.0f}", f"{cell.percentile_ms(50):.2f}", spread, f"{len(cell.rounds)}")

@@ -1,0 +1,103 @@
+"""Checkpoints: weights, card and training state in one `.pt`, written whole, read as data only."""
+
+import io
+import pickle
+import warnings
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..card import ModelCard
+from ..errors import ArtifactError, UsageError
+from ..files import sha256_of, whole_file
+from ..models.model import Model, build_model
+
+FORMAT = "rtk-checkpoint-1"
+LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""How files of torch.save begin that are older than PyTorch 1.6: not a zip archive yet."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory; its card carries the file's own sha256."""
+
+    card: ModelCard
+    weights: dict[str, Tensor]
+    training: dict[str, Any] | None
+    """What resuming needs; only `last.pt` has it."""
+
+    def model(self) -> Model:
+        """The model in evaluation mode, fp32. Raises ArtifactError when the weights do not fit the card."""
+        try:
+            model = build_model(self.card)
+        except UsageError as error:  # the name is not the user's, but the file's
+            raise ArtifactError(f"{self.card.name}: {error}") from error
+        try:
+            model.load_state_dict(self.weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ArtifactError(f"{self.card.name}: the weights do not fit {self.card.arch}: {reason}") from error
+        return model.eval()
+
+
+def save_checkpoint(
+    path: Path, card: ModelCard, weights: dict[str, Tensor], *, training: dict[str, Any] | None = None
+) -> None:
+    """Write a checkpoint, whole or not at all. Raises OutputError."""
+    content = {"format": FORMAT, "card": card.to_json(), "weights": weights, "training": training}
+    save_content(path, content)
+
+
+def save_content(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values for torch.load, whole or not at all. Raises OutputError.
+
+    Made in memory first: on a full disk torch.save itself may raise errors of its own that hide the reason.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with whole_file(path) as file:
+        file.write(buffer.getbuffer())
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU without running anything in it.
+
+    Raises ArtifactError when the file is missing, damaged, another program's, or a pickle that would run code.
+    """
+    content = read_tensors(path, expected="a checkpoint written by rtk train")
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ArtifactError(f"{path}: a PyTorch file, but not a checkpoint of rtk's (expected format {FORMAT})")
+    card, weights = content.get("card"), content.get("weights")
+    if not isinstance(card, str) or not isinstance(weights, dict):
+        raise ArtifactError(f"{path}: incomplete: it lacks a card or weights")
+    card = ModelCard.from_json(card, source=str(path))
+    return Checkpoint(replace(card, checkpoint_sha256=sha256_of(path)), weights, content.get("training"))
+
+
+def read_tensors(path: Path, *, expected: str) -> Any:
+    """What torch.save wrote: tensors and plain values alone. Raises ArtifactError as load_checkpoint."""
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such checkpoint")
+    try:
+        with path.open("rb") as file:
+            legacy = file.read(len(LEGACY_START)) == LEGACY_START
+        if not legacy:
+            with zipfile.ZipFile(path) as archive:  # torch.load itself does not look at the checksums
+                if archive.testzip() is not None:
+                    raise ArtifactError(f"{path}: damaged: its content does not match its checksums")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of odd pickles, which are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ArtifactError(
+            f"{path}: refused: it holds Python objects that would run code when loaded; expected {expected}"
+        ) from error
+    except ArtifactError:
+        raise
+    # zipfile and torch raise nearly anything on a damaged or hostile file, and it must end in one clear line.
+    except Exception as error:
+        raise ArtifactError(f"{path}: truncated, damaged, or not a checkpoint of rtk's") from error

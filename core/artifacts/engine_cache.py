@@ -1,0 +1,162 @@
+"""The engines kept in the user's cache folder, found again by what went into them.
+
+One folder per engine, named by its key, with the plan and its JSON: it appears whole, by a rename, or not at all.
+Plans are not byte-reproducible, so that the key is never the plan's own hash.
+"""
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArtifactError, OutputError
+from ..files import make_folder
+from ..paths import cache_dir
+from .engine import SUFFIX, EngineInfo, engine_problem, json_path, read_engine_info, write_engine
+
+KEY_LENGTH = 32
+"""Hexadecimal digits of the SHA-256 that name a folder."""
+TIMINGS, KERNELS = "timings", "rtx"
+TENSORRT_CACHES = (TIMINGS, KERNELS)
+"""Folders beside the engines: what the regular TensorRT measured while building, what RTX compiled while running."""
+
+
+@dataclass(frozen=True)
+class CachedEngine:
+    """One entry of the cache."""
+
+    key: str
+    engine: Path
+    bytes: int
+    """Of plan and JSON."""
+    modified_at: float
+    """Seconds since 1970."""
+    info: EngineInfo | None
+    problem: str
+    """Why it cannot be used, or empty."""
+
+
+def engines_dir() -> Path:
+    """The folder of the kept engines; it may not exist yet."""
+    return cache_dir() / "engines"
+
+
+def engine_key(
+    *,
+    graph_sha256: str,
+    opt_batch: int,
+    max_batch: int,
+    flavor: str,
+    version: str,
+    hardware: tuple[str, ...],
+    options: dict[str, Any],
+) -> str:
+    """The name of the cache's folder for an engine made of these.
+
+    `hardware`: GPU name and compute capability, or the compute capabilities that it is built for.
+    """
+    parts = {
+        "graph": graph_sha256,
+        "profile": [1, opt_batch, max_batch],
+        "tensorrt": [flavor, version],
+        "hardware": hardware,
+        "options": options,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
+
+
+def find_engine(key: str) -> Path | None:
+    """The kept engine of that key, proved to be whole; None when there is none. A damaged one is removed."""
+    folder = engines_dir() / key
+    engine = _engine_in(folder)
+    if engine is not None and not engine_problem(engine):
+        return engine
+    if folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def keep_engine(key: str, stem: str, plan: bytes, info: EngineInfo) -> Path:
+    """Put an engine into the cache as `stem`.engine and return its path. Raises OutputError."""
+    parent = make_folder(engines_dir())
+    folder = parent / key
+    try:
+        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+        try:
+            write_engine(fresh / f"{stem}{SUFFIX}", plan, info)
+            fresh.chmod(0o755)
+            with contextlib.suppress(OSError):  # another process was faster: its engine is as good
+                fresh.rename(folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"{parent}: cannot be written: {error.strerror or error}") from error
+    kept = _engine_in(folder)
+    if kept is None:
+        raise OutputError(f"{folder}: an entry of the cache that cannot be replaced; run: rtk cache clear")
+    return kept
+
+
+def cached_engines() -> list[CachedEngine]:
+    """What is kept, the newest first. Every plan is read and compared with its sha256."""
+    entries = [_entry(folder) for folder in _folders()]
+    return sorted(entries, key=lambda entry: entry.modified_at, reverse=True)
+
+
+def clear_engines() -> tuple[int, int]:
+    """Remove every kept engine, what was left half-written, and TensorRT's timings and kernels.
+
+    Returns how many engines there were, and how many bytes. Raises OutputError when something cannot be removed.
+    """
+    entries = cached_engines()
+    beside = (cache_dir() / name for name in TENSORRT_CACHES)
+    for folder in (*_folders(), *_leftovers(), *(path for path in beside if path.is_dir())):
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be removed: {error.strerror or error}") from error
+    return len(entries), sum(entry.bytes for entry in entries)
+
+
+def _entry(folder: Path) -> CachedEngine:
+    files = [path for path in folder.iterdir() if path.is_file()]
+    engine = _engine_in(folder)
+    info = None
+    if engine is None:
+        problem = "no engine in the folder"
+    else:
+        problem = engine_problem(engine)
+        with contextlib.suppress(ArtifactError):
+            info = read_engine_info(engine)
+    return CachedEngine(
+        key=folder.name,
+        engine=engine or folder,
+        bytes=sum(path.stat().st_size for path in files),
+        modified_at=max((path.stat().st_mtime for path in files), default=folder.stat().st_mtime),
+        info=info,
+        problem=problem,
+    )
+
+
+def _engine_in(folder: Path) -> Path | None:
+    engines = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
+    return next((engine for engine in engines if json_path(engine).exists()), engines[0] if engines else None)
+
+
+def _folders() -> Iterator[Path]:
+    root = engines_dir()
+    return (
+        (path for path in sorted(root.iterdir()) if path.is_dir() and path.name[:1] != ".")
+        if root.is_dir()
+        else iter(())
+    )
+
+
+def _leftovers() -> Iterator[Path]:
+    root = engines_dir()
+    return iter(sorted(root.glob(".new-*"))) if root.is_dir() else iter(())

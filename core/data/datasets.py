@@ -1,0 +1,258 @@
+"""Labelled images as uint8 arrays: CIFAR-10, Fashion-MNIST, folders of class folders, and `shapes`. No torch.
+
+Official files are taken from the data folder if they are there, judged by their structure alone; what is missing is
+downloaded with a checksum. Shapes: N images, H rows, W columns, C channels.
+"""
+
+import gzip
+import math
+import tarfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError, ImageError, UnknownNameError
+from ..paths import default_data_dir
+from .download import download
+from .images import IMAGE_SUFFIXES, native_image
+from .synthetic_shapes import SHAPES_CLASSES, draw_shapes
+
+SplitName = Literal["train", "test"]
+
+DATASETS = ("cifar10", "fashion-mnist", "shapes")
+"""Those that have a name; any folder of class folders is one too."""
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+SHAPES_SIZES = {"train": 10_000, "test": 2_000}
+SHAPES_SEEDS = {"train": 1, "test": 2}
+
+CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/"
+CIFAR10_ARCHIVE = "cifar-10-binary.tar.gz"
+CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9dddda3db29a59bca1dd"
+CIFAR10_FOLDER = "cifar-10-batches-bin"
+CIFAR10_FILES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
+CIFAR10_ROW_BYTES = 1 + 3 * 32 * 32
+CIFAR10_ROWS = 10_000  # in every file
+
+FASHION_MNIST_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+FASHION_MNIST_FOLDER = "fashion-mnist"
+FASHION_MNIST_MD5 = {
+    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+FASHION_MNIST_PREFIX = {"train": "train", "test": "t10k"}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images in memory."""
+
+    images_NHWC: NDArray[np.uint8]
+    labels_N: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def head(self, count: int) -> "Split":
+        """The first `count` images."""
+        return Split(self.images_NHWC[:count], self.labels_N[:count])
+
+    def take(self, index: NDArray[np.int64]) -> "Split":
+        """The images with these indices, in this order."""
+        return Split(self.images_NHWC[index], self.labels_N[index])
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel over all pixels, in units of pixel / 255; exact."""
+        channels = self.images_NHWC.shape[3]
+        counts_CV = [np.bincount(self.images_NHWC[..., c].ravel(), minlength=256) for c in range(channels)]
+        values_V = np.arange(256) / 255
+        means = [float(counts @ values_V / counts.sum()) for counts in counts_CV]
+        variances = [
+            float(counts @ (values_V - mean) ** 2 / counts.sum()) for counts, mean in zip(counts_CV, means, strict=True)
+        ]
+        return tuple(means), tuple(max(variance, 1e-6) ** 0.5 for variance in variances)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set that is known to be there; its splits are read when asked for."""
+
+    name: str
+    classes: tuple[str, ...]
+    read: Callable[[SplitName], Split]
+
+    def split(self, name: SplitName) -> Split:
+        """Read one split whole. Raises DataError when its files are missing or not what their format says."""
+        return self.read(name)
+
+
+def open_dataset(name: str, *, data_dir: Path | None = None) -> Dataset:
+    """A data set by name, or the folder of that name with train/<class>/* and test/<class>/*.
+
+    `data_dir`: where the official files lie or go; None means RTK_DATA_DIR or the user's cache folder. Raises
+    UnknownNameError for a name that is neither.
+    """
+    folder = data_dir or default_data_dir()
+    match name:
+        case "cifar10":
+            return Dataset(name, CIFAR10_CLASSES, lambda split: _cifar10(folder, split))
+        case "fashion-mnist":
+            return Dataset(name, FASHION_MNIST_CLASSES, lambda split: _fashion_mnist(folder, split))
+        case "shapes":
+            return Dataset(name, SHAPES_CLASSES, _shapes)
+    if not Path(name).is_dir():
+        known = (*DATASETS, "or a folder with train/<class>/ and test/<class>/")
+        raise UnknownNameError("data set", name, known)
+    return _image_folder(Path(name))
+
+
+def _shapes(split: SplitName) -> Split:
+    return Split(*draw_shapes(SHAPES_SIZES[split], seed=SHAPES_SEEDS[split]))
+
+
+# CIFAR-10, binary version: each row is one label byte, then the red, green and blue planes of 32 x 32.
+
+
+def _cifar10(data_dir: Path, split: SplitName) -> Split:
+    folder = data_dir / CIFAR10_FOLDER
+    missing = [name for name in CIFAR10_FILES[split] if not (folder / name).is_file()]
+    if missing:
+        if folder.is_dir() and any((folder / name).is_file() for names in CIFAR10_FILES.values() for name in names):
+            raise DataError(f"{folder}: half there: {', '.join(missing)} missing; remove the folder to fetch it anew")
+        archive = data_dir / CIFAR10_ARCHIVE
+        if not archive.is_file():
+            _download(CIFAR10_URL + CIFAR10_ARCHIVE, f"sha256:{CIFAR10_SHA256}", archive)
+        _unpack(archive, data_dir, folder)
+    parts = [cifar10_images(folder / name) for name in CIFAR10_FILES[split]]
+    for name, part in zip(CIFAR10_FILES[split], parts, strict=True):
+        if len(part) != CIFAR10_ROWS:
+            raise DataError(f"{folder / name}: found {len(part):,} images, expected {CIFAR10_ROWS:,}; fetch it anew")
+    return Split(
+        np.concatenate([part.images_NHWC for part in parts]), np.concatenate([part.labels_N for part in parts])
+    )
+
+
+def cifar10_images(path: Path) -> Split:
+    """Read one file of CIFAR-10's binary version, of any number of rows. Raises DataError."""
+    try:
+        content = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if content.size == 0 or content.size % CIFAR10_ROW_BYTES:
+        raise DataError(
+            f"{path}: {content.size:,} bytes are not rows of {CIFAR10_ROW_BYTES:,}: truncated, or not CIFAR-10 binary"
+        )
+    rows = content.reshape(-1, CIFAR10_ROW_BYTES)
+    labels_N = rows[:, 0].astype(np.int64)
+    if labels_N.max() >= len(CIFAR10_CLASSES):
+        raise DataError(f"{path}: label {labels_N.max()} found, expected 0 to 9; not CIFAR-10 binary")
+    images_NHWC = rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return Split(np.ascontiguousarray(images_NHWC), labels_N)
+
+
+def _unpack(archive: Path, destination: Path, folder: Path) -> None:
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(destination, filter="data")
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{archive}: cannot be unpacked ({error}); remove it to fetch it anew") from error
+    if not folder.is_dir():
+        raise DataError(f"{archive}: holds no folder {folder.name}; expected the binary version of CIFAR-10")
+
+
+# Fashion-MNIST: idx files, gzip.
+
+
+def _fashion_mnist(data_dir: Path, split: SplitName) -> Split:
+    folder = data_dir / FASHION_MNIST_FOLDER
+    prefix = FASHION_MNIST_PREFIX[split]
+    paths = [folder / f"{prefix}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1")]
+    for path in paths:
+        if not path.is_file():
+            _download(FASHION_MNIST_URL + path.name, f"md5:{FASHION_MNIST_MD5[path.name]}", path)
+    images_NHW, labels_N = (read_idx(path) for path in paths)
+    if images_NHW.ndim != 3 or images_NHW.shape[1:] != (28, 28) or labels_N.shape != images_NHW.shape[:1]:
+        raise DataError(
+            f"{folder}: found images {images_NHW.shape} and labels {labels_N.shape}, expected N x 28 x 28 and N"
+        )
+    if labels_N.max() >= len(FASHION_MNIST_CLASSES):
+        raise DataError(f"{paths[1]}: label {labels_N.max()} found, expected 0 to 9")
+    return Split(images_NHW[..., None], labels_N.astype(np.int64))
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """Read an idx file of unsigned bytes, gzip or not (format: yann.lecun.com/exdb/mnist). Raises DataError."""
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error}); remove it to fetch it anew") from error
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        raise DataError(f"{path}: not an idx file of unsigned bytes")
+    header_bytes = 4 + 4 * content[3]
+    if len(content) < header_bytes or header_bytes == 4:
+        raise DataError(f"{path}: its header of {header_bytes} bytes is truncated or says that it has no dimensions")
+    shape = tuple(int(size) for size in np.frombuffer(content[4:header_bytes], ">u4"))
+    if len(content) != header_bytes + math.prod(shape) or 0 in shape:
+        raise DataError(f"{path}: its header says {shape}, but {len(content) - header_bytes:,} bytes follow")
+    return np.frombuffer(content, np.uint8, offset=header_bytes).reshape(shape).copy()  # a copy can be written to
+
+
+# Folders of class folders.
+
+
+def _image_folder(root: Path) -> Dataset:
+    for split in ("train", "test"):
+        if not (root / split).is_dir():
+            raise DataError(f"{root}: no folder {split!r}; expected train/<class>/* and test/<class>/*")
+    classes = tuple(sorted(entry.name for entry in (root / "train").iterdir() if entry.is_dir()))
+    if len(classes) < 2:
+        raise DataError(f"{root / 'train'}: {len(classes)} class folder(s) found, expected two or more")
+    return Dataset(root.resolve().name, classes, lambda split: _class_folders(root / split, classes))
+
+
+def _class_folders(folder: Path, classes: tuple[str, ...]) -> Split:
+    strangers = sorted({entry.name for entry in folder.iterdir() if entry.is_dir()} - set(classes))
+    if strangers:
+        raise DataError(f"{folder}: class {strangers[0]!r} is not among those of the training split")
+    images: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        paths = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not paths:
+            raise DataError(f"{folder / name}: no images; every class needs some")
+        for path in paths:
+            try:
+                image_HWC = native_image(path)
+            except ImageError as error:
+                raise DataError(str(error)) from error
+            if images and image_HWC.shape[:2] != images[0].shape[:2]:
+                raise DataError(
+                    f"{path}: {_size(image_HWC)} pixels, but the first image has {_size(images[0])}; "
+                    "a data set needs images of one size"
+                )
+            images.append(image_HWC)
+            labels.append(label)
+    channels = max(image.shape[2] for image in images)
+    same = [image if image.shape[2] == channels else np.repeat(image, channels, axis=2) for image in images]
+    return Split(np.stack(same), np.array(labels, np.int64))
+
+
+def _size(image_HWC: NDArray[np.uint8]) -> str:
+    return f"{image_HWC.shape[1]} x {image_HWC.shape[0]}"
+
+
+def _download(url: str, checksum: str, target: Path) -> None:
+    otherwise = "name the folder that has it with --data-dir or RTK_DATA_DIR"
+    download(url, target, checksum=checksum, error=DataError, otherwise=otherwise)

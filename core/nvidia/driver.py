@@ -1,0 +1,146 @@
+"""What the NVIDIA driver says, asked through libcuda itself: no torch, no PyCUDA, no context is made."""
+
+import contextlib
+import ctypes
+import functools
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..errors import BackendError, UsageError
+
+LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+
+# Device attributes of cuda.h.
+COMPUTE_MODE, CC_MAJOR, CC_MINOR = 20, 75, 76
+OUT_OF_MEMORY, UNAVAILABLE = 2, 46  # errors of cuda.h
+PROHIBITED, EXCLUSIVE = 2, 3
+"""Compute modes in which other processes may not, or only one process may, use the GPU."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One CUDA GPU of this machine."""
+
+    index: int
+    name: str
+    compute_capability: str
+    """Such as 9.0."""
+    memory_bytes: int
+    compute_mode: int = 0
+    """0 shared, 2 prohibited, 3 one process only."""
+
+
+@functools.cache
+def gpu_count() -> int:
+    """How many CUDA GPUs this process can use; 0 without a driver."""
+    libcuda = _libcuda()
+    count = ctypes.c_int(0)
+    if libcuda is None or libcuda.cuInit(0) != 0 or libcuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+@functools.cache
+def driver_cuda() -> tuple[int, int] | None:
+    """The newest CUDA version that the driver supports, such as (13, 0); None without a driver."""
+    libcuda = _libcuda()
+    version = ctypes.c_int(0)
+    if libcuda is None or libcuda.cuDriverGetVersion(ctypes.byref(version)) != 0:
+        return None
+    return version.value // 1000, version.value % 1000 // 10
+
+
+@functools.cache
+def gpu(index: int) -> Gpu:
+    """The GPU of that index. Raises BackendError when there is no such GPU, or no driver."""
+    found = gpu_count()
+    if index >= found:
+        raise BackendError(
+            f"cuda:{index}: {no_gpu_reason() or f'this machine has {found} CUDA GPU(s), counted from 0'}"
+        )
+    libcuda = _libcuda()
+    assert libcuda is not None  # a GPU was counted
+    device = ctypes.c_int(0)
+    name = ctypes.create_string_buffer(256)
+    memory = ctypes.c_size_t(0)
+    for status in (
+        libcuda.cuDeviceGet(ctypes.byref(device), index),
+        libcuda.cuDeviceGetName(name, len(name), device),
+        libcuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device),
+    ):
+        if status != 0:
+            raise BackendError(f"cuda:{index}: the driver does not describe this GPU (error {status})")
+    major, minor, mode = (_attribute(libcuda, device, wanted) for wanted in (CC_MAJOR, CC_MINOR, COMPUTE_MODE))
+    return Gpu(index, name.value.decode(errors="replace"), f"{major}.{minor}", memory.value, mode)
+
+
+def no_gpu_reason() -> str:
+    """Why this process has no CUDA GPU and what to do, in words; empty when it has one."""
+    if gpu_count():
+        return ""
+    libcuda = _libcuda()
+    if libcuda is None:
+        return f"no NVIDIA driver ({LIBRARY} not found); install one, or run on a machine with an NVIDIA GPU"
+    status = libcuda.cuInit(0)
+    if status == 0:
+        return "the NVIDIA driver shows no GPU; see CUDA_VISIBLE_DEVICES and nvidia-smi"
+    meaning = {100: "no GPU", 803: "driver and library versions differ: restart the machine", 999: "unknown error"}
+    reason = meaning.get(status, "see nvidia-smi")
+    return f"the NVIDIA driver cannot be started (CUDA error {status}: {reason}); see nvidia-smi"
+
+
+@contextlib.contextmanager
+def using_gpu(index: int) -> Iterator[None]:
+    """Make that GPU's primary context current while the block runs. Raises BackendError when it cannot be had."""
+    found = gpu(index)
+    libcuda = _libcuda()
+    assert libcuda is not None  # the GPU was found
+    device, context, popped = ctypes.c_int(0), ctypes.c_void_p(), ctypes.c_void_p()
+    libcuda.cuDeviceGet(ctypes.byref(device), index)
+    status = libcuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+    if status != 0:
+        raise BackendError(f"cuda:{index}: {found.name}: {_refusal(status, found)}")
+    try:
+        libcuda.cuCtxPushCurrent_v2(context)
+        try:
+            yield
+        finally:
+            libcuda.cuCtxPopCurrent_v2(ctypes.byref(popped))
+    finally:
+        libcuda.cuDevicePrimaryCtxRelease_v2(device)
+
+
+def _refusal(status: int, found: Gpu) -> str:
+    """Why a GPU gives no context, and what to do."""
+    if status == OUT_OF_MEMORY:
+        return "out of GPU memory; stop what else runs there (nvidia-smi shows it)"
+    if status == UNAVAILABLE or found.compute_mode in (PROHIBITED, EXCLUSIVE):
+        return (
+            "held by another process (exclusive or prohibited compute mode); stop it, or name another GPU with --device"
+        )
+    return f"gives no context (CUDA error {status}); see nvidia-smi"
+
+
+def device_index(device: str) -> int:
+    """The index in "cuda" or "cuda:N"; "auto" is the first GPU. Raises UsageError for anything else."""
+    if device in ("auto", "cuda"):
+        return 0
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not number.isdecimal():
+        raise UsageError(f"--device {device}: expected cuda or cuda:N, such as cuda:0")
+    return int(number)
+
+
+def _attribute(libcuda: ctypes.CDLL, device: ctypes.c_int, attribute: int) -> int:
+    value = ctypes.c_int(0)
+    libcuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+    return value.value
+
+
+@functools.cache
+def _libcuda() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(LIBRARY)
+    except OSError:
+        return None

@@ -1,0 +1,167 @@
+"""The two TensorRTs: `tensorrt` for data-centre GPUs, `tensorrt_rtx` for RTX GPUs; one API, few differences.
+
+Here is which of them is installed, how one is chosen and imported, and the one logger that a process may have.
+"""
+
+import contextlib
+import functools
+import importlib
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import metadata, util
+from typing import Any
+
+from ..errors import BackendError, UnknownNameError
+from .driver import driver_cuda, gpu_count
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Flavor:
+    """One of the two TensorRTs, and where it differs from the other."""
+
+    name: str
+    module: str
+    package: str
+    """Its name on PyPI, before a suffix such as -cu13."""
+    builds_without_gpu: bool
+    has_timing_cache: bool
+    """RTX's is a no-op, and asks for a GPU."""
+    checks_engines: bool
+    """Whether its runtime judges an engine before loading it (`Runtime.get_engine_validity`)."""
+    has_compatibility_levels: bool
+    """Whether an engine can be built for other GPUs or versions than the builder's own."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether the module can be found; it is not imported."""
+        return util.find_spec(self.module) is not None
+
+    @property
+    def cuda_major(self) -> int | None:
+        """The CUDA major version that the installed libraries are built for, where their package's name says it."""
+        for major in (12, 13, 14):
+            for name in (f"{self.package}-cu{major}-libs", f"{self.package}-cu{major}"):
+                with contextlib.suppress(metadata.PackageNotFoundError):
+                    metadata.version(name)
+                    return major
+        return None
+
+    def version(self) -> str:
+        """Of the installed package; the module is imported only where no package tells. Raises BackendError."""
+        for name in (self.package, f"{self.package}-cu13", f"{self.package}-cu12"):
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                return metadata.version(name)
+        return str(self.load().__version__)
+
+    def load(self) -> Any:
+        """Import the module. Raises BackendError when it is missing or cannot be loaded."""
+        if not self.installed:
+            raise BackendError(f"{self.name} is not installed; {self.install_hint()}")
+        try:
+            return importlib.import_module(self.module)
+        except (ImportError, OSError) as error:
+            raise BackendError(
+                f"{self.name} is installed but cannot be loaded ({_one_line(error)}); install it anew: "
+                f"{self.install_hint()}"
+            ) from error
+
+    def install_hint(self) -> str:
+        """The command that installs it, for this driver's CUDA and this Python."""
+        cuda = driver_cuda()
+        suffix = "-cu12" if cuda is not None and cuda[0] == 12 else ""  # without a suffix: CUDA 13
+        known_for = f" (for Python {platform.python_version()}" + (f", CUDA {cuda[0]}.{cuda[1]})" if cuda else ")")
+        return f"pip install {self.package}{suffix}{known_for}"
+
+
+FLAVORS = {
+    "tensorrt": Flavor(
+        "tensorrt", "tensorrt", "tensorrt",
+        builds_without_gpu=False, has_timing_cache=True, checks_engines=False, has_compatibility_levels=True,
+    ),
+    "tensorrt-rtx": Flavor(
+        "tensorrt-rtx", "tensorrt_rtx", "tensorrt-rtx",
+        builds_without_gpu=True, has_timing_cache=False, checks_engines=True, has_compatibility_levels=False,
+    ),
+}  # fmt: skip
+
+
+def flavor_named(name: str) -> Flavor:
+    """The flavour of that name. Raises UnknownNameError."""
+    if name not in FLAVORS:
+        raise UnknownNameError("TensorRT flavor", name, (AUTO, *FLAVORS))
+    return FLAVORS[name]
+
+
+def choose_flavor(name: str = AUTO) -> Flavor:
+    """The flavour to build with: the one named, or `tensorrt` where it and a GPU are there, else `tensorrt_rtx`.
+
+    Raises UnknownNameError; BackendError when it, or for auto either, is not installed.
+    """
+    if name != AUTO:
+        flavor = flavor_named(name)
+        if not flavor.installed:
+            raise BackendError(f"--flavor {name}: not installed; {flavor.install_hint()}")
+        return flavor
+    regular, rtx = FLAVORS["tensorrt"], FLAVORS["tensorrt-rtx"]
+    if regular.installed and gpu_count():
+        return regular
+    if rtx.installed:
+        return rtx
+    if regular.installed:
+        raise BackendError(
+            f"tensorrt {regular.version()} builds only where there is a GPU, and there is none; "
+            f"for a build without one: {rtx.install_hint()}"
+        )
+    raise BackendError(
+        f"no TensorRT is installed; {regular.install_hint()}, or without a GPU: pip install {rtx.package}"
+    )
+
+
+@dataclass
+class LogLines:
+    """What TensorRT said during one piece of work."""
+
+    errors: list[str] = field(default_factory=list)
+
+    def reason(self, otherwise: str) -> str:
+        """The errors as one line, without repetitions; `otherwise` when there were none."""
+        return "; ".join(dict.fromkeys(_one_line(line) for line in self.errors)) or otherwise
+
+
+class _Collected:
+    """Where the process's one logger puts errors: the first logger that TensorRT sees is the only one it keeps."""
+
+    lines = LogLines()
+
+
+@functools.cache
+def logger_of(trt: Any) -> Any:
+    """The one logger of that flavour in this process. It prints nothing: see collected_errors."""
+    grave = (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR)
+
+    class Logger(trt.ILogger):  # type: ignore[misc]  # the base class comes from a module without types
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in grave:
+                _Collected.lines.errors.append(message)
+
+    return Logger()
+
+
+@contextlib.contextmanager
+def collected_errors() -> Iterator[LogLines]:
+    """Yield what TensorRT reports as errors while the block runs."""
+    before, _Collected.lines = _Collected.lines, LogLines()
+    try:
+        yield _Collected.lines
+    finally:
+        _Collected.lines = before
+
+
+def _one_line(what: object) -> str:
+    return " ".join(str(what).split())

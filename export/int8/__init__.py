@@ -1,0 +1,1 @@
+"""int8 graphs: calibration images, ranges, quantisation, and which layers suffer from it."""

@@ -1,0 +1,123 @@
+"""The range of every activation on the calibration images, by several methods, from one histogram each."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import helper
+
+from ...core.artifacts.graph_card import INPUT_NAME
+
+Method = Literal["minmax", "percentile", "mse"]
+METHODS: tuple[Method, ...] = ("minmax", "percentile", "mse")
+"""Which of them fits best depends on the network: `auto` tries all."""
+PERCENTILE = 0.99999
+"""Of the values, half of the rest is cut off at either end; nothing at an end that is zero."""
+QUANTISED = ("Conv", "Gemm", "Add")
+"""Operators that int8 is for; an addition is a residual one."""
+BINS = 2_048
+BATCH = 100
+CLIPS = np.linspace(0.3, 1.0, 71)
+"""mse: shares of the largest magnitude that are tried."""
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How often an activation took which values."""
+
+    counts: NDArray[np.int64]
+    low: float
+    high: float
+
+    @property
+    def centres(self) -> NDArray[np.float64]:
+        """The middle of every bin."""
+        edges = np.linspace(self.low, self.high, BINS + 1)
+        return (edges[1:] + edges[:-1]) / 2
+
+
+def session_as_written(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """ONNX Runtime on the CPU, computing a quantised graph as it is written: dequantise, compute in fp32, quantise.
+
+    Its integer kernels are left out: before VNNI they saturate at 16 bits, and then answer another question.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def with_outputs(graph: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """A copy that gives out these tensors too."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(graph)
+    known = {value.name for value in copied.graph.output}
+    copied.graph.output.extend(
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in known
+    )
+    return copied
+
+
+def activations(graph: onnx.ModelProto) -> list[str]:
+    """The tensors that get quantised: what convolutions, dense layers and additions read, weights excepted."""
+    weights = {tensor.name for tensor in graph.graph.initializer}
+    read = (name for node in graph.graph.node if node.op_type in QUANTISED for name in node.input)
+    return list(dict.fromkeys(name for name in read if name not in weights))
+
+
+def histograms(graph: onnx.ModelProto, images_NHWC: NDArray[np.uint8]) -> dict[str, Histogram]:
+    """Histograms of the activations over all images; two passes: one for the ends, one to count."""
+    names = activations(graph)
+    wide = with_outputs(graph, names)
+    session = session_as_written(wide)
+    ends = dict.fromkeys(names, (np.inf, -np.inf))
+    counts = {name: np.zeros(BINS, np.int64) for name in names}
+    batches = [images_NHWC[start : start + BATCH] for start in range(0, len(images_NHWC), BATCH)]
+    for images_BHWC in batches:
+        for name, values in zip(names, session.run(names, {INPUT_NAME: images_BHWC}), strict=True):
+            low, high = ends[name]
+            ends[name] = min(low, float(values.min())), max(high, float(values.max()))
+    for images_BHWC in batches:
+        for name, values in zip(names, session.run(names, {INPUT_NAME: images_BHWC}), strict=True):
+            low, high = ends[name]
+            scale = BINS / max(high - low, 1e-30)
+            bins = np.minimum(((values.ravel() - low) * scale).astype(np.int64), BINS - 1)
+            counts[name] += np.bincount(bins, minlength=BINS)
+    return {name: Histogram(counts[name], *ends[name]) for name in names}
+
+
+def range_of(histogram: Histogram, method: Method, *, symmetric: bool) -> Range:
+    """The range to quantise, zero in it."""
+    low, high = min(0.0, histogram.low), max(0.0, histogram.high)
+    match method:
+        case "minmax":
+            return low, high
+        case "percentile":
+            cumulated = np.cumsum(histogram.counts) / histogram.counts.sum()
+            edges = np.linspace(histogram.low, histogram.high, BINS + 1)
+            above = (1 - PERCENTILE) / (2 if low < 0 < high else 1)
+            first = int(np.searchsorted(cumulated, above))
+            last = min(int(np.searchsorted(cumulated, 1 - above)), BINS - 1)
+            return (min(0.0, float(edges[first])) if low < 0 else 0.0), max(0.0, float(edges[last + 1]))
+        case "mse":
+            errors = [_squared_error(histogram, clip * low, clip * high, symmetric=symmetric) for clip in CLIPS]
+            clip = float(CLIPS[int(np.argmin(errors))])
+            return clip * low, clip * high
+
+
+def _squared_error(histogram: Histogram, low: float, high: float, *, symmetric: bool) -> float:
+    """What quantising to eight bits between `low` and `high` costs, summed over all values."""
+    if symmetric:
+        limit = max(-low, high)
+        low, high, steps = -limit, limit, 254
+    else:
+        steps = 255
+    step = max(high - low, 1e-30) / steps
+    centres = histogram.centres
+    quantised = np.round(np.clip(centres, low, high) / step) * step
+    return float((histogram.counts * (centres - quantised) ** 2).sum())

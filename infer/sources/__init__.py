@@ -1,0 +1,1 @@
+"""Where images come from: files, folders, globs, archives, arrays, splits, standard input."""

@@ -1,0 +1,186 @@
+"""Images in zip and tar archives, WebDataset shards among them, read where they lie: nothing is unpacked.
+
+Archives come from strangers. Names that lead out of the archive, links and whatever else is no plain file, and
+contents that are blown up out of proportion are refused, each by its name; no single read asks for more memory than
+the largest image file that is taken. Members that are not named like images are passed over.
+"""
+
+import bz2
+import gzip
+import lzma
+import os
+import re
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import IO
+
+from ...core.data.images import IMAGE_SUFFIXES
+from .listing import Entry
+
+MAX_MEMBER_BYTES = 1 << 26
+"""The largest image file that is read from an archive: 64 MiB."""
+MAX_RATIO = 200
+"""How many times its compressed size content may have; image files hardly shrink at all."""
+SMALL_MEMBER_BYTES = 1 << 20
+"""A member up to this size may have any ratio."""
+SMALL_STREAM_BYTES = 1 << 28
+"""So may what a compressed tar has given up to here."""
+SKIP_BYTES = 1 << 20
+OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\]|$)", re.DOTALL)
+
+
+def _gzip(raw: IO[bytes]) -> IO[bytes]:
+    return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
+
+
+PACKERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
+    rb"\x1f\x8b": _gzip,
+    rb"BZh[1-9]1AY&SY": bz2.BZ2File,
+    rb"\xfd7zXZ\0": lzma.LZMAFile,
+}
+"""What opens a compressed tar, by a pattern of its first bytes: long ones, for a plain tar begins with a name."""
+MAGIC_BYTES = 10
+
+
+class _Refused(Exception):
+    """Why reading an archive ends early."""
+
+
+def archive_entries(path: str) -> Iterator[Entry]:
+    """The images of a zip or tar, in the archive's order, those that are refused with the reason.
+
+    What is damaged beyond going on becomes an entry of the archive's own name.
+    """
+    is_zip = path.lower().endswith(".zip")
+    try:
+        yield from _zip_entries(path) if is_zip else _tar_entries(path)
+    except OSError as error:
+        yield Entry(path, f"cannot be read: {error.strerror or error}")
+    # zipfile and tarfile raise nearly anything on hostile archives, and these must never stop the other sources.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        yield Entry(path, str(error) if isinstance(error, _Refused) else f"damaged archive: {reason}")
+
+
+def _wanted(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def _zip_entries(path: str) -> Iterator[Entry]:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            name = f"{path}!/{member.filename}"
+            if reason := _zip_refusal(member):
+                yield Entry(name, f"refused: {reason}")
+            elif not member.is_dir() and _wanted(member.filename):
+                try:
+                    with archive.open(member) as file:
+                        content = file.read(member.file_size)  # never without a size: its memory would not be bounded
+                except Exception as error:  # as above: one member's damage leaves the others
+                    yield Entry(name, f"damaged archive member: {' '.join(str(error).split()) or type(error).__name__}")
+                else:
+                    short = len(content) < member.file_size
+                    yield Entry(name, "damaged archive member: truncated") if short else Entry(name, content=content)
+
+
+def _zip_refusal(member: zipfile.ZipInfo) -> str:
+    """Why this member is not read; empty when it may be."""
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if OUTSIDE.match(member.filename):
+        return "its name leads out of the archive"
+    if stat.S_ISLNK(kind):
+        return "a link"
+    if kind and not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+        return "not a plain file"
+    if member.is_dir() or not _wanted(member.filename):
+        return ""
+    if member.flag_bits & 1:
+        return "encrypted"
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"compression method {member.compress_type}; stored and deflated members are read"
+    if member.file_size > MAX_MEMBER_BYTES:
+        return f"{member.file_size:,} bytes; at most {MAX_MEMBER_BYTES:,} are read"
+    if member.file_size > max(SMALL_MEMBER_BYTES, MAX_RATIO * member.compress_size):
+        return f"a compression bomb: {member.compress_size:,} bytes become {member.file_size:,}"
+    return ""
+
+
+def _tar_entries(path: str) -> Iterator[Entry]:
+    with open(path, "rb") as raw:  # noqa: PTH123 - strings, as in sources
+        start = raw.read(MAGIC_BYTES)
+        packer = next((packer for magic, packer in PACKERS.items() if re.match(magic, start)), None)
+        raw.seek(0)
+        file = _Guarded(raw, packer(raw) if packer else None)
+        with tarfile.open(fileobj=file, mode="r:") as archive:  # type: ignore[call-overload]
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # or the list would grow with the archive
+                name = f"{path}!/{member.name}"
+                if member.size < 0:
+                    raise _Refused(f"damaged archive: a member of {member.size:,} bytes")
+                if reason := _tar_refusal(member):
+                    yield Entry(name, f"refused: {reason}")
+                elif member.isreg() and _wanted(member.name):
+                    content = archive.extractfile(member)
+                    assert content is not None
+                    try:
+                        image = content.read()
+                    except (tarfile.TarError, EOFError) as error:
+                        yield Entry(name, f"damaged archive: {error}")
+                        return
+                    yield Entry(name, content=image)
+        if file.last_read.strip(b"\0"):
+            raise _Refused(f"damaged archive: no member begins at byte {file.tell() - len(file.last_read):,}")
+        if not file.last_read:
+            raise _Refused("truncated archive: it has no end mark")
+
+
+def _tar_refusal(member: tarfile.TarInfo) -> str:
+    if OUTSIDE.match(member.name):
+        return "its name leads out of the archive"
+    if member.issym() or member.islnk():
+        return "a link"
+    if member.isdir():
+        return ""
+    if not member.isreg() or member.issparse():
+        return "not a plain file"
+    if _wanted(member.name) and member.size > MAX_MEMBER_BYTES:
+        return f"{member.size:,} bytes; at most {MAX_MEMBER_BYTES:,} are read"
+    return ""
+
+
+class _Guarded:
+    """A tar's bytes, unpacked or as they are; a read that is too large, a bomb and a way back raise _Refused.
+
+    Reading members in their order only goes forward: a way back, by a header's negative size, would have no end.
+    Skipping in compressed ones reads, in blocks, so that it is counted too.
+    """
+
+    def __init__(self, raw: IO[bytes], unpacked: IO[bytes] | None) -> None:
+        self.raw, self.unpacked, self.position = raw, unpacked, 0
+        self.last_read = b""
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= MAX_MEMBER_BYTES:
+            raise _Refused(f"refused: its header asks for {size:,} bytes at once")
+        if self.unpacked is None:
+            self.last_read = self.raw.read(size)
+            return self.last_read
+        self.last_read = self.unpacked.read(size)
+        self.position += len(self.last_read)
+        if self.position > max(SMALL_STREAM_BYTES, MAX_RATIO * self.raw.tell()):
+            raise _Refused(f"refused: a compression bomb: {self.raw.tell():,} bytes became {self.position:,}")
+        return self.last_read
+
+    def tell(self) -> int:
+        return self.raw.tell() if self.unpacked is None else self.position
+
+    def seek(self, position: int) -> None:
+        if position < self.tell():
+            raise _Refused("damaged archive: it leads backwards")
+        if self.unpacked is None:
+            self.raw.seek(position)
+            return
+        while self.position < position and self.read(min(position - self.position, SKIP_BYTES)):
+            pass

@@ -1,0 +1,81 @@
+"""The trt backend: an engine in TensorRT or TensorRT-RTX on an NVIDIA GPU. It imports neither torch nor onnx.
+
+PyCUDA holds the memory, on the GPU's primary context, so that PyTorch and ONNX Runtime work beside it.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.artifacts.engine import EngineInfo
+from ...core.errors import UsageError
+from ..backend import Backend, BackendOptions, Resident
+from .cuda_graphs import CudaGraphs, RecordedRuns
+from .engine import RtxOptions, TrtEngine
+from .pipeline import Pipeline
+from .preflight import check_engine
+from .pycuda_driver import MIB, on_gpu, pycuda_driver
+from .resident import OnGpu
+
+
+class TrtBackend(Backend):
+    """Runs an engine of rtk's."""
+
+    name = "trt"
+
+    def __init__(self, engine: Path, options: BackendOptions) -> None:
+        """Load the engine. Raises ArtifactError and BackendError, each obstacle by its own message."""
+        if options.slots < 1:
+            raise UsageError(f"trt: {options.slots} slots: expected at least 1, and 2 to overlap copies and arithmetic")
+        rtx = RtxOptions(options.cuda_graphs, options.specialization, options.runtime_cache)
+        loadable = check_engine(engine, device=options.device)
+        driver = pycuda_driver()
+        index = loadable.gpu.index
+        recorder = CudaGraphs() if options.cuda_graphs and not loadable.flavor.checks_engines else None
+        with on_gpu(driver, index):
+            loaded = TrtEngine(loadable, driver, rtx)
+        self.info: EngineInfo = loadable.info
+        if loaded.layers:
+            self.info = replace(self.info, precision=replace(self.info.precision, layers=loaded.layers, inspected=True))
+        self.card = loadable.info.card
+        self.max_batch = loadable.info.profile.max_batch
+        self.device = f"cuda:{index}"
+        self.runs_on = (
+            f"{loadable.flavor.name} {loadable.flavor.version()}, {loadable.gpu.name}, {self.info.precision.label}"
+        )
+        self._driver, self._engine = driver, loaded
+        self._pipeline = Pipeline(
+            driver,
+            loaded if recorder is None else RecordedRuns(loaded, recorder),
+            image_shape=self.card.input.shape,
+            classes=len(self.card.classes),
+            max_batch=self.max_batch,
+            device_index=index,
+            slots=options.slots,
+        )
+
+    def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._pipeline.run(images_NHWC)
+
+    def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        """Logits of batch after batch, in order, uploads and downloads behind the arithmetic."""
+        return self._pipeline.stream(map(self.checked, batches))
+
+    def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident:
+        """The images on the GPU."""
+        logits_bytes = (self.max_batch or 1) * len(self.card.classes) * np.dtype(np.float32).itemsize
+        index = int(self.device.partition(":")[2])
+        return OnGpu(
+            self._driver,
+            self._engine,
+            images_NHWC,
+            logits_bytes=logits_bytes,
+            current=lambda: on_gpu(self._driver, index, need=f"{images_NHWC.nbytes / MIB:,.0f} MiB of images"),
+        )
+
+    def close(self) -> None:
+        """Free everything; calling it twice does no harm."""
+        self._pipeline.close()

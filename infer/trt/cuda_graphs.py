@@ -1,0 +1,124 @@
+"""CUDA graphs for the regular TensorRT: the launches of a run recorded once, then replayed by a single call.
+
+A graph holds for one batch size, one pair of addresses and the state of the execution context that it was recorded
+from. So each has a context of its own, which nothing else touches; the contexts share their working memory, for all
+runs are on one stream. TensorRT-RTX records by itself. PyCUDA has no graphs: NVIDIA's cuda-python makes them.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module, util
+from typing import Any, Protocol
+
+from ...core.errors import BackendError
+from .pipeline import RunEngine
+
+KEPT = 32
+"""Graphs; the one that was not used for longest makes room. More than a pipeline has batches in flight."""
+
+
+class Recorder(Protocol):
+    """What makes and launches CUDA graphs. All raise BackendError."""
+
+    def record(self, stream_handle: int, work: Callable[[], None]) -> Any:
+        """What `work` puts onto the stream, as a graph that can be launched; nothing of it happens now."""
+
+    def launch(self, graph: Any, stream_handle: int) -> None:
+        """Put the graph's work onto the stream."""
+
+    def destroy(self, graph: Any) -> None:
+        """Free a graph; one that is running ends first."""
+
+
+class ForkingEngine(RunEngine, Protocol):
+    """An engine that can have several execution contexts."""
+
+    def fork(self) -> RunEngine:
+        """A further context; runs of all contexts must be on one stream, as they share memory. Raises BackendError."""
+
+
+@dataclass
+class _Recorded:
+    context: RunEngine
+    graph: Any
+
+
+class RecordedRuns:
+    """An engine whose runs are recorded at their first time and replayed afterwards."""
+
+    def __init__(self, engine: ForkingEngine, recorder: Recorder, *, kept: int = KEPT) -> None:
+        """Takes over the engine."""
+        self._engine, self._recorder, self._kept = engine, recorder, kept
+        self._recorded: OrderedDict[tuple[int, int, int], _Recorded] = OrderedDict()
+
+    def enqueue(self, count: int, *, images_at: int, logits_at: int, stream_handle: int) -> None:
+        """Start a run of `count` images on a stream. Raises BackendError."""
+        key = (count, images_at, logits_at)
+        if key in self._recorded:
+            self._recorded.move_to_end(key)
+            self._recorder.launch(self._recorded[key].graph, stream_handle)
+            return
+        context = self._engine.fork()
+
+        def run() -> None:
+            context.enqueue(count, images_at=images_at, logits_at=logits_at, stream_handle=stream_handle)
+
+        try:
+            run()  # for its answers, and because TensorRT finishes a context's set-up in its first run
+            self._recorded[key] = _Recorded(context, self._recorder.record(stream_handle, run))
+        except BaseException:
+            context.close()
+            raise
+        if len(self._recorded) > self._kept:
+            self._forget(self._recorded.popitem(last=False)[1])
+
+    def close(self) -> None:
+        """Free the graphs, their contexts and the engine; nothing may be in flight."""
+        while self._recorded:
+            self._forget(self._recorded.popitem()[1])
+        self._engine.close()
+
+    def _forget(self, recorded: _Recorded) -> None:
+        self._recorder.destroy(recorded.graph)
+        recorded.context.close()
+
+
+class CudaGraphs:
+    """Recording by cuda-python, on streams of whoever made them. The GPU's context must be current."""
+
+    def __init__(self) -> None:
+        """Raises BackendError when cuda-python is missing."""
+        if util.find_spec("cuda") is None or util.find_spec("cuda.bindings") is None:
+            raise BackendError("trt: CUDA graphs need cuda-python; pip install cuda-bindings")
+        self._cuda: Any = import_module("cuda.bindings.driver")
+
+    def record(self, stream_handle: int, work: Callable[[], None]) -> Any:
+        """What `work` puts onto the stream, as a graph that can be launched. Raises BackendError."""
+        cuda, stream = self._cuda, self._cuda.CUstream(stream_handle)
+        # In this mode other threads, PyTorch's perhaps, may go on allocating.
+        self._call("cuStreamBeginCapture", stream, cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+        try:
+            work()
+        except BaseException:
+            cuda.cuStreamEndCapture(stream)  # gives the stream back; the error that matters is on its way
+            raise
+        recorded = self._call("cuStreamEndCapture", stream)
+        try:
+            return self._call("cuGraphInstantiate", recorded, 0)
+        finally:
+            self._call("cuGraphDestroy", recorded)
+
+    def launch(self, graph: Any, stream_handle: int) -> None:
+        """Put the graph's work onto the stream. Raises BackendError."""
+        self._call("cuGraphLaunch", graph, self._cuda.CUstream(stream_handle))
+
+    def destroy(self, graph: Any) -> None:
+        """Free a graph; one that is running ends first. Raises BackendError."""
+        self._call("cuGraphExecDestroy", graph)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        status, *results = getattr(self._cuda, name)(*arguments)
+        if status != self._cuda.CUresult.CUDA_SUCCESS:
+            raise BackendError(f"trt: CUDA graphs: {name} failed: {status.name}")
+        return results[0] if results else None

@@ -1,0 +1,235 @@
+"""An engine loaded by TensorRT or TensorRT-RTX: from the plan's bytes to runs on a stream.
+
+Host code in engines stays off. RTX compiles its kernels when an engine is loaded and first run; what it compiled is
+kept on disk, for the next time.
+"""
+
+import contextlib
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from ...core.artifacts.engine import rebuild_command
+from ...core.artifacts.engine_cache import KERNELS
+from ...core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
+from ...core.errors import ArtifactError, BackendError, OutputError, UsageError
+from ...core.files import make_folder, write_whole
+from ...core.nvidia.flavor import LogLines, collected_errors, logger_of
+from ...core.nvidia.layer_types import layers_of_engine
+from ...core.paths import cache_dir
+from .preflight import Loadable
+from .pycuda_driver import MIB, DeviceMemory, Driver
+
+SPECIALIZATIONS = ("lazy", "eager", "none")
+
+
+@dataclass(frozen=True)
+class RtxOptions:
+    """What only TensorRT-RTX can do at run time."""
+
+    cuda_graphs: bool = False
+    """Capture each batch size's run as a CUDA graph."""
+    specialization: str = "lazy"
+    """When kernels for the very batch size are compiled: lazy (in the background), eager (at once) or none."""
+    runtime_cache: bool = True
+    """Keep compiled kernels in the user's cache folder."""
+
+    def __post_init__(self) -> None:
+        if self.specialization not in SPECIALIZATIONS:
+            known = ", ".join(SPECIALIZATIONS)
+            raise UsageError(f"shape specialization {self.specialization!r} is unknown; known: {known}")
+
+
+class TrtContext:
+    """An execution context, which keeps shape and addresses from one run to the next."""
+
+    def __init__(self, context: Any, loadable: Loadable) -> None:
+        self._context, self._name = context, loadable.path.name
+        self._image_shape = loadable.info.card.input.shape
+        self._count, self._addresses = 0, (0, 0)
+
+    def enqueue(self, count: int, *, images_at: int, logits_at: int, stream_handle: int) -> None:
+        """Start a run of `count` images on a stream. Raises BackendError when TensorRT refuses."""
+        with collected_errors() as log:
+            context = self._context
+            started = (
+                (self._count == count or context.set_input_shape(INPUT_NAME, (count, *self._image_shape)))
+                and (self._addresses[0] == images_at or context.set_tensor_address(INPUT_NAME, images_at))
+                and (self._addresses[1] == logits_at or context.set_tensor_address(OUTPUT_NAME, logits_at))
+            )
+            self._count, self._addresses = (count, (images_at, logits_at)) if started else (0, (0, 0))
+            if not started or not context.execute_async_v3(stream_handle):
+                raise BackendError(
+                    f"trt: {self._name}: a batch of {count} does not run: {log.reason('no reason given')}"
+                )
+
+    def close(self) -> None:
+        """Free the context."""
+        self._context = None
+
+
+class TrtEngine:
+    """An engine with an execution context, and more on demand. The GPU's context must be current around every use."""
+
+    def __init__(self, loadable: Loadable, driver: Driver, rtx: RtxOptions) -> None:
+        """Load the engine. Raises ArtifactError when TensorRT refuses it, BackendError when memory is short."""
+        self._path, self._trt = loadable.path, loadable.flavor.load()
+        self._loadable, self._driver = loadable, driver
+        self._cache_path = cache_dir() / KERNELS / f"{_cache_name(loadable)}.cache"
+        self._cache_read = b""
+        self.layers: dict[str, int] = {}
+        """The engine's layers per data type, as its inspector tells; empty where it does not."""
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._context: TrtContext | None = None
+        self._shared: DeviceMemory | None = None
+        """Working memory of the further contexts."""
+        self._settings: Any = None
+        self._cache: Any = None
+        try:
+            with collected_errors() as log:
+                self._load(loadable, log)
+                self._start(loadable, driver, rtx, log)
+        except BaseException:
+            self._free()  # while the GPU's context is current; the traceback would keep it all alive
+            raise
+
+    def enqueue(self, count: int, *, images_at: int, logits_at: int, stream_handle: int) -> None:
+        """Start a run of `count` images on a stream. Raises BackendError when TensorRT refuses."""
+        assert self._context is not None
+        self._context.enqueue(count, images_at=images_at, logits_at=logits_at, stream_handle=stream_handle)
+
+    def fork(self) -> TrtContext:
+        """A further context, of the regular TensorRT. Runs of all of them must be on one stream: they share memory.
+
+        Raises BackendError when memory is short.
+        """
+        size = int(self._engine.device_memory_size_v2)
+        if self._shared is None:
+            self._shared = self._driver.mem_alloc(max(size, 1))
+        with collected_errors() as log:
+            strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context = self._engine.create_execution_context(strategy)
+            if context is None:
+                raise BackendError(f"trt: {self._path.name}: no further context: {log.reason('no reason given')}")
+        context.set_device_memory(int(self._shared), size)
+        return TrtContext(context, self._loadable)
+
+    def close(self) -> None:
+        """Keep what RTX compiled, then free the execution context, the engine and the runtime."""
+        self._keep_runtime_cache()
+        self._free()
+
+    def _free(self) -> None:
+        if self._shared is not None:
+            self._shared.free()
+        for name in ("_context", "_shared", "_cache", "_settings", "_engine", "_runtime"):  # in this order
+            setattr(self, name, None)
+
+    def _load(self, loadable: Loadable, log: LogLines) -> None:
+        """Make the runtime and load the plan."""
+        try:
+            self._runtime = runtime = self._trt.Runtime(logger_of(self._trt))
+        except TypeError as error:  # what the bindings raise when the constructor gives nothing
+            raise BackendError(f"trt: TensorRT does not start: {log.reason(str(error))}") from error
+        runtime.engine_host_code_allowed = False
+        if loadable.flavor.checks_engines:
+            _check_validity(self._trt, runtime, loadable, log)
+        self._engine = runtime.deserialize_cuda_engine(loadable.plan)
+        if self._engine is None:
+            raise ArtifactError(
+                f"{self._path}: TensorRT does not load it: {log.reason('it gives no reason')}; "
+                f"build it anew: {rebuild_command(self._path)}"
+            )
+        self._check_tensors(loadable)
+        self.layers = layers_of_engine(self._engine, self._trt)
+
+    def _start(self, loadable: Loadable, driver: Driver, rtx: RtxOptions, log: LogLines) -> None:
+        """Make the execution context, which takes the working memory."""
+        needed, (free, total) = int(self._engine.device_memory_size_v2), driver.mem_get_info()
+        context = self._new_context(loadable, rtx)
+        if context is None:
+            raise BackendError(
+                f"{self._path}: no execution context: {log.reason('TensorRT gives no reason')}; it needs "
+                f"{needed / MIB:,.0f} MiB of working memory for batches of up to {loadable.info.profile.max_batch}, "
+                f"{free / MIB:,.0f} of {total / MIB:,.0f} MiB are free on the GPU; stop what else runs there, or "
+                "build it with a smaller --max-batch"
+            )
+        self._context = TrtContext(context, loadable)
+
+    def _check_tensors(self, loadable: Loadable) -> None:
+        """Raise ArtifactError when the engine's tensors and profile are not those of the JSON."""
+        engine, trt, card = self._engine, self._trt, loadable.info.card
+        names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
+        fits = (
+            names == {INPUT_NAME, OUTPUT_NAME}
+            and engine.get_tensor_dtype(INPUT_NAME) == trt.DataType.UINT8
+            and engine.get_tensor_dtype(OUTPUT_NAME) == trt.DataType.FLOAT
+            and tuple(engine.get_tensor_shape(INPUT_NAME)) == (-1, *card.input.shape)
+            and tuple(engine.get_tensor_shape(OUTPUT_NAME)) == (-1, len(card.classes))
+            and engine.get_tensor_profile_shape(INPUT_NAME, 0)[2][0] == loadable.info.profile.max_batch
+        )
+        if not fits:
+            raise ArtifactError(
+                f"{self._path}: its tensors are not those of its JSON (uint8 images {card.input.shape}, "
+                f"{len(card.classes)} logits, batches of up to {loadable.info.profile.max_batch}); "
+                f"build it anew: {rebuild_command(self._path)}"
+            )
+
+    def _new_context(self, loadable: Loadable, rtx: RtxOptions) -> Any:
+        if not loadable.flavor.checks_engines:
+            return self._engine.create_execution_context()
+        trt = self._trt
+        self._settings = settings = self._engine.create_runtime_config()
+        settings.cuda_graph_strategy = (
+            trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE if rtx.cuda_graphs else trt.CudaGraphStrategy.DISABLED
+        )
+        strategies = trt.DynamicShapesKernelSpecializationStrategy
+        settings.dynamic_shapes_kernel_specialization_strategy = getattr(strategies, rtx.specialization.upper())
+        if rtx.runtime_cache:
+            self._cache = settings.create_runtime_cache()
+            if self._cache_path.is_file():
+                self._cache_read = self._cache_path.read_bytes()
+                self._cache.deserialize(self._cache_read)  # one of another driver or GPU is refused: compiled anew
+            settings.set_runtime_cache(self._cache)
+        return self._engine.create_execution_context(settings)
+
+    def _keep_runtime_cache(self) -> None:
+        if self._cache is None:
+            return
+        compiled = bytes(self._cache.serialize())
+        if compiled != self._cache_read:
+            with contextlib.suppress(OutputError):  # only a cache: the next start compiles again
+                make_folder(self._cache_path.parent)
+                write_whole(self._cache_path, compiled)
+
+
+def _check_validity(trt: Any, runtime: Any, loadable: Loadable, log: LogLines) -> None:
+    """Ask RTX whether the engine runs here. Raises ArtifactError or BackendError with its diagnostics."""
+    validity, diagnostics = runtime.get_engine_validity(loadable.plan)
+    if validity != trt.EngineValidity.INVALID:
+        return
+    info, found = loadable.info, loadable.gpu
+    said = {
+        name for name, value in trt.EngineInvalidityDiagnostics.__members__.items() if int(diagnostics) & int(value)
+    }
+    words = f"TensorRT-RTX calls it invalid here ({', '.join(sorted(said)) or log.reason('no diagnostics')})"
+    here = (
+        f"this machine has {loadable.flavor.version()} and {found.name} (compute capability {found.compute_capability})"
+    )
+    if said & {"OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "CUDA_ERROR"}:
+        raise BackendError(f"trt: {loadable.path.name}: {words}; update the NVIDIA driver; {here}")
+    if "INSUFFICIENT_GPU_MEMORY" in said:
+        raise BackendError(
+            f"trt: {loadable.path.name}: {words}: too little GPU memory; build it with a smaller --max-batch"
+        )
+    raise ArtifactError(
+        f"{loadable.path}: {words}: built by {info.flavor} {info.version} for {info.built_for}, {here}; "
+        f"build it anew here: {rebuild_command(loadable.path)}"
+    )
+
+
+def _cache_name(loadable: Loadable) -> str:
+    """What compiled kernels are good for: this plan, on this GPU, with this version."""
+    parts = (loadable.info.plan_sha256, loadable.gpu.name, loadable.gpu.compute_capability, loadable.flavor.version())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,96 @@
+"""What stands in the way of an engine on this machine, found out before anything heavy is loaded.
+
+Nothing here imports TensorRT or PyCUDA, and no CUDA context is made; it takes milliseconds.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...core.artifacts.engine import EngineInfo, read_engine_info, read_plan, rebuild_command
+from ...core.errors import ArtifactError, BackendError
+from ...core.nvidia.driver import PROHIBITED, Gpu, device_index, driver_cuda, gpu, gpu_count, no_gpu_reason
+from ...core.nvidia.flavor import AUTO, FLAVORS, Flavor, choose_flavor, flavor_named
+from .pycuda_driver import pycuda_installed
+
+AMPERE = 8
+"""Major compute capability from which an engine built with `ampere-plus` runs."""
+
+
+@dataclass(frozen=True)
+class Loadable:
+    """An engine that passed, and what it will be loaded with."""
+
+    path: Path
+    info: EngineInfo
+    plan: bytes
+    flavor: Flavor
+    gpu: Gpu
+
+
+def check_machine(*, device: str = "auto", flavor: str = AUTO) -> tuple[Gpu, Flavor]:
+    """The GPU and the TensorRT that the trt backend would use here, whatever the engine.
+
+    Raises BackendError when the driver, the GPU, TensorRT or PyCUDA is missing, or the driver is too old; UsageError
+    for a device that is no GPU.
+    """
+    if device == "cpu":
+        raise BackendError("trt: --device cpu: TensorRT runs on NVIDIA GPUs only; use --backend onnx")
+    index = device_index(device)
+    if not gpu_count():
+        raise BackendError(f"trt: {no_gpu_reason()}; without a GPU use --backend onnx")
+    found = gpu(index)
+    if found.compute_mode == PROHIBITED:
+        raise BackendError(f"trt: cuda:{index}: {found.name} is in prohibited compute mode; see nvidia-smi -c")
+    chosen = choose_flavor() if flavor == AUTO else flavor_named(flavor)
+    if not chosen.installed:
+        raise BackendError(f"trt: the engine is {chosen.name}'s, which is not installed; {chosen.install_hint()}")
+    cuda, needed = driver_cuda(), chosen.cuda_major
+    if cuda is not None and needed is not None and cuda[0] < needed:
+        raise BackendError(
+            f"trt: the NVIDIA driver supports CUDA {cuda[0]}.{cuda[1]}, {chosen.name} {chosen.version()} needs "
+            f"CUDA {needed}; update the driver, or: {chosen.install_hint()}"
+        )
+    if not pycuda_installed():
+        raise BackendError("trt: PyCUDA is not installed; pip install pycuda (it compiles: nvcc must be on the PATH)")
+    return found, chosen
+
+
+def check_engine(engine: Path, *, device: str = "auto") -> Loadable:
+    """Everything that can be known about an engine and this machine without loading it.
+
+    Raises ArtifactError when the engine is missing, damaged, or built for something else; BackendError as
+    check_machine does.
+    """
+    info = read_engine_info(engine)
+    if info.flavor not in FLAVORS:
+        raise ArtifactError(f"{engine}: built by {info.flavor!r}, expected {' or '.join(FLAVORS)}; build it anew")
+    plan = read_plan(engine, info)
+    found, flavor = check_machine(device=device, flavor=info.flavor)
+    problem = "" if flavor.checks_engines else _mismatch(info, flavor, found)
+    if problem:
+        raise ArtifactError(f"{engine}: {problem}; build it anew: {rebuild_command(engine)}")
+    return Loadable(engine, info, plan, flavor, found)
+
+
+def _mismatch(info: EngineInfo, flavor: Flavor, found: Gpu) -> str:
+    """Why an engine of the regular TensorRT does not run on this GPU and version, in words; empty when it does."""
+    version = flavor.version()
+    major, minor = _release(info.version), _release(version)
+    later = major[0] == minor[0] and minor >= major
+    if info.version != version and not (info.options.get("version_compatible") and later):
+        return f"built by {info.flavor} {info.version}, this machine has {version}"
+    level = info.options.get("hardware_compatibility", "none")
+    if level == "ampere-plus" and int(found.compute_capability.split(".")[0]) >= AMPERE:
+        return ""
+    if level == "same-compute-capability" and found.compute_capability == info.compute_capability:
+        return ""
+    if (info.gpu, info.compute_capability) != (found.name, found.compute_capability):
+        return (
+            f"built for {info.built_for}, this machine has {found.name} (compute capability {found.compute_capability})"
+        )
+    return ""
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version."""
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())

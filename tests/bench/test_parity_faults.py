@@ -1,0 +1,194 @@
+"""Planted faults: the gate refuses every one, and passes the sound export of every precision."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from fakes.parity_network import DEVIATION, SIDE, TEST_IMAGES, fitted_checkpoint, logits, patterns, patterns_dataset
+from numpy.typing import NDArray
+from PIL import Image
+from rtk.bench.parity.compare import all_logits, compare
+from rtk.bench.parity.verdict import Verdict, judge
+from rtk.core.artifacts.checkpoint import Checkpoint
+from rtk.core.card import Input, ModelCard
+from rtk.core.data.datasets import Split
+from rtk.core.data.images import model_image
+from rtk.core.models.model import Model
+from rtk.export.int8.calibration import Calibration, draw_calibration
+from rtk.export.int8.quantize import FLAVORS, Int8Config, int8_from_checkpoint, logits_as_written
+from rtk.export.reduced_precision import HALVES, rounded_after_every_layer
+from rtk.export.to_onnx import graph_of
+
+RunGraph = Callable[[bytes, NDArray[np.uint8]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Road:
+    """A network that works, its test split and the reference's logits on it."""
+
+    checkpoint: Checkpoint
+    test: Split
+    reference_NK: NDArray[np.float32]
+
+    def verdict(self, candidate_NK: NDArray[np.float32], precision: str = "fp32") -> Verdict:
+        parity = compare("candidate", self.reference_NK, candidate_NK, self.test.labels_N)
+        return judge(parity, precision=precision)
+
+
+@pytest.fixture(scope="module")
+def road(card: ModelCard, randomise: Callable[..., None]) -> Road:
+    checkpoint = fitted_checkpoint(card, randomise)
+    test = patterns(TEST_IMAGES, seed=2)
+    reference_NK = logits(checkpoint.model(), test.images_NHWC)
+    assert (reference_NK.argmax(axis=1) == test.labels_N).mean() > 0.95
+    return Road(checkpoint, test, reference_NK)
+
+
+# Sound exports.
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_sound_export_passes(road: Road, precision: str, run_in_onnxruntime: RunGraph) -> None:
+    graph = graph_of(road.checkpoint, precision)
+    if precision in HALVES:
+        graph = rounded_after_every_layer(graph, HALVES[precision])
+    verdict = road.verdict(run_in_onnxruntime(graph.SerializeToString(), road.test.images_NHWC), precision)
+    assert verdict.passed, verdict.to_text()
+
+
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_a_sound_int8_export_passes_and_one_calibrated_on_noise_does_not(
+    road: Road, tmp_path: Path, flavor: Any
+) -> None:
+    calibration = draw_calibration(patterns_dataset(), road.checkpoint.card, images=500, held_out=200)
+    done = int8_from_checkpoint(
+        road.checkpoint, tmp_path / "a.onnx", calibration=calibration, config=Int8Config(flavor, method="minmax")
+    )
+    verdict = road.verdict(logits_as_written(onnx.load(done.path), road.test.images_NHWC), "int8")
+    assert verdict.passed, verdict.to_text()
+
+    noise_NHWC = np.random.default_rng(0).integers(112, 144, (200, SIDE, SIDE, 3), dtype=np.uint8)
+    bad = int8_from_checkpoint(
+        road.checkpoint,
+        tmp_path / "b.onnx",
+        calibration=Calibration(noise_NHWC, noise_NHWC, "noise", 0),
+        config=Int8Config(flavor, method="minmax"),
+    )
+    assert not road.verdict(logits_as_written(onnx.load(bad.path), road.test.images_NHWC), "int8").passed
+
+
+# In the graph.
+
+
+def _other_deviation(model: Model) -> None:
+    assert model.normalise.deviation.flatten().tolist() == pytest.approx(DEVIATION)
+    model.normalise.deviation.fill_(0.2023)
+
+
+def _red_and_blue_swapped(model: Model) -> None:
+    stem = model.network.get_parameter("stem.0.weight")
+    stem.copy_(stem[:, [2, 1, 0]].clone())
+
+
+def _mean_forgotten(model: Model) -> None:
+    model.normalise.mean.zero_()
+
+
+def _weights_zeroed(model: Model) -> None:
+    model.network.get_parameter("blocks.1.conv2.weight").zero_()
+
+
+def _other_epsilon(model: Model) -> None:
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.eps = 1e-5
+
+
+def _softmax_too_many(model: Model) -> None:
+    model.network.register_forward_hook(lambda layer, inputs, output: output.softmax(dim=1))
+
+
+def _logits_scaled(model: Model) -> None:
+    model.network.register_forward_hook(lambda layer, inputs, output: 1.5 * output)
+
+
+IN_EVERY_PRECISION = [
+    _other_deviation, _red_and_blue_swapped, _mean_forgotten, _weights_zeroed, _softmax_too_many, _logits_scaled,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", [*IN_EVERY_PRECISION, _other_epsilon], ids=lambda fault: fault.__name__[1:])
+def test_a_fault_in_the_graph_is_refused(road: Road, fault: Callable[[Model], None]) -> None:
+    model = road.checkpoint.model()
+    with torch.no_grad():
+        fault(model)
+    faulty_NK = logits(model, road.test.images_NHWC)
+    for precision in ("fp32", "fp16", "bf16", "int8") if fault in IN_EVERY_PRECISION else ("fp32",):
+        verdict = road.verdict(faulty_NK, precision)
+        assert not verdict.passed, f"{precision}: {verdict.to_text()}"
+
+
+def test_a_wrong_epsilon_fails_although_no_more_than_a_few_answers_change(road: Road) -> None:
+    model = road.checkpoint.model()
+    _other_epsilon(model)
+    verdict = road.verdict(logits(model, road.test.images_NHWC))
+    assert [check.passed for check in verdict.checks][:2] == [True, False]
+    assert abs(verdict.loss_pp) < 0.1
+
+
+# In the runner.
+
+
+def test_a_last_short_batch_that_is_dropped_is_refused(road: Road) -> None:
+    whole = len(road.test) // 300 * 300
+    verdict = road.verdict(road.reference_NK[:whole], "int8")
+    assert not verdict.checks[0].passed
+    assert verdict.checks[0].text == "7,800 answers to 8,000 images, 0 with logits not finite"
+
+
+def test_a_backend_that_drops_a_batch_is_found_out() -> None:
+    from rtk.infer.backend import FakeBackend
+
+    class Forgetful(FakeBackend):
+        def stream(self, batches: Any) -> Any:
+            return (logits_BK for logits_BK in super().stream(batches) if len(logits_BK) == 250)
+
+    size = Input(4, 4, 1)
+    images_NHWC = np.random.default_rng(0).integers(0, 256, (510, 4, 4, 1), dtype=np.uint8)
+    labels_N = np.zeros(510, np.int64)
+    parity = compare(
+        "x", all_logits(FakeBackend(size=size), images_NHWC), all_logits(Forgetful(size=size), images_NHWC), labels_N
+    )
+    assert (parity.answered, parity.images) == (500, 510)
+
+
+def test_answers_shifted_by_one_image_are_refused_in_every_precision(road: Road) -> None:
+    for precision in ("fp32", "fp16", "bf16", "int8"):
+        verdict = road.verdict(np.roll(road.reference_NK, 1, axis=0), precision)
+        assert [check.passed for check in verdict.checks] == [True, False, False]
+
+
+# In the host's function.
+
+
+def test_scaling_without_antialiasing_is_refused(road: Road) -> None:
+    """Large images with a fine grain: scaled with a filter the grain averages out, without it stays."""
+    large = patterns(1_500, seed=5, side=4 * SIDE)
+    size, model = road.checkpoint.card.input, road.checkpoint.model()
+    sound_NHWC = np.stack([model_image(image_HWC, size) for image_HWC in large.images_NHWC])
+    aliased_NHWC = np.stack(
+        [
+            np.asarray(Image.fromarray(image_HWC).resize((SIDE, SIDE), Image.Resampling.NEAREST))
+            for image_HWC in large.images_NHWC
+        ]
+    )
+    reference_NK = logits(model, sound_NHWC)
+    assert judge(compare("sound", reference_NK, reference_NK, large.labels_N), precision="int8").passed
+    for precision in ("fp32", "fp16", "bf16", "int8"):
+        parity = compare("aliased", reference_NK, logits(model, aliased_NHWC), large.labels_N)
+        assert not judge(parity, precision=precision).passed

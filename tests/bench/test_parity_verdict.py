@@ -1,0 +1,149 @@
+"""The verdict says yes to what is shown to be equivalent, no to the rest, and what it cannot tell."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rtk.bench.parity.compare import Parity, compare
+from rtk.bench.parity.paired_interval import Z, images_for, pass_rate, smallest_resolvable_loss, upper_loss
+from rtk.bench.parity.verdict import Requirement, judge, requirement
+from rtk.core.errors import ParityError, UnknownNameError, UsageError
+from rtk.core.precisions import PRECISIONS
+
+
+def parity_of(*, images: int = 10_000, lost: int = 0, won: int = 0) -> Parity:
+    """A candidate with the reference's very logits, but for images that were lost and won; 90 % are right."""
+    labels_N = np.arange(images) % 10
+    answers_N = np.where(np.arange(images) < 0.9 * images, labels_N, (labels_N + 9) % 10)
+    classes = np.eye(10, dtype=np.float32)
+    reference_NK = classes[answers_N] + 0.95 * classes[(answers_N + 1) % 10]
+    swapped_NK = 0.95 * classes[answers_N] + classes[(answers_N + 1) % 10]
+    candidate_NK = reference_NK.copy()
+    candidate_NK[:lost] = swapped_NK[:lost]
+    candidate_NK[images - won :] = swapped_NK[images - won :]
+    return compare("candidate", reference_NK, candidate_NK, labels_N)
+
+
+# The interval.
+
+
+def test_without_a_change_ten_thousand_images_leave_four_hundredths_of_a_point() -> None:
+    assert smallest_resolvable_loss(10_000) == pytest.approx(0.000384, abs=1e-6)
+    assert upper_loss(0, 0, 10_000) == pytest.approx(Z**2 / (10_000 + Z**2), abs=1e-8)
+
+
+@pytest.mark.parametrize(("lost", "won", "images"), [(12, 2, 50), (1, 0, 44), (40, 30, 10_000), (0, 3, 100)])
+def test_the_bound_is_where_the_score_with_its_error_found_by_search_reaches_the_quantile(
+    lost: int, won: int, images: int
+) -> None:
+    """The error under a given loss: the likelihood's maximum over the other parameter, by trying, not by formula."""
+    bound = upper_loss(lost, won, images)
+    shares = np.linspace(0, (1 - bound) / 2, 400_001)[1:-1]  # of images won; those lost are more by the bound
+    same = images - lost - won
+    likelihood = lost * np.log(shares + bound) + won * np.log(shares) + same * np.log(1 - 2 * shares - bound)
+    won_share = shares[likelihood.argmax()] if won else (shares[likelihood.argmax()] if lost else 0.0)
+    error = math.sqrt((2 * won_share + bound - bound**2) / images)
+    assert (bound - (lost - won) / images) / error == pytest.approx(Z, rel=2e-3)
+
+
+def test_more_images_and_fewer_changes_tighten_the_bound() -> None:
+    assert upper_loss(5, 5, 1_000) > upper_loss(5, 5, 10_000)
+    assert upper_loss(50, 50, 10_000) > upper_loss(5, 5, 10_000)
+    assert upper_loss(0, 100, 10_000) < 0
+    assert upper_loss(0, 0, 0) == 1
+
+
+def test_the_fewest_images_for_a_margin_are_just_enough() -> None:
+    assert images_for(0.0005) == 7_680
+    assert smallest_resolvable_loss(7_680) < 0.0005 < smallest_resolvable_loss(7_679)
+
+
+@pytest.mark.parametrize(
+    ("precision", "won_share"), [("fp32", 0), ("fp16", 1e-4), ("bf16", 1e-3), ("int8", 3e-3), ("int8", 1e-2)]
+)
+def test_a_true_loss_just_above_the_margin_passes_in_a_twentieth_of_the_cases_at_most(
+    precision: str, won_share: float
+) -> None:
+    margin = PRECISIONS[precision].margin_pp / 100
+    lost_share = won_share + margin * 1.01
+    assert pass_rate(10_000, lost_share=lost_share, won_share=won_share, margin=margin) <= 0.05
+
+
+def test_a_sound_int8_candidate_is_seldom_refused() -> None:
+    """Ninety answers of ten thousand turned from right to wrong or back, evenly: refused in one case of ten."""
+    refused = 1 - pass_rate(10_000, lost_share=0.0045, won_share=0.0045, margin=0.003)
+    assert 0.02 < refused < 0.2
+
+
+# The verdict.
+
+
+def test_the_very_same_logits_pass_in_every_precision() -> None:
+    for precision in ("fp32", "fp16", "bf16", "int8"):
+        verdict = judge(parity_of(), precision=precision)
+        assert verdict.passed, verdict.to_text()
+        verdict.enforce()
+
+
+def test_a_loss_that_is_not_significant_is_not_a_pass() -> None:
+    """60 lost, 40 won: a sign test finds nothing (p = 0.057), yet 0.4 points may be gone."""
+    verdict = judge(parity_of(lost=60, won=40), precision="int8")
+    assert [check.passed for check in verdict.checks] == [True, True, False]
+    assert verdict.loss_pp == pytest.approx(0.2)
+    with pytest.raises(ParityError) as caught:
+        verdict.enforce()
+    assert caught.value.exit_code == 4
+    assert "8,980 right, the reference 9,000 (60 lost, 40 won): 0.200 points lost" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert judge(parity_of(lost=60, won=40), precision="int8", required=Requirement(margin_pp=0.5)).passed
+
+
+def test_a_margin_that_the_images_cannot_resolve_is_said_to_be_so() -> None:
+    check = judge(parity_of(images=1_000), precision="int8").checks[2]
+    assert not check.passed
+    assert check.text.endswith("1,000 images cannot resolve this margin even without a change, which takes 1,277")
+    assert judge(parity_of(images=2_000), precision="int8").passed
+
+
+def test_one_logit_that_is_not_a_number_is_refused_although_accuracy_stays() -> None:
+    verdict = judge(replace(parity_of(), not_finite=1), precision="int8")
+    assert [check.passed for check in verdict.checks] == [False, True, True]
+
+
+def test_one_missing_or_surplus_answer_is_refused() -> None:
+    for answered in (9_999, 10_001):
+        verdict = judge(replace(parity_of(), answered=answered), precision="fp32")
+        assert not verdict.passed
+        assert verdict.checks[0].text == f"{answered:,} answers to 10,000 images, 0 with logits not finite"
+
+
+def test_logits_that_are_half_as_large_again_are_refused_in_every_precision_although_no_answer_changes() -> None:
+    random = np.random.default_rng(0)
+    reference_NK = random.normal(0, 5, (10_000, 10)).astype(np.float32)
+    parity = compare("loud", reference_NK, 1.5 * reference_NK, reference_NK.argmax(axis=1))
+    assert parity.same_answers
+    for precision in ("fp32", "fp16", "bf16", "int8"):
+        assert [check.passed for check in judge(parity, precision=precision).checks] == [True, False, True]
+
+
+def test_mlperf_is_a_point_comparison_and_says_so() -> None:
+    """99 % of 9,000 right answers are 8,910; 99.9 % are 8,991."""
+    for preset, allowed in (("mlperf-99", 90), ("mlperf-99.9", 9)):
+        just = judge(parity_of(lost=allowed), precision="int8", required=requirement(preset))
+        assert just.passed, just.to_text()
+        assert "MLPerf's point comparison, which says nothing of chance" in just.checks[2].text
+        assert not judge(parity_of(lost=allowed + 1), precision="int8", required=requirement(preset)).passed
+
+
+def test_a_requirement_is_points_or_a_preset() -> None:
+    assert requirement("0.3") == Requirement(margin_pp=0.3)
+    assert requirement("default") == Requirement()
+    for wrong in ("mlperf-98", "-1", "nan", "100"):
+        with pytest.raises(UsageError, match=f"--require-parity {wrong}"):
+            requirement(wrong)
+
+
+def test_an_unknown_precision_lists_the_known_ones() -> None:
+    with pytest.raises(UnknownNameError, match="precision 'fp8' is unknown"):
+        judge(parity_of(), precision="fp8")

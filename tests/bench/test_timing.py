@@ -1,0 +1,276 @@
+"""Measuring: what a cell says follows from its samples, and the samples from the clock."""
+
+import itertools
+import threading
+import time
+
+import numpy as np
+import pytest
+from rtk.bench.config import BenchConfig, parse_batches, parse_scopes
+from rtk.bench.measure.cell import Cell
+from rtk.bench.measure.contenders import Contender, prepare, rotating_images
+from rtk.bench.measure.timing import Measured, Runner, one_by_one, take_turns
+from rtk.core.card import Input
+from rtk.core.errors import BackendError, UnknownNameError, UsageError
+from rtk.infer.backend import Backend, FakeBackend, Resident
+
+
+def nothing(cell: Cell) -> None:
+    del cell
+
+
+def measured(*backends: Backend, config: BenchConfig) -> list[Cell]:
+    """Cells of these backends, each called as it calls itself."""
+    prepared = prepare([Contender(backend) for backend in backends], config, files=None)
+    return take_turns(prepared.cells, prepared.runners, config, told=nothing).cells
+
+
+def turns(cells: list[Cell], calls: list[float] | list[Runner], config: BenchConfig) -> Measured:
+    """Take turns with runners, or with calls that claim to take so many seconds."""
+    runners = [one if isinstance(one, Runner) else one_by_one(lambda taken_s=one: taken_s) for one in calls]
+    return take_turns(cells, runners, config, told=nothing)
+
+
+def test_rates_are_totals_over_totals() -> None:
+    cell = Cell("a", 10, rounds=[[0.1, 0.3], [0.2, 0.2]])
+    assert cell.images_per_s == pytest.approx(50)  # 40 images in 0.8 s
+    assert cell.round_rates.tolist() == pytest.approx([50, 50])
+    assert cell.spread == pytest.approx(0)
+    assert not cell.noisy
+    assert cell.percentile_ms(50) == pytest.approx(200)
+    assert cell.percentile_ms(100) == pytest.approx(300)
+
+
+def test_rounds_that_differ_are_called_noisy() -> None:
+    cell = Cell("a", 1, rounds=[[0.1], [0.1], [0.2], [0.2]])
+    assert cell.spread == pytest.approx(2 / 3, abs=0.01)  # rates 10 10 5 5: quartiles 5 and 10 around 7.5
+    assert cell.noisy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 256])
+def test_a_known_delay_is_measured_within_two_per_cent(batch: int) -> None:
+    """The median of sleeps of 100 ms, which need no processor; three tries, for a system that wakes sleepers late."""
+    found = []
+    for _ in range(3):
+        config = BenchConfig((batch,), seconds=2, scopes=("sync",))
+        (cell,) = measured(FakeBackend(delay_s=0.1), config=config)
+        found.append(cell.percentile_ms(50))
+        if found[-1] == pytest.approx(100, rel=0.02):
+            return
+    pytest.fail(f"{found} ms, expected 100 within 2 %")
+
+
+def test_every_cell_gets_its_turn_in_every_round() -> None:
+    order: list[str] = []
+
+    def runner(name: str) -> Runner:
+        return one_by_one(lambda: order.append(name) or 0.2)
+
+    cells = [Cell("a", 1), Cell("b", 1), Cell("c", 1)]
+    turns(cells, [runner(cell.backend) for cell in cells], BenchConfig(seconds=6.1))
+    warm_up = 3 * 2  # two calls each fill the warm-up
+    assert order[warm_up : warm_up + 6] == ["a", "b", "c", "a", "b", "c"]
+    assert [len(cell.rounds) for cell in cells] == [10, 10, 10]
+
+
+def test_a_turn_begins_when_the_threads_of_the_one_before_are_idle() -> None:
+    spinning = threading.Event()
+    overlapped: list[bool] = []
+
+    def spins_on() -> float:
+        def spin() -> None:
+            spinning.set()
+            until = time.thread_time() + 0.1
+            while time.thread_time() < until:
+                pass
+            spinning.clear()
+
+        threading.Thread(target=spin).start()
+        spinning.wait()
+        return 0.2
+
+    def looks() -> float:
+        overlapped.append(spinning.is_set())
+        return 0.2
+
+    turns([Cell("a", 1), Cell("b", 1)], [one_by_one(spins_on), one_by_one(looks)], BenchConfig(seconds=2.1))
+    assert len(overlapped) >= 7
+    assert sum(overlapped) < len(overlapped) / 2  # on a machine that is busy a thread may only seem to rest
+
+
+@pytest.mark.parametrize("calls", [[0.001], [0.001, 0.05, 0.2], [0.3, 0.3], [0.011] * 12])
+def test_the_time_limit_is_kept_within_a_tenth(calls: list[float]) -> None:
+    cells = [Cell(str(k), 1) for k in range(len(calls))]
+    turns(cells, calls, BenchConfig(seconds=5))
+    measured_s = sum(float(cell.samples_s.sum()) for cell in cells)
+    assert 4.5 <= measured_s <= 5.5
+    assert all(len(cell.rounds) >= 8 for cell in cells)
+
+
+def test_every_cell_gets_one_round_whatever_the_time() -> None:
+    cells = [Cell("slow", 1), Cell("slower", 1)]
+    turns(cells, [1.0, 3.0], BenchConfig(seconds=0.1))
+    assert [len(cell.rounds) for cell in cells] == [1, 1]
+
+
+def test_what_is_owed_is_measured_beyond_the_time() -> None:
+    cells = [Cell("a", 256), Cell("b", 256)]
+    turns(cells, [0.01, 0.5], BenchConfig(seconds=1, min_images=24_576))
+    assert all(cell.batch * len(cell.samples_s) >= 24_576 for cell in cells)
+
+
+def test_warming_up_is_stated_and_not_measured() -> None:
+    (cell,) = measured(FakeBackend(delay_s=0.05), config=BenchConfig((1,), seconds=0.2, warm_up_s=0.2))
+    assert cell.warm_up_s >= 0.2
+
+
+def test_a_backend_that_fails_stops_alone() -> None:
+    backends = (FakeBackend(name="good", delay_s=0.01), FakeBackend(name="bad", delay_s=0.01, fail_at_call=30))
+    good, bad = measured(*backends, config=BenchConfig((4,), seconds=1.0, warm_up_s=0.05))
+    assert len(good.rounds) >= 5
+    assert not good.error
+    assert bad.error == "bad: failed on purpose at call 30"
+
+
+def test_ctrl_c_gives_what_was_measured_so_far() -> None:
+    calls = itertools.count(1)
+
+    def interrupted() -> float:
+        if next(calls) == 8:
+            raise KeyboardInterrupt
+        return 0.2
+
+    done = turns([Cell("a", 1)], [one_by_one(interrupted)], BenchConfig(seconds=60))
+    assert done.interrupted
+    assert sum(map(len, done.cells[0].rounds)) == 5  # two calls of warm-up, the eighth never ended
+
+
+def test_a_batch_over_the_maximum_says_so_and_the_others_go_on() -> None:
+    first, second = measured(FakeBackend(max_batch=4), config=BenchConfig((2, 8), seconds=0.01))
+    assert first.rounds
+    assert second.error == "a batch of 8, expected at most 4, which it was built for"
+
+
+def test_every_call_sees_other_images_than_the_one_before() -> None:
+    seen: list[int] = []
+
+    class Watching(FakeBackend):
+        def _run(self, images_NHWC):  # type: ignore[no-untyped-def]
+            seen.append(images_NHWC.__array_interface__["data"][0])
+            return super()._run(images_NHWC)
+
+    measured(Watching(delay_s=0.001), config=BenchConfig((64,), seconds=0.3))
+    assert all(first != second for first, second in itertools.pairwise(seen))
+    assert len(set(seen)) > 50
+
+
+@pytest.mark.parametrize(("text", "batches"), [("1,8,64", (1, 8, 64)), ("4", (4,)), ("2,2,1", (2, 1))])
+def test_batch_sizes_are_read(text: str, batches: tuple[int, ...]) -> None:
+    assert parse_batches(text) == batches
+
+
+@pytest.mark.parametrize("text", ["", "a", "1;2", "0", "-3,1"])
+def test_batch_sizes_that_make_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--batch"):
+        BenchConfig(parse_batches(text))
+
+
+def test_images_vary_over_the_whole_range() -> None:
+    images_NHWC = rotating_images(Input(32, 32, 3), 8)
+    assert images_NHWC.nbytes >= 127 << 20
+    assert set(np.unique(images_NHWC[:100])) == set(range(256))
+
+
+def test_an_error_in_warming_up_is_kept() -> None:
+    def broken() -> float:
+        raise BackendError("no memory")
+
+    (cell,) = turns([Cell("a", 1)], [one_by_one(broken)], BenchConfig(seconds=0.1)).cells
+    assert cell.error == "no memory"
+    assert not cell.rounds
+
+
+# Scopes.
+
+
+class OnDevice(FakeBackend):
+    """A fake that claims a GPU, overlaps its batches, and takes 2 ms by its own clock for what takes 3."""
+
+    def __init__(self, *, short: bool = False) -> None:
+        super().__init__(name="gpu", size=Input(28, 28, 1))
+        self.device, self.short, self.starts = "cuda:0", short, list[int]()
+
+    def stream(self, batches):  # type: ignore[no-untyped-def]
+        return map(self, batches)
+
+    def resident(self, images_NHWC):  # type: ignore[no-untyped-def]
+        if self.short:
+            raise BackendError("gpu: out of GPU memory")
+        starts = self.starts
+
+        class There(Resident):
+            def run(self, start: int, count: int) -> float:
+                import time
+
+                starts.append(start)
+                time.sleep(0.003)
+                return 0.002
+
+        return There()
+
+
+def test_on_a_cpu_the_scopes_coincide_and_it_is_said() -> None:
+    prepared = prepare([Contender(FakeBackend())], BenchConfig((1, 8)), files=None)
+    assert [(cell.scope, cell.batch) for cell in prepared.cells] == [("sync", 1), ("sync", 8)]
+    assert prepared.notes == [
+        "compute and host to host coincide on a CPU: nothing is copied (fake)",
+        "streaming is host to host, batch after batch: nothing overlaps (fake)",
+    ]
+
+
+def test_on_a_gpu_each_scope_has_its_cell_and_two_clocks_are_compared() -> None:
+    cells = measured(OnDevice(), config=BenchConfig((16,), seconds=0.5))
+    assert [cell.scope for cell in cells] == ["compute", "sync", "stream"]
+    assert cells[0].device_s == pytest.approx(0.002 * len(cells[0].samples_s))
+    assert cells[0].clock_disagreement is not None
+    assert cells[0].clock_disagreement >= 0.5
+    assert cells[1].device_s is None
+
+
+def test_batches_on_a_gpu_begin_at_aligned_addresses() -> None:
+    backend = OnDevice()
+    measured(backend, config=BenchConfig((1, 3), seconds=0.05, scopes=("compute",)))
+    assert len(set(backend.starts)) > 3
+    assert all(start * 28 * 28 % 256 == 0 for start in backend.starts)
+
+
+def test_a_gpu_without_memory_for_the_images_says_so_in_its_cell() -> None:
+    cells = measured(OnDevice(short=True), config=BenchConfig((2,), seconds=0.05))
+    assert [cell.error for cell in cells] == ["gpu: out of GPU memory", "", ""]
+
+
+def test_a_stream_is_timed_from_answer_to_answer_and_never_shorter_than_four_batches() -> None:
+    cells = measured(OnDevice(), config=BenchConfig((2,), seconds=0.01, scopes=("stream",)))
+    assert all(len(samples) >= 4 for samples in cells[0].rounds)
+
+
+def test_files_to_labels_counts_every_image() -> None:
+    from rtk.bench.files import PngFiles
+    from rtk.core.data.datasets import Split
+    from rtk.core.data.synthetic_shapes import draw_shapes
+
+    backend = FakeBackend()
+    config = BenchConfig((8,), seconds=0.1, scopes=("files",), warm_up_s=0.01)
+    with PngFiles(Split(*draw_shapes(64, seed=7)), backend.card.input) as files:
+        prepared = prepare([Contender(backend, for_files=backend)], config, files=files)
+        (cell,) = take_turns(prepared.cells, prepared.runners, config, told=nothing).cells
+    assert cell.scope == "files"
+    assert all(len(samples) >= 4 for samples in cell.rounds)
+    assert cell.images_per_s > 0
+
+
+def test_scopes_are_read_in_their_own_order_and_unknown_ones_named() -> None:
+    assert parse_scopes(["files", "sync", "sync"]) == ("sync", "files")
+    with pytest.raises(UnknownNameError, match="scope 'syn' is unknown; did you mean sync"):
+        parse_scopes(["syn"])

@@ -1,0 +1,550 @@
+"""The commands, as users type them: what is printed where, and with which exit code it ends."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rtk.cli import app as cli
+from rtk.core.data.synthetic_shapes import draw_shapes
+
+HEAVY = {"numpy", "torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "matplotlib", "pooch", "PIL"}
+COMMANDS = ("train", "export", "classify", "bench", "inspect", "models", "doctor", "demo")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command printed."""
+
+    stdout: str
+    stderr: str
+
+
+Rtk = Callable[..., Done]
+
+
+@pytest.fixture
+def rtk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Rtk:
+    """A function that runs a command line of rtk's in tmp_path: rtk("classify", "a.png", code=3)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str, code: int = 0, stdin: str = "") -> Done:
+        monkeypatch.setattr(sys, "argv", ["rtk", *words])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        ended = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            ended = stop.code if isinstance(stop.code, int) else 1 if stop.code else 0
+        printed = capsys.readouterr()
+        assert ended == code, (ended, printed)
+        assert "Traceback" not in printed.err
+        return Done(printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten PNG files of shapes, 0.png to 9.png."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number, image_HWC in enumerate(draw_shapes(10, seed=11)[0]):
+        Image.fromarray(image_HWC).save(folder / f"{number}.png")
+    return folder
+
+
+# Help and wrong usage.
+
+
+@pytest.mark.parametrize("words", [["--help"], *([command, "--help"] for command in COMMANDS)])
+def test_help_loads_nothing_heavy(words: Sequence[str], in_new_process: Callable[[str], str]) -> None:
+    printed = in_new_process(
+        "import sys\nfrom rtk.cli.app import app\n"
+        f"try: app({list(words)!r})\nexcept SystemExit as stop: assert not stop.code\n"
+        f"heavy = {HEAVY!r}\n"
+        "print('loaded:', sorted(heavy & set(sys.modules)))"
+    )
+    assert printed.splitlines()[-1] == "loaded: []"
+    assert "Usage:" in printed
+
+
+def test_the_version_is_printed(rtk: Rtk) -> None:
+    assert rtk("--version").stdout.strip() == "0.1.0"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "resnet21v1"], "architecture 'resnet21v1': depth 21 is not 6n+2; nearest: 20 or 26"),
+        (["train", "resnet20v3"], "architecture 'resnet20v3' is unknown"),
+        (["train", "resnet20v1", "--dataset", "cifar11"], "data set 'cifar11' is unknown; did you mean cifar10?"),
+        (["train", "resnet20v1", "--recipe", "rkt"], "recipe 'rkt' is unknown; did you mean rtk?"),
+        (["train"], "an architecture is missing"),
+        (["train", "resnet20v1", "--augment", "rotate=15"], "--augment 'rotate' is unknown; did you mean rotation?"),
+        (["train", "resnet20v1", "--preprocess", "zcaa"], "--preprocess 'zcaa' is unknown; did you mean zca?"),
+        (["train", "resnet20v1", "--holdout", "5", "--validation-split", "0.1"], "leave one of them out"),
+        (["train", "resnet20v1", "--recipe", "finetune"], "--recipe finetune goes on from trained weights"),
+        (["classify", "x.png", "--model", "resnet99"], "model 'resnet99' is unknown"),
+        (["bench", "--batch", "one"], "--batch 'one': expected sizes"),
+        (["bench", "--preset", "trtexec"], "preset 'trtexec' is unknown; did you mean trtexec-11? known: trtexec-10,"),
+        (["bench", "--scope", "files-to-labels"], "scope 'files-to-labels' is unknown"),
+        (["bench", "--preset", "mlperf-singlestream", "--batch", "8"], "a batch of 1 is what it measures"),
+        (["bench", "--preset", "mlperf-offline", "--scope", "sync"], "it says what is timed; leave out --scope"),
+        (["classify", "x.png", "--backend", "onxx"], "backend 'onxx' is unknown; did you mean onnx?"),
+        (["models", "resnet3v1"], "depth 3 is not 6n+2; nearest: 8"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(rtk: Rtk, words: list[str], message: str) -> None:
+    stderr = rtk(*words, code=2).stderr.strip()
+    assert message in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rtk", "--debug", "inspect", "gone.pt"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "gone.pt: no such checkpoint" in done.stderr
+
+
+# Classify.
+
+
+def test_classify_prints_a_row_for_every_image(rtk: Rtk, graph_path: Path, photos: Path) -> None:
+    rows = rtk("classify", str(photos), "--model", str(graph_path)).stdout.splitlines()
+    assert [row.split()[0] for row in rows] == [str(photos / f"{number}.png") for number in range(10)]
+    assert all(row.endswith("%") for row in rows)
+
+
+def test_good_images_are_classified_and_bad_ones_named(
+    rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "cut.png").write_bytes((photos / "0.png").read_bytes()[:200])
+    (tmp_path / "folder.png").mkdir()
+    Image.new("1", (9_000, 9_000)).save(tmp_path / "enormous.png")
+    words = [
+        str(photos / "0.png"),
+        "empty.png",
+        "cut.png",
+        "folder.png",
+        "enormous.png",
+        "gone.png",
+        str(photos / "1.png"),
+    ]
+    done = rtk("classify", *words, "--model", str(graph_path), "--format", "csv", code=3)
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [row["file"] for row in rows] == words
+    assert [bool(row["error"]) for row in rows] == [False, True, True, True, True, True, False]
+    assert rows[1]["error"] == "empty file"
+    assert rows[3]["error"] == "no images in this folder"
+    assert "81,000,000" in rows[4]["error"] or "9000 x 9000" in rows[4]["error"]
+    assert rows[5]["error"] == "no such file"
+    assert "empty.png: empty file" in done.stderr
+
+
+def test_an_empty_glob_is_named(rtk: Rtk, graph_path: Path) -> None:
+    assert "*.gif: the pattern matches no file" in rtk("classify", "*.gif", "--model", str(graph_path), code=3).stderr
+
+
+def test_strict_stops_at_the_first_unreadable_image(rtk: Rtk, graph_path: Path, photos: Path) -> None:
+    done = rtk("classify", "gone.png", str(photos), "--strict", "--model", str(graph_path), code=1)
+    assert "gone.png: no such file; stopped, as --strict says" in done.stderr
+
+
+def test_paths_on_standard_input_and_an_output_file(rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path) -> None:
+    stdin = f"{photos / '3.png'}\n{photos / '1.png'}\n"
+    done = rtk("classify", "-", "--model", str(graph_path), "--output", "answers.jsonl", "--top-k", "3", stdin=stdin)
+    assert done.stdout == ""
+    rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [Path(row["file"]).name for row in rows] == ["3.png", "1.png"]
+    assert rows[0]["probability"] >= rows[0]["probability_2"] >= rows[0]["probability_3"]
+
+
+@pytest.mark.parametrize("target", ["/dev/full", "folder", "gone/answers.csv"])
+def test_an_output_that_cannot_be_written_is_one_line(
+    rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    stderr = rtk("classify", str(photos), "--model", str(graph_path), "-o", target, "--format", "csv", code=1).stderr
+    assert target in stderr
+    assert len(stderr.strip().splitlines()) == 1
+
+
+def test_the_old_output_stays_when_the_new_one_fails(rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "answers.csv").write_text("old\n")
+    rtk("classify", "gone.png", str(photos), "--strict", "--model", str(graph_path), "-o", "answers.csv", code=1)
+    assert (tmp_path / "answers.csv").read_text() == "old\n"
+    assert os.listdir(tmp_path) == ["answers.csv"]
+
+
+@pytest.mark.parametrize("option", ["-o", "--model"])
+def test_a_name_that_no_file_system_takes_is_one_line(rtk: Rtk, photos: Path, option: str) -> None:
+    name = "x" * 300 + (".csv" if option == "-o" else ".onnx")
+    done = rtk("classify", str(photos), option, name, code=1)
+    assert done.stderr.startswith("rtk: ")
+    assert done.stderr.count("\n") == 1
+    assert "File name too long" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(graph_path: Path, photos: Path) -> None:
+    words = " ".join([sys.executable, "-m", "rtk", "classify", str(photos), "--model", str(graph_path)])
+    done = subprocess.run(["bash", "-c", f"{words} | head -1"], capture_output=True, text=True, check=False)
+    assert "0.png" in done.stdout
+    assert "rror" not in done.stderr
+
+
+# The road.
+
+
+def test_a_checkpoint_is_exported_beside_itself_and_inspected(rtk: Rtk, checkpoint_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.pt").write_bytes(checkpoint_path.read_bytes())
+    done = rtk("export", "mine.pt")
+    assert done.stdout.strip() == "mine.onnx"
+    assert "largest logit difference from PyTorch" in done.stderr
+    text = rtk("inspect", "mine.onnx").stdout
+    assert "resnet8v1" in text
+    assert "uint8 [N, 32, 32, 3]" in text
+    card = json.loads(rtk("inspect", "mine.onnx", "--json").stdout)
+    assert card["checkpoint_sha256"] == json.loads(rtk("inspect", "mine.pt", "--json").stdout)["checkpoint_sha256"]
+    assert card["notes"]["export"]["largest_logit_difference"] <= 1e-4
+
+
+def test_several_checkpoints_are_exported_as_one(
+    rtk: Rtk, checkpoint_path: Path, graph_path: Path, photos: Path
+) -> None:
+    done = rtk("export", str(checkpoint_path), str(checkpoint_path), "--out", "pair")
+    assert done.stdout == "pair/resnet8v1-cifar10-x2.onnx\n"
+    assert "resnet8v1-cifar10-x2: an ensemble of 2\n" in done.stderr
+    assert "resnet8v1+resnet8v1" in rtk("inspect", "pair/resnet8v1-cifar10-x2.onnx").stdout
+    alone, both = (
+        rtk("classify", str(photos), "--backend", "onnx", "-m", model, "--format", "csv").stdout
+        for model in (str(graph_path), "pair/resnet8v1-cifar10-x2.onnx")
+    )
+    assert [row["label"] for row in csv.DictReader(io.StringIO(alone))] == [
+        row["label"] for row in csv.DictReader(io.StringIO(both))
+    ]
+    refused = rtk("export", str(checkpoint_path), str(graph_path), code=2).stderr
+    assert refused == f"rtk: {graph_path}: an ensemble is made of checkpoints\n"
+
+
+def test_an_ensemble_that_the_gate_refuses_leaves_no_file(rtk: Rtk, shapes_model: Path, tmp_path: Path) -> None:
+    words = ["export", "shapes.pt", "shapes.pt", "--out", "pair", "--require-parity"]
+    assert "2,000 images" in rtk(*words, "0.0001", code=4).stderr  # cannot show so small a loss
+    assert not list((tmp_path / "pair").iterdir())
+    name = "resnet8v1-cifar10-x2"
+    assert rtk(*words, "5").stdout == f"pair/{name}.onnx\n"
+    assert sorted(path.name for path in (tmp_path / "pair").iterdir()) == [f"{name}.onnx", f"{name}.pt"]
+
+
+def test_a_checkpoint_is_exported_into_the_cache_once(rtk: Rtk, checkpoint_path: Path, photos: Path) -> None:
+    words = ["classify", str(photos / "0.png"), "--model", str(checkpoint_path), "--backend", "onnx"]
+    first, second = rtk(*words), rtk(*words)
+    assert first.stdout == second.stdout
+    assert second.stderr == ""
+
+
+def test_torch_and_onnx_answer_alike(rtk: Rtk, checkpoint_path: Path, graph_path: Path, photos: Path) -> None:
+    by_torch = rtk("classify", str(photos), "--model", str(checkpoint_path), "--backend", "torch", "--format", "jsonl")
+    by_onnx = rtk("classify", str(photos), "--model", str(graph_path), "--backend", "onnx", "--format", "jsonl")
+    for one, other in zip(by_torch.stdout.splitlines(), by_onnx.stdout.splitlines(), strict=True):
+        assert json.loads(one)["index"] == json.loads(other)["index"]
+        assert json.loads(one)["probability"] == pytest.approx(json.loads(other)["probability"], abs=1e-4)
+
+
+def test_bench_compares_answers_and_writes_its_report(rtk: Rtk, shapes_model: Path, tmp_path: Path) -> None:
+    words = ["--batch", "4", "--seconds", "0.5", "--no-baselines", "--report", "report"]
+    done = rtk("bench", "shapes.pt", *words)
+    assert "Parity on shapes (test split, 2,000 images), against PyTorch fp32" in done.stdout
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["schema"] == "rtk-bench-2"
+    assert [one["candidate"] for one in report["parity"]][:2] == ["torch", "onnx"]
+    for one in report["parity"]:
+        assert one["images"] == one["agreeing"] == 2000
+        assert one["largest_difference"] <= 1e-4
+    for cell in report["cells"]:
+        assert cell["rounds"]
+        samples = [sample for one in cell["rounds"] for sample in one]
+        assert cell["images_per_s"] == pytest.approx(4 * len(samples) / sum(samples))
+    assert "| onnx |" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_bench_finds_the_reference_of_a_graph_or_says_how_to_name_it(
+    rtk: Rtk, shapes_model: Path, tmp_path: Path
+) -> None:
+    rtk("export", "shapes.pt", "--out", "elsewhere")
+    stderr = rtk("bench", "elsewhere/shapes.onnx", "--seconds", "0.1", code=1).stderr
+    assert "is neither beside it nor in the zoo; name it with --reference FILE" in stderr
+    words = ["--batch", "1", "--seconds", "0.1", "--backend", "onnx", "--no-baselines"]
+    assert "onnx" in rtk("bench", "elsewhere/shapes.onnx", "--reference", "shapes.pt", *words).stdout
+
+
+def test_bench_refuses_a_data_set_with_other_classes(rtk: Rtk, checkpoint_path: Path) -> None:
+    stderr = rtk("bench", str(checkpoint_path), "--dataset", "shapes", "--seconds", "0.1", code=1).stderr
+    assert "its classes are not the model's: found 'circle', expected 'airplane'" in stderr
+
+
+def test_a_backend_that_was_asked_for_and_cannot_run_is_an_error(rtk: Rtk, shapes_model: Path) -> None:
+    stderr = rtk("bench", "shapes.pt", "--backend", "onnx", "--device", "cuda:7", "--seconds", "0.1", code=1).stderr
+    assert "--device cuda:7" in stderr
+
+
+def test_without_a_gpu_trt_is_refused_before_anything_heavy_is_loaded(in_new_process: Callable[[str], str]) -> None:
+    printed = in_new_process(
+        "import sys\nfrom rtk.core.errors import BackendError\nfrom rtk.cli.app import app\n"
+        "from rtk.infer.trt import preflight as trt_preflight\ntrt_preflight.gpu_count = lambda: 0\n"
+        "try: app(['bench', '--backend', 'trt'], standalone_mode=False)\nexcept BackendError as error: print(error)\n"
+        "print('loaded:', sorted({'torch', 'onnx', 'onnxruntime', 'openvino', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert printed.splitlines()[0].startswith("trt: ")
+    assert "without a GPU use --backend onnx" in printed
+    assert printed.splitlines()[-1] == "loaded: []"
+
+
+def test_models_lists_what_there_is(rtk: Rtk) -> None:
+    printed = rtk("models").stdout
+    assert "resnet20v1       273,066" in printed
+    listed = json.loads(rtk("models", "--json").stdout)
+    assert {"architecture": "resnet110v2", "parameters": 3302442} in listed["architectures"]
+    names = [row["architecture"] for row in listed["architectures"]]
+    assert {"resnet18", "resnet50", "resnet152", "resnet18d2l", "plain20"} <= set(names)
+
+
+def test_models_shows_the_layers_of_one(rtk: Rtk) -> None:
+    printed = rtk("models", "resnet20v1").stdout.splitlines()
+    assert printed[1].split() == ["stem.0", "SameConv2d", "16", "x", "32", "x", "32", "448"]
+    assert printed[-1].split() == ["all", "273,066"]
+    words = ["--image-size", "224", "--channels", "1", "--classes", "1000"]
+    printed = rtk("models", "resnet50", *words).stdout.splitlines()
+    assert printed[1].split() == ["conv1", "Conv2d", "64", "x", "112", "x", "112", "3,136"]
+    assert printed[-1].split() == ["all", "25,550,760"]  # torchvision's 25,557,032 less 2 x 64 x 49
+
+
+def test_training_from_a_folder_of_classes_ends_with_its_score(rtk: Rtk, class_folders: Path, tmp_path: Path) -> None:
+    done = rtk(
+        "train", "resnet8v1", "--dataset", str(class_folders), "--epochs", "2", "--batch-size", "8", "--out", "run"
+    )
+    assert done.stdout.startswith("test accuracy ")
+    assert sorted(os.listdir(tmp_path / "run")) == ["best.pt", "config.json", "curves.png", "history.jsonl", "last.pt"]
+    assert "12 of 12" in done.stdout or "of 12)" in done.stdout
+    with Image.open(tmp_path / "run" / "curves.png") as curves:
+        assert curves.size[0] > 800
+    again = rtk("train", "resnet8v1", "--dataset", str(class_folders), "--out", "run", code=2)
+    assert "run: holds a run already; go on with: rtk train --resume run" in again.stderr
+
+
+def test_a_run_goes_on_only_with_the_options_that_it_has(
+    rtk: Rtk, class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("train", "resnet8v1", "--dataset", str(class_folders), "--epochs", "1", "--batch-size", "8")
+    first = rtk(*words, "--out", "run")
+    stderr = rtk("train", "--resume", "run", "--epochs", "3", "--lr", "0.5", "--plateau", code=2).stderr
+    assert stderr == (
+        "rtk: run goes on only as it was started, without --epochs 3 (the run: 1), --lr 0.5 (the run: the recipe's "
+        "0.2), --plateau True (the run: False); leave that out, or start a new run with another --out\n"
+    )
+    assert rtk("train", "resnet8v1", "--resume", "run", "--epochs", "1", "--save-every", "1").stdout == first.stdout
+    monkeypatch.setenv("RTK_DATA_DIR", str(tmp_path / "moved"))
+    rtk("train", "--resume", "run")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data_dir"] == str(tmp_path / "moved")
+    stderr = rtk("train", "--resume", "run", "--seeds", "2", code=2).stderr
+    assert stderr.startswith("rtk: --resume goes on with one run; --seeds goes on by itself")
+
+
+def test_several_seeds_end_with_mean_and_spread(rtk: Rtk, class_folders: Path) -> None:
+    words = ("train", "resnet8v1", "--dataset", str(class_folders), "--epochs", "1", "--batch-size", "8")
+    done = rtk(*words, "--seeds", "2", "--out", "run")
+    assert done.stdout.startswith("test accuracy ")
+    assert " in the mean of 2 seeds, standard deviation " in done.stdout
+    assert done.stdout.endswith("run/seeds.json\n")
+
+
+def test_a_missing_data_set_says_which_file_to_put_where(rtk: Rtk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    stderr = rtk("train", "resnet8v1", "--data-dir", "data", code=1).stderr
+    assert "cifar-10-binary.tar.gz: missing, and the download failed" in stderr
+    assert "fetch https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz and put it there" in stderr
+
+
+def test_doctor_tries_every_backend(rtk: Rtk) -> None:
+    found = json.loads(rtk("doctor", "--json").stdout)
+    assert found["machine"]["cores"] >= 1
+    works = {(trial["backend"], trial["device"]): trial["works"] for trial in found["trials"]}
+    assert works[("torch", "cpu")]
+    assert works[("onnx", "cpu")]
+
+
+# TensorRT, as far as a machine without a GPU goes.
+
+
+@pytest.fixture
+def no_gpu() -> None:
+    """Skips where a GPU would be used after all."""
+    from rtk.core.nvidia.driver import gpu_count
+
+    if gpu_count():
+        pytest.skip("this machine has a GPU")
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_an_engine_is_built_inspected_and_found_again_in_the_cache(rtk: Rtk, graph_path: Path, tmp_path: Path) -> None:
+    rtk("cache", "clear")
+    (tmp_path / "mine.onnx").write_bytes(graph_path.read_bytes())
+    first = rtk("export", "--trt", "mine.onnx", "--max-batch", "128")
+    assert first.stdout == "mine.engine\n"
+    assert "built in" in first.stderr
+    assert "batches of 1 to 128, fastest at 64" in first.stderr
+    assert sorted(os.listdir(tmp_path)) == ["mine.engine", "mine.engine.json", "mine.onnx"]
+    assert "from the cache" in rtk("export", "--trt", "mine.onnx", "--max-batch", "128").stderr
+    text = rtk("inspect", "mine.engine").stdout
+    assert "tensorrt-rtx" in text
+    assert "as built, not yet inspected on a GPU" in text
+    assert json.loads(rtk("inspect", "mine.engine", "--json").stdout)["profile"]["max_batch"] == 128
+    listed = rtk("cache", "ls").stdout
+    assert "resnet8v1-cifar10" in listed
+    assert "1 of 1 engines are whole" in rtk("cache", "verify").stdout
+    assert "removed 1 engines" in rtk("cache", "clear").stdout
+    assert "(none)" in rtk("cache", "ls").stdout
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_an_altered_engine_is_named(rtk: Rtk, graph_path: Path, tmp_path: Path) -> None:
+    rtk("export", "--trt", str(graph_path), "--out", ".")
+    engine = tmp_path / f"{graph_path.stem}.engine"
+    content = bytearray(engine.read_bytes())
+    content[len(content) // 2] ^= 1
+    engine.write_bytes(content)
+    assert engine.name in rtk("inspect", engine.name, code=1).stderr
+    assert engine.name in rtk("classify", "x.png", "--backend", "trt", "--model", engine.name, code=1).stderr
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("words", [["classify", "x.png", "--model"], ["bench", "--dataset", "shapes"]])
+def test_without_a_gpu_the_trt_backend_says_why_not_and_what_to_do(
+    rtk: Rtk, shapes_model: Path, words: list[str]
+) -> None:
+    stderr = rtk(*words, "shapes.pt", "--backend", "trt", code=1).stderr.strip()
+    assert stderr.startswith("rtk: trt: ")
+    assert stderr.endswith("without a GPU use --backend onnx")
+    assert len(stderr.splitlines()) == 1
+
+
+def test_an_engine_cannot_be_exported_from_an_engine_nor_a_graph_from_a_graph(rtk: Rtk, graph_path: Path) -> None:
+    assert "expected a checkpoint" in rtk("export", str(graph_path), code=2).stderr
+    words = ["--triton", "models", "--precision", "fp16"]
+    assert "expected a checkpoint" in rtk("export", str(graph_path), *words, code=2).stderr
+
+
+def test_a_model_repository_for_triton_is_written_from_whatever_there_is(
+    rtk: Rtk, graph_path: Path, checkpoint_path: Path
+) -> None:
+    done = rtk("export", str(graph_path), "--triton", "models", "--max-batch", "32")
+    assert done.stdout == "models/tiny\n"
+    assert "tritonserver --model-repository=models" in done.stderr
+    assert "max_batch_size: 32" in Path("models/tiny/config.pbtxt").read_text()
+    printed = rtk("export", str(checkpoint_path), "--precision", "fp16", "--triton", "models", "--out", ".").stdout
+    assert printed == "tiny.fp16.onnx\nmodels/tiny.fp16\n"
+    words = ["--trt", "--flavor", "tensorrt-rtx", "--triton", "others", "--out", "built"]
+    assert "not of TensorRT-RTX" in rtk("export", str(graph_path), *words, code=2).stderr
+    assert not Path("others").exists()
+    assert not Path("built").exists()
+
+
+def test_a_flavor_that_is_unknown_is_refused_before_anything_is_made(rtk: Rtk, shapes_model: Path) -> None:
+    before = sorted(os.listdir())
+    assert "'rtx' is unknown" in rtk("export", "shapes.pt", "--trt", "--flavor", "rtx", code=2).stderr
+    assert sorted(os.listdir()) == before
+
+
+def test_a_regression_beyond_noise_ends_with_exit_code_4(rtk: Rtk, tmp_path: Path) -> None:
+    for name, second in (("old", 0.01), ("new", 0.0125)):
+        cells = [
+            {
+                "backend": "onnx",
+                "batch": 8,
+                "precision": "fp32",
+                "scope": "sync",
+                "error": "",
+                "rounds": [[second * (1 + k % 3 / 100)] * 3 for k in range(12)],
+            }
+        ]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"schema": "rtk-bench-2", "cells": cells}))
+    done = rtk("bench", "--compare", "old.json", "new.json", code=4)
+    assert "slower" in done.stdout
+    assert "1 of 1 cells are slower by more than 5 %, onnx at batch 8 by 20.0 %" in done.stderr
+    rtk("bench", "--compare", "old.json", "new.json", "--limit", "25")
+    assert "faster" in rtk("bench", "--compare", "new.json", "old.json").stdout
+
+
+# Precision and the parity gate.
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_lower_precision_has_a_file_of_its_own_and_an_engine_that_is_what_it_says(
+    rtk: Rtk, shapes_model: Path, precision: str
+) -> None:
+    done = rtk("export", "shapes.pt", "--precision", precision, "--trt")
+    assert done.stdout.split() == [f"shapes.{precision}.onnx", f"shapes.{precision}.engine"]
+    assert f"precision: {precision} (" in done.stderr
+    assert json.loads(rtk("inspect", f"shapes.{precision}.onnx", "--json").stdout)["precision"] == precision
+
+
+def test_int8_is_calibrated_on_training_images_and_explained_layer_by_layer(rtk: Rtk, shapes_model: Path) -> None:
+    done = rtk("export", "shapes.pt", "--precision", "int8", "--int8-flavor", "cpu")
+    assert done.stdout.strip() == "shapes.int8.onnx"
+    assert "on 1,000 training images" in done.stderr
+    card = json.loads(rtk("inspect", "shapes.int8.onnx", "--json").stdout)
+    assert card["notes"]["export"]["calibration"]["dataset"] == "shapes, training split"
+    words = ["--backend", "onnx", "--batch", "8", "--seconds", "0.1", "--require-parity", "5", "--no-baselines"]
+    assert "onnx int8: " in rtk("bench", "shapes.int8.onnx", *words).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--precision", "fp8"], "'fp8' is unknown"),
+        (["--precision", "int8", "--int8-flavor", "gpu"], "int8 flavor 'gpu' is unknown"),
+        (["--keep-fp32", "stem"], "go with --precision int8"),
+    ],
+)
+def test_export_options_that_make_no_sense_are_refused(
+    rtk: Rtk, shapes_model: Path, words: list[str], message: str
+) -> None:
+    assert message in rtk("export", "shapes.pt", *words, code=2).stderr
+
+
+def test_the_parity_gate_can_say_no(rtk: Rtk, shapes_model: Path, tmp_path: Path) -> None:
+    """A graph of other weights that claims to be this checkpoint's is refused with exit code 4 and the numbers."""
+    import onnx
+    from onnx import numpy_helper
+
+    rtk("export", "shapes.pt")
+    graph = onnx.load(tmp_path / "shapes.onnx")
+    (bias,) = (tensor for tensor in graph.graph.initializer if tensor.name.endswith("head.dense.bias"))
+    values_K = numpy_helper.to_array(bias).copy()
+    values_K[9] += 40  # every image is now of the last class
+    bias.CopyFrom(numpy_helper.from_array(values_K, bias.name))
+    onnx.save(graph, tmp_path / "altered.onnx")
+    words = ["--backend", "onnx", "--batch", "8", "--seconds", "0.1", "--no-baselines"]
+    assert "NO PARITY" in rtk("bench", "altered.onnx", *words).stdout
+    refused = rtk("bench", "altered.onnx", *words, "--require-parity", "default", code=4)
+    assert refused.stdout.split("The worst answers of onnx\n\n")[1].count("\n") == 1 + 20  # a heading
+    stderr = refused.stderr
+    assert "onnx: no parity with the reference in fp32" in stderr
+    unresolved = rtk("bench", "shapes.onnx", *words, "--require-parity", "default", code=4).stderr
+    assert "2,000 images cannot resolve this margin even without a change" in unresolved
+    assert "onnx (fp32): parity" in rtk("bench", "shapes.onnx", *words, "--require-parity", "0.3").stdout

@@ -1,0 +1,127 @@
+"""The cache of engines: found by what went into them, whole or not there."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.engine_files import INFO, PLAN
+from rtk.core.artifacts.engine import json_path, read_engine_info
+from rtk.core.artifacts.engine_cache import (
+    cached_engines,
+    clear_engines,
+    engine_key,
+    engines_dir,
+    find_engine,
+    keep_engine,
+)
+from rtk.core.errors import OutputError
+
+PARTS: dict[str, Any] = {
+    "graph_sha256": "a" * 64,
+    "opt_batch": 4,
+    "max_batch": 16,
+    "flavor": "tensorrt",
+    "version": "11.4.0.106",
+    "hardware": ("NVIDIA H100", "9.0"),
+    "options": {"tf32": False},
+}
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize(
+    ("part", "other"),
+    [
+        ("graph_sha256", "b" * 64),
+        ("opt_batch", 8),
+        ("max_batch", 17),
+        ("flavor", "tensorrt-rtx"),
+        ("version", "11.4.0.107"),
+        ("hardware", ("NVIDIA H200", "9.0")),
+        ("hardware", ("NVIDIA H100", "9.1")),
+        ("options", {"tf32": True}),
+    ],
+)
+def test_another_value_of_any_part_is_another_engine(part: str, other: object) -> None:
+    assert engine_key(**PARTS) != engine_key(**{**PARTS, part: other})
+
+
+def test_the_same_parts_are_the_same_engine() -> None:
+    assert engine_key(**PARTS) == engine_key(**{**PARTS, "options": dict(PARTS["options"])})
+
+
+def test_a_kept_engine_is_found_whole_under_its_own_name() -> None:
+    assert find_engine("k1") is None
+    kept = keep_engine("k1", "small.fp16", PLAN, INFO)
+    assert find_engine("k1") == kept
+    assert kept.name == "small.fp16.engine"
+    assert kept.read_bytes() == PLAN
+    assert read_engine_info(kept) == INFO
+
+
+def test_keeping_twice_keeps_the_first() -> None:
+    keep_engine("k1", "small", PLAN, INFO)
+    second = keep_engine("k1", "small", b"other", replace(INFO, plan_bytes=5))
+    assert second.read_bytes() == PLAN
+    assert [path.name for path in engines_dir().iterdir()] == ["k1"]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "alter", "no json", "no plan"])
+def test_a_damaged_entry_is_no_hit_and_makes_room(damage: str) -> None:
+    kept = keep_engine("k1", "small", PLAN, INFO)
+    if damage == "truncate":
+        kept.write_bytes(PLAN[:10])
+    elif damage == "alter":
+        kept.write_bytes(b"x" * len(PLAN))
+    else:
+        (json_path(kept) if damage == "no json" else kept).unlink()
+    (entry,) = cached_engines()
+    assert entry.problem
+    assert find_engine("k1") is None
+    assert not kept.parent.exists()
+    assert keep_engine("k1", "small", PLAN, INFO) == kept
+
+
+def test_the_list_tells_size_and_content_newest_first() -> None:
+    keep_engine("k1", "old", PLAN, INFO)
+    newer = keep_engine("k2", "new", PLAN, INFO)
+    os.utime(newer, (2e9, 2e9))
+    first, second = cached_engines()
+    assert (first.key, second.key) == ("k2", "k1")
+    assert first.bytes == newer.stat().st_size + json_path(newer).stat().st_size
+    assert first.info == INFO
+    assert first.problem == ""
+
+
+def test_clearing_removes_engines_and_what_was_left_half_written() -> None:
+    assert clear_engines() == (0, 0)
+    keep_engine("k1", "small", PLAN, INFO)
+    size = cached_engines()[0].bytes
+    (engines_dir() / ".new-left").mkdir()
+    (engines_dir().parent / "timings").mkdir()
+    (engines_dir().parent / "graphs").mkdir()
+    assert len(cached_engines()) == 1
+    assert clear_engines() == (1, size)
+    assert list(engines_dir().iterdir()) == []
+    assert sorted(path.name for path in engines_dir().parent.iterdir()) == ["engines", "graphs"]
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises(OutputError, match="cache"):
+        keep_engine("k1", "small", PLAN, INFO)
+
+
+def test_an_interrupted_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rtk.core.artifacts.engine.write_whole", stop)
+    with pytest.raises(KeyboardInterrupt):
+        keep_engine("k1", "small", PLAN, INFO)
+    assert list(engines_dir().iterdir()) == []

@@ -1,0 +1,84 @@
+"""The backend that is chosen on a CPU: openvino only where this very graph has shown parity on it."""
+
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from rtk.bench.measure.cell import Cell
+from rtk.cli.bench import faster
+from rtk.core.artifacts.parity_cache import forget_parity, parity_is_known, remember_parity
+from rtk.core.errors import BackendError
+from rtk.infer.trt import preflight as trt_preflight
+from rtk.workflow import road
+from rtk.workflow.road import choose_backend, find_model
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(**options: object) -> None:
+        raise BackendError("trt: no GPU")
+
+    monkeypatch.setattr(trt_preflight, "check_machine", refuse)
+    monkeypatch.setattr(road, "gpu_count", lambda: 0)
+    monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def test_openvino_is_chosen_once_its_parity_is_known(graph_path: Path) -> None:
+    found = find_model(str(graph_path))
+    assert choose_backend(found) == "onnx"
+    remember_parity(graph_path, "openvino")
+    assert choose_backend(found) == "openvino"
+    assert choose_backend(found, on_cpu=True) == "openvino"
+
+
+def test_what_is_forgotten_is_not_known(graph_path: Path) -> None:
+    remember_parity(graph_path, "openvino")
+    forget_parity(graph_path, "openvino")
+    forget_parity(graph_path, "openvino")
+    forget_parity(graph_path, "a-package-that-nobody-has")
+    assert not parity_is_known(graph_path, "openvino")
+
+
+def test_the_faster_of_two_is_that_at_the_largest_batch_that_both_have() -> None:
+    cells = [
+        Cell(name, batch, rounds=[[seconds]] if seconds else [])
+        for name, batch, seconds in [("a", 1, 0.1), ("b", 1, 0.2), ("a", 64, 0.4), ("b", 64, 0.3), ("a", 256, 0.1)]
+    ]
+    assert not faster(cells, "a", "b")
+    assert faster(cells, "b", "a")
+    assert faster(cells[:2], "a", "b")
+    assert not faster(cells[:1], "a", "b")
+
+
+def test_another_graph_is_not_known(graph_path: Path, tmp_path: Path) -> None:
+    remember_parity(graph_path, "openvino")
+    changed = Path(shutil.copy(graph_path, tmp_path / "changed.onnx"))
+    changed.write_bytes(changed.read_bytes() + b"\0")
+    assert not parity_is_known(changed, "openvino")
+
+
+def test_another_version_is_not_known(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remember_parity(graph_path, "openvino")
+    monkeypatch.setattr(metadata, "version", lambda package: "2099.1")
+    assert not parity_is_known(graph_path, "openvino")
+
+
+def test_a_package_that_is_not_installed_is_not_known(graph_path: Path) -> None:
+    assert not parity_is_known(graph_path, "a-package-that-nobody-has")
+
+
+def test_where_a_gpu_runs_onnx_that_is_faster(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remember_parity(graph_path, "openvino")
+    monkeypatch.setattr(road, "gpu_count", lambda: 1)
+    assert choose_backend(find_model(str(graph_path))) == "onnx"
+    assert choose_backend(find_model(str(graph_path)), on_cpu=True) == "openvino"
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(
+    graph_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path / "file"))
+    remember_parity(graph_path, "openvino")
+    assert not parity_is_known(graph_path, "openvino")

@@ -1,0 +1,501 @@
+"""The build of an engine: for real by TensorRT-RTX, and the same flow on stand-ins for TensorRT 10, 11 and RTX."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from fakes.tensorrt_stand_in import (
+    H100,
+    RTX4090,
+    SIZE,
+    VERSIONS,
+    Script,
+    Stage,
+    members,
+    small_card,
+    staged,
+    write_graph,
+)
+from onnx import TensorProto, helper
+from rtk.core.artifacts.engine import json_path, read_engine_info, read_plan
+from rtk.core.artifacts.engine_cache import cached_engines, find_engine
+from rtk.core.artifacts.graph import set_card
+from rtk.core.errors import ArtifactError, BackendError, OutputError, UnknownNameError, UsageError
+from rtk.core.nvidia.flavor import FLAVORS
+from rtk.export.config import EngineConfig
+from rtk.export.trt.build import DEFAULT_TARGETS, engine_from_onnx
+
+ROOT = Path(__file__).parent.parent.parent
+real_rtx = pytest.mark.skipif(not FLAVORS["tensorrt-rtx"].installed, reason="needs the package tensorrt-rtx")
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    yield from staged(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def no_gpu(stage: Stage) -> Stage:
+    """A machine without a GPU, and without the regular TensorRT."""
+    stage.libcuda()
+    stage.without("tensorrt")
+    return stage
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    return write_graph(tmp_path / "small.onnx")
+
+
+# Built for real.
+
+
+@real_rtx
+def test_a_graph_becomes_engine_and_json_without_torch(no_gpu: Stage, graph: Path) -> None:
+    built = engine_from_onnx(EngineConfig(graph, max_batch=16, opt_batch=4))
+    assert built.path == graph.with_name("small.engine")
+    info = read_engine_info(built.path)
+    assert info == built.info
+    assert read_plan(built.path, info) == built.path.read_bytes()
+    assert info.card == small_card()
+    assert (info.flavor, info.version) == ("tensorrt-rtx", FLAVORS["tensorrt-rtx"].version())
+    assert (info.gpu, info.compute_capability, info.targets) == ("", "", DEFAULT_TARGETS)
+    assert (info.profile.opt_batch, info.profile.max_batch) == (4, 16)
+    assert info.graph_sha256 == hashlib.sha256(graph.read_bytes()).hexdigest()
+    assert 0 < info.build_s < 60
+    assert not built.cached
+
+
+@real_rtx
+def test_the_plan_carries_the_short_card(no_gpu: Stage, graph: Path) -> None:
+    built = engine_from_onnx(EngineConfig(graph, max_batch=16))
+    plan = built.path.read_bytes()
+    assert b'"rtk": 1, "name": "small"' in plan
+    assert built.info.graph_sha256.encode() in plan
+
+
+@real_rtx
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
+def test_the_precision_found_is_the_graphs(no_gpu: Stage, tmp_path: Path, precision: str) -> None:
+    graph = write_graph(tmp_path / f"small.{precision}.onnx", precision)
+    info = engine_from_onnx(EngineConfig(graph, max_batch=4, precision=precision)).info
+    assert info.precision.label == precision
+    assert info.precision.products == {precision: 2}
+    assert not info.precision.inspected
+    assert "as built, not yet inspected" in str(info.precision)
+    assert json_path(tmp_path / f"small.{precision}.engine").is_file()
+
+
+@real_rtx
+@pytest.mark.parametrize(
+    ("precision", "claims", "product", "asked", "said"),
+    [
+        ("fp32", "fp16", None, None, "fp16 was asked for, .*: 2 fp32"),
+        ("fp32", None, None, "fp16", "fp16 was asked for, .*: 2 fp32; export the graph again with --precision fp16"),
+        ("fp16", None, None, "fp32", "fp32 was asked for, .*: 2 fp16"),
+        ("fp32", None, "fp16", "fp32", "fp32 was asked for, .*: 1 fp32, 1 fp16"),
+        ("fp16", None, None, "int8", "int8 was asked for, .*: 2 fp16"),
+    ],
+)
+def test_a_precision_asked_for_and_absent_is_an_error(
+    no_gpu: Stage, tmp_path: Path, precision: str, claims: str | None, product: str | None, asked: str | None, said: str
+) -> None:
+    graph = write_graph(tmp_path / "small.onnx", precision, claims=claims, product=product)
+    with pytest.raises(ArtifactError, match=said):
+        engine_from_onnx(EngineConfig(graph, max_batch=4, precision=asked))
+    assert not (tmp_path / "small.engine").exists()
+
+
+@real_rtx
+def test_a_mixed_graph_is_called_mixed(no_gpu: Stage, tmp_path: Path) -> None:
+    graph = write_graph(tmp_path / "small.onnx", "fp16", product="fp32")
+    assert engine_from_onnx(EngineConfig(graph, max_batch=4)).info.precision.label == "fp16+fp32"
+
+
+@real_rtx
+@pytest.mark.parametrize(("opt", "largest"), [(1, 1), (1, 8), (8, 8), (64, 4096)])
+def test_every_profile_builds(no_gpu: Stage, graph: Path, opt: int, largest: int) -> None:
+    profile = engine_from_onnx(EngineConfig(graph, opt_batch=opt, max_batch=largest)).info.profile
+    assert (profile.opt_batch, profile.max_batch) == (opt, largest)
+
+
+@real_rtx
+def test_targets_can_be_named(no_gpu: Stage, graph: Path) -> None:
+    built = engine_from_onnx(EngineConfig(graph, max_batch=4, targets=("8.9", "12.0")))
+    assert built.info.targets == ("8.9", "12.0")
+    assert built.info.built_for == "compute capability 8.9, 12.0"
+
+
+@real_rtx
+def test_an_unknown_target_lists_the_known(no_gpu: Stage, graph: Path) -> None:
+    with pytest.raises(UsageError, match=r"'9\.0' cannot be built for; known: 7\.5, 8\.0, 8\.6, 8\.9, 12\.0, 12\.1"):
+        engine_from_onnx(EngineConfig(graph, max_batch=4, targets=("9.0",)))
+
+
+@real_rtx
+def test_a_builders_refusal_is_told_in_its_own_words(no_gpu: Stage, graph: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"small\.onnx: tensorrt-rtx builds no engine: .*Turing \(SM75\)") as caught:
+        engine_from_onnx(EngineConfig(graph, max_batch=4, targets=("7.5",)))
+    assert "\n" not in str(caught.value)
+    assert engine_from_onnx(EngineConfig(graph, max_batch=4)).path.is_file()
+
+
+def broken_graph(path: Path) -> Path:
+    """A graph whose first node TensorRT refuses: it takes no uint8 but in a Cast."""
+    nodes = [
+        helper.make_node("Transpose", ["images"], ["turned"], perm=[0, 3, 1, 2], name="too early"),
+        helper.make_node("Cast", ["turned"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["float"], ["logits"]),
+    ]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 192])]
+    inputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *SIZE.shape])]
+    model = helper.make_model(
+        helper.make_graph(nodes, "broken", inputs, outputs), opset_imports=[helper.make_opsetid("", 20)]
+    )
+    set_card(model, small_card())
+    onnx.save(model, path)
+    return path
+
+
+@real_rtx
+def test_a_graph_that_the_parser_refuses_names_node_and_reason(no_gpu: Stage, tmp_path: Path) -> None:
+    with pytest.raises(
+        ArtifactError,
+        match=r"broken\.onnx: refused by TensorRT's parser: node 0 'too early' \(Transpose\): .*has type UInt8",
+    ) as caught:
+        engine_from_onnx(EngineConfig(broken_graph(tmp_path / "broken.onnx")))
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.onnx"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a graph", b"\x08\x07"])
+def test_what_is_no_graph_is_refused_before_tensorrt_is_loaded(
+    no_gpu: Stage, tmp_path: Path, content: bytes | None
+) -> None:
+    stand_in = no_gpu.tensorrt("tensorrt-rtx")
+    if content is not None:
+        (tmp_path / "bad.onnx").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"bad\.onnx: "):
+        engine_from_onnx(EngineConfig(tmp_path / "bad.onnx"))
+    assert stand_in.calls == []
+
+
+def test_a_cut_graph_is_refused(no_gpu: Stage, graph: Path) -> None:
+    no_gpu.tensorrt("tensorrt-rtx")
+    graph.write_bytes(graph.read_bytes()[:-20])
+    with pytest.raises(ArtifactError, match=r"small\.onnx: "):
+        engine_from_onnx(EngineConfig(graph))
+
+
+@real_rtx
+def test_the_whole_export_takes_less_than_five_seconds(no_gpu: Stage, graph_path: Path, tmp_path: Path) -> None:
+    import time
+
+    started_at = time.perf_counter()
+    engine_from_onnx(EngineConfig(graph_path, out=tmp_path))
+    assert time.perf_counter() - started_at < 5
+
+
+# The cache.
+
+
+def test_a_second_build_is_a_hit_and_builds_nothing(no_gpu: Stage, graph: Path, tmp_path: Path) -> None:
+    trt = no_gpu.tensorrt("tensorrt-rtx")
+    first = engine_from_onnx(EngineConfig(graph, max_batch=16))
+    trt.calls.clear()
+    second = engine_from_onnx(EngineConfig(graph, max_batch=16, out=tmp_path / "elsewhere" / "deep"))
+    assert (first.cached, second.cached) == (False, True)
+    assert trt.calls == []
+    assert second.path == tmp_path / "elsewhere" / "deep" / "small.engine"
+    assert second.path.read_bytes() == first.path.read_bytes()
+    assert second.info == read_engine_info(second.path) == first.info
+    assert len(cached_engines()) == 1
+
+
+def test_the_same_graph_by_another_name_is_a_hit_under_that_name(no_gpu: Stage, graph: Path) -> None:
+    no_gpu.tensorrt("tensorrt-rtx")
+    engine_from_onnx(EngineConfig(graph, max_batch=16))
+    other = graph.with_name("other.onnx")
+    other.write_bytes(graph.read_bytes())
+    built = engine_from_onnx(EngineConfig(other, max_batch=16))
+    assert built.cached
+    assert built.path.name == "other.engine"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"max_batch": 8}, {"opt_batch": 2}, {"targets": ("8.9",)}, {"workspace_mib": 64}, {"cache": False}],
+)
+def test_other_options_are_another_engine(no_gpu: Stage, graph: Path, changes: dict[str, Any]) -> None:
+    no_gpu.tensorrt("tensorrt-rtx")
+    engine_from_onnx(EngineConfig(graph, max_batch=16))
+    assert not engine_from_onnx(replace(EngineConfig(graph, max_batch=16), **changes)).cached
+
+
+def test_a_hit_does_not_hide_an_absent_precision(no_gpu: Stage, graph: Path) -> None:
+    no_gpu.tensorrt("tensorrt-rtx")
+    engine_from_onnx(EngineConfig(graph, max_batch=16))
+    with pytest.raises(ArtifactError, match="fp16 was asked for"):
+        engine_from_onnx(EngineConfig(graph, max_batch=16, precision="fp16"))
+
+
+def test_a_damaged_cache_entry_is_built_anew(no_gpu: Stage, graph: Path) -> None:
+    no_gpu.tensorrt("tensorrt-rtx")
+    engine_from_onnx(EngineConfig(graph, max_batch=16))
+    (entry,) = cached_engines()
+    entry.engine.write_bytes(b"damaged")
+    assert not engine_from_onnx(EngineConfig(graph, max_batch=16)).cached
+    assert find_engine(entry.key) == entry.engine
+
+
+def test_a_folder_that_cannot_be_written_leaves_no_half_engine(no_gpu: Stage, graph: Path, tmp_path: Path) -> None:
+    no_gpu.tensorrt("tensorrt-rtx")
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(OutputError, match="taken"):
+        engine_from_onnx(EngineConfig(graph, out=tmp_path / "taken"))
+
+
+# The same flow on every version.
+
+
+def on_a_gpu(stage: Stage, kind: str, script: Script | None = None) -> Any:
+    """That TensorRT, on a GPU that it is for; the other is not installed."""
+    stage.libcuda(RTX4090 if "rtx" in kind else H100)
+    stage.without("tensorrt" if "rtx" in kind else "tensorrt_rtx")
+    return stage.tensorrt(kind, script)
+
+
+@pytest.mark.parametrize("kind", VERSIONS)
+def test_the_flow_touches_only_what_the_version_has_in_this_order(stage: Stage, kind: str, graph: Path) -> None:
+    trt = on_a_gpu(stage, kind)
+    built = engine_from_onnx(EngineConfig(graph, opt_batch=4, max_batch=16, workspace_mib=64))
+    calls = [(name, *(arguments if "verbosity" not in name else [arguments[0].name])) for name, *arguments in trt.calls]
+    calls = [call for call in calls if "progress_monitor" not in call[0]]
+    size = SIZE.shape
+    targets = [
+        ("IBuilderConfig.num_compute_capabilities=", 1),
+        ("IBuilderConfig.set_compute_capability", "CURRENT", 0),
+    ]
+    timing = [("IBuilderConfig.create_timing_cache", b""), ("IBuilderConfig.set_timing_cache", False)]
+    assert calls == [
+        ("Builder.create_network", 2 if kind == "tensorrt 10" else 0),
+        ("OnnxParser.parse",),
+        ("INetworkDefinition.name=", calls[2][1]),
+        ("IBuilderConfig.clear_flag", "TF32"),
+        ("IBuilderConfig.profiling_verbosity=", "DETAILED"),
+        ("IBuilderConfig.set_memory_pool_limit", "WORKSPACE", 64 * 2**20),
+        *(targets if "rtx" in kind else []),
+        ("IOptimizationProfile.set_shape", "images", (1, *size), (4, *size), (16, *size)),
+        ("IBuilderConfig.add_optimization_profile",),
+        *([] if "rtx" in kind else timing),
+        ("Builder.build_serialized_network",),
+        ("Runtime.deserialize_cuda_engine",),
+    ]
+    assert json.loads(calls[2][1])["name"] == "small"
+    gpu = RTX4090 if "rtx" in kind else H100
+    assert (built.info.gpu, built.info.compute_capability) == (gpu.name, gpu.compute_capability)
+    assert (built.info.targets, built.info.version) == ((), trt.__version__)
+
+
+@pytest.mark.parametrize("kind", ["tensorrt 10", "tensorrt 11"])
+def test_compatibility_options_reach_the_builder(stage: Stage, kind: str, graph: Path) -> None:
+    trt = on_a_gpu(stage, kind)
+    config = EngineConfig(graph, version_compatible=True, hardware_compatibility="ampere-plus", max_batch=16)
+    options = engine_from_onnx(config).info.options
+    assert ("IBuilderConfig.set_flag", "VERSION_COMPATIBLE") in trt.calls
+    assert ("IBuilderConfig.set_flag", "EXCLUDE_LEAN_RUNTIME") in trt.calls
+    assert ("IBuilderConfig.hardware_compatibility_level=", trt.HardwareCompatibilityLevel.AMPERE_PLUS) in trt.calls
+    assert (options["version_compatible"], options["hardware_compatibility"]) == (True, "ampere-plus")
+
+
+def test_timings_are_kept_for_the_next_build_of_this_gpu(stage: Stage, graph: Path, tmp_path: Path) -> None:
+    trt = on_a_gpu(stage, "tensorrt 11")
+    engine_from_onnx(EngineConfig(graph, max_batch=16))
+    engine_from_onnx(EngineConfig(graph, max_batch=8))
+    given = [call[1] for call in trt.calls if call[0] == "IBuilderConfig.create_timing_cache"]
+    assert given == [b"", b"timings"]
+    (kept,) = (tmp_path / "cache" / "timings").iterdir()
+    assert kept.name == "tensorrt-11.4.0.106-NVIDIA-H100-9.0.cache"
+
+
+def test_the_inspector_of_the_loaded_engine_has_the_last_word(stage: Stage, graph: Path) -> None:
+    layers = [{"Outputs": [{"DataType": "Float"}]}] * 3
+    on_a_gpu(stage, "tensorrt 11", Script(inspector=json.dumps({"Layers": layers})))
+    precision = engine_from_onnx(EngineConfig(graph, max_batch=16)).info.precision
+    assert precision.inspected
+    assert precision.layers == {"fp32": 3}
+    assert "not yet inspected" not in str(precision)
+
+
+def test_the_gpu_is_current_during_the_build_and_given_back(stage: Stage, graph: Path) -> None:
+    library = stage.libcuda(H100)
+    stage.tensorrt("tensorrt 11", Script(plan=None, log=["out of memory"]))
+    with pytest.raises(ArtifactError, match=r"tensorrt builds no engine: out of memory"):
+        engine_from_onnx(EngineConfig(graph, max_batch=16))
+    assert library.pushed == ["retain", "push", "pop", "release"]
+
+
+def test_the_parsers_errors_are_all_passed_on(stage: Stage, graph: Path) -> None:
+    errors = [
+        {"desc": "first\nreason", "node": 3, "name": "conv", "operator": "Conv"},
+        {"desc": "second reason"},
+    ]
+    on_a_gpu(stage, "tensorrt 11", Script(parser_errors=errors))
+    with pytest.raises(ArtifactError, match=r"parser: node 3 'conv' \(Conv\): first reason; second reason$"):
+        engine_from_onnx(EngineConfig(graph))
+
+
+def test_an_engine_that_does_not_load_where_it_was_built_is_an_error(stage: Stage, graph: Path) -> None:
+    on_a_gpu(stage, "tensorrt 11", Script(loads=False, log=["version tag does not match"]))
+    with pytest.raises(BackendError, match="does not load here: version tag does not match"):
+        engine_from_onnx(EngineConfig(graph, max_batch=16))
+    assert not graph.with_name("small.engine").exists()
+
+
+def test_ctrl_c_stops_the_build_and_leaves_nothing(stage: Stage, graph: Path) -> None:
+    script = Script(at_step=lambda: os.kill(os.getpid(), signal.SIGINT), steps=100)
+    trt = on_a_gpu(stage, "tensorrt 11", script)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        engine_from_onnx(EngineConfig(graph, max_batch=16))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert trt.calls[-1] == ("Builder.build_serialized_network",)
+    assert not graph.with_name("small.engine").exists()
+    assert cached_engines() == []
+
+
+@real_rtx
+def test_ctrl_c_stops_a_real_build(no_gpu: Stage, graph: Path) -> None:
+    from rtk.export.trt.build_progress import BuildProgress
+
+    def press(self: BuildProgress, phase: str) -> bool:
+        os.kill(os.getpid(), signal.SIGINT)
+        return not self.interrupted
+
+    no_gpu.monkeypatch.setattr(BuildProgress, "step", press)
+    with pytest.raises(KeyboardInterrupt):
+        engine_from_onnx(EngineConfig(graph, max_batch=16))
+    no_gpu.monkeypatch.undo()
+    assert not graph.with_name("small.engine").exists()
+
+
+def test_bars_are_drawn_on_a_terminal_only(
+    stage: Stage, graph: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_gpu(stage, "tensorrt 11")
+    engine_from_onnx(EngineConfig(graph, max_batch=16, cache=False))
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    engine_from_onnx(EngineConfig(graph, max_batch=16, cache=False))
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Building engine" in shown.err
+
+
+# What a version lacks cannot come back.
+
+
+@pytest.mark.parametrize(
+    ("kind", "owner", "name"),
+    [
+        ("tensorrt 11", "BuilderFlag", "FP16"),
+        ("tensorrt 11", "BuilderFlag", "BF16"),
+        ("tensorrt 11", "BuilderFlag", "INT8"),
+        ("tensorrt 11", "BuilderFlag", "FP8"),
+        ("tensorrt-rtx", "BuilderFlag", "FP16"),
+        ("tensorrt 11", "NetworkDefinitionCreationFlag", "EXPLICIT_BATCH"),
+        ("tensorrt-rtx", "NetworkDefinitionCreationFlag", "EXPLICIT_BATCH"),
+        ("tensorrt 10", "ComputeCapability", "SM89"),
+        ("tensorrt 11", "CudaGraphStrategy", "DISABLED"),
+        ("tensorrt 11", "IInt8EntropyCalibrator2", ""),
+    ],
+)
+def test_the_stand_ins_lack_what_the_version_lacks(stage: Stage, kind: str, owner: str, name: str) -> None:
+    trt = stage.tensorrt(kind)
+    with pytest.raises(AttributeError, match=f"{owner}|{name or owner}"):
+        getattr(getattr(trt, owner), name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((kind, name) for kind in VERSIONS for name in ("max_workspace_size", "max_batch_size")),
+        ("tensorrt 11", "int8_calibrator"),
+        ("tensorrt-rtx", "int8_calibrator"),
+        ("tensorrt 10", "num_compute_capabilities"),
+    ],
+)
+def test_the_stand_ins_refuse_settings_that_the_version_lacks(stage: Stage, kind: str, name: str) -> None:
+    with pytest.raises(AttributeError, match=name):
+        setattr(stage.tensorrt(kind).IBuilderConfig(), name, 1)
+
+
+def test_no_source_names_a_member_that_a_later_version_removed() -> None:
+    ten, eleven, rtx = (members(version) for version in VERSIONS.values())
+    enums = {(owner, name) for owner, (kind, *names) in ten.items() if kind == "E" for name in names}
+    later = {(owner, name) for version in (eleven, rtx) for owner, (_, *names) in version.items() for name in names}
+    gone = {f"{owner}.{name}" for owner, name in enums - later} | {name for name in ten if name not in eleven}
+    assert {"BuilderFlag.FP16", "IInt8Calibrator", "NetworkDefinitionCreationFlag.EXPLICIT_BATCH"} <= gone
+    gone |= {"max_workspace_size", "platform_has_fast_fp16", "set_dynamic_range", "int8_calibrator", "build_engine"}
+    pattern = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in sorted(gone)))
+    for source in (*ROOT.glob("core/*.py"), *ROOT.glob("export/*.py"), *ROOT.glob("infer/*.py")):
+        assert pattern.findall(source.read_text()) == [], source
+
+
+# Options.
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"max_batch": 0}, "--max-batch 0"),
+        ({"max_batch": 8, "opt_batch": 9}, r"--opt-batch 9: expected 1 to --max-batch, 8"),
+        ({"opt_batch": 0}, "--opt-batch 0"),
+        ({"workspace_mib": 0}, "workspace of 0 MiB"),
+        ({"hardware_compatibility": "all"}, "known: none, ampere-plus, same-compute-capability"),
+        ({"flavor": "tensorrt", "targets": ("8.9",)}, "go with --flavor tensorrt-rtx"),
+    ],
+)
+def test_options_that_make_no_sense_are_wrong_usage(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        EngineConfig(Path("x.onnx"), **changes)
+
+
+def test_an_unknown_flavor_is_refused_by_the_config() -> None:
+    with pytest.raises(UnknownNameError, match="auto, tensorrt, tensorrt-rtx"):
+        EngineConfig(Path("x.onnx"), flavor="openvino")
+
+
+@pytest.mark.parametrize("changes", [{"version_compatible": True}, {"hardware_compatibility": "ampere-plus"}])
+def test_rtx_says_that_it_has_no_compatibility_levels(no_gpu: Stage, graph: Path, changes: dict[str, Any]) -> None:
+    no_gpu.tensorrt("tensorrt-rtx")
+    with pytest.raises(UsageError, match="name compute capabilities"):
+        engine_from_onnx(EngineConfig(graph, **changes))
+
+
+def test_tensorrt_builds_on_a_gpu_only(stage: Stage, graph: Path) -> None:
+    stage.libcuda()
+    stage.tensorrt("tensorrt 11")
+    with pytest.raises(BackendError, match=r"tensorrt builds only on a GPU: .*--flavor tensorrt-rtx"):
+        engine_from_onnx(EngineConfig(graph, flavor="tensorrt"))
+
+
+def test_another_gpu_to_build_on_must_be_there(stage: Stage, graph: Path) -> None:
+    on_a_gpu(stage, "tensorrt 11")
+    with pytest.raises(BackendError, match="cuda:1: this machine has 1 CUDA GPU"):
+        engine_from_onnx(EngineConfig(graph, device=1))

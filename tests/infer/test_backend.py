@@ -1,0 +1,204 @@
+"""The contract of backends, held by each of them."""
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from rtk.core.artifacts.checkpoint import load_checkpoint
+from rtk.core.card import Input
+from rtk.core.errors import ArtifactError, BackendError, UnknownNameError
+from rtk.core.probe import probe_images
+from rtk.infer.backend import Backend, BackendOptions, FakeBackend, open_backend
+
+CPU = BackendOptions(device="cpu")
+
+
+@pytest.fixture(params=["fake", "torch", "onnx"])
+def backend(request: pytest.FixtureRequest, checkpoint_path: Path, graph_path: Path) -> Backend:
+    """Each backend that runs on every machine, open."""
+    match request.param:
+        case "fake":
+            return FakeBackend()
+        case "torch":
+            return open_backend("torch", checkpoint_path, CPU)
+        case _:
+            return open_backend("onnx", graph_path, CPU)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 64])
+def test_every_image_gets_the_answer_that_it_gets_alone(backend: Backend, count: int) -> None:
+    images_NHWC = probe_images(count, backend.card.input)
+    together_NK = backend(images_NHWC)
+    assert together_NK.shape == (count, 10)
+    assert together_NK.dtype == np.float32
+    alone_NK = np.concatenate([backend(images_NHWC[i : i + 1]) for i in range(count)])
+    np.testing.assert_allclose(together_NK, alone_NK, atol=1e-4)
+
+
+def test_no_images_get_no_answers(backend: Backend) -> None:
+    assert backend(np.empty((0, 32, 32, 3), np.uint8)).shape == (0, 10)
+
+
+def test_a_view_with_strides_is_answered_like_a_copy_of_it(backend: Backend) -> None:
+    images_NHWC = probe_images(8, backend.card.input)
+    np.testing.assert_array_equal(backend(images_NHWC[::-2]), backend(images_NHWC[::-2].copy()))
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, 32, 32, 3), np.float32),
+        np.zeros((2, 3, 32, 32), np.uint8),
+        np.zeros((32, 32, 3), np.uint8),
+        np.zeros((2, 28, 28, 3), np.uint8),
+    ],
+)
+def test_images_of_another_kind_are_refused_with_what_was_expected(
+    backend: Backend, images: NDArray[np.generic]
+) -> None:
+    with pytest.raises(BackendError, match=r"expected uint8 \(N, 32, 32, 3\)"):
+        backend(images)  # type: ignore[arg-type]
+
+
+def test_a_stream_answers_in_order_and_loses_no_batch(backend: Backend) -> None:
+    images_NHWC = probe_images(50, backend.card.input)
+    sizes = [1, 20, 3, 20, 6]
+    batches = np.split(images_NHWC, np.cumsum(sizes)[:-1])
+    streamed = list(backend.stream(batches))
+    assert [len(logits) for logits in streamed] == sizes
+    np.testing.assert_allclose(np.concatenate(streamed), backend(images_NHWC), atol=1e-4)
+
+
+def test_a_closed_backend_may_be_closed_again(backend: Backend) -> None:
+    backend.close()
+    backend.close()
+
+
+def test_buffers_on_the_device_answer_like_the_plain_run_for_any_batch_in_any_order(graph_path: Path) -> None:
+    """On a GPU the onnx backend runs through them; ONNX Runtime lets them lie in the CPU's memory too."""
+    from rtk.infer.onnx_backend import DeviceBuffers, open_session
+
+    backend = open_backend("onnx", graph_path, CPU)
+    buffers = DeviceBuffers(open_session(graph_path, CPU), backend.card, "cpu", 0)
+    kept = []
+    for round_, count in enumerate([3, 1, 3, *range(1, 2 * DeviceBuffers.KEPT), 3]):
+        images_NHWC = probe_images(count, backend.card.input, seed=round_)
+        logits_NK = buffers.run(images_NHWC)
+        kept.append((logits_NK, backend(images_NHWC)))
+    for logits_NK, expected_NK in kept:  # answers of earlier calls are the caller's own
+        np.testing.assert_allclose(logits_NK, expected_NK, atol=1e-5)
+
+
+def test_onnx_equals_the_reference_on_what_it_was_exported_from(checkpoint_path: Path, graph_path: Path) -> None:
+    reference, candidate = open_backend("torch", checkpoint_path, CPU), open_backend("onnx", graph_path, CPU)
+    images_NHWC = probe_images(100, reference.card.input, seed=5)
+    np.testing.assert_allclose(candidate(images_NHWC), reference(images_NHWC), atol=1e-4)
+
+
+def test_the_fake_answers_by_the_sum_of_the_bytes() -> None:
+    images_NHWC = np.zeros((2, 4, 4, 1), np.uint8)
+    images_NHWC[1, 0, 0, 0] = 13
+    logits_NK = FakeBackend(size=Input(4, 4, 1))(images_NHWC)
+    assert logits_NK.argmax(axis=1).tolist() == [0, 3]
+
+
+def test_the_fake_fails_at_the_call_it_was_told_and_works_at_the_next() -> None:
+    backend, images_NHWC = FakeBackend(fail_at_call=1), probe_images(2, Input(32, 32, 3))
+    backend(images_NHWC)
+    with pytest.raises(BackendError, match="failed on purpose at call 1"):
+        backend(images_NHWC)
+    assert len(backend(images_NHWC)) == 2
+
+
+def test_a_batch_over_the_maximum_is_refused() -> None:
+    with pytest.raises(BackendError, match="fake: a batch of 5, expected at most 4"):
+        FakeBackend(max_batch=4)(probe_images(5, Input(32, 32, 3)))
+
+
+def test_an_unknown_backend_lists_the_known_ones(graph_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="backend 'onxx' is unknown; did you mean onnx"):
+        open_backend("onxx", graph_path)
+
+
+@pytest.mark.parametrize("name", ["torch", "onnx"])
+def test_a_gpu_that_is_not_there_is_an_error_and_no_fallback(
+    name: str, checkpoint_path: Path, graph_path: Path
+) -> None:
+    from rtk.core.nvidia.driver import gpu_count
+
+    device = f"cuda:{gpu_count()}"
+    with pytest.raises(BackendError, match=f"{name}: --device {device}: "):
+        open_backend(name, checkpoint_path if name == "torch" else graph_path, BackendOptions(device=device))
+
+
+def test_a_graph_of_another_program_is_told_apart(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", value[:1], value[1:])
+    model = helper.make_model(
+        graph, producer_name="elsewhere", opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+    )
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(ArtifactError, match="an ONNX file of elsewhere, without a card of rtk's; expected one written"):
+        open_backend("onnx", tmp_path / "foreign.onnx", CPU)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_a_truncated_graph_is_one_clear_error(graph_path: Path, tmp_path: Path, keep: float) -> None:
+    content = graph_path.read_bytes()
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(content[: int(keep if keep >= 1 else keep * len(content))])
+    with pytest.raises(ArtifactError, match="broken.onnx: "):
+        open_backend("onnx", broken, CPU)
+
+
+def test_a_missing_graph_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="nothing.onnx: no such graph"):
+        open_backend("onnx", tmp_path / "nothing.onnx", CPU)
+
+
+def test_serving_a_graph_imports_neither_torch_nor_onnx(graph_path: Path, in_new_process: Callable[[str], str]) -> None:
+    loaded = in_new_process(
+        "import sys; from pathlib import Path; from rtk.infer.backend import open_backend, BackendOptions\n"
+        f"open_backend('onnx', Path({str(graph_path)!r}), BackendOptions(device='cpu'))\n"
+        "print(sorted({'torch', 'onnx', 'tensorrt', 'pycuda'} & set(sys.modules)))"
+    )
+    assert loaded.strip() == "[]"
+
+
+def test_a_graph_that_onnx_runtime_has_no_kernel_for_is_one_line(checkpoint_path: Path, tmp_path: Path) -> None:
+    """Its CPU provider has no bf16 convolution."""
+    from rtk.workflow.road import export_graph
+
+    graph = export_graph(load_checkpoint(checkpoint_path), tmp_path / "half.onnx", precision="bf16").path
+    with pytest.raises(BackendError, match="Could not find an implementation for Conv"):
+        open_backend("onnx", graph, BackendOptions(device="cpu"))
+
+
+FAULTS = """
+import resource, numpy as np
+from pathlib import Path
+from rtk.infer.backend import BackendOptions, open_backend
+images = np.zeros((256, 32, 32, 3), np.uint8)
+with open_backend("torch", Path({path!r}), BackendOptions(device="cpu", threads=1)) as backend:
+    for _ in range(8):
+        backend(images)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        backend(images)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's allocator than glibc's")
+def test_torch_on_a_cpu_does_not_ask_the_system_for_the_same_memory_again(
+    checkpoint_path: Path, in_new_process: Callable[[str], str]
+) -> None:
+    """A tensor of 256 x 16 x 32 x 32 floats is 4,096 pages, and each of the five calls has several: by glibc's own ways
+    the system gives all of them anew, call after call."""
+    assert int(in_new_process(FAULTS.format(path=str(checkpoint_path)))) < 5 * 4_096

@@ -1,0 +1,184 @@
+"""Runs recorded as CUDA graphs: the answers stay those of each image, and nothing is left behind."""
+
+import random
+import sys
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes.lazy_cuda import CudaError, LazyCuda, LazyEngine, LazyGraphs, fake_logits
+from numpy.typing import NDArray
+from rtk.core.errors import BackendError
+from rtk.infer.trt import cuda_graphs as trt_graphs
+from rtk.infer.trt.cuda_graphs import CudaGraphs, RecordedRuns
+from rtk.infer.trt.pipeline import Pipeline
+
+SHAPE = (2, 3, 1)
+CLASSES = 4
+MAX_BATCH = 5
+
+
+def images(count: int, *, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (count, *SHAPE), dtype=np.uint8)
+
+
+class Bench:
+    """A pipeline over recorded runs on a CUDA that does everything as late as it may."""
+
+    def __init__(self, *, schedule: random.Random | None = None, kept: int = 32) -> None:
+        self.machine = LazyCuda(schedule=schedule)
+        self.engine = LazyEngine(self.machine, image_shape=SHAPE, classes=CLASSES)
+        self.graphs = LazyGraphs(self.machine)
+        runs = RecordedRuns(self.engine, self.graphs, kept=kept)
+        self.pipeline = Pipeline(self.machine, runs, image_shape=SHAPE, classes=CLASSES, max_batch=MAX_BATCH, slots=2)
+
+    def check(self, batches: list[NDArray[np.uint8]]) -> None:
+        for batch, logits_NK in zip(batches, self.pipeline.stream(iter(batches)), strict=True):
+            assert np.array_equal(logits_NK, fake_logits(batch, CLASSES))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_batch_gets_its_own_answers_whatever_happens_early(seed: int) -> None:
+    random_ = random.Random(seed)
+    bench = Bench(schedule=random_ if seed else None, kept=random_.choice([4, 32]))
+    bench.check([images(random_.choice([0, 1, 2, MAX_BATCH]), seed=k) for k in range(60)])
+    for k in range(9):
+        batch = images(1 + k % MAX_BATCH, seed=k)
+        assert np.array_equal(bench.pipeline.run(batch), fake_logits(batch, CLASSES))
+
+
+def test_a_size_is_recorded_once_for_each_slot_and_replayed_from_then_on() -> None:
+    bench = Bench()
+    bench.check([images(MAX_BATCH, seed=k) for k in range(10)])
+    assert len(bench.graphs.live) == 2  # slots
+    assert bench.graphs.launches == 8
+    assert [fork.runs for fork in bench.engine.forks] == [2, 2]  # once for the answers, once to be recorded
+    assert bench.engine.runs == 0
+
+
+def test_graphs_that_were_not_used_for_long_make_room() -> None:
+    bench = Bench(kept=3)
+    for count in (1, 2, 3, 1, 4, 5):
+        bench.pipeline.run(images(count))
+    assert len(bench.graphs.live) == 3
+    assert [fork.closed for fork in bench.engine.forks] == [False, True, True, False, False]  # 2 and 3 went
+
+
+def test_closing_frees_graphs_contexts_and_engine() -> None:
+    bench = Bench()
+    bench.check([images(count) for count in (1, 2, 3, 1)])
+    bench.pipeline.close()
+    assert bench.graphs.live == []
+    assert all(fork.closed for fork in bench.engine.forks)
+    assert bench.engine.closed
+    assert set(bench.machine.live().values()) == {0}
+
+
+def test_a_recording_that_fails_leaves_the_stream_usable_and_no_context_behind() -> None:
+    bench = Bench()
+    fork = bench.engine.fork
+
+    def failing() -> LazyEngine:
+        made = fork()
+        made.fail_at = 2  # the recorded run
+        return made
+
+    bench.engine.fork = failing  # type: ignore[method-assign]
+    with pytest.raises(BackendError, match="failed on purpose"):
+        bench.pipeline.run(images(3))
+    assert bench.engine.forks[0].closed
+    assert bench.machine.recording == {}
+    bench.engine.fork = fork  # type: ignore[method-assign]
+    assert np.array_equal(bench.pipeline.run(images(3)), fake_logits(images(3), CLASSES))
+
+
+def test_a_destroyed_graph_cannot_be_launched() -> None:
+    machine = LazyCuda()
+    machine.Device(0).retain_primary_context().push()
+    graphs, stream = LazyGraphs(machine), machine.Stream(1)
+    graph = graphs.record(stream.handle, lambda: None)
+    graphs.destroy(graph)
+    with pytest.raises(CudaError, match="invalid argument"):
+        graphs.launch(graph, stream.handle)
+
+
+# The calls of cuda-python, on a stand-in that notes them.
+
+
+class Driver(ModuleType):
+    """cuda.bindings.driver: every call is noted and answers (status, result)."""
+
+    def __init__(self, *, fails: str = "") -> None:
+        super().__init__("cuda.bindings.driver")
+        self.noted: list[tuple[Any, ...]] = []
+        self.CUresult = SimpleNamespace(CUDA_SUCCESS=SimpleNamespace(name="CUDA_SUCCESS"))
+        self.CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL="thread local")
+        self.CUstream: Callable[[int], str] = "stream {}".format
+        for name, result in (
+            ("cuStreamBeginCapture", ()),
+            ("cuStreamEndCapture", ("recorded",)),
+            ("cuGraphInstantiate", ("graph",)),
+            ("cuGraphDestroy", ()),
+            ("cuGraphLaunch", ()),
+            ("cuGraphExecDestroy", ()),
+        ):
+            setattr(self, name, self._call(name, result, fails=fails))
+
+    def _call(self, name: str, result: tuple[str, ...], *, fails: str) -> Callable[..., tuple[Any, ...]]:
+        def call(*arguments: Any) -> tuple[Any, ...]:
+            self.noted.append((name, *arguments))
+            status = SimpleNamespace(name="CUDA_ERROR_OF_A_TEST") if name == fails else self.CUresult.CUDA_SUCCESS
+            return (status, *result)
+
+        return call
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> Driver:
+    monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
+    monkeypatch.setitem(sys.modules, "cuda.bindings", ModuleType("cuda.bindings"))
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", driver)
+    monkeypatch.setattr(trt_graphs.util, "find_spec", lambda name: name)
+    return driver
+
+
+def test_recording_launching_and_freeing_are_these_calls_in_this_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = stand_in(monkeypatch, Driver())
+    graphs = CudaGraphs()
+    graph = graphs.record(7, lambda: driver.noted.append(("work",)))
+    graphs.launch(graph, 7)
+    graphs.destroy(graph)
+    assert driver.noted == [
+        ("cuStreamBeginCapture", "stream 7", "thread local"),
+        ("work",),
+        ("cuStreamEndCapture", "stream 7"),
+        ("cuGraphInstantiate", "recorded", 0),
+        ("cuGraphDestroy", "recorded"),
+        ("cuGraphLaunch", "graph", "stream 7"),
+        ("cuGraphExecDestroy", "graph"),
+    ]
+
+
+def test_a_capture_ends_even_when_the_work_in_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = stand_in(monkeypatch, Driver())
+
+    def fail() -> None:
+        raise BackendError("refused")
+
+    with pytest.raises(BackendError, match="refused"):
+        CudaGraphs().record(7, fail)
+    assert [name for name, *_ in driver.noted] == ["cuStreamBeginCapture", "cuStreamEndCapture"]
+
+
+@pytest.mark.parametrize("name", ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate"])
+def test_a_call_that_fails_is_named_with_cudas_word_for_it(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    stand_in(monkeypatch, Driver(fails=name))
+    with pytest.raises(BackendError, match=f"^trt: CUDA graphs: {name} failed: CUDA_ERROR_OF_A_TEST$"):
+        CudaGraphs().record(7, lambda: None)
+
+
+def test_without_cuda_python_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trt_graphs.util, "find_spec", lambda name: None)
+    with pytest.raises(BackendError, match="pip install cuda-bindings"):
+        CudaGraphs()

@@ -1,0 +1,84 @@
+"""Images that stay on the device: the engine reads them where they lie, and nothing is left behind."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes.lazy_cuda import LazyCuda, LazyEngine, fake_logits
+from numpy.typing import NDArray
+from rtk.core.card import Input
+from rtk.core.errors import BackendError
+from rtk.infer.backend import FakeBackend
+from rtk.infer.onnx_backend import OnDevice, OnnxBackend
+from rtk.infer.trt.pycuda_driver import on_gpu
+from rtk.infer.trt.resident import OnGpu
+
+SHAPE, CLASSES, LARGEST = (4, 4, 3), 5, 6
+
+
+def images(count: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(count).integers(0, 256, (count, *SHAPE), dtype=np.uint8)
+
+
+def opened(count: int = 20, *, memory_bytes: int = 2**30) -> tuple[OnGpu, LazyCuda, LazyEngine]:
+    machine = LazyCuda(memory_bytes=memory_bytes)
+    engine = LazyEngine(machine, image_shape=SHAPE, classes=CLASSES)
+    resident = OnGpu(
+        machine, engine, images(count), logits_bytes=LARGEST * CLASSES * 4, current=lambda: on_gpu(machine, 0)
+    )
+    return resident, machine, engine
+
+
+def logits_on(machine: LazyCuda, resident: Any, count: int) -> NDArray[np.float32]:
+    content = machine.content(int(resident._logits), count * CLASSES * 4)
+    return content.view(np.float32).reshape(count, CLASSES)
+
+
+def test_an_engine_computes_the_images_from_where_it_was_told_and_is_done_on_return() -> None:
+    resident, machine, _ = opened()
+    for start, count in ((0, 6), (6, 6), (13, 5), (19, 1)):
+        assert resident.run(start, count) == pytest.approx(1e-3)  # LazyCuda: a millisecond for every piece of work
+        assert machine.pending() == 0
+        assert np.array_equal(logits_on(machine, resident, count), fake_logits(images(20)[start : start + count], 5))
+
+
+def test_images_are_copied_once_and_freed_at_the_end() -> None:
+    resident, machine, _ = opened()
+    for _ in range(5):
+        resident.run(0, 3)
+    assert machine.calls["memcpy_htod_async"] == 1
+    assert machine.calls["memcpy_dtoh_async"] == 0
+    resident.close()
+    resident.close()
+    assert machine.live()["device_bytes"] == 0
+    assert machine.stack == []
+
+
+def test_too_little_memory_is_said_and_leaves_nothing() -> None:
+    with pytest.raises(BackendError, match="out of GPU memory"):
+        opened(memory_bytes=20 * 48 + 10)
+    machine = LazyCuda(memory_bytes=20 * 48 + 10)
+    engine = LazyEngine(machine, image_shape=SHAPE, classes=CLASSES)
+    with pytest.raises(BackendError):
+        OnGpu(machine, engine, images(20), logits_bytes=120, current=lambda: on_gpu(machine, 0))
+    assert machine.live()["device_bytes"] == 0
+
+
+def test_onnx_runs_on_images_where_they_lie(graph_path: Any) -> None:
+    """On the CPU, which ONNX Runtime names as a device like any other, so that the binding is really exercised."""
+    from rtk.core.probe import probe_images
+    from rtk.infer.backend import BackendOptions
+
+    with OnnxBackend(graph_path, BackendOptions(device="cpu")) as backend:
+        images_NHWC = probe_images(12, Input(32, 32, 3))
+        resident = OnDevice(backend._session, backend.card, images_NHWC, "cpu", 0)
+        for start in (0, 4, 8):
+            assert resident.run(start, 4) is None
+            expected_NK = backend(images_NHWC[start : start + 4])
+            np.testing.assert_allclose(resident._logits[4].numpy(), expected_NK, atol=1e-5)
+        assert backend.resident(images_NHWC) is None
+
+
+def test_what_computes_in_host_memory_has_nothing_to_put_anywhere() -> None:
+    assert FakeBackend().resident(np.zeros((1, 32, 32, 3), np.uint8)) is None
+    assert not FakeBackend().overlaps

@@ -1,0 +1,384 @@
+"""A training that is stopped: between steps, by signals, by kill -9, by a full disk; and how it goes on."""
+
+import errno
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes.train_runs import assert_same_runs, begin_or_go_on, history, in_child, quiet, tiny, without_times
+from rtk.core.artifacts.checkpoint import load_checkpoint
+from rtk.core.data.datasets import Split
+from rtk.core.errors import OutputError, UsageError
+from rtk.core.files import only_writer
+from rtk.train import run as loop
+from rtk.train.device import Arithmetic
+from rtk.train.epoch import Epoch
+from rtk.train.recipes import RECIPES
+from rtk.train.run import resume, train
+from rtk.train.run_folder import RunFolder
+from rtk.train.stop_signals import Stopped, stop_signals
+from rtk.train.trainer import Trainer, new_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than training here."""
+    monkeypatch.setattr(RunFolder, "write_curves", lambda *arguments, **options: None)
+
+
+def counted_steps(patch: pytest.MonkeyPatch, signals: Mapping[int, int] | None = None) -> list[int]:
+    """A list that grows with each step of any training; in those with these numbers the process gets a signal."""
+    original, steps = Trainer._step, list[int]()
+
+    def counted(self: Trainer, *arguments: Any) -> Any:
+        steps.append(len(steps) + 1)
+        if signals and steps[-1] in signals:
+            os.kill(os.getpid(), signals[steps[-1]])
+        return original(self, *arguments)
+
+    patch.setattr(Trainer, "_step", counted)
+    return steps
+
+
+# Signals: the step is finished, the state in the middle of the epoch is saved.
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sent", "step"), [("rtk", signal.SIGINT, 4), ("keras", signal.SIGTERM, 5), ("paper", signal.SIGTERM, 6)]
+)
+def test_a_run_goes_on_from_the_very_step_that_a_signal_came_in(
+    class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, sent: signal.Signals, step: int
+) -> None:
+    settings: dict[str, Any] = {"recipe": recipe, "lr": 0.01}
+    with monkeypatch.context() as patch:
+        steps = counted_steps(patch)
+        whole = train(tiny(class_folders, tmp_path / "whole", **settings), say=quiet)
+        total = len(steps)
+    with monkeypatch.context() as patch:
+        steps = counted_steps(patch, {step: sent})
+        with pytest.raises(Stopped) as caught:
+            train(tiny(class_folders, tmp_path / "stopped", **settings), say=quiet)
+        assert caught.value.number == sent
+        assert len(steps) == step
+        state = load_checkpoint(tmp_path / "stopped" / "last.pt").training
+        assert state is not None
+        assert (state["epoch"], state["under_way"]["steps_done"]) == (1, step - 3)  # three steps in the first epoch
+        stopped = resume(tmp_path / "stopped", say=quiet)
+        assert len(steps) == total  # not one step twice
+    assert_same_runs(whole.run_dir, stopped.run_dir)
+    assert without_times(whole.history) == without_times(stopped.history)
+
+
+def test_a_signal_between_epochs_stops_before_the_next(class_folders: Path, tmp_path: Path) -> None:
+    def say(line: str) -> None:
+        if line.startswith("epoch   2/"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        train(tiny(class_folders, tmp_path / "run"), say=say)
+    assert len(history(tmp_path / "run")) == 2
+    assert len(resume(tmp_path / "run", say=quiet).history) == 3
+
+
+def test_handlers_are_put_back_and_a_second_ctrl_c_does_not_wait() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with stop_signals() as wish:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert wish.number == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGTERM)  # a manager that repeats itself changes nothing
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+def test_a_training_in_another_thread_leaves_signals_alone(class_folders: Path, tmp_path: Path) -> None:
+    done = []
+    thread = threading.Thread(target=lambda: done.append(train(tiny(class_folders, tmp_path / "run"), say=quiet)))
+    thread.start()
+    thread.join()
+    assert len(done) == 1
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_says_how_to_go_on_and_exits_as_usual(
+    class_folders: Path, tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
+    words = ["resnet8v1", "--dataset", str(class_folders), "--epochs", "100000", "--compile", "off"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "rtk", "train", *words, "--out", str(tmp_path / "run")],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        said = [process.stderr.readline() for _ in range(3)]
+        process.send_signal(sent)
+        said += process.stderr.readlines()
+    assert process.returncode == code
+    assert said[-1] == f"stopped; go on with: rtk train --resume {tmp_path / 'run'}\n", said
+    assert "Traceback" not in "".join(said)
+    names = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert names == ["best.pt", "config.json", "history.jsonl", "last.pt"]
+    state = load_checkpoint(tmp_path / "run" / "last.pt").training
+    assert state is not None
+    assert len(history(tmp_path / "run")) == state["epoch"] == len(state["history"])
+
+
+# What is saved in the middle of an epoch.
+
+
+def test_the_state_after_any_step_brings_the_rest_of_the_epoch_back(shapes64: Split, card: Any) -> None:
+    """Two trainers: one runs through, the other is loaded from what the first was after each of its steps."""
+    recipe = replace(RECIPES["rtk"], epochs=4, batch_size=8)
+
+    def new() -> Trainer:
+        arithmetic = Arithmetic(CPU, None)
+        return Trainer(new_model(card, 0, arithmetic), recipe, arithmetic, shapes64.head(40), seed=1)
+
+    first, states = new(), list[dict[str, Any]]()
+    first.run_epoch(lambda images: None)  # the next one leaves easy images out
+    row = first.run_epoch(lambda images: states.append(_copied(first.state())))
+    assert 3 < len(states) < 6
+    for state in states[:-1]:
+        second = new()
+        second.load_state(state)
+        assert second.run_epoch(lambda images: None) == row
+        for name, value in first.model.state_dict().items():
+            assert torch.equal(value, second.model.state_dict()[name]), name
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {name: _copied(item) for name, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    ("minutes", "every"),
+    [(0.0, [1, 2, 3, 4, 5, 6]), (1.0, [2, 4, 6]), (2.0, [4])],
+)
+def test_the_state_is_saved_as_often_as_was_asked_for(
+    class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, every: list[int]
+) -> None:
+    """A clock that stands still between the six steps of an epoch, and moves on by half a minute in each."""
+    now, saved = [0.0], list[int]()
+    original, save = Trainer._step, loop.save_checkpoint
+
+    def step(self: Trainer, *arguments: Any) -> Any:
+        now[0] += 30
+        return original(self, *arguments)
+
+    def noted(path: Path, *arguments: Any, training: dict[str, Any] | None = None) -> None:
+        if training and training["under_way"]:
+            saved.append(training["under_way"]["steps_done"])
+        save(path, *arguments, training=training)
+
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(loop, "save_checkpoint", noted)
+    train(tiny(class_folders, tmp_path / "run", epochs=1, batch_size=4, save_every=minutes), say=quiet)
+    assert saved == every
+
+
+def test_a_checkpoint_in_the_middle_of_an_epoch_is_a_model_without_a_score(
+    class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted_steps(monkeypatch, {2: signal.SIGTERM})
+    with pytest.raises(Stopped):
+        train(tiny(class_folders, tmp_path / "run"), say=quiet)
+    checkpoint = load_checkpoint(tmp_path / "run" / "last.pt")
+    checkpoint.model()
+    assert checkpoint.card.score is None
+    assert checkpoint.card.training is not None
+    assert checkpoint.card.training.epochs == 0
+
+
+def test_an_epoch_goes_on_with_fresh_numbers_on_another_kind_of_device() -> None:
+    epoch = Epoch.start(torch.arange(6), torch.ones(6), torch.Generator().manual_seed(1), batch_size=2)
+    state = {**epoch.state(), "device": "cuda", "generator": torch.zeros(16, dtype=torch.uint8)}
+    assert Epoch.load(state, torch.Generator().manual_seed(5)).generator.initial_seed() == 5
+
+
+# kill -9.
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_twenty_random_moments_ends_as_if_it_had_not(class_folders: Path, tmp_path: Path) -> None:
+    """Runs that save after every step are killed at random moments; as many runs as it takes for twenty kills."""
+    settings: dict[str, Any] = {"epochs": 4, "holdout": 4, "batch_size": 4, "save_every": 0.0}
+    whole, spans_s = tiny(class_folders, tmp_path / "whole0", **settings), list[float]()
+    for number in range(2):  # the first time is that of starting, too
+        started_at = time.monotonic()
+        child = in_child(begin_or_go_on, tiny(class_folders, tmp_path / f"whole{number}", **settings))
+        child.join()
+        assert child.exitcode == 0
+        spans_s.append(time.monotonic() - started_at)
+    assert_same_runs(whole.run_dir, tmp_path / "whole1")
+    moments, kills, ended = random.Random(6), 0, 0
+    while kills < 20 or not ended:
+        config = tiny(class_folders, tmp_path / f"killed{ended}", **settings)
+        child = in_child(begin_or_go_on, config)
+        child.join(moments.uniform(0, spans_s[1] / 2) if kills < 20 else None)
+        if child.exitcode is None:
+            child.kill()
+            child.join()
+            kills += 1
+            continue
+        assert child.exitcode == 0
+        assert_same_runs(whole.run_dir, config.run_dir)
+        names = sorted(path.name for path in config.run_dir.iterdir())
+        assert names == sorted(path.name for path in whole.run_dir.iterdir())  # nothing half-written is left
+        ended += 1
+
+
+def test_a_run_killed_before_it_saved_anything_starts_again(class_folders: Path, tmp_path: Path) -> None:
+    whole = train(tiny(class_folders, tmp_path / "whole"), say=quiet)
+    shutil.copytree(whole.run_dir, tmp_path / "killed")
+    for name in ("last.pt", "best.pt", "history.jsonl"):
+        (tmp_path / "killed" / name).unlink()
+    resume(tmp_path / "killed", say=quiet)
+    assert_same_runs(whole.run_dir, tmp_path / "killed")
+
+
+def test_a_run_killed_between_its_last_files_writes_the_rest(class_folders: Path, tmp_path: Path) -> None:
+    whole = train(tiny(class_folders, tmp_path / "whole"), say=quiet)
+    path = whole.run_dir / "history.jsonl"
+    before = path.read_text()
+    path.write_text("".join(before.splitlines(keepends=True)[:2]))
+    resume(whole.run_dir, say=quiet)
+    assert path.read_text() == before
+
+
+def test_two_processes_do_not_train_in_one_folder(class_folders: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with only_writer(run_dir), pytest.raises(OutputError) as caught:
+        train(tiny(class_folders, run_dir), say=quiet)
+    assert str(caught.value) == f"{run_dir}: another process writes there; wait for it, or end it"
+    assert not list(run_dir.iterdir())
+    train(tiny(class_folders, run_dir), say=quiet)
+
+
+# A full disk.
+
+
+@pytest.mark.parametrize("full_from", [2, 3, 4])
+def test_a_full_disk_stops_with_one_line_and_the_last_checkpoint_whole(
+    class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_from: int
+) -> None:
+    """The disk is full from some write on: of best.pt, last.pt, history.jsonl of the second epoch."""
+    whole = train(tiny(class_folders, tmp_path / "whole"), say=quiet)
+    fsync, said = os.fsync, list[str]()
+
+    def full(descriptor: int) -> None:
+        if len(said) == 2:  # the line about the run, and the first epoch's
+            writes.append(1)
+            if len(writes) > full_from - 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    writes = list[int]()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OutputError) as caught:
+            train(tiny(class_folders, tmp_path / "full"), say=said.append)
+    assert str(caught.value).endswith(
+        ": cannot be written: No space left on device; what was saved last is whole; "
+        f"make room and go on with: rtk train --resume {tmp_path / 'full'}"
+    )
+    state = load_checkpoint(tmp_path / "full" / "last.pt").training
+    assert state is not None
+    assert state["epoch"] == (2 if full_from == 4 else 1)
+    resume(tmp_path / "full", say=quiet)
+    assert_same_runs(whole.run_dir, tmp_path / "full")
+
+
+def _train_with_files_of_at_most(config: Any, size: int) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        resume(config.run_dir, say=quiet)
+    except OutputError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        (config.run_dir / "said").write_text(str(error))
+
+
+@pytest.mark.parametrize("size", [100, 4096, 100_000])
+def test_wherever_in_a_checkpoint_the_disk_is_full_the_line_says_so(
+    class_folders: Path, tmp_path: Path, size: int
+) -> None:
+    """torch.save itself would tell of an unexpected position in the file instead."""
+    config = tiny(class_folders, tmp_path / "run")
+    RunFolder(config.run_dir).path.mkdir()
+    RunFolder(config.run_dir).begin(config)
+    child = in_child(_train_with_files_of_at_most, config, size)
+    child.join()
+    said = (config.run_dir / "said").read_text()
+    assert said == (
+        f"{config.run_dir / 'best.pt'}: cannot be written: File too large; "
+        f"make room and go on with: rtk train --resume {config.run_dir}"
+    )
+    assert sorted(path.name for path in config.run_dir.iterdir()) == ["config.json", "said"]
+
+
+# Options that a run goes on with.
+
+
+def test_changed_options_are_named_with_both_values(class_folders: Path, tmp_path: Path) -> None:
+    run = train(tiny(class_folders, tmp_path / "run", epochs=1), say=quiet)
+    with pytest.raises(UsageError) as caught:
+        resume(run.run_dir, asked={"epochs": 5, "seed": 0, "lr": 0.1, "holdout": 3}, say=quiet)
+    assert str(caught.value) == (
+        f"{run.run_dir} goes on only as it was started, without --epochs 5 (the run: 1), --lr 0.1 (the run: 0.05), "
+        "--holdout 3 (the run: 0); leave that out, or start a new run with another --out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"arch": "resnet20v1"}, "ARCH resnet20v1 (the run: resnet8v1)"),
+        ({"recipe": "paper"}, "--recipe paper (the run: rtk)"),
+        ({"dataset": "cifar10"}, "--dataset cifar10 (the run: "),
+        ({"train_images": 9}, "--train-images 9 (the run: none)"),
+        ({"out": Path("elsewhere")}, "--out elsewhere"),
+        ({"deterministic": True}, "--deterministic True (the run: False)"),
+    ],
+)
+def test_each_option_is_compared(class_folders: Path, tmp_path: Path, asked: dict[str, Any], words: str) -> None:
+    config = tiny(class_folders, tmp_path / "run")
+    RunFolder(config.run_dir).path.mkdir()
+    RunFolder(config.run_dir).begin(config)
+    with pytest.raises(UsageError) as caught:
+        resume(config.run_dir, asked=asked, say=quiet)
+    assert f"without {words}" in str(caught.value)
+
+
+def test_the_same_options_are_no_change_and_some_may_change(
+    class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(class_folders, tmp_path / "run", epochs=None, recipe="quick")
+    with monkeypatch.context() as patch:
+        counted_steps(patch, {1: signal.SIGTERM})
+        with pytest.raises(Stopped):
+            train(config, say=quiet)
+    monkeypatch.chdir(class_folders.parent)
+    asked = {"arch": "resnet8v1", "dataset": class_folders.name, "epochs": 5, "out": tmp_path / "run"}
+    resume(config.run_dir, asked={**asked, "skip_nan": True, "save_every": 1.0}, say=quiet)
+    kept = json.loads((config.run_dir / "config.json").read_text())
+    assert (kept["skip_nan"], kept["save_every"], kept["epochs"]) == (True, 1.0, None)

@@ -1,0 +1,154 @@
+"""TrainConfig: what it refuses, what it keeps, and that the command line offers all of it."""
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rtk.cli.train import train
+from rtk.core.errors import ArtifactError, UsageError
+from rtk.train.augment.options import NAMES, Augmentation
+from rtk.train.config import TrainConfig
+from rtk.train.data.preprocessing import PREPROCESSES
+from rtk.train.recipes import RECIPES
+
+
+def test_every_field_is_an_option_with_the_same_default() -> None:
+    options = {
+        name.rstrip("_"): parameter.default
+        for name, parameter in inspect.signature(train).parameters.items()
+        if name not in ("context", "resume", "seeds")  # what the command itself needs
+    }
+    fields = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    assert fields.pop("arch") is dataclasses.MISSING
+    assert options.pop("arch") is None  # left out when a run goes on
+    assert options == fields
+
+
+def test_the_config_survives_json(tmp_path: Path) -> None:
+    config = TrainConfig("resnet20v1", epochs=3, lr=0.05, seed=7, data_dir=tmp_path / "a", out=tmp_path / "b")
+    config = dataclasses.replace(config, augment=("none", "rotation=15"), validation_split=0.1, select="last")
+    assert TrainConfig.from_json(config.to_json(), source="x") == config
+    assert TrainConfig.from_json(TrainConfig("resnet29v2").to_json(), source="x") == TrainConfig("resnet29v2")
+
+
+def test_what_was_asked_for_replaces_the_recipes_values() -> None:
+    values = TrainConfig("resnet20v1", recipe="paper", epochs=3, lr=0.5).values
+    assert (values.epochs, values.lr, values.batch_size) == (3, 0.5, 128)
+    assert TrainConfig("resnet20v1", recipe="keras").values.batch_size == 32
+
+
+def test_epochs_that_are_asked_for_take_the_place_of_the_papers_steps() -> None:
+    assert TrainConfig("resnet20v1", recipe="paper").values.steps == 64_000
+    values = TrainConfig("resnet20v1", recipe="paper", epochs=10).values
+    assert (values.steps, values.for_images(50_000).epochs) == (0, 10)
+
+
+def test_the_slow_start_is_for_110_layers_and_more() -> None:
+    starts = {depth: TrainConfig(f"resnet{depth}v1", recipe="paper").values.slow_start for depth in (20, 104, 110, 116)}
+    assert [depth for depth, start in starts.items() if start] == [110, 116]
+
+
+def test_options_change_preprocessing_augmentation_and_schedule() -> None:
+    values = TrainConfig("resnet20v1", augment=("rotation=15",), preprocess="unit", resize=64, rgb=True).values
+    assert values.augmentation == Augmentation(crop=0.125, flip="alternate", rotation=15)
+    assert (values.preprocess, values.resize, values.rgb) == ("unit", 64, True)
+    assert (
+        TrainConfig("resnet20v1", recipe="finetune", weights="a.pt", rgb=False, preprocess="center").values.rgb is False
+    )
+    assert TrainConfig("resnet20v1", recipe="d2l", resize=0).values.resize == 0
+    assert TrainConfig("resnet20v1", recipe="keras", plateau=True).values.schedule == "plateau"
+
+
+@pytest.mark.parametrize("preprocess", ["mean-image", "zca"])
+def test_numbers_for_every_pixel_go_with_full_size_throughout(preprocess: str) -> None:
+    assert TrainConfig("resnet20v1").values.resizing
+    assert TrainConfig("resnet20v1", preprocess="samplewise").values.resizing
+    assert not TrainConfig("resnet20v1", preprocess=preprocess).values.resizing
+
+
+@pytest.mark.parametrize(
+    ("options", "judge"),
+    [
+        ({}, ""),
+        ({"holdout": 9}, "holdout"),
+        ({"validation_split": 0.1}, "holdout"),
+        ({"holdout": 9, "select": "last"}, ""),
+        ({"select": "best"}, "test"),
+        ({"recipe": "keras"}, "test"),
+        ({"recipe": "keras", "select": "last"}, ""),
+        ({"recipe": "keras", "validation_split": 0.1}, "holdout"),
+    ],
+)
+def test_the_epoch_is_chosen_by_the_split_that_was_asked_for(options: dict[str, Any], judge: str) -> None:
+    assert TrainConfig("resnet20v1", **options).judge == judge
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arch": "resnet21v1"}, "architecture 'resnet21v1': depth 21 is not 6n+2"),
+        ({"arch": "vgg16"}, "architecture 'vgg16' is unknown"),
+        ({"recipe": "none"}, "recipe 'none' is unknown; known: rtk, "),
+        ({"epochs": 0}, "--epochs 0: expected 1 or more"),
+        ({"batch_size": 1}, "--batch-size 1: expected 2 or more"),
+        ({"lr": -1.0}, "--lr -1.0: expected a positive number"),
+        ({"seed": -1}, "--seed -1: expected 0 or more"),
+        ({"device": "gpu"}, "--device 'gpu': expected auto, cpu, cuda or cuda:N"),
+        ({"device": "cuda:x"}, "--device 'cuda:x': expected auto, cpu, cuda or cuda:N"),
+        ({"precision": "fp64"}, "--precision 'fp64' is unknown; known: auto, fp32, bf16"),
+        ({"compile": "yes"}, "--compile 'yes' is unknown; known: auto, on, off"),
+        ({"holdout": -1}, "--holdout -1: expected 0 or more images"),
+        ({"validation_split": 0.0}, "--validation-split 0: expected a share above 0 and at most 0.5"),
+        ({"validation_split": 0.51}, "--validation-split 0.51: expected a share above 0 and at most 0.5"),
+        ({"validation_split": 0.1, "holdout": 9}, "--validation-split and --holdout hold out images both"),
+        ({"plateau": True, "eval_every": 3}, "--plateau looks at every epoch's loss, --eval-every 3 does not; leave"),
+        ({"select": "first"}, "--select 'first' is unknown; known: last, best"),
+        ({"augment": ("rotate=1",)}, "--augment 'rotate' is unknown; did you mean rotation?"),
+        ({"preprocess": "whiten"}, "--preprocess 'whiten' is unknown; known: standard, center, unit, mean-image, "),
+        ({"recipe": "finetune"}, "--recipe finetune goes on from trained weights: add --weights"),
+        ({"resize": -1}, "--resize -1: expected 1 to 1024 pixels"),
+        ({"train_images": 1}, "--train-images 1: expected 2 or more"),
+        ({"eval_every": 0}, "--eval-every 0: expected 1 or more epochs"),
+        ({"save_every": -1.0}, "--save-every -1: expected 0 or more minutes"),
+        ({"save_every": float("nan")}, "--save-every nan: expected 0 or more minutes"),
+    ],
+)
+def test_values_that_make_no_sense_are_wrong_usage(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        TrainConfig(**{"arch": "resnet20v1", **change})
+    assert str(caught.value).startswith(message)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("dataset", "folder"),
+    [
+        ("cifar10", "runs/resnet20v1-cifar10-s3"),
+        ("/data/my pictures/", "runs/resnet20v1-my pictures-s3"),
+        (".", "runs/resnet20v1-here-s3"),
+    ],
+)
+def test_a_run_is_named_after_network_data_and_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, folder: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert TrainConfig("resnet20v1", dataset=dataset, seed=3).run_dir == Path(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"data_dir": null, "out": null}', json.dumps({"arch": "resnet20v1"})]
+)
+def test_a_file_that_is_no_config_is_named(text: str) -> None:
+    with pytest.raises(ArtifactError, match=r"^runs/a/config\.json: not the config of a run \("):
+        TrainConfig.from_json(text, source="runs/a/config.json")
+
+
+@pytest.mark.parametrize("names", [RECIPES, NAMES, PREPROCESSES], ids=["recipes", "augmentation", "preprocessing"])
+def test_the_readme_names_all_that_can_be_chosen(names: Iterable[str]) -> None:
+    readme = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
+    assert [name for name in names if f"`{name}`" not in readme] == []

@@ -1,0 +1,110 @@
+"""The gate of an export: what passes is left with its parity in the card, what does not leaves no file."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from fakes.parity_network import TEST_IMAGES, fitted_checkpoint, patterns_dataset
+from onnx import numpy_helper
+from rtk.bench.parity.verdict import Requirement
+from rtk.cli.app import export as command
+from rtk.core.artifacts.checkpoint import save_checkpoint
+from rtk.core.artifacts.engine import read_engine_info
+from rtk.core.artifacts.graph import load_graph
+from rtk.core.card import ModelCard
+from rtk.core.data import datasets
+from rtk.core.errors import DataError, ParityError, UsageError
+from rtk.workflow.parity_gate import Gate
+
+
+@pytest.fixture(scope="module")
+def checkpoint(card: ModelCard, randomise: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    fitted = fitted_checkpoint(card, randomise)
+    path = tmp_path_factory.mktemp("gate") / "fitted.pt"
+    save_checkpoint(path, replace(fitted.card, checkpoint_sha256=""), fitted.weights)
+    return path
+
+
+@pytest.fixture
+def run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """rtk export --require-parity default of the fitted network, on the patterns' test split; its folder."""
+    monkeypatch.setattr(datasets, "open_dataset", lambda name, data_dir=None: patterns_dataset())
+    shutil.copy(checkpoint, tmp_path / "fitted.pt")
+
+    def export(**options: Any) -> Path:
+        command.export([str(tmp_path / "fitted.pt")], **{"require_parity": "default", **options})
+        return tmp_path
+
+    return export
+
+
+def parity_of(graph: Path) -> dict[str, Any]:
+    note: dict[str, Any] = load_graph(graph)[1].notes["parity"]
+    return note
+
+
+def test_a_sound_graph_is_left_with_its_parity_in_the_card(run: Callable[..., Path]) -> None:
+    folder = run()
+    note = parity_of(folder / "fitted.onnx")
+    assert (note["images"], note["agreeing"], note["unchecked"]) == (TEST_IMAGES, TEST_IMAGES, [])
+    assert note["right"] == note["reference_right"] > 0.95 * TEST_IMAGES
+    assert "ONNX Runtime" in note["ran_on"]
+    assert sorted(path.name for path in folder.iterdir()) == ["fitted.onnx", "fitted.pt"]
+
+
+def test_arithmetic_that_no_backend_here_has_is_said_to_be_unchecked(
+    run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtk.workflow.parity_gate._openvino_computes_in", lambda precision: False)
+    note = parity_of(run(precision="bf16") / "fitted.bf16.onnx")
+    assert "rounded to bf16" in note["ran_on"]
+    assert note["unchecked"] == ["arithmetic in bf16 itself: the hardware's order of sums"]
+    assert note["agreeing"] >= 0.99 * TEST_IMAGES
+
+
+def test_an_engine_that_cannot_run_here_says_so_in_its_json(run: Callable[..., Path]) -> None:
+    folder = run(trt=True, flavor="tensorrt-rtx", target=["8.9"])
+    note = read_engine_info(folder / "fitted.engine").card.notes["parity"]
+    assert note["agreeing"] == TEST_IMAGES  # the graph's
+    (doubt,) = note["unchecked"]
+    assert doubt.startswith("the engine itself: trt: ")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "fitted.engine", "fitted.engine.json", "fitted.onnx", "fitted.pt",
+    ]  # fmt: skip
+
+
+def test_what_does_not_pass_leaves_no_file_and_the_old_one_stays(
+    run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fitted.onnx").write_bytes(b"the old one")
+    with pytest.raises(ParityError, match=r"no parity .* cannot resolve this margin"):
+        run(require_parity="0.01")  # 8,000 images cannot show that
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fitted.onnx", "fitted.pt"]
+    assert (tmp_path / "fitted.onnx").read_bytes() == b"the old one"
+
+
+def test_a_faulty_graph_is_refused_with_the_numbers(checkpoint: Path, run: Callable[..., Path]) -> None:
+    path = run() / "fitted.onnx"
+    graph = onnx.load(path)
+    dense = next(tensor for tensor in graph.graph.initializer if tensor.name.endswith("dense.weight"))
+    dense.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(dense) * np.float32(1.5), dense.name))
+    path.write_bytes(graph.SerializeToString())
+    gate = Gate(checkpoint, patterns_dataset(), Requirement())
+    with pytest.raises(ParityError, match=r"onnx: no parity with the reference in fp32: as close as fp32 is: logits"):
+        gate.judge_graph(path, noting=True)
+
+
+def test_a_data_set_of_other_classes_is_refused(checkpoint: Path) -> None:
+    other = replace(patterns_dataset(), classes=tuple(reversed(patterns_dataset().classes)))
+    with pytest.raises(DataError, match="its classes are not the model's"):
+        Gate(checkpoint, other, Requirement())
+
+
+def test_explain_writes_nothing_that_could_be_judged(run: Callable[..., Path]) -> None:
+    with pytest.raises(UsageError, match="--explain writes nothing"):
+        run(precision="int8", explain=True)

@@ -1,0 +1,108 @@
+"""The accuracies that others published, and rtk's own beside them.
+
+Every finished training is kept as its card, bench/results/training/NAME.json; the models of the zoo count too.
+"""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.card import ModelCard, Training
+from ..core.zoo import zoo_card, zoo_names
+
+RECORDS = Path(__file__).parent.parent / "bench" / "results" / "training"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network on one data set, with the test accuracies that others published, in per cent."""
+
+    arch: str
+    dataset: str
+    example: float | None = None
+    """The Keras CIFAR-10 example, 200 epochs; on Fashion-MNIST the data set's own README."""
+    paper: float | None = None
+    """arXiv 1512.03385 and 1603.05027."""
+    reimplemented: float | None = None
+    """The best known re-implementation; from depth 44 on, probably with bottlenecks and more parameters."""
+    erasing: float | None = None
+    """With random erasing and 300 epochs, arXiv 1708.04896; the same remark."""
+
+    @property
+    def name(self) -> str:
+        """As models are called."""
+        return f"{self.arch}-{self.dataset}"
+
+
+ROWS = (
+    Row("resnet20v1", "cifar10", 92.16, 91.25, 92.79, 93.27),
+    Row("resnet32v1", "cifar10", 92.46, 92.49, 93.59, 94.34),
+    Row("resnet44v1", "cifar10", 92.50, 92.83, 94.47, 94.87),
+    Row("resnet56v1", "cifar10", 92.71, 93.03, 94.69, 95.11),
+    Row("resnet110v1", "cifar10", 92.65, 93.39, 94.90, 95.39),
+    Row("resnet164v1", "cifar10", paper=94.07),
+    Row("resnet20v2", "cifar10"),
+    Row("resnet56v2", "cifar10", 93.01),
+    Row("resnet110v2", "cifar10", 93.15, 93.63),
+    Row("resnet164v2", "cifar10", paper=94.54),
+    Row("resnet1001v2", "cifar10", paper=95.08),
+    Row("resnet20v1", "fashion-mnist", reimplemented=95.61, erasing=95.98),
+    Row("resnet18", "fashion-mnist", 94.9),
+)
+
+
+def kept_cards(folder: Path = RECORDS) -> list[ModelCard]:
+    """The cards of the finished trainings and of the zoo."""
+    kept = [
+        ModelCard.from_json(path.read_text(encoding="utf-8"), source=str(path))
+        for path in sorted(folder.glob("*.json"))
+    ]
+    return kept + [card for name in zoo_names() if (card := zoo_card(name)) not in kept]
+
+
+def table_rows(cards: Sequence[ModelCard], rows: Sequence[Row] = ROWS) -> list[dict[str, str]]:
+    """For every row, a line for each recipe, epochs and machine of its trainings, or one that there is none."""
+    return [line for row in rows for line in _lines_of(row, cards)]
+
+
+def _lines_of(row: Row, cards: Sequence[ModelCard]) -> Iterator[dict[str, str]]:
+    groups: dict[tuple[str, str], list[ModelCard]] = {}
+    for card in cards:
+        if (card.arch, card.dataset) == (row.arch, row.dataset) and card.training and card.score:
+            groups.setdefault((_how(card.training), card.training.machine), []).append(card)
+    published = {
+        "example": _percent(row.example),
+        "paper": _percent(row.paper),
+        "re-implemented": _percent(row.reimplemented),
+        "random erasing": _percent(row.erasing),
+    }
+    known = {"network": row.arch, "data set": row.dataset}
+    if not groups:
+        yield known | {"rtk": "not yet trained", "seeds": "", "how": "", "s an epoch": "", "machine": ""} | published
+    for (how, machine), group in sorted(groups.items()):
+        accuracies = [100 * card.score.accuracy for card in group if card.score]
+        epoch_s = [card.training.train_s / card.training.epochs for card in group if card.training]
+        spread = f" ±{statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+        yield (
+            known
+            | {
+                "rtk": f"{statistics.mean(accuracies):.2f}{spread}",
+                "seeds": str(len(group)),
+                "how": how,
+                "s an epoch": f"{statistics.mean(epoch_s):.1f}",
+                "machine": machine,
+            }
+            | published
+        )
+
+
+def _how(training: Training) -> str:
+    """Recipe and length; where an epoch was chosen among all, by what."""
+    if not training.selected_on:
+        return f"`{training.recipe}`, {training.epochs} epochs"
+    return f"`{training.recipe}`, the best of {training.settings['epochs']} epochs on the {training.selected_on} split"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

@@ -1,0 +1,53 @@
+"""What `rtk train --preprocess` can put into the model, as rows of a table. Nothing heavy is imported here."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ...core.errors import UnknownNameError
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Pixels are divided by 255, then treated so. Statistics are those of the training images alone."""
+
+    name: str
+    mean: Literal["none", "channel", "pixel", "imagenet"]
+    """What is subtracted: nothing, one number a channel, or the mean image."""
+    deviation: Literal["none", "channel", "imagenet"] = "none"
+    """What is divided by afterwards."""
+    image_mean: bool = False
+    """Whether each image's own mean is subtracted."""
+    image_deviation: bool = False
+    """Whether each image is divided by its own deviation."""
+    whitening: bool = False
+    """Whether pixels are decorrelated (ZCA)."""
+
+    @property
+    def fixed_size(self) -> bool:
+        """Whether it holds a number for every pixel, so that images of another size do not fit."""
+        return self.mean == "pixel" or self.whitening
+
+
+PREPROCESSES = {
+    row.name: row
+    for row in (
+        Preprocess("standard", "channel", "channel"),  # Keras: featurewise_center, featurewise_std_normalization
+        Preprocess("center", "channel"),  # Keras: featurewise_center
+        Preprocess("unit", "none"),
+        Preprocess("mean-image", "pixel"),
+        Preprocess("samplewise", "none", image_mean=True, image_deviation=True),
+        Preprocess("samplewise-center", "none", image_mean=True),
+        Preprocess("zca", "pixel", whitening=True),
+        Preprocess("imagenet", "imagenet", "imagenet"),  # what torchvision's weights were trained with
+    )
+}
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+
+def find_preprocess(name: str) -> Preprocess:
+    """The row of that name. Raises UnknownNameError, which lists them."""
+    if name not in PREPROCESSES:
+        raise UnknownNameError("--preprocess", name, PREPROCESSES)
+    return PREPROCESSES[name]

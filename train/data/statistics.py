@@ -1,0 +1,74 @@
+"""What preprocessing learns from the training images: means, deviations, the mean image, the whitening matrix."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...core.card import LARGEST_WHITENED, Preprocessing
+from ...core.data.datasets import Split
+from ...core.errors import UsageError
+from ...core.models.normalise import Normalise
+from ..recipes import Recipe
+from .preprocessing import IMAGENET_DEVIATION, IMAGENET_MEAN, find_preprocess
+
+ZCA_EPSILON = 1e-6
+"""Added to every variance before its root is divided by, in units of (pixel / 255) squared; Keras' default."""
+CHUNK = 4_096
+
+Doubles = NDArray[np.float64]
+
+
+def preprocessing_of(recipe: Recipe, split: Split) -> Preprocessing:
+    """The recipe's preprocessing for these images, as the card tells it. Raises UsageError when they do not fit."""
+    row = find_preprocess(recipe.preprocess)
+    height, width, channels = split.images_NHWC.shape[1:]
+    into = 3 if recipe.rgb and channels == 1 else channels
+    if row.whitening and height * width * channels > LARGEST_WHITENED:
+        raise UsageError(
+            f"--preprocess {row.name}: images of {height} x {width} x {channels} have {height * width * channels:,} "
+            f"values, expected at most {LARGEST_WHITENED:,}"
+        )
+    if row.whitening and into != channels:
+        raise UsageError(f"--preprocess {row.name}: not for grey images that are repeated to {into} channels; --no-rgb")
+    if "imagenet" in (row.mean, row.deviation) and into != 3:
+        raise UsageError(f"--preprocess {row.name}: the images are grey; add --rgb, which repeats them to 3 channels")
+    mean, deviation = split.statistics()
+    nothing, one = (0.0,) * channels, (1.0,) * channels
+    means = {"none": nothing, "channel": mean, "pixel": mean, "imagenet": IMAGENET_MEAN}
+    deviations = {"none": one, "channel": deviation, "imagenet": IMAGENET_DEVIATION}
+    return Preprocessing(
+        mean=repeated(means[row.mean], into),
+        deviation=repeated(deviations[row.deviation], into),
+        per_pixel=row.mean == "pixel",
+        image_mean=row.image_mean,
+        image_deviation=row.image_deviation,
+        whitening=row.whitening,
+        resize=(recipe.resize, recipe.resize) if recipe.resize else None,
+    )
+
+
+def repeated(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """One value for each channel, of as many values or of one."""
+    return values * (channels // len(values))
+
+
+def learn_maps(normalise: Normalise, preprocessing: Preprocessing, split: Split) -> None:
+    """Fill in what the card only names: the mean image and the whitening matrix of these images."""
+    if not preprocessing.per_pixel:
+        return
+    mean_CHW = (split.images_NHWC.mean(axis=0, dtype=np.float64) / 255).transpose(2, 0, 1)
+    normalise.mean.copy_(torch.from_numpy(mean_CHW))
+    if preprocessing.whitening:
+        normalise.whitening.copy_(torch.from_numpy(whitening_matrix(split.images_NHWC, mean_CHW)))
+
+
+def whitening_matrix(images_NHWC: NDArray[np.uint8], mean_CHW: Doubles) -> Doubles:
+    """The symmetric matrix, CHW x CHW, after which the centred images' values are uncorrelated and of variance one."""
+    covariance = np.zeros((mean_CHW.size, mean_CHW.size))
+    for start in range(0, len(images_NHWC), CHUNK):
+        images_NCHW = images_NHWC[start : start + CHUNK].transpose(0, 3, 1, 2) / 255 - mean_CHW
+        flat = images_NCHW.reshape(len(images_NCHW), -1)
+        covariance += flat.T @ flat
+    variances, directions = np.linalg.eigh(covariance / len(images_NHWC))
+    whitened: Doubles = directions / np.sqrt(np.maximum(variances, 0) + ZCA_EPSILON) @ directions.T
+    return whitened

@@ -1,0 +1,1 @@
+"""What surrounds the optimiser: learning rates, averaged weights, the guard against steps that are not finite."""

@@ -1,0 +1,75 @@
+"""Learning rate and size of images, as plain functions of how far the training is and of the epochs behind it.
+
+Progress runs from 0 to 1, so that a schedule is independent of epochs and batch size. `history` has a row an epoch.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..recipes import Recipe
+
+PLATEAU_FACTOR = math.sqrt(0.1)
+PLATEAU_PATIENCE = 5
+PLATEAU_DELTA = 1e-4
+PLATEAU_FLOOR = 5e-7
+
+History = Sequence[Mapping[str, Any]]
+
+
+def progress_at(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
+    """How far the training is when the rate of step `step` is set, in an epoch of `steps`; all counted from 0."""
+    if recipe.steps:
+        return (epoch * steps + step + 0.5) / recipe.steps
+    return (epoch + (0.0 if recipe.by_epoch else (step + 0.5) / steps)) / recipe.epochs
+
+
+def learning_rate(recipe: Recipe, progress: float, history: History = ()) -> float:
+    """The rate at `progress`, after the epochs of `history`."""
+    slow = recipe.slow_start
+    if slow and all(1 - row["train_accuracy"] >= slow.error for row in history):
+        return slow.lr
+    if progress < recipe.warmup:
+        return recipe.lr * progress / recipe.warmup
+    match recipe.schedule:
+        case "cosine":
+            decayed = (progress - recipe.warmup) / (1 - recipe.warmup)
+            return recipe.lr * (1 + math.cos(math.pi * decayed)) / 2
+        case "steps":
+            return recipe.lr * next((factor for at, factor in reversed(recipe.milestones) if progress >= at), 1.0)
+        case "plateau":
+            return plateau_rate(recipe.lr, [validation_loss(row) for row in history])
+
+
+def plateau_rate(lr: float, losses: Sequence[float]) -> float:
+    """The rate after epochs of these validation losses, by the rule of the Keras CIFAR-10 ResNet example.
+
+    Times sqrt(0.1), down to 5e-7, whenever five epochs in a row were not better than the best by more than 1e-4.
+    """
+    best, waited = math.inf, 0
+    for loss in losses:
+        if loss < best - PLATEAU_DELTA:
+            best, waited = loss, 0
+            continue
+        waited += 1
+        if waited == PLATEAU_PATIENCE:
+            lr, waited = max(lr * PLATEAU_FACTOR, min(lr, PLATEAU_FLOOR)), 0
+    return lr
+
+
+def validation_loss(row: Mapping[str, Any]) -> float:
+    """An epoch's loss on the held-out images, or where none are held out on the test split."""
+    loss: float = row["holdout_loss"] if "holdout_loss" in row else row["test_loss"]
+    return loss
+
+
+SIDE_STEP = 4
+"""Sides are multiples of it, so that both halvings of the networks for small images come out even."""
+
+
+def image_side(recipe: Recipe, progress: float, side: int) -> int:
+    """The side that images of `side` pixels are scaled to at `progress`; never more than their own."""
+    for until, share in recipe.resizing:
+        if progress < until:
+            return min(side, max(SIDE_STEP, round(share * side / SIDE_STEP) * SIDE_STEP))
+    return side

@@ -1,0 +1,77 @@
+"""What works here: every backend is really tried, each in a process of its own that may crash or hang without harm."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from ..core.errors import RtkError
+from ..core.nvidia.driver import gpu_count
+
+TRIAL_TIMEOUT_S = 120.0
+GPU_ONLY = ("trt",)
+CPU_ONLY = ("openvino",)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One backend on one device."""
+
+    backend: str
+    device: str
+    works: bool
+    words: str
+    """What ran it, or what is missing and how to mend it."""
+
+
+def trials_here(backends: Sequence[str]) -> list[tuple[str, str]]:
+    """What is worth trying: each backend on the CPU and on the first GPU; a GPU-only one also where no GPU is seen."""
+    on_cpu = [(name, "cpu") for name in backends if name not in GPU_ONLY]
+    on_gpu = [(name, "cuda:0") for name in backends if name not in CPU_ONLY and (gpu_count() or name in GPU_ONLY)]
+    return on_cpu + on_gpu
+
+
+def try_in_own_process(backend: str, device: str) -> Trial:
+    """Run try_here in another process and wait for it, but not for ever."""
+    command = [sys.executable, "-m", "rtk", "doctor", "--try", backend, "--device", device]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TRIAL_TIMEOUT_S, stdin=subprocess.DEVNULL, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Trial(backend, device, False, f"no answer within {TRIAL_TIMEOUT_S:.0f} s")
+    try:
+        return Trial(**json.loads(done.stdout.strip().splitlines()[-1]))
+    except (IndexError, ValueError, TypeError):
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        return Trial(backend, device, False, f"the process ended with {done.returncode}: {last}")
+
+
+def try_here(backend: str, device: str) -> Trial:
+    """Open the default model of the zoo on a backend and have it answer generated images."""
+    import numpy as np
+
+    from ..core.probe import probe_images
+    from ..core.zoo import DEFAULT
+    from ..infer.backend import BackendOptions
+    from .road import open_model
+
+    try:
+        with open_model(DEFAULT, backend=backend, options=BackendOptions(device=device), say=_nowhere) as opened:
+            logits_NK = opened(probe_images(8, opened.card.input))
+            works = logits_NK.shape == (8, len(opened.card.classes)) and bool(np.isfinite(logits_NK).all())
+            return Trial(backend, device, works, opened.runs_on if works else f"wrong answers from {opened.runs_on}")
+    except RtkError as error:
+        return Trial(backend, device, False, " ".join(str(error).split()))
+    except ImportError as error:
+        return Trial(backend, device, False, f"{error.name} is not installed: pip install {error.name}")
+
+
+def answer_of_trial(trial: Trial) -> str:
+    """What the process of a trial prints."""
+    return json.dumps(asdict(trial))
+
+
+def _nowhere(line: str) -> None:
+    del line

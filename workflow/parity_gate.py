@@ -1,0 +1,142 @@
+"""The parity gate of an export: what was made answers the whole test split before it is left behind.
+
+A graph is judged on a backend that runs here and computes in its precision. Where none does (fp16 and bf16 on most
+processors), the same graph is, in fp32 arithmetic with every layer's result rounded. An engine is judged where there is
+a GPU for it. What was found goes into the artifact's card, and so does what could not be checked here.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..bench.parity.compare import Parity, all_logits, compare, labelled_as
+from ..bench.parity.verdict import Requirement, Verdict, judge
+from ..core.artifacts.engine import read_engine_info, read_plan, write_engine
+from ..core.data.datasets import Dataset
+from ..core.errors import BackendError
+from ..core.files import write_whole
+from ..core.progress import progress_bar
+from ..infer.backend import Backend, BackendOptions, open_backend
+
+ON_CPU = BackendOptions(device="cpu")
+NOTE = "parity"
+"""The topic of the card's notes."""
+
+
+class Gate:
+    """Judges what is made of one checkpoint by one test split, which the reference answers once."""
+
+    def __init__(self, checkpoint: Path, dataset: Dataset, required: Requirement) -> None:
+        """Raises ArtifactError for the checkpoint, DataError when the data set's classes are not the model's."""
+        self._dataset, self._split, self._required = dataset.name, dataset.split("test"), required
+        with open_backend("torch", checkpoint, ON_CPU) as reference:
+            labelled_as(reference.card.classes, self._split, dataset.classes, name=dataset.name)
+            self._reference_NK = self._answers(reference)
+
+    def judge_graph(self, graph: Path, *, noting: bool) -> Verdict:
+        """Judge a graph and, when `noting`, write what was found into its card.
+
+        Raises ParityError, with the numbers, when it is not close enough.
+        """
+        from ..core.artifacts.graph import load_graph, set_card
+
+        loaded, card = load_graph(graph)
+        with _runner(graph) as (backend, words, doubt):
+            verdict, parity = self._judge(backend, card.precision)
+        verdict.enforce()
+        if noting:
+            set_card(loaded, replace(card, notes={**card.notes, NOTE: self._note(parity, words, doubt)}))
+            write_whole(graph, loaded.SerializeToString())
+        return verdict
+
+    def judge_engine(self, engine: Path) -> Verdict | None:
+        """Judge an engine on this machine's GPU, and write what was found into the JSON beside it.
+
+        Where no engine can run, that is written instead, and there is no verdict. Raises ParityError when it is not
+        close enough.
+        """
+        info = read_engine_info(engine)
+        obstacle = _engine_obstacle()
+        verdict = None
+        if obstacle:
+            known = info.card.notes.get(NOTE, {})
+            note = {**known, "unchecked": [*known.get("unchecked", []), f"the engine itself: {obstacle}"]}
+        else:
+            with open_backend("trt", engine) as backend:
+                verdict, parity = self._judge(backend, info.card.precision)
+                note = self._note(parity, backend.runs_on, ())
+            verdict.enforce()
+        card = replace(info.card, notes={**info.card.notes, NOTE: note})
+        write_engine(engine, read_plan(engine, info), replace(info, card=card))
+        return verdict
+
+    def _judge(self, backend: Backend, precision: str) -> tuple[Verdict, Parity]:
+        logits_NK = self._answers(backend)
+        parity = compare(backend.name, self._reference_NK, logits_NK, self._split.labels_N)
+        return judge(parity, precision=precision, required=self._required), parity
+
+    def _answers(self, backend: Backend) -> Any:
+        images_NHWC = self._split.images_NHWC
+        with progress_bar(f"answers of {backend.name}", len(images_NHWC), unit="images") as advance:
+            return all_logits(backend, images_NHWC, advance=advance)
+
+    def _note(self, parity: Parity, words: str, unchecked: tuple[str, ...]) -> dict[str, Any]:
+        return {
+            "dataset": f"{self._dataset}, test split",
+            "images": parity.images,
+            "right": parity.candidate_correct,
+            "reference_right": parity.reference_correct,
+            "agreeing": parity.agreeing,
+            "largest_logit_difference": parity.largest_difference,
+            "relative_logit_error": parity.relative_error,
+            "ran_on": words,
+            "unchecked": list(unchecked),
+        }
+
+
+def _engine_obstacle() -> str:
+    """Why no engine can be judged on this machine; empty when one can."""
+    from ..infer.trt.preflight import check_machine
+
+    try:
+        check_machine()
+    except BackendError as error:
+        return str(error)
+    return ""
+
+
+@contextlib.contextmanager
+def _runner(graph: Path) -> Iterator[tuple[Backend, str, tuple[str, ...]]]:
+    """What runs a graph here, in which words, and what that leaves unchecked."""
+    from ..core.artifacts.graph import load_graph
+    from ..export.reduced_precision import CHECKED, HALVES, UNCHECKED, rounded_after_every_layer
+
+    loaded, card = load_graph(graph)
+    with contextlib.ExitStack() as stack:
+        if card.precision not in HALVES:
+            backend = stack.enter_context(open_backend("onnx", graph, ON_CPU))
+            for_tensorrt = card.precision == "int8" and card.notes.get("export", {}).get("flavor") == "tensorrt"
+            doubt = ("integer kernels of a GPU",) if for_tensorrt else ()
+            yield backend, backend.runs_on, doubt
+        elif _openvino_computes_in(card.precision):
+            backend = stack.enter_context(open_backend("openvino", graph, ON_CPU))
+            yield backend, backend.runs_on, ()
+        else:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rtk-"))
+            rounded = Path(folder) / graph.name
+            rounded.write_bytes(rounded_after_every_layer(loaded, HALVES[card.precision]).SerializeToString())
+            backend = stack.enter_context(open_backend("onnx", rounded, ON_CPU))
+            words = f"{backend.runs_on}: {CHECKED.format(precision=card.precision)}"
+            yield backend, words, (UNCHECKED.format(precision=card.precision),)
+
+
+def _openvino_computes_in(precision: str) -> bool:
+    if find_spec("openvino") is None:
+        return False
+    from ..infer.openvino_backend import processor_computes_in
+
+    return processor_computes_in(precision)
