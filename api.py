@@ -30,8 +30,9 @@ from .infer.backend import Backend, BackendOptions
 from .infer.classify import Answer, ClassifyConfig, Guess, classify
 from .infer.decode import Decoder
 from .infer.output.formats import Fit
-from .infer.sources.listing import Entry, entries
-from .workflow.road import open_model
+from .infer.sources.entry import Entry
+from .infer.sources.listing import entries
+from .workflow.select import open_model
 
 __all__ = ["Answer", "Guess", "Image", "Model", "load"]
 
@@ -57,7 +58,7 @@ def load(
     BackendError when the backend cannot run here. All of them are RtkError.
     """
     options = BackendOptions(device=device, shares_cores=True)
-    opened = open_model(os.fspath(name), backend=backend, options=options, say=lambda line: None)
+    opened = open_model(os.fspath(name), backend=backend, options=options)
     return Model(opened, Decoder(opened.card.input, processes=workers, fit=fit))
 
 

@@ -2,17 +2,104 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import Literal, Self
 
 from ..core.errors import UnknownNameError, UsageError
-from .presets import preset_named
-from .scopes import SCOPES, Scope
 
-if TYPE_CHECKING:
-    from .measure.cell import Cell
+Scope = Literal["compute", "sync", "stream", "files"]
+
+SCOPES: dict[Scope, tuple[str, str]] = {
+    "compute": ("compute", "images and logits stay on the device: the arithmetic alone"),
+    "sync": (
+        "host to host",
+        "uint8 images in host memory to float32 logits in host memory, copies included, one batch after the other",
+    ),
+    "stream": (
+        "host to host, streaming",
+        "the same with several batches on their way; a sample is the time from one batch's logits to the next's",
+    ),
+    "files": (
+        "files to labels",
+        "PNG files read, decoded in processes of their own, and classified; a sample is the time from one batch of "
+        "labels to the next",
+    ),
+}
+"""What each scope is called, and what is timed in it."""
+
 
 DEFAULT_SCOPES: tuple[Scope, ...] = ("compute", "sync", "stream")
 """Where the first and the last coincide with the second, as on a CPU, they are not measured again."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What is timed, for how long, and which figure is the one to compare."""
+
+    name: str
+    scope: Scope
+    batches: tuple[int, ...]
+    """Unless --batch says otherwise."""
+    seconds_a_cell: float
+    headline: str
+    """The figure that is printed elsewhere: images/s, or a percentile of the latency such as p90."""
+    words: str
+    """What agrees with the original, and what does not."""
+    warm_up_s: float = 0.3
+    min_calls: int = 0
+    min_images: int = 0
+    cuda_graphs: bool = False
+    fixed_batch: bool = False
+    """Whether the original knows no other batch sizes than these."""
+
+
+PRESETS = {
+    one.name: one
+    for one in (
+        Preset(
+            "trtexec-10",
+            "stream",
+            (1,),
+            3.0,
+            "images/s",
+            "as trtexec of TensorRT 10: copies included, the next batch enqueued while one runs; 200 ms of warm-up, "
+            "at least 3 s and 10 calls; its throughput in queries/s times the batch size is images/s here",
+            warm_up_s=0.2,
+            min_calls=10,
+        ),
+        Preset(
+            "trtexec-11",
+            "compute",
+            (1,),
+            3.0,
+            "images/s",
+            "as trtexec of TensorRT 11: copies left out, the host waits for every batch; 200 ms of warm-up, at least "
+            "3 s and 10 calls; CUDA graphs where the backend has them (TensorRT-RTX)",
+            warm_up_s=0.2,
+            min_calls=10,
+            cuda_graphs=True,
+        ),
+        Preset(
+            "mlperf-offline",
+            "stream",
+            (256,),
+            3.0,
+            "images/s",
+            "after MLPerf's offline scenario: at least 24,576 samples, all of them there from the start; MLPerf itself "
+            "wants ten minutes (--seconds 600) and its own load generator",
+            min_images=24_576,
+        ),
+        Preset(
+            "mlperf-singlestream",
+            "sync",
+            (1,),
+            3.0,
+            "p90",
+            "after MLPerf's single-stream scenario: one image after the other, the 90th percentile of the latency; "
+            "MLPerf itself wants ten minutes (--seconds 600) and its own load generator",
+            fixed_batch=True,
+        ),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -39,11 +126,6 @@ class BenchConfig:
             raise UsageError(f"--batch {','.join(map(str, self.batches))}: expected sizes of 1 or more")
         if not self.seconds > 0:
             raise UsageError(f"--seconds {self.seconds}: expected more than 0")
-
-    def owes(self, cell: "Cell") -> bool:
-        """Whether this cell must go on, whatever the time."""
-        calls = sum(map(len, cell.rounds))
-        return calls < self.min_calls or calls * cell.batch < self.min_images
 
     @classmethod
     def from_preset(cls, name: str, *, batches: tuple[int, ...] | None, seconds: float | None) -> Self:
@@ -81,3 +163,10 @@ def parse_scopes(names: Collection[str]) -> tuple[Scope, ...]:
         if name not in SCOPES:
             raise UnknownNameError("scope", name, SCOPES)
     return tuple(scope for scope in SCOPES if scope in names)
+
+
+def preset_named(name: str) -> Preset:
+    """The preset of that name. Raises UnknownNameError, which lists the known ones."""
+    if name not in PRESETS:
+        raise UnknownNameError("preset", name, PRESETS)
+    return PRESETS[name]

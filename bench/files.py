@@ -29,7 +29,8 @@ from ..core.data.datasets import Split
 from ..infer.backend import Backend
 from ..infer.classify import ClassifyConfig, classify
 from ..infer.decode import Decoder
-from ..infer.sources.listing import Entry, entries
+from ..infer.sources.entry import Entry
+from ..infer.sources.listing import entries
 
 WARM_UP_IMAGES = 1_000
 PLAIN_IMAGES = 1_000

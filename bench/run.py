@@ -20,8 +20,8 @@ from .measure.self_check import caught_early, mark
 from .measure.timing import take_turns
 from .parity.compare import Parity, all_logits, compare, labelled_as
 from .parity.verdict import Requirement, judge
+from .report.html import pictures_of
 from .report.live import live_table
-from .report.pictures import pictures_of
 from .report.report import Report
 from .roofline.device_rates import device_rates
 from .roofline.graph_cost import operations_of

@@ -2,15 +2,14 @@
 
 import io
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .. import __version__
 from ..core.errors import DataError, RtkError
-from . import bench, cache, classify, export, look, train
-from .options import INTERRUPTED, fail
+from . import bench, cache, classify, demo, doctor, export, inspect, models, train
+from .options import INTERRUPTED, fail, log_to_stderr
 
 app = typer.Typer(
     name="rtk",
@@ -25,9 +24,10 @@ for command in (
     export.export,
     classify.classify,
     bench.bench,
-    look.inspect,
-    look.models,
-    look.doctor,
+    inspect.inspect,
+    models.models,
+    doctor.doctor,
+    demo.demo,
 ):
     app.command()(command)
 app.add_typer(cache.app, name="cache")
@@ -46,26 +46,10 @@ def options(
 ) -> None:
     """Options of every command."""
     _Debug.on = debug
+    log_to_stderr()
     if version:
         print(__version__)
         raise typer.Exit
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("demo"),
-) -> None:
-    """Walk the whole road on drawn shapes: train, export, classify, bench. About a minute on two CPU cores."""
-    from .demo import run_demo
-
-    run_demo(out, command=_run_command)
-
-
-def _run_command(*words: str) -> None:
-    """Run a command line of rtk's in this process, shown as a user would type it."""
-    print(f"\n$ rtk {' '.join(words)}", flush=True)
-    app(list(words), standalone_mode=False)
-    sys.stdout.flush()
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """rtk bench, with its other forms: --train, --files, --compare."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -8,20 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..bench.config import BenchConfig, parse_batches, parse_scopes
-from ..bench.presets import PRESETS
-from ..bench.scopes import SCOPES
+from ..bench.config import PRESETS, SCOPES, BenchConfig, parse_batches, parse_scopes
 from ..core.errors import LimitError, ParityError, UsageError
-from ..core.table import text_table
+from ..core.text import text_table
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from ..train.config import TrainConfig
 from .bench_files import bench_files
 from .bench_training import bench_training
-from .options import INTERRUPTED, DataDir, given, say
+from .options import INTERRUPTED, DataDir, given
 
 if TYPE_CHECKING:
     from ..bench.measure.cell import Cell
     from ..bench.report.report import Report
+
+_log = logging.getLogger(__name__)
 
 FORMS = {
     "compare": {"limit"},
@@ -120,7 +121,8 @@ def bench(
         return
     from ..bench.parity.verdict import requirement
     from ..infer.trt.preflight import check_machine
-    from ..workflow.road import artifact_for, find_model, find_reference, read_card
+    from ..workflow.artifacts import artifact_for
+    from ..workflow.models import find_model, find_reference, read_card
 
     config = config_of(preset, batch=batch, scopes=scope or (), seconds=seconds)
     required = requirement(require_parity or "default")
@@ -129,10 +131,12 @@ def bench(
         check_machine(device=device)  # before anything heavy is loaded, which would have been for nothing
     from ..bench.measure.cell import label_of
     from ..bench.parity.compare import labelled_as
+    from ..bench.report.render import report_text
     from ..bench.run import run
     from ..core.artifacts.parity_cache import forget_parity, remember_parity
     from ..core.data.datasets import open_dataset
-    from ..infer.backend import BackendOptions, open_backend
+    from ..infer.backend import BackendOptions
+    from ..infer.open_backend import open_backend
     from ..workflow.open_backends import open_contenders
 
     data = open_dataset(dataset or read_card(found).dataset, data_dir=data_dir)
@@ -161,17 +165,17 @@ def bench(
             config.for_contenders(len(opened.contenders), seconds_given=seconds is not None),
             unusable=opened.unusable,
             required=required,
-            graph=None if found.engine else artifact_for("onnx", find_model(str(checkpoint)), say=say),
+            graph=None if found.engine else artifact_for("onnx", find_model(str(checkpoint))),
         )
-    print(found_out.to_text())
+    print(report_text(found_out))
     onnx, openvino = (label_of(name, read_card(found).precision) for name in ("onnx", "openvino"))
     if any(verdict.candidate == openvino and verdict.passed for verdict in found_out.verdicts):
         keep = forget_parity if faster(found_out.cells, onnx, openvino) else remember_parity
-        keep(artifact_for("openvino", found, say=say), "openvino")  # which --backend auto looks for
+        keep(artifact_for("openvino", found), "openvino")  # which --backend auto looks for
     if report:
         write_report(found_out, report)
     if found_out.interrupted:
-        say("rtk: stopped; the report holds what was measured until then")
+        _log.warning("stopped; the report holds what was measured until then")
         raise typer.Exit(INTERRUPTED)
     if require_parity is not None:
         enforce_parity(found_out, judged=[one.label for one in opened.contenders if not one.baseline])
@@ -223,18 +227,19 @@ def faster(cells: "Sequence[Cell]", one: str, other: str) -> bool:
 def write_report(report: "Report", folder: Path) -> None:
     """report.json, report.md and report.html, and where the last of them lies."""
     from ..bench.report.html import page_of
+    from ..bench.report.render import report_markdown
     from ..core.files import make_folder, write_whole
     from ..core.paths import without_home
 
     make_folder(folder)
-    for suffix, text in (("json", report.to_json()), ("md", report.to_markdown()), ("html", page_of(report))):
+    for suffix, text in (("json", report.to_json()), ("md", report_markdown(report)), ("html", page_of(report))):
         write_whole(folder / f"report.{suffix}", without_home(text))
     print(f"\n{folder / 'report.html'}")
 
 
 def enforce_parity(report: "Report", *, judged: Sequence[str]) -> None:
     """Raise ParityError where a verdict does not hold, its worst images listed, or is missing."""
-    from ..bench.report.tables import worst_table
+    from ..bench.report.render import worst_table
 
     if not report.verdicts:
         raise ParityError("--require-parity: no backend but the reference could be judged")

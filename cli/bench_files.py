@@ -7,9 +7,8 @@ from pathlib import Path
 from ..bench.config import BenchConfig
 from ..core.errors import ArtifactError
 from ..core.progress import progress_bar
-from ..core.table import text_table
+from ..core.text import text_table
 from ..workflow.open_backends import artifact_in
-from .options import say
 
 ROUNDS = 3
 
@@ -34,9 +33,12 @@ def bench_files(
     from ..bench.files import measure_files, measure_memory
     from ..core.data.datasets import open_dataset
     from ..core.machine import this_machine
-    from ..infer.backend import BackendOptions, open_backend
+    from ..infer.backend import BackendOptions
     from ..infer.classify import ClassifyConfig
-    from ..workflow.road import artifact_for, choose_backend, find_model, find_reference, read_card
+    from ..infer.open_backend import open_backend
+    from ..workflow.artifacts import artifact_for
+    from ..workflow.models import find_model, find_reference, read_card
+    from ..workflow.select import choose_backend
 
     found, config = find_model(model), ClassifyConfig()
     own = read_card(found)
@@ -61,7 +63,7 @@ def bench_files(
         if (name, precision or own.precision) != ("onnx", "fp32"):
             with contextlib.suppress(ArtifactError):  # without the checkpoint there is no graph in fp32
                 checkpoint = find_model(str(find_reference(found, explicit=reference)))
-                graph = artifact_for("onnx", checkpoint, say=say)
+                graph = artifact_for("onnx", checkpoint)
                 loops[", onnx fp32"] = stack.enter_context(open_backend("onnx", graph, options))
         split = data.split("test")
         with progress_bar("measuring", ROUNDS, unit="rounds") as advance:

@@ -1,19 +1,23 @@
 """rtk bench --train."""
 
+import logging
+
 import typer
 
 from ..bench.config import BenchConfig
 from ..core.progress import progress_bar
-from ..core.table import text_table
+from ..core.text import text_table
 from ..train.config import TrainConfig
-from .options import INTERRUPTED, say
+from .options import INTERRUPTED
+
+_log = logging.getLogger(__name__)
 
 
 def bench_training(config: TrainConfig, *, seconds: float, keras: bool) -> None:
     """rtk bench --train: images per second of rtk's training, as a ratio to the plain loop in the same run."""
     from ..bench.baselines.keras_example import BATCH, import_keras, keras_loop
     from ..bench.baselines.training import TrainingLoop, measure_training
-    from ..bench.report.tables import throughput_table
+    from ..bench.report.render import throughput_table
     from ..core.data.datasets import open_dataset
     from ..core.machine import this_machine
     from ..core.models.names import parse_architecture
@@ -54,5 +58,5 @@ def bench_training(config: TrainConfig, *, seconds: float, keras: bool) -> None:
         found.append(f"an epoch of {len(split):,} images in {len(split) / rates['rtk']:.1f} s")
     print(f"\n{'; '.join(found)}")
     if measured.interrupted:
-        say("rtk: stopped; the table holds what was measured until then")
+        _log.warning("stopped; the table holds what was measured until then")
         raise typer.Exit(INTERRUPTED)

@@ -6,7 +6,7 @@ import typer
 
 from ..core.errors import ArtifactError
 from ..core.paths import cache_dir
-from ..core.table import text_table
+from ..core.text import text_table
 
 app = typer.Typer(help="The engines and graphs that rtk keeps to not make them twice.", no_args_is_help=True)
 

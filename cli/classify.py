@@ -1,5 +1,6 @@
 """rtk classify."""
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -16,11 +17,13 @@ from ..core.progress import Advance, progress_bar
 from ..core.text import visible
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from ..infer.output.formats import FORMATS, Fit, Format
-from .options import DataDir, say
+from .options import DataDir
 
 if TYPE_CHECKING:
     from ..infer.classify import Answer, ClassifyConfig
-    from ..infer.sources.listing import Entry
+    from ..infer.sources.entry import Entry
+
+_log = logging.getLogger(__name__)
 
 SOME_UNREADABLE = 3
 
@@ -74,7 +77,7 @@ def classify(
     from ..infer.decode import Decoder
     from ..infer.output.rows import lines
     from ..infer.sources.listing import count, entries
-    from ..workflow.road import open_model
+    from ..workflow.select import open_model
 
     if ray is not None:
         if resume or sort_into or link or report or cuda_graphs or format_ not in (None, "parquet"):
@@ -118,9 +121,9 @@ def classify(
         raise UsageError("--report: shows a run from its beginning; leave out --resume")
     options = BackendOptions(device=device, shares_cores=True, cuda_graphs=cuda_graphs)
     with ExitStack() as stack:
-        opened = stack.enter_context(open_model(model, backend=backend, options=options, say=say))
+        opened = stack.enter_context(open_model(model, backend=backend, options=options))
         if cuda_graphs and opened.name != "trt":
-            say(f"rtk: --cuda-graphs: without effect on the {opened.name} backend")
+            _log.warning(f"--cuda-graphs: without effect on the {opened.name} backend")
         decoder = stack.enter_context(Decoder(opened.card.input, processes=workers, fit=fit))
         config = ClassifyConfig(batch_size=batch_size, top_k=min(top_k, len(opened.card.classes)))
         bar = progress_bar("classifying", lambda: count(paths), unit="images")
@@ -157,9 +160,9 @@ def classify(
                 batch_size=min(batch_size, opened.max_batch or batch_size),
                 fit=fit,
             )
-            journal = stack.enter_context(Journal(output, key, resume=resume, say=say))
+            journal = stack.enter_context(Journal(output, key, resume=resume))
             if journal.is_whole:
-                say(f"rtk: {output}: is finished, there is nothing to go on with; without --resume it is made anew")
+                _log.warning(f"{output}: is finished, there is nothing to go on with; without --resume it is made anew")
                 return
             journal.write(watch.passed(journal.new(answered(journal.remaining(found)))))
             journal.finish()
@@ -189,7 +192,7 @@ class _Watch:
                 self.unreadable += 1
                 if self.strict:
                     raise DataError(f"{answer.file}: {answer.error}; stopped, as --strict says")
-                say(f"rtk: {visible(answer.file)}: {visible(answer.error)}")
+                _log.warning(f"{visible(answer.file)}: {visible(answer.error)}")
             self.advance(1)
             yield answer
 
@@ -218,7 +221,8 @@ def classify_on_ray(
     from ..infer.output.parquet import write_shards
     from ..infer.ray_cluster import Work, answers_on_ray
     from ..infer.sources.listing import count, standard_input
-    from ..workflow.road import find_model, open_model, read_card
+    from ..workflow.models import find_model, read_card
+    from ..workflow.select import open_model
 
     if find_spec("ray") is None:
         raise UsageError("--ray: Ray Data is not installed; pip install 'ray[data]'")
@@ -241,5 +245,5 @@ def classify_on_ray(
     with progress_bar("classifying", lambda: count(paths), unit="images") as advance:
         watch = _Watch(advance, strict=strict)
         answers = answers_on_ray(standard_input(paths), work, address=address)
-        write_shards(watch.passed(answers), output, top_k=work.config.top_k, say=say)
+        write_shards(watch.passed(answers), output, top_k=work.config.top_k)
     watch.end()

@@ -1,5 +1,6 @@
 """rtk export."""
 
+import logging
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ import typer
 
 from ..core.artifacts.engine import Profile
 from ..core.errors import UsageError
-from ..core.table import text_table
+from ..core.text import text_table
 from ..export.config import EngineConfig
-from .options import DataDir, say
+from .options import DataDir
+
+_log = logging.getLogger(__name__)
 
 
 def export(
@@ -81,8 +84,9 @@ def export(
     from ..core.data.datasets import open_dataset
     from ..core.files import make_folder, temporary_folder, write_whole
     from ..core.nvidia.flavor import choose_flavor
-    from ..core.precisions import precision_named
-    from ..workflow.road import export_graph, find_model, find_reference, read_card
+    from ..core.tolerances import precision_named
+    from ..workflow.artifacts import export_graph
+    from ..workflow.models import find_model, find_reference, read_card
 
     model = models[0]
     found = find_model(model)
@@ -113,7 +117,7 @@ def export(
         if len(models) > 1:
             joined.append(ensemble(models, making))
             found = find_model(str(joined[0]))
-            say(f"{found.name}: an ensemble of {len(models)}")
+            _log.info(f"{found.name}: an ensemble of {len(models)}")
         config = EngineConfig(
             graph=found.graph or folder / f"{found.name}.onnx",
             out=folder,
@@ -154,16 +158,18 @@ def export(
             wanted = precision or "fp32"
             path = making / (f"{found.name}.onnx" if wanted == "fp32" else f"{found.name}.{wanted}.onnx")
             exported = export_graph(load_checkpoint(found.checkpoint), path, precision=wanted)
-            say(f"largest logit difference from PyTorch: {exported.largest_difference:.2g}")
+            _log.info(f"largest logit difference from PyTorch: {exported.largest_difference:.2g}")
             made.append(exported.path)
         config = replace(config, out=making, graph=made[0] if made else config.graph)
         if gate:
-            say(gate.judge_graph(config.graph, noting=bool(made)).to_text())
+            _log.info(gate.judge_graph(config.graph, noting=bool(made)).to_text())
         if trt:
             made.append(build_engine(config))
             if gate:
                 verdict = gate.judge_engine(made[-1])
-                say(verdict.to_text() if verdict else "the engine itself could not be judged here: its JSON says so")
+                _log.info(
+                    verdict.to_text() if verdict else "the engine itself could not be judged here: its JSON says so"
+                )
         for path in (*joined, *made):
             if making != folder:
                 path.replace(folder / path.name)
@@ -176,13 +182,13 @@ def export(
 
         artifact = folder / made[-1].name if made else found.given
         print(triton_from_artifact(artifact, triton, profile=Profile(config.fastest_at, config.max_batch)))
-        say(f"to serve it: tritonserver --model-repository={triton}")
+        _log.info(f"to serve it: tritonserver --model-repository={triton}")
 
 
 def ensemble(models: list[str], folder: Path) -> Path:
     """rtk export A B ...: the ensemble's checkpoint."""
     from ..export.ensemble import ensemble_of
-    from ..workflow.road import find_model
+    from ..workflow.models import find_model
 
     checkpoints = []
     for name in models:
@@ -198,9 +204,11 @@ def build_engine(config: EngineConfig) -> Path:
     from ..export.trt.build import engine_from_onnx
 
     built = engine_from_onnx(config)
-    say(f"from the cache: {built.info.plan_bytes:,} bytes" if built.cached else f"built in {built.info.build_s:.1f} s")
-    say(f"{built.info.flavor} {built.info.version} for {built.info.built_for}; {built.info.profile}")
-    say(f"precision: {built.info.precision}")
+    _log.info(
+        f"from the cache: {built.info.plan_bytes:,} bytes" if built.cached else f"built in {built.info.build_s:.1f} s"
+    )
+    _log.info(f"{built.info.flavor} {built.info.version} for {built.info.built_for}; {built.info.profile}")
+    _log.info(f"precision: {built.info.precision}")
     return built.path
 
 
@@ -238,7 +246,7 @@ def export_int8(
         return None
     made = int8_from_checkpoint(loaded, path, calibration=calibration, config=config)
     largest = made.tried[made.method].largest_difference
-    say(
+    _log.info(
         f"calibrated by {made.method} on {len(calibration.images_NHWC):,} training images; on {made.images:,} others "
         f"{made.agreeing:,} answers agree with PyTorch's, largest logit difference {largest:.2g}"
     )

@@ -1,5 +1,6 @@
 """What commands share: options of the same meaning, exit codes, and how they talk."""
 
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import typer
 from ..core.errors import RtkError
 from ..core.text import visible
 
+PACKAGE = "rtk"
 SIGNALLED = 128
 """To which the number of the signal is added, as shells do."""
 INTERRUPTED = SIGNALLED + 2
@@ -29,9 +31,20 @@ def given(context: typer.Context, *sources: str) -> dict[str, Any]:
     return found
 
 
-def say(line: str) -> None:
-    """A line for people, on standard error: results alone go to standard output."""
-    print(line, file=sys.stderr, flush=True)
+class _StandardError(logging.Handler):
+    """Prints what is logged on standard error, whichever that is now: results alone go to standard output."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warning = record.levelno >= logging.WARNING
+        print(f"rtk: {record.getMessage()}" if warning else record.getMessage(), file=sys.stderr, flush=True)
+
+
+def log_to_stderr() -> None:
+    """From now on rtk's own log goes to standard error, a line for each message; calling it twice does no harm."""
+    log = logging.getLogger(PACKAGE)
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, _StandardError) for handler in log.handlers):
+        log.addHandler(_StandardError())
 
 
 def fail(error: RtkError) -> NoReturn:

@@ -1,6 +1,7 @@
 """rtk train."""
 
 import contextlib
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,9 @@ from ..train.augment.options import NAMES
 from ..train.config import Compile, Precision, TrainConfig
 from ..train.data.preprocessing import PREPROCESSES
 from ..train.recipes import RECIPES, Select
-from .options import INTERRUPTED, SIGNALLED, DataDir, given, say
+from .options import INTERRUPTED, SIGNALLED, DataDir, given
+
+_log = logging.getLogger(__name__)
 
 
 def train(
@@ -152,13 +155,13 @@ def train(
             return
     with _stoppable(f"rtk train --resume {run_dir}"):
         if resume is not None:
-            trained = loop.resume(run_dir, asked=_given(context, "resume", "seeds"), say=say)
+            trained = loop.resume(run_dir, asked=_given(context, "resume", "seeds"))
         else:
-            trained = loop.train(config, say=say)
+            trained = loop.train(config)
     if rank() > 0:  # of several processes the first speaks
         return
     gpu_gib = peak_gpu_memory_gib()
-    say(f"peak memory {peak_memory_gib():.2f} GiB" + (f", of the GPU {gpu_gib:.2f} GiB" if gpu_gib else ""))
+    _log.info(f"peak memory {peak_memory_gib():.2f} GiB" + (f", of the GPU {gpu_gib:.2f} GiB" if gpu_gib else ""))
     score, training, last = trained.card.score, trained.card.training, trained.history[-1]
     assert score is not None  # the last epoch is always evaluated
     assert training is not None
@@ -175,7 +178,7 @@ def _train_seeds(config: TrainConfig, count: int) -> None:
     from ..train.seeds import train_seeds
 
     with _stoppable("the same command; seeds that are finished are kept"):
-        path, summary = train_seeds(config, count, say=say)
+        path, summary = train_seeds(config, count)
     if rank() == 0:
         print(f"test accuracy {summary.text}")
         print(path)
@@ -191,11 +194,11 @@ def _stoppable(again: str) -> Iterator[None]:
         yield
     except Stopped as stopped:
         if rank() == 0:
-            say(f"stopped; go on with: {again}")
+            _log.info(f"stopped; go on with: {again}")
         sys.exit(SIGNALLED + stopped.number)
     except KeyboardInterrupt:
         if rank() == 0:
-            say(f"stopped at once, back to what was saved last; go on with: {again}")
+            _log.info(f"stopped at once, back to what was saved last; go on with: {again}")
         sys.exit(INTERRUPTED)
 
 

@@ -5,6 +5,7 @@ it, batch norm is folded, the card is in its metadata.
 """
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -17,6 +18,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.utils import fuse_conv_bn_eval
 
 from ..core.artifacts.checkpoint import Checkpoint
 from ..core.artifacts.graph import set_card
@@ -25,10 +27,8 @@ from ..core.errors import ArtifactError, UsageError
 from ..core.files import write_whole
 from ..core.machine import this_machine
 from ..core.models.model import Model
-from ..core.precisions import precision_named
 from ..core.probe import probe_images
-from ..core.tolerances import differences, largest_share
-from .fold import folded
+from ..core.tolerances import differences, largest_share, precision_named
 from .reduced_precision import CHECKED, HALVES, UNCHECKED, LowerPrecision, rounded_after_every_layer
 
 OPSET = 20
@@ -151,3 +151,16 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
+
+
+def folded(model: Model) -> Model:
+    """A copy of a model in evaluation mode, without the batch norms that its blocks list in CONV_NORM."""
+    copied = copy.deepcopy(model).eval()
+    for block in copied.modules():
+        for conv_name, norm_name in getattr(block, "CONV_NORM", ()):
+            conv, norm = block.get_submodule(conv_name), block.get_submodule(norm_name)
+            assert isinstance(conv, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            block.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
+            block.set_submodule(norm_name, nn.Identity())
+    return copied

@@ -1,22 +1,19 @@
-"""The contract of a backend, how one is opened, and a fake that keeps the contract without a model.
+"""The contract of a backend, and the options that one is opened with.
 
 A backend is a loaded model that turns uint8 images N x H x W x C into float32 logits N x K.
 """
 
 import abc
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.card import Input, ModelCard, Preprocessing
-from ..core.errors import BackendError, UnknownNameError
+from ..core.card import ModelCard
+from ..core.errors import BackendError
 
 BACKENDS = ("torch", "onnx", "openvino", "trt")
 ARTIFACT_SUFFIX = {"torch": ".pt", "onnx": ".onnx", "trt": ".engine", "openvino": ".onnx"}
@@ -123,70 +120,3 @@ class BackendOptions:
     """trt with TensorRT-RTX: when kernels for the very batch size are compiled: lazy, eager or none."""
     runtime_cache: bool = True
     """trt with TensorRT-RTX: keep compiled kernels in the user's cache folder."""
-
-
-def open_backend(name: str, artifact: Path, options: BackendOptions | None = None) -> Backend:
-    """Load `artifact`, a checkpoint for torch, a graph for onnx and openvino, an engine for trt, into that backend.
-
-    Raises UnknownNameError, ArtifactError for a file of another kind, BackendError when the backend cannot run here.
-    """
-    options = options or BackendOptions()
-    match name:
-        case "torch":
-            from .torch_backend import TorchBackend
-
-            return TorchBackend(artifact, options)
-        case "onnx":
-            from .onnx_backend import OnnxBackend
-
-            return OnnxBackend(artifact, options)
-        case "trt":
-            from .trt.backend import TrtBackend
-
-            return TrtBackend(artifact, options)
-        case "openvino":
-            if find_spec("openvino") is None:
-                raise BackendError("openvino is not installed: pip install openvino")
-            from .openvino_backend import OpenVinoBackend
-
-            return OpenVinoBackend(artifact, options)
-    raise UnknownNameError("backend", name, BACKENDS)
-
-
-class FakeBackend(Backend):
-    """Keeps the contract without a model: an image's class is the sum of its bytes, modulo the number of classes.
-
-    For tests of everything around a backend, and for planting slowness and failures.
-    """
-
-    def __init__(
-        self,
-        *,
-        size: Input | None = None,
-        classes: int = 10,
-        name: str = "fake",
-        delay_s: float = 0.0,
-        max_batch: int | None = None,
-        fail_at_call: int | None = None,
-    ) -> None:
-        """`delay_s`: what each call takes; `fail_at_call`: the call, counted from 0, that raises BackendError."""
-        channels = (size or Input(32, 32, 3)).channels
-        self.name, self.device, self.runs_on, self.max_batch = name, "cpu", "nothing: a fake", max_batch
-        self.delay_s, self.fail_at_call, self.calls = delay_s, fail_at_call, 0
-        self.card = ModelCard(
-            name=name,
-            arch="fake",
-            dataset="fake",
-            classes=tuple(f"class {k}" for k in range(classes)),
-            input=size or Input(32, 32, 3),
-            preprocessing=Preprocessing((0.5,) * channels, (0.25,) * channels),
-        )
-
-    def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        self.calls += 1
-        if self.calls - 1 == self.fail_at_call:
-            raise BackendError(f"{self.name}: failed on purpose at call {self.fail_at_call}")
-        time.sleep(self.delay_s)
-        classes = len(self.card.classes)
-        chosen_N = images_NHWC.reshape(len(images_NHWC), -1).sum(axis=1, dtype=np.int64) % classes
-        return np.eye(classes, dtype=np.float32)[chosen_N] * 10

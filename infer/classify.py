@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .backend import Backend
 from .decode import Chunk, Decoder
-from .sources.listing import Entry
+from .sources.entry import Entry
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from ..core.card import Input
 from ..core.data.images import Fit, model_image
 from ..core.errors import DataError, ImageError
 from ..core.machine import usable_cores
-from .sources.listing import Entry
+from .sources.entry import Entry
 
 AT_ONCE = 256
 """Images that are decoded before processes are started,"""

@@ -25,7 +25,8 @@ from .backend import Backend, BackendOptions
 from .classify import Answer, ClassifyConfig, Guess, classify
 from .decode import Decoder
 from .output.formats import Fit
-from .sources.listing import Entry, kind_of, listed, within
+from .sources.entry import Entry
+from .sources.listing import kind_of, listed, within
 
 GROUP = 1_024
 """Files that an actor is handed at once; what it loses when it dies."""

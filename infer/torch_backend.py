@@ -1,5 +1,7 @@
 """The torch backend: a checkpoint in PyTorch, fp32 without TF32. It is the reference that all others answer to."""
 
+import ctypes
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,15 @@ from numpy.typing import NDArray
 
 from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.errors import BackendError
-from .allocator import keep_freed_memory
 from .backend import Backend, BackendOptions, Resident
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+KEPT_BYTES = 512 * 2**20
+"""Of free memory at the end of the heap, at most."""
+
+LARGEST_BLOCK = 32 * 2**20
+"""Larger ones still come from the system each time: glibc takes no larger number."""
 
 
 class TorchBackend(Backend):
@@ -78,3 +87,17 @@ def _hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep what large tensors free, for the rest of the process; other C libraries are left as they are.
+
+    By default glibc may return large blocks to the system, depending on the layout of the heap. The system then hands
+    out zeroed pages again, which costs eager PyTorch on a CPU much of its time, in some processes more than in others.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK)
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

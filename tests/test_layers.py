@@ -49,10 +49,10 @@ LIGHT_DOORS = {
     "rtk.core.data.images": HEAVY,
     "rtk.core.machine": HEAVY,
     "rtk.core.models.names": HEAVY,
-    "rtk.core.models.pretrained": HEAVY,
     "rtk.core.probe": HEAVY,
     "rtk.core.artifacts.graph": HEAVY - {"onnx"},
     "rtk.infer.backend": HEAVY,
+    "rtk.infer.open_backend": HEAVY,
     "rtk.infer.sources.listing": HEAVY,
     "rtk.infer.classify": HEAVY,
     "rtk.infer.onnx_backend": HEAVY - {"onnxruntime"},
@@ -148,8 +148,8 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
 def test_every_room_is_read() -> None:
     assert {room(module) for module in MODULES} == {*ROOMS, TOP}
     assert imports("rtk.core.models.model") >= {"torch", "rtk.core.card", "rtk.core.models.names"}
-    assert "rtk.infer.torch_backend" in imports("rtk.infer.backend")
-    assert "rtk.infer.torch_backend" not in imports("rtk.infer.backend", at_import=True)
+    assert "rtk.infer.torch_backend" in imports("rtk.infer.open_backend")
+    assert "rtk.infer.torch_backend" not in imports("rtk.infer.open_backend", at_import=True)
     assert "torch" in loaded_by("rtk.train.run")
 
 

@@ -14,7 +14,7 @@ from ..core.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from ..core.errors import UsageError
 from ..core.files import temporary_folder, write_whole
 from ..core.zoo import zoo_file
-from ..workflow.road import export_graph
+from ..workflow.artifacts import export_graph
 
 
 def publish(

@@ -69,7 +69,8 @@ def check_engines(out: Path) -> None:
     from ..core.zoo import DEFAULT, zoo_file
     from ..export.config import EngineConfig
     from ..export.trt.build import DEFAULT_TARGETS, engine_from_onnx
-    from ..infer.backend import BackendOptions, open_backend
+    from ..infer.backend import BackendOptions
+    from ..infer.open_backend import open_backend
 
     reference = open_backend("torch", zoo_file(DEFAULT, ".pt"), BackendOptions(device="cpu"))
     images_NHWC = probe_images(256, reference.card.input)

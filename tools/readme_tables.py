@@ -19,17 +19,15 @@ from typing import Annotated
 import typer
 from PIL import Image
 
-from ..bench.report.notes import notes_on
-from ..bench.report.report import Report
-from ..bench.report.report_file import read_report
-from ..bench.report.tables import parity_table
+from ..bench.report.render import notes_on, parity_table, report_table
+from ..bench.report.report import Report, read_report
 from ..cli.options import run_module
 from ..core.card import ModelCard, Training
 from ..core.data.datasets import open_dataset
 from ..core.errors import ArtifactError, BackendError
 from ..core.files import make_folder, write_whole
 from ..core.models.summary import parameter_count
-from ..core.table import markdown_table
+from ..core.text import markdown_table
 from ..core.zoo import zoo_card, zoo_names
 from ..train.augment.options import spelled
 from ..train.recipes import NO_AUGMENTATION
@@ -142,7 +140,7 @@ def commands_block(commands: Sequence[Sequence[str]]) -> str:
 def _tables_of(report: Report) -> str:
     lines = [f"**{report.machine.summary}**: {report.model.name}, {report.date}, commit {report.machine.commit}", ""]
     lines += [f"- {name}: {runs_on}" for name, runs_on in report.backends.items()]
-    lines += ["", markdown_table(report.table), "", *(f"- {note}" for note in notes_on(report))]
+    lines += ["", markdown_table(report_table(report)), "", *(f"- {note}" for note in notes_on(report))]
     if report.parity:
         lines += [
             "",

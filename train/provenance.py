@@ -7,7 +7,7 @@ from ..core.data.datasets import Dataset, Split
 from .config import TrainConfig
 from .data.statistics import preprocessing_of
 from .recipes import Recipe
-from .record import Record
+from .run_folder import Record
 from .trainer import Trainer
 
 

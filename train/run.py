@@ -1,7 +1,8 @@
 """The training loop: `train` runs a config, `resume` goes on where a run stopped."""
 
+import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,7 @@ from ..core.files import only_writer
 from ..core.models.blocks import recompute_activations
 from ..core.models.model import build_model
 from ..core.progress import progress_bar
-from .changes import with_changes
-from .config import TrainConfig
+from .config import TrainConfig, with_changes
 from .data.splits import splits_of
 from .data.statistics import learn_maps
 from .device import be_deterministic, choose_arithmetic, compiled
@@ -29,13 +29,12 @@ from .evaluate import evaluate
 from .optim.nan_guard import NotFinite
 from .provenance import new_card, provenance, selection
 from .recipes import Recipe
-from .record import Record
-from .run_folder import RunFolder
+from .run_folder import Record, RunFolder
 from .stop_signals import Stopped, stop_signals
 from .trainer import Trainer, new_model, resident
 from .weights import freeze_backbone, load_weights
 
-Say = Callable[[str], None]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ class Trained:
     history: list[dict[str, Any]]
 
 
-def train(config: TrainConfig, *, say: Say = print) -> Trained:
-    """Train from fresh weights into config.run_dir. `say` gets a line when there is news.
+def train(config: TrainConfig) -> Trained:
+    """Train from fresh weights into config.run_dir. News is logged, a line for each epoch.
 
     Raises UsageError when the folder already holds a run, DataError, BackendError, TrainingError, OutputError; Stopped
     where Ctrl-C or SIGTERM ended it, with everything saved.
@@ -60,10 +59,10 @@ def train(config: TrainConfig, *, say: Say = print) -> Trained:
         processes.from_first(lambda: stack.enter_context(only_writer(folder.path)))
         processes.from_first(lambda: folder.begin(config))
         stack.enter_context(_memory_explained(config.values.batch_size))
-        return _run(config, dataset, folder, training=None, processes=processes, say=say)
+        return _run(config, dataset, folder, training=None, processes=processes)
 
 
-def resume(run_dir: Path, *, asked: Mapping[str, Any] | None = None, say: Say = print) -> Trained:
+def resume(run_dir: Path, *, asked: Mapping[str, Any] | None = None) -> Trained:
     """Go on with a run that was stopped, from where it last saved its state. Raises ArtifactError and as train.
 
     `asked`: fields of TrainConfig that were given now; UsageError names those that differ from the run's and may not.
@@ -79,9 +78,9 @@ def resume(run_dir: Path, *, asked: Mapping[str, Any] | None = None, say: Say = 
         if training is None or training["epoch"] < training.get("epochs", config.values.epochs):
             dataset = open_dataset(config.dataset, data_dir=config.data_dir)
             stack.enter_context(_memory_explained(config.values.batch_size))
-            return _run(config, dataset, folder, training=training, processes=processes, say=say)
+            return _run(config, dataset, folder, training=training, processes=processes)
         if processes.first:
-            say(f"{run_dir}: all {training['epoch']} epochs are done")
+            _log.info(f"{run_dir}: all {training['epoch']} epochs are done")
         return processes.from_first(lambda: _finished(folder, training["history"]))
 
 
@@ -92,11 +91,10 @@ def _run(
     *,
     training: dict[str, Any] | None,
     processes: Processes,
-    say: Say,
 ) -> Trained:
     arithmetic = choose_arithmetic(take_device(config.device), config.precision)
     be_deterministic(arithmetic, everywhere=config.deterministic)
-    say = say if processes.first else lambda line: None
+    log = _log.info if processes.first else _nowhere
     record = Record.load(training)
     with processes.one_by_one():
         train_split, holdout, test = splits_of(config, dataset)
@@ -109,7 +107,7 @@ def _run(
         if config.weights is not None:
             with processes.one_by_one():
                 record.start = load_weights(model.network, config.arch, config.weights, data_dir=config.data_dir)
-            say(f"weights of {record.start}")
+            log(f"weights of {record.start}")
     if config.freeze:
         freeze_backbone(model.network)
     trainer = Trainer(
@@ -123,7 +121,7 @@ def _run(
         compilation = compiled(model.network, arithmetic, config.compile)
     if training is not None:
         trainer.load_state(training)
-    say(
+    log(
         f"{card.name}: {sum(p.numel() for p in model.parameters()):,} parameters, {len(train_split):,} images, "
         f"epochs {trainer.epoch + 1} to {recipe.epochs}, {arithmetic.device}, {arithmetic.precision}, {compilation}"
         + (f", {processes.count} processes" if processes.count > 1 else "")
@@ -183,11 +181,16 @@ def _run(
             save(card)
             if processes.first:
                 folder.write_history(record.history)
-            say(_line(record.history[-1], recipe))
+            log(_line(record.history[-1], recipe))
             stopped_by = processes.largest(wish.number)
             if stopped_by:
                 raise Stopped(stopped_by)
     return processes.from_first(lambda: _finished(folder, record.history))
+
+
+def _nowhere(line: str) -> None:
+    """What processes other than the first do with their news."""
+    del line
 
 
 def _finished(folder: RunFolder, history: list[dict[str, Any]]) -> Trained:

@@ -1,7 +1,8 @@
 """The folder of a run: config.json, history.jsonl, last.pt, best.pt, curves.png; not-finite.pt where one stopped so."""
 
 import json
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.data.datasets import DATASETS
 from ..core.errors import ArtifactError, UsageError
 from ..core.files import whole_file, write_whole
+from ..core.machine import this_machine
 from .config import TrainConfig
 
 
@@ -113,3 +115,52 @@ def _from_anywhere(config: TrainConfig) -> TrainConfig:
         if config.weights and Path(config.weights).is_file()
         else config.weights,
     )
+
+
+@dataclass
+class Record:
+    """History, best epoch, time spent and where it was spent, through any number of stops."""
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One row an epoch."""
+    best: int | None = None
+    """Right answers of the epoch that is kept."""
+    train_s: float = 0.0
+    """In whole epochs."""
+    epoch_s: float = 0.0
+    """In the epoch under way, before the clock was started."""
+    origins: dict[str, list[str]] = field(default_factory=lambda: {"machine": [], "commit": []})
+    """Machines and commits that the run has seen."""
+    start: str = ""
+    """The weights that it started from; empty for fresh ones."""
+    _started_at: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def load(cls, state: dict[str, Any] | None) -> "Record":
+        """What `state` returned, or that of a run that begins; this machine and the present commit join the others."""
+        names = ("history", "best", "train_s", "epoch_s", "origins", "start")
+        record = cls(**{name: state[name] for name in names if name in state}) if state else cls()
+        for name, value in (("machine", this_machine().summary), ("commit", this_machine().commit)):
+            record.origins[name] = list(dict.fromkeys([*record.origins[name], value]))
+        return record
+
+    def state(self) -> dict[str, Any]:
+        """What `load` needs, in the types that a checkpoint may hold; in the middle of an epoch too."""
+        fields = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return {**fields, "epoch_s": self.seconds()}
+
+    def start_clock(self) -> None:
+        """The epoch begins, or goes on."""
+        self._started_at = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Spent in the epoch under way, or since the last one ended."""
+        return self.epoch_s + time.perf_counter() - self._started_at
+
+    def end_epoch(self, row: dict[str, Any]) -> None:
+        """Add its row, with the time that it took."""
+        epoch_s = self.seconds()
+        self.history.append({**row, "epoch_s": round(epoch_s, 3)})
+        self.train_s += epoch_s
+        self.epoch_s = 0.0
+        self.start_clock()

@@ -1,8 +1,8 @@
 """Several seeds of one training, one after another: mean and spread."""
 
 import json
+import logging
 import statistics
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from .config import TrainConfig
 from .distributed.process_group import joined
 from .run import Trained, resume, train
 from .run_folder import RunFolder
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Summary:
         return f"{self.mean:.2%} in the mean of {len(self.scores)} seeds{spread}: {each}"
 
 
-def train_seeds(config: TrainConfig, count: int, *, say: Callable[[str], None] = print) -> tuple[Path, Summary]:
+def train_seeds(config: TrainConfig, count: int) -> tuple[Path, Summary]:
     """Train config.seed and those that follow it into RUN-s0, RUN-s1, ...; seeds.json in RUN has the scores so far.
 
     RUN is config.out, or runs/ARCH-DATASET. Given again, it keeps the seeds that are finished and goes on with the one
@@ -55,10 +57,10 @@ def train_seeds(config: TrainConfig, count: int, *, say: Callable[[str], None] =
     with joined() as processes:
         for number, seed in enumerate(seeds):
             if processes.first:
-                say(f"seed {seed}, {number + 1} of {count}")
+                _log.info(f"seed {seed}, {number + 1} of {count}")
             one = replace(config, seed=seed, out=base.with_name(f"{base.name}-s{seed}"))
             begun = processes.from_first(RunFolder(one.run_dir).last.exists)
-            runs.append(resume(one.run_dir, asked=asdict(one), say=say) if begun else train(one, say=say))
+            runs.append(resume(one.run_dir, asked=asdict(one)) if begun else train(one))
             scores = tuple(run.card.score for run in runs if run.card.score is not None)
             summary = Summary(seeds[: len(runs)], scores)
             if processes.first:

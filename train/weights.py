@@ -16,7 +16,7 @@ from ..core.artifacts.checkpoint import FORMAT, load_checkpoint, read_tensors
 from ..core.data.download import download
 from ..core.errors import ArtifactError, UnknownNameError
 from ..core.files import sha256_of
-from ..core.models.pretrained import PUBLISHED, PUBLISHED_URL, published_checksum, published_file
+from ..core.models.names import PUBLISHED, PUBLISHED_URL, published_checksum, published_file
 from ..core.paths import default_data_dir
 from ..core.zoo import zoo_file, zoo_names
 

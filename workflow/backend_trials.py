@@ -55,10 +55,10 @@ def try_here(backend: str, device: str) -> Trial:
     from ..core.probe import probe_images
     from ..core.zoo import DEFAULT
     from ..infer.backend import BackendOptions
-    from .road import open_model
+    from .select import open_model
 
     try:
-        with open_model(DEFAULT, backend=backend, options=BackendOptions(device=device), say=_nowhere) as opened:
+        with open_model(DEFAULT, backend=backend, options=BackendOptions(device=device)) as opened:
             logits_NK = opened(probe_images(8, opened.card.input))
             works = logits_NK.shape == (8, len(opened.card.classes)) and bool(np.isfinite(logits_NK).all())
             return Trial(backend, device, works, opened.runs_on if works else f"wrong answers from {opened.runs_on}")
@@ -71,7 +71,3 @@ def try_here(backend: str, device: str) -> Trial:
 def answer_of_trial(trial: Trial) -> str:
     """What the process of a trial prints."""
     return json.dumps(asdict(trial))
-
-
-def _nowhere(line: str) -> None:
-    del line

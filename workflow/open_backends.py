@@ -7,16 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..cli.options import say
 from ..core.errors import ArtifactError, BackendError, UnknownNameError
-from ..core.precisions import precision_named
+from ..core.tolerances import precision_named
 
 if TYPE_CHECKING:
     from ..bench.config import BenchConfig
     from ..bench.measure.contenders import Contender
     from ..core.data.datasets import Dataset
     from ..infer.backend import Backend, BackendOptions
-    from .road import Found
+    from .models import ModelFiles
 
 
 @dataclass
@@ -28,7 +27,7 @@ class Opened:
 
 
 def open_contenders(
-    found: "Found",
+    found: "ModelFiles",
     answers_to: "Backend",
     *,
     backends: Sequence[str],
@@ -48,7 +47,8 @@ def open_contenders(
     for those that nobody named. Raises BackendError, ArtifactError, UnknownNameError.
     """
     from ..bench.measure.contenders import Contender
-    from ..infer.backend import BACKENDS, open_backend
+    from ..infer.backend import BACKENDS
+    from ..infer.open_backend import open_backend
 
     for unknown in (name for name in backends if name not in BACKENDS):
         raise UnknownNameError("backend", unknown, BACKENDS)
@@ -87,7 +87,7 @@ def open_contenders(
 def artifact_in(
     precision: str | None,
     backend: str,
-    found: "Found",
+    found: "ModelFiles",
     *,
     reference: Path | None,
     dataset: "Dataset",
@@ -100,28 +100,29 @@ def artifact_in(
     Raises BackendError where there is no such thing, ArtifactError.
     """
     from ..core.nvidia.driver import gpu_count
-    from .road import Found, artifact_for, built_engine, cached_graph, find_reference, read_card
+    from .artifacts import artifact_for, built_engine, cached_graph
+    from .models import ModelFiles, find_reference, read_card
 
     own = read_card(found).precision
     largest = max(config.batches)
     if precision in (None, own):
-        return artifact_for(backend, found, say=say, max_batch=largest), None
+        return artifact_for(backend, found, max_batch=largest), None
     if backend == "torch":
         raise BackendError(f"torch: {precision}: it is the reference here, in fp32 only")
     if found.engine:
         raise ArtifactError(f"{found.engine}: an engine in {own}; for {precision} name the checkpoint")
     checkpoint = find_reference(found, explicit=reference)
     if backend == "openvino" and precision == "bf16":
-        return (found.graph if found.graph and own == "fp32" else cached_graph(checkpoint, say=say)), "bf16"
+        return (found.graph if found.graph and own == "fp32" else cached_graph(checkpoint)), "bf16"
     on_cpu = backend == "openvino" or (backend == "onnx" and (options.device == "cpu" or not gpu_count()))
     flavor = "cpu" if on_cpu else "tensorrt"
     if backend == "trt":
         from ..infer.trt.preflight import check_machine
 
         check_machine()  # before an export that would have been for nothing
-    graph = cached_graph(checkpoint, say=say, precision=str(precision), int8_flavor=flavor, dataset=dataset)
+    graph = cached_graph(checkpoint, precision=str(precision), int8_flavor=flavor, dataset=dataset)
     if backend == "trt":
-        return built_engine(Found(found.name, graph=graph), max_batch=largest, say=say), None
+        return built_engine(ModelFiles(found.name, graph=graph), max_batch=largest), None
     return graph, None
 
 

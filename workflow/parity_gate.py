@@ -20,7 +20,8 @@ from ..core.data.datasets import Dataset
 from ..core.errors import BackendError
 from ..core.files import write_whole
 from ..core.progress import progress_bar
-from ..infer.backend import Backend, BackendOptions, open_backend
+from ..infer.backend import Backend, BackendOptions
+from ..infer.open_backend import open_backend
 
 ON_CPU = BackendOptions(device="cpu")
 NOTE = "parity"

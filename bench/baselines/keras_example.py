@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import BackendError, UsageError
 from ...core.models.names import Architecture
-from .training_loops import Steps
+from .training import Steps
 
 BATCH = 32
 FAMILIES = ("v1", "v2")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..scopes import Scope
+from ..config import Scope
 
 NOISY_SPREAD = 0.1
 """Spread over the rounds above which a cell is marked."""

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from ...core.card import Input
 from ...core.errors import BackendError
 from ...infer.backend import Backend, Resident
-from ..config import BenchConfig
+from ..config import BenchConfig, Scope
 from ..files import PngFiles
-from ..scopes import Scope
 from .cell import Cell, label_of
 from .timing import Runner, one_by_one
 

@@ -78,7 +78,7 @@ def take_turns(cells: Sequence[Cell], runners: Sequence[Runner], config: BenchCo
         while turns:
             for index in list(turns):
                 cell, turn = cells[index], turns[index]
-                if cell.rounds and measured_s + turn.seconds > config.seconds and not config.owes(cell):
+                if cell.rounds and measured_s + turn.seconds > config.seconds and not _must_go_on(cell, config):
                     del turns[index]
                     continue
                 _wait_until_idle()
@@ -142,3 +142,9 @@ def _settled_call_s(runner: Runner, warm_up_s: float) -> float:
         if runs >= 2 and spent_s >= warm_up_s:
             return call_s
         count = max(runner.at_least, min(2 * count, round((warm_up_s - spent_s) / call_s) or 1))
+
+
+def _must_go_on(cell: Cell, config: BenchConfig) -> bool:
+    """Whether the cell still lacks the calls or images that the config demands whatever the time."""
+    calls = sum(map(len, cell.rounds))
+    return calls < config.min_calls or calls * cell.batch < config.min_images

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from ...core.errors import ParityError, UsageError
-from ...core.precisions import precision_named
+from ...core.tolerances import precision_named
 from .compare import Parity
 from .paired_interval import images_for, smallest_resolvable_loss, upper_loss
 

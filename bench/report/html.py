@@ -1,12 +1,17 @@
 """The report as one HTML page: no network, no script, readable on a phone and in dark mode, the plots drawn into it."""
 
+import base64
 import html
+import io
 from collections.abc import Mapping, Sequence
 
-from .notes import notes_on, preset_lines
+from PIL import Image
+
+from ...core.data.datasets import Split
+from ..parity.compare import Parity
 from .plots import Draw, accuracy, accuracy_points, changes, latency, svg_of, throughput
+from .render import notes_on, parity_table, preset_lines, report_table
 from .report import Report
-from .tables import parity_table
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --paper: #fff; --rule: #d6d9de; }
@@ -36,7 +41,7 @@ def page_of(report: Report) -> str:
         _list({**report.backends, **{name: f"not run: {why}" for name, why in report.unusable.items()}}),
         "<h2>Throughput and latency</h2>",
         _plots(report),
-        _table(report.table),
+        _table(report_table(report)),
         _notes([*notes_on(report), *(preset_lines(report) if report.config.preset else [])]),
         f"<h2>Parity</h2><p>Answers on {_text(report.dataset)}, image by image, against PyTorch fp32.</p>",
         _table(parity_table(report.parity)),
@@ -116,3 +121,16 @@ def _libraries(report: Report) -> str:
 
 def _text(words: str) -> str:
     return html.escape(words)
+
+
+def pictures_of(split: Split, parity: Sequence[Parity]) -> dict[str, str]:
+    """By index in the split: those among each backend's worst images that got another answer than the reference's."""
+    changed = {one.index for each in parity for one in each.worst if one.candidate != one.reference}
+    return {str(index): _png(split, index) for index in sorted(changed)}
+
+
+def _png(split: Split, index: int) -> str:
+    image_HWC = split.images_NHWC[index]
+    buffer = io.BytesIO()
+    Image.fromarray(image_HWC if image_HWC.shape[2] == 3 else image_HWC[..., 0]).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()

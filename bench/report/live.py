@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ..config import SCOPES
 from ..measure.cell import Cell
 from ..measure.timing import Told
-from ..scopes import SCOPES
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..config import SCOPES
 from ..measure.cell import Cell
 from ..parity.compare import Parity
-from ..scopes import SCOPES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.errors import ArtifactError
+from ..config import SCOPES
 from ..measure.bootstrap import ratio_interval
 from ..measure.cell import Cell
-from ..scopes import SCOPES
-from .report_file import read_cells
+from .report import read_cells
 
 
 @dataclass(frozen=True)

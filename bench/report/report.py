@@ -1,14 +1,21 @@
-"""What a benchmark found: for the terminal, as Markdown and as JSON; every figure comes from the samples."""
+"""What a benchmark found, as data: written to report.json, and read back as the same Report.
+
+SCHEMA.md describes the file. Its keys are the fields of the dataclass `Report` and of those in it.
+"""
 
 import dataclasses
 import json
 import re
+import types
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ...core.card import ModelCard
+from ...core.errors import ArtifactError
 from ...core.machine import Machine
-from ...core.table import markdown_table, text_table
 from ..config import BenchConfig
 from ..measure.bootstrap import rate_interval
 from ..measure.cell import Cell
@@ -16,13 +23,9 @@ from ..measure.environment import Moment
 from ..parity.compare import Parity
 from ..parity.verdict import Verdict
 from ..roofline.roofline import Ceiling, DeviceRates, Operations, ceiling_of
-from .notes import notes_on, preset_lines
-from .tables import Row, parity_table, throughput_table
 
 SCHEMA = "rtk-bench-2"
-"""Goes up with every change that an older reader would misread; REPORT.md describes it."""
-BASELINE = "torch"
-"""Eager PyTorch in fp32: what `x` compares with."""
+"""Goes up with every change that an older reader would misread; SCHEMA.md describes it."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,6 @@ class Report:
         """What the cell could reach at most, where that is known."""
         return ceiling_of(cell, self.graph, self.rates) if self.graph and self.rates else None
 
-    @property
-    def table(self) -> list[Row]:
-        """The cells."""
-        return throughput_table(self.cells, baseline=BASELINE, ceiling=self.ceiling)
-
     def to_json(self) -> str:
         """Everything, raw samples included; what follows from them is written beside them for other readers."""
         content: dict[str, Any] = {"schema": SCHEMA, **dataclasses.asdict(self)}
@@ -82,34 +80,55 @@ class Report:
         text = json.dumps(content, indent=1, ensure_ascii=False)
         return re.sub(r"\[[\d\s.,e+-]*\]", lambda numbers: "".join(numbers[0].split()), text) + "\n"
 
-    def to_text(self) -> str:
-        """For the terminal."""
-        lines = [f"{self.model.name}, {self.model.precision}, on {self.machine.summary}"]
-        lines += [f"  {name}: {runs_on}" for name, runs_on in self.backends.items()]
-        lines += [f"  {name}: not run: {reason}" for name, reason in self.unusable.items()]
-        lines += ["", f"Parity on {self.dataset}, against PyTorch fp32", "", text_table(parity_table(self.parity))]
-        lines += ["", *(verdict.to_text() for verdict in self.verdicts)]
-        lines += ["", "Throughput and latency", "", text_table(self.table), ""]
-        lines += [f"  {note}" for note in notes_on(self)]
-        lines += ["", *preset_lines(self)] if self.config.preset else []
-        return "\n".join(lines)
 
-    def to_markdown(self) -> str:
-        """For a README or a paper."""
-        lines = [f"Model: {self.model.name}, {self.model.precision}. Machine: {self.machine.summary}. {self.date}.", ""]
-        lines += [f"- {name}: {runs_on}" for name, runs_on in self.backends.items()]
-        lines += [f"- {name}: not run: {reason}" for name, reason in self.unusable.items()]
-        if self.cells:
-            lines += ["", "Throughput and latency.", "", markdown_table(self.table), ""]
-            lines += [f"- {note}" for note in notes_on(self)]
-        if self.config.preset:
-            lines += ["", *preset_lines(self)]
-        if self.parity:
-            lines += [
-                "",
-                f"Parity on {self.dataset}, against PyTorch fp32.",
-                "",
-                markdown_table(parity_table(self.parity)),
-            ]
-        lines += [f"\n```\n{verdict.to_text()}\n```" for verdict in self.verdicts]
-        return "\n".join(lines) + "\n"
+def read_report(path: Path) -> Report:
+    """The report in this file or folder. Raises ArtifactError when it is not one of this version's schema."""
+    fields = _fields(path)
+    try:
+        report: Report = restored(Report, fields)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path}: an incomplete report ({error}); write it anew with rtk bench") from error
+    return report
+
+
+def read_cells(path: Path) -> list[Cell]:
+    """Only the cells of a report, which is what comparing needs. Raises ArtifactError."""
+    fields = _fields(path)
+    try:
+        return [restored(Cell, cell) for cell in fields["cells"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path}: an incomplete report ({error}); write it anew with rtk bench") from error
+
+
+def restored(kind: Any, value: Any) -> Any:
+    """A value of JSON as the type that it was: dataclasses, tuples and lists of them, everything else as it is.
+
+    Keys that a dataclass has no field for are left aside; a field without a key keeps its default.
+    """
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if value is None:
+        return None
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        known = {field.name: value[field.name] for field in dataclasses.fields(kind) if field.name in value}
+        return kind(**{name: restored(hints[name], one) for name, one in known.items()})  # type: ignore[operator]
+    if origin in (tuple, list):
+        return origin(restored(inner[0], one) for one in value)
+    if origin in (typing.Union, types.UnionType):
+        return restored(next(one for one in inner if one is not type(None)), value)
+    return value
+
+
+def _fields(path: Path) -> Mapping[str, Any]:
+    if path.is_dir():
+        path = path / "report.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path}: no such report") from error
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: not a report of rtk bench ({error})") from error
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA:
+        raise ArtifactError(f"{path}: schema {schema!r}, expected {SCHEMA!r}; write the report anew with rtk bench")
+    return typing.cast(Mapping[str, Any], content)

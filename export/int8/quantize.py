@@ -33,8 +33,7 @@ from ...core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
 from ...core.errors import ArtifactError, UnknownNameError
 from ...core.files import write_whole
 from ...core.machine import this_machine
-from ...core.precisions import precision_named
-from ...core.tolerances import differences, largest_share
+from ...core.tolerances import differences, largest_share, precision_named
 from ..to_onnx import graph_of
 from .calibration import Calibration
 from .ranges import BATCH, METHODS, QUANTISED, Histogram, Method, Range, histograms, range_of, session_as_written

@@ -22,7 +22,7 @@ from ...core.errors import ImageError, UsageError
 from ...core.files import make_folder, write_whole
 from ...core.text import visible
 from ..classify import Answer
-from ..sources.listing import Entry
+from ..sources.entry import Entry
 
 SHOWN = 100
 """Answers on a sheet."""

@@ -2,8 +2,9 @@
 
 import itertools
 import json
+import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,6 +12,8 @@ from ...core.errors import OutputError, UsageError
 from ...core.files import make_folder, whole_file
 from ..classify import Answer
 from .rows import columns, row
+
+_log = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 1 << 15
 """Of a row group, and of a shard; bounds the memory."""
@@ -31,10 +34,10 @@ def parquet_from_jsonl(rows: Path, target: IO[bytes], *, top_k: int) -> None:
         _write(target, _groups(map(json.loads, file)), top_k)
 
 
-def write_shards(answers: Iterable[Answer], folder: Path, *, top_k: int, say: Callable[[str], None]) -> int:
+def write_shards(answers: Iterable[Answer], folder: Path, *, top_k: int) -> int:
     """Write the answers as part-00000.parquet and so on, each whole, in `folder`, and return how many they are.
 
-    Until all are there the folder's name ends in .part; `say` is told when that is how it remains. Raises OutputError,
+    Until all are there the folder's name ends in .part; a warning is logged when it stays so. Raises OutputError,
     before there is any answer, when the folder holds something already.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
@@ -51,7 +54,7 @@ def write_shards(answers: Iterable[Answer], folder: Path, *, top_k: int, say: Ca
             written += len(group)
     except BaseException:
         if written:
-            say(f"rtk: {written:,} answers are in {part}")
+            _log.warning(f"{written:,} answers are in {part}")
         raise
     try:
         part.replace(whole)

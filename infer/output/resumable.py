@@ -9,9 +9,10 @@ are those of a run that was never ended.
 import contextlib
 import itertools
 import json
+import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Self
@@ -19,9 +20,11 @@ from typing import IO, Self
 from ...core.errors import OutputError, RtkError, UsageError
 from ...core.files import kept
 from ..classify import Answer, BatchEnds
-from ..sources.listing import Entry
+from ..sources.entry import Entry
 from .formats import Format, TextFormat
 from .rows import columns, file_of_line, file_text, lines
+
+_log = logging.getLogger(__name__)
 
 FLUSH_S = 0.5
 """Rows wait in this process at most so long."""
@@ -42,12 +45,12 @@ class RunKey:
 class Journal:
     """The rows of one run. Use it in a `with`: left without `finish`, it keeps the rows and says how to go on."""
 
-    def __init__(self, target: Path, key: RunKey, *, resume: bool, say: Callable[[str], None]) -> None:
+    def __init__(self, target: Path, key: RunKey, *, resume: bool) -> None:
         """Raises OutputError when nothing can be written there, UsageError when the other run was a different one."""
         self.target = Path(os.path.realpath(target))
         self.part = self.target.with_name(f"{self.target.name}.part")
         self._about = self.target.with_name(f"{self.target.name}.part.json")
-        self.name, self.key, self.say = target, key, say
+        self.name, self.key = target, key
         self.text: TextFormat = "csv" if key.format == "csv" else "jsonl"
         self.rows = 0
         """Rows that are written, those from before included."""
@@ -171,7 +174,7 @@ class Journal:
             self.part.unlink(missing_ok=True)
             self._about.unlink(missing_ok=True)
         else:
-            self.say(f"rtk: {self.rows:,} answers are in {self.part}; to go on: the same command with --resume")
+            _log.warning(f"{self.rows:,} answers are in {self.part}; to go on: the same command with --resume")
 
 
 def _to_disk(path: Path) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from ...core.errors import OutputError, UsageError
 from ...core.files import make_folder, whole_file
 from ..classify import Answer
-from ..sources.listing import Entry
+from ..sources.entry import Entry
 
 NAME_BYTES = 200
 """Of a name, at most: its end, so that the suffix stays; file systems take 255, and something is put around it."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 from ...core.data.images import IMAGE_SUFFIXES
-from .listing import Entry
+from .entry import Entry
 
 MAX_MEMBER_BYTES = 1 << 26
 """The largest image file that is read from an archive: 64 MiB."""

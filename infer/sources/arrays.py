@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...core.data.datasets import CIFAR10_ROW_BYTES
 from ...core.data.images import MAX_PIXELS
-from .listing import Entry
+from .entry import Entry
 
 BLOCK_BYTES = 1 << 20
 """What is read at once, unless one image is larger."""

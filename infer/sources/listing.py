@@ -14,15 +14,12 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ...core.data.images import IMAGE_SUFFIXES, why_no_file
 from ...core.errors import RtkError, UsageError
+from .entry import Entry
 
 STDIN = "-"
 ARCHIVE = re.compile(r".*\.(zip|tar|tar\.(gz|bz2|xz)|tgz|tbz2|txz)", re.IGNORECASE | re.DOTALL)
@@ -32,22 +29,6 @@ RECURSIVE = re.compile(r"(|.*?/)/*\*\*(?:/+(.*))?", re.DOTALL)
 SPLIT = re.compile(r"(cifar10|fashion-mnist|shapes):(train|test)")
 _Seen = set[tuple[int, int]]
 """Folders by device and inode."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One image to be answered, or a source that holds none and why."""
-
-    name: str
-    """As it is shown."""
-    error: str = ""
-    content: bytes | NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
-    """An image file's bytes, or pixels H x W or H x W x C; None where `name` is the path of a file."""
-
-    @property
-    def path(self) -> Path:
-        """Where the image lies, if it is a file."""
-        return Path(self.name)
 
 
 def entries(paths: Iterable[str], *, stdin: BinaryIO | None = None, data_dir: Path | None = None) -> Iterator[Entry]:

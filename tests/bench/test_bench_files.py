@@ -10,8 +10,8 @@ from rtk.bench import files
 from rtk.bench.files import FilesResult, MemoryResult, measure_files, measure_memory
 from rtk.cli import app as cli
 from rtk.core.data.datasets import Split
-from rtk.infer.backend import FakeBackend
 from rtk.infer.classify import ClassifyConfig
+from rtk.infer.fake import FakeBackend
 from rtk.infer.sources.listing import entries
 
 

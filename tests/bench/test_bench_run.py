@@ -8,11 +8,13 @@ from fakes.early_backend import EarlyFake
 from rtk.bench import run as module
 from rtk.bench.config import BenchConfig
 from rtk.bench.measure.contenders import Contender
+from rtk.bench.report.render import report_markdown, report_table, report_text
 from rtk.bench.report.report import Report
 from rtk.core.data.datasets import Dataset, Split
 from rtk.core.errors import RtkError
 from rtk.core.probe import probe_images
-from rtk.infer.backend import Backend, BackendOptions, FakeBackend
+from rtk.infer.backend import Backend, BackendOptions
+from rtk.infer.fake import FakeBackend
 
 CONFIG = BenchConfig((4,), seconds=0.5, warm_up_s=0.05)
 
@@ -40,8 +42,8 @@ def test_a_backend_that_lies_has_no_figures_and_the_others_have_theirs() -> None
     assert liar.caught.startswith("not believed: returns before its work is done: ")
     assert not honest.caught
     assert report.self_checked
-    assert "early did: no figures" in report.to_text()
-    assert report.table[1]["images/s"].startswith("not believed")
+    assert "early did: no figures" in report_text(report)
+    assert report_table(report)[1]["images/s"].startswith("not believed")
 
 
 def test_a_backend_that_fails_while_answers_are_compared_is_said_to_be_unusable() -> None:
@@ -62,7 +64,7 @@ def test_ctrl_c_while_measuring_leaves_a_report_of_what_there_is() -> None:
     assert report.interrupted
     assert report.cells
     assert report.parity[1].agreeing == 12
-    assert "stopped by Ctrl-C" in report.to_markdown()
+    assert "stopped by Ctrl-C" in report_markdown(report)
 
 
 def test_ctrl_c_while_answers_are_compared_leaves_a_report_without_cells() -> None:
@@ -80,7 +82,7 @@ def test_a_preset_says_its_figure_for_every_backend() -> None:
     config = BenchConfig.from_preset("mlperf-singlestream", batches=None, seconds=0.3)
     report = measured(FakeBackend(name="other", delay_s=0.002), config=config)
     assert [cell.batch for cell in report.cells] == [1, 1]
-    lines = report.to_text().splitlines()[-2:]
+    lines = report_text(report).splitlines()[-2:]
     assert lines[0].startswith("  torch, batch 1, host to host: ")
     assert lines[0].endswith(" ms (p90)")
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from rtk.bench.baselines.keras_example import import_keras, keras_loop, keras_network
-from rtk.bench.baselines.training import TrainingLoop, measure_training
-from rtk.bench.baselines.training_loops import bare_loop, plain_loop
+from rtk.bench.baselines.training import TrainingLoop, bare_loop, measure_training, plain_loop
 from rtk.bench.config import BenchConfig
 from rtk.cli import app as cli
 from rtk.core.card import ModelCard

@@ -13,8 +13,7 @@ import pytest
 from rtk.bench.config import BenchConfig
 from rtk.bench.measure.cell import Cell
 from rtk.bench.parity.compare import compare
-from rtk.bench.report.html import page_of
-from rtk.bench.report.pictures import pictures_of
+from rtk.bench.report.html import page_of, pictures_of
 from rtk.bench.report.plots import accuracy_points, pareto
 from rtk.bench.report.report import Report
 from rtk.cli.bench import write_report

@@ -7,7 +7,7 @@ from rtk.core.card import Input
 from rtk.core.data.datasets import Split
 from rtk.core.errors import DataError
 from rtk.core.probe import probe_images
-from rtk.infer.backend import FakeBackend
+from rtk.infer.fake import FakeBackend
 
 LABELS_N = np.array([0, 1, 2, 0])
 REFERENCE_NK = np.array([[9, 0, 0], [0, 9, 0], [9, 0, 0], [0, 9, 0]], np.float32)  # right, right, wrong, wrong

@@ -152,7 +152,7 @@ def test_a_last_short_batch_that_is_dropped_is_refused(road: Road) -> None:
 
 
 def test_a_backend_that_drops_a_batch_is_found_out() -> None:
-    from rtk.infer.backend import FakeBackend
+    from rtk.infer.fake import FakeBackend
 
     class Forgetful(FakeBackend):
         def stream(self, batches: Any) -> Any:

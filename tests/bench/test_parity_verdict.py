@@ -9,7 +9,7 @@ from rtk.bench.parity.compare import Parity, compare
 from rtk.bench.parity.paired_interval import Z, images_for, pass_rate, smallest_resolvable_loss, upper_loss
 from rtk.bench.parity.verdict import Requirement, judge, requirement
 from rtk.core.errors import ParityError, UnknownNameError, UsageError
-from rtk.core.precisions import PRECISIONS
+from rtk.core.tolerances import PRECISIONS
 
 
 def parity_of(*, images: int = 10_000, lost: int = 0, won: int = 0) -> Parity:

@@ -107,7 +107,7 @@ def measured(path: Path, delay_s: float) -> Path:
     from rtk.bench.config import BenchConfig
     from rtk.bench.measure.contenders import Contender, prepare
     from rtk.bench.measure.timing import take_turns
-    from rtk.infer.backend import FakeBackend
+    from rtk.infer.fake import FakeBackend
 
     config = BenchConfig((1, 8), seconds=2.0, scopes=("sync",))
     prepared = prepare([Contender(FakeBackend(delay_s=delay_s))], config, files=None)

@@ -13,8 +13,8 @@ from rtk.bench.measure import environment as surroundings
 from rtk.bench.measure.bootstrap import paired_ratio_interval, rate_interval, student_t
 from rtk.bench.measure.cell import Cell
 from rtk.bench.measure.environment import processors
+from rtk.bench.report.render import throughput_table
 from rtk.bench.report.report import Report
-from rtk.bench.report.tables import throughput_table
 from rtk.bench.roofline.graph_cost import operations_of
 from rtk.bench.roofline.roofline import Ceiling, DeviceRates, Operations, ceiling_of
 from rtk.core.artifacts.graph import set_card

@@ -7,7 +7,7 @@ from rtk.bench.measure.cell import Cell
 from rtk.bench.measure.self_check import caught_early, mark
 from rtk.core.card import Input
 from rtk.core.probe import probe_images
-from rtk.infer.backend import FakeBackend
+from rtk.infer.fake import FakeBackend
 
 BATCHES = [probe_images(4 * k, Input(32, 32, 3))[-4:] for k in range(1, 7)]
 

@@ -12,7 +12,8 @@ from rtk.bench.measure.contenders import Contender, prepare, rotating_images
 from rtk.bench.measure.timing import Measured, Runner, one_by_one, take_turns
 from rtk.core.card import Input
 from rtk.core.errors import BackendError, UnknownNameError, UsageError
-from rtk.infer.backend import Backend, FakeBackend, Resident
+from rtk.infer.backend import Backend, Resident
+from rtk.infer.fake import FakeBackend
 
 
 def nothing(cell: Cell) -> None:

@@ -15,8 +15,8 @@ from rtk import api
 from rtk.core import zoo
 from rtk.core.data.datasets import Split
 from rtk.core.errors import ArtifactError, BackendError, UnknownNameError
-from rtk.infer.backend import FakeBackend
 from rtk.infer.decode import Decoder
+from rtk.infer.fake import FakeBackend
 
 
 @pytest.fixture

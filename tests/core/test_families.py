@@ -27,7 +27,8 @@ from rtk.export.int8.calibration import draw_calibration
 from rtk.export.int8.quantize import Int8Config, int8_from_checkpoint
 from rtk.export.int8.sensitivity import explain
 from rtk.export.to_onnx import onnx_from_checkpoint
-from rtk.infer.backend import BackendOptions, open_backend
+from rtk.infer.backend import BackendOptions
+from rtk.infer.open_backend import open_backend
 from rtk.train.device import Arithmetic
 from rtk.train.recipes import Recipe
 from rtk.train.trainer import Trainer, new_model

@@ -10,8 +10,9 @@ from rtk.cli.bench import faster
 from rtk.core.artifacts.parity_cache import forget_parity, parity_is_known, remember_parity
 from rtk.core.errors import BackendError
 from rtk.infer.trt import preflight as trt_preflight
-from rtk.workflow import road
-from rtk.workflow.road import choose_backend, find_model
+from rtk.workflow import select
+from rtk.workflow.models import find_model
+from rtk.workflow.select import choose_backend
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +21,7 @@ def _no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         raise BackendError("trt: no GPU")
 
     monkeypatch.setattr(trt_preflight, "check_machine", refuse)
-    monkeypatch.setattr(road, "gpu_count", lambda: 0)
+    monkeypatch.setattr(select, "gpu_count", lambda: 0)
     monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path / "cache"))
 
 
@@ -70,7 +71,7 @@ def test_a_package_that_is_not_installed_is_not_known(graph_path: Path) -> None:
 
 def test_where_a_gpu_runs_onnx_that_is_faster(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remember_parity(graph_path, "openvino")
-    monkeypatch.setattr(road, "gpu_count", lambda: 1)
+    monkeypatch.setattr(select, "gpu_count", lambda: 1)
     assert choose_backend(find_model(str(graph_path))) == "onnx"
     assert choose_backend(find_model(str(graph_path)), on_cpu=True) == "openvino"
 

@@ -18,8 +18,9 @@ from rtk.core.data.datasets import open_dataset
 from rtk.core.files import sha256_of
 from rtk.core.zoo import DEFAULT, zoo_card, zoo_file, zoo_names
 from rtk.export.to_onnx import onnx_from_checkpoint
-from rtk.infer.backend import BackendOptions, open_backend
-from rtk.workflow.road import find_model
+from rtk.infer.backend import BackendOptions
+from rtk.infer.open_backend import open_backend
+from rtk.workflow.models import find_model
 
 RunGraph = Callable[[bytes, NDArray[np.uint8]], NDArray[np.float32]]
 

@@ -16,9 +16,10 @@ from rtk.core.data.datasets import Split
 from rtk.core.errors import UsageError
 from rtk.core.models.summary import parameter_count
 from rtk.export.ensemble import ensemble_of
-from rtk.infer.backend import BackendOptions, open_backend
+from rtk.infer.backend import BackendOptions
 from rtk.infer.onnx_backend import open_session
-from rtk.workflow.road import export_graph, export_int8_graph
+from rtk.infer.open_backend import open_backend
+from rtk.workflow.artifacts import export_graph, export_int8_graph
 
 CPU = BackendOptions(device="cpu")
 

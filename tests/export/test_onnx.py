@@ -18,8 +18,7 @@ from rtk.core.card import Input
 from rtk.core.errors import ArtifactError, OutputError
 from rtk.core.probe import probe_images
 from rtk.export import to_onnx
-from rtk.export.fold import folded
-from rtk.export.to_onnx import onnx_from_checkpoint
+from rtk.export.to_onnx import folded, onnx_from_checkpoint
 
 RunGraph = Callable[[bytes, NDArray[np.uint8]], NDArray[np.float32]]
 

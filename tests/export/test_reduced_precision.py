@@ -19,9 +19,8 @@ from rtk.core.nvidia.flavor import FLAVORS
 from rtk.core.probe import probe_images
 from rtk.export import to_onnx
 from rtk.export.config import EngineConfig
-from rtk.export.fold import folded
 from rtk.export.reduced_precision import HALVES, LowerPrecision, rounded_after_every_layer
-from rtk.export.to_onnx import onnx_from_checkpoint
+from rtk.export.to_onnx import folded, onnx_from_checkpoint
 from rtk.export.trt.build import engine_from_onnx
 
 RunGraph = Callable[[bytes, NDArray[np.uint8]], NDArray[np.float32]]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rtk.infer.backend import FakeBackend
+from rtk.infer.fake import FakeBackend
 
 Early = Literal["reading", "thread", "queue"]
 

@@ -20,10 +20,6 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["rtk.train.run"])
 
 
-def quiet(line: str) -> None:
-    """Takes the place of the terminal."""
-
-
 def tiny(folder: Path, out: Path, **changes: Any) -> TrainConfig:
     """Three epochs of three steps on the class folders in `folder`, if they hold 24 images."""
     settings = {"epochs": 3, "batch_size": 8, "lr": 0.05, "precision": "fp32", "compile": "off", **changes}
@@ -33,9 +29,9 @@ def tiny(folder: Path, out: Path, **changes: Any) -> TrainConfig:
 def begin_or_go_on(config: TrainConfig) -> None:
     """Train, or go on with what lies in the folder."""
     if RunFolder(config.run_dir).last.exists():
-        resume(config.run_dir, say=quiet)
+        resume(config.run_dir)
     else:
-        train(config, say=quiet)
+        train(config)
 
 
 def in_child(action: Callable[..., None], *arguments: Any) -> multiprocessing.context.ForkServerProcess:

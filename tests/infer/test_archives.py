@@ -19,7 +19,8 @@ from rtk.core.data.datasets import Split
 from rtk.core.data.images import model_image
 from rtk.infer.decode import decode_chunk
 from rtk.infer.sources import archives, arrays
-from rtk.infer.sources.listing import Entry, entries
+from rtk.infer.sources.entry import Entry
+from rtk.infer.sources.listing import entries
 
 SIZE = Input(32, 32, 3)
 

@@ -11,7 +11,9 @@ from rtk.core.artifacts.checkpoint import load_checkpoint
 from rtk.core.card import Input
 from rtk.core.errors import ArtifactError, BackendError, UnknownNameError
 from rtk.core.probe import probe_images
-from rtk.infer.backend import Backend, BackendOptions, FakeBackend, open_backend
+from rtk.infer.backend import Backend, BackendOptions
+from rtk.infer.fake import FakeBackend
+from rtk.infer.open_backend import open_backend
 
 CPU = BackendOptions(device="cpu")
 
@@ -173,7 +175,7 @@ def test_serving_a_graph_imports_neither_torch_nor_onnx(graph_path: Path, in_new
 
 def test_a_graph_that_onnx_runtime_has_no_kernel_for_is_one_line(checkpoint_path: Path, tmp_path: Path) -> None:
     """Its CPU provider has no bf16 convolution."""
-    from rtk.workflow.road import export_graph
+    from rtk.workflow.artifacts import export_graph
 
     graph = export_graph(load_checkpoint(checkpoint_path), tmp_path / "half.onnx", precision="bf16").path
     with pytest.raises(BackendError, match="Could not find an implementation for Conv"):

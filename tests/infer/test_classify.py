@@ -19,14 +19,14 @@ from rtk.core.data import images
 from rtk.core.data.images import model_image
 from rtk.core.errors import BackendError, DataError
 from rtk.infer import decode
-from rtk.infer.backend import FakeBackend
 from rtk.infer.classify import Answer, ClassifyConfig, Guess, classify, softmax
 from rtk.infer.decode import AT_ONCE, DIED, Decoder, decode_chunk
+from rtk.infer.fake import FakeBackend
 from rtk.infer.output import formats
 from rtk.infer.output.formats import TEXT_FORMATS
 from rtk.infer.output.rows import columns, lines
 from rtk.infer.sources import listing as sources
-from rtk.infer.sources.listing import Entry
+from rtk.infer.sources.entry import Entry
 
 SIZE = Input(6, 6, 3)
 

@@ -16,7 +16,7 @@ from rtk.core.card import ModelCard
 from rtk.core.errors import OutputError, UsageError
 from rtk.infer.classify import Answer, Guess
 from rtk.infer.output.contact_sheet import Sheet
-from rtk.infer.sources.listing import Entry
+from rtk.infer.sources.entry import Entry
 
 PIXELS = np.full((6, 6, 3), 200, np.uint8)
 

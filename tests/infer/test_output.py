@@ -15,19 +15,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.log import logged
 from PIL import Image
 from rtk.cli import app as cli
 from rtk.core.card import Input
 from rtk.core.data.synthetic_shapes import draw_shapes
 from rtk.core.errors import BackendError, OutputError, UsageError
-from rtk.infer.backend import FakeBackend
 from rtk.infer.classify import Answer, ClassifyConfig, Guess, classify
 from rtk.infer.decode import Decoder
+from rtk.infer.fake import FakeBackend
 from rtk.infer.output.formats import TEXT_FORMATS, Format, TextFormat
 from rtk.infer.output.resumable import Journal, RunKey
 from rtk.infer.output.rows import file_of_line, file_text, lines
 from rtk.infer.output.sort import Sorter, folder_names
-from rtk.infer.sources.listing import Entry
+from rtk.infer.sources.entry import Entry
 
 CAT = (Guess("cat", 3, 0.75),)
 SIZE = Input(6, 6, 3)
@@ -116,13 +117,11 @@ def run(
     resume: bool = False,
     fail_at_call: int | None = None,
     batch_size: int = 8,
-    said: list[str] | None = None,
 ) -> FakeBackend:
     """Classify the photos into the target; the backend that did so."""
     key = RunKey("fake", "fake", format_, 2, batch_size, "crop")
     backend = FakeBackend(size=SIZE, fail_at_call=fail_at_call)
-    say = (said if said is not None else []).append
-    with Decoder(SIZE, processes=0) as decoder, Journal(target, key, resume=resume, say=say) as journal:
+    with Decoder(SIZE, processes=0) as decoder, Journal(target, key, resume=resume) as journal:
         if not journal.is_whole:
             config = ClassifyConfig(batch_size=batch_size, top_k=2)
             journal.write(journal.new(classify(journal.remaining(photos), backend, decoder, config)))
@@ -135,8 +134,8 @@ def test_a_run_that_failed_goes_on_where_it_was(tmp_path: Path, photos: list[Ent
     run(tmp_path / "whole", photos, format_=format_)
     said: list[str] = []
     with pytest.raises(BackendError):
-        run(tmp_path / "a", photos, format_=format_, fail_at_call=3, said=said)
-    assert said == [f"rtk: 28 answers are in {tmp_path}/a.part; to go on: the same command with --resume"]
+        logged(said.append, run, tmp_path / "a", photos, format_=format_, fail_at_call=3)
+    assert said == [f"28 answers are in {tmp_path}/a.part; to go on: the same command with --resume"]
     assert not (tmp_path / "a").exists()
     again = run(tmp_path / "a", photos, format_=format_, resume=True)
     assert again.calls == 4  # of 7: 51 images by 8
@@ -175,7 +174,7 @@ def test_batches_are_those_of_a_run_that_was_never_ended(tmp_path: Path, photos:
 
     with Decoder(SIZE, processes=0) as decoder:
         key = RunKey("fake", "fake", "csv", 2, 8, "crop")
-        with Journal(tmp_path / "a.csv", key, resume=True, say=print) as journal:
+        with Journal(tmp_path / "a.csv", key, resume=True) as journal:
             remaining = journal.remaining(photos)
             journal.write(journal.new(classify(remaining, Watched(size=SIZE), decoder, ClassifyConfig(8, 2))))
             journal.finish()
@@ -197,7 +196,7 @@ def test_one_process_at_a_time_writes_a_file(tmp_path: Path, photos: list[Entry]
     key = RunKey("fake", "fake", "csv", 2, 8, "crop")
     with pytest.raises(BackendError):
         run(tmp_path / "a.csv", photos, fail_at_call=2)
-    with Journal(tmp_path / "a.csv", key, resume=True, say=print):
+    with Journal(tmp_path / "a.csv", key, resume=True):
         for resume in (True, False):
             with pytest.raises(OutputError, match=r"a\.csv\.part\.json: another process writes there; wait for it"):
                 run(tmp_path / "a.csv", photos, resume=resume)
@@ -219,7 +218,7 @@ def test_rows_reach_the_file_though_no_more_follow(tmp_path: Path, monkeypatch: 
             time.sleep(0.01)
         assert part.read_text().count("\n") == 4
 
-    with Journal(tmp_path / "a.csv", RunKey("f", "f", "csv", 1, 8, "crop"), resume=False, say=print) as journal:
+    with Journal(tmp_path / "a.csv", RunKey("f", "f", "csv", 1, 8, "crop"), resume=False) as journal:
         journal.write(slow())
         journal.finish()
 
@@ -255,7 +254,7 @@ def test_a_disk_that_is_full_is_one_line(tmp_path: Path, photos: list[Entry]) ->
     (tmp_path / "full.csv.part").symlink_to("/dev/full")
     with pytest.raises(OutputError, match="full.csv"):
         key = RunKey("fake", "fake", "csv", 1, 8, "crop")
-        with Journal(tmp_path / "full.csv", key, resume=False, say=print) as journal:
+        with Journal(tmp_path / "full.csv", key, resume=False) as journal:
             (tmp_path / "full.csv.part").unlink()
             (tmp_path / "full.csv.part").symlink_to("/dev/full")
             journal.write(Answer(entry.name, CAT) for entry in photos)

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.log import logged
 from PIL import Image
 from rtk.core.card import Input
 from rtk.core.data.datasets import Split
 from rtk.core.data.synthetic_shapes import draw_shapes
 from rtk.core.errors import BackendError, DataError, OutputError
-from rtk.infer.backend import BackendOptions, FakeBackend
+from rtk.infer.backend import BackendOptions
 from rtk.infer.classify import Answer, ClassifyConfig, Guess, classify
 from rtk.infer.decode import Decoder
+from rtk.infer.fake import FakeBackend
 from rtk.infer.output.parquet import write_shards
 from rtk.infer.ray_cluster import Actors, Classifier, Work, actors_for, answers_from_json, listed_groups
 from rtk.infer.sources.listing import entries
@@ -108,7 +110,7 @@ def test_shards_hold_every_answer_once_and_appear_together(tmp_path: Path, monke
             seen.append(target.exists())
             yield answer
 
-    assert write_shards(watched(), target, top_k=1, say=print) == 25  # type: ignore[arg-type]
+    assert write_shards(watched(), target, top_k=1) == 25  # type: ignore[arg-type]
     assert not any(seen)
     assert sorted(os.listdir(target)) == [f"part-0000{k}.parquet" for k in range(3)]
     assert sorted(os.listdir(tmp_path)) == ["out"]
@@ -117,7 +119,7 @@ def test_shards_hold_every_answer_once_and_appear_together(tmp_path: Path, monke
     assert table["error"].null_count == 20
     assert [str(field.type) for field in table.schema] == ["string", "string", "int32", "double", "string"]
     with pytest.raises(OutputError, match="exists and is not an empty folder; choose another"):
-        write_shards([], target, top_k=1, say=print)
+        write_shards([], target, top_k=1)
 
 
 @pytest.mark.parametrize("stopping", [KeyboardInterrupt(), DataError("--strict")])
@@ -136,8 +138,8 @@ def test_shards_hold_what_was_answered_before_it_stopped(
 
     said: list[str] = []
     with pytest.raises(type(stopping)):
-        write_shards(stopped(), Path("out"), top_k=1, say=said.append)
-    assert said == [f"rtk: 14 answers are in {tmp_path}/out.part"]
+        logged(said.append, write_shards, stopped(), Path("out"), top_k=1)
+    assert said == [f"14 answers are in {tmp_path}/out.part"]
     assert parquet.read_table("out.part")["file"].to_pylist() == [f"{number}.png" for number in range(14)]
 
 
@@ -150,7 +152,7 @@ from ray.cluster_utils import Cluster
 from rtk.infer.backend import BackendOptions
 from rtk.infer.classify import ClassifyConfig
 from rtk.infer.ray_cluster import Work, answers_on_ray
-from rtk.workflow.road import open_model
+from rtk.workflow.select import open_model
 
 graph, dies = sys.argv[1:]
 

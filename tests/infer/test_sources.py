@@ -11,7 +11,8 @@ from PIL import Image
 from rtk.core.card import Input
 from rtk.core.errors import UsageError
 from rtk.infer.decode import decode_chunk
-from rtk.infer.sources.listing import Entry, count, entries
+from rtk.infer.sources.entry import Entry
+from rtk.infer.sources.listing import count, entries
 
 
 @pytest.fixture

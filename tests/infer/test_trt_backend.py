@@ -18,7 +18,8 @@ from rtk.core.errors import ArtifactError, BackendError, RtkError, UsageError
 from rtk.core.nvidia import driver as cuda
 from rtk.core.nvidia.flavor import FLAVORS
 from rtk.core.probe import probe_images
-from rtk.infer.backend import BACKENDS, Backend, BackendOptions, open_backend
+from rtk.infer.backend import BACKENDS, Backend, BackendOptions
+from rtk.infer.open_backend import open_backend
 from rtk.infer.trt import backend as trt_backend
 from rtk.infer.trt.preflight import check_engine, check_machine
 from rtk.infer.trt.pycuda_driver import on_gpu as pycuda_context

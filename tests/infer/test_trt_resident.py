@@ -8,7 +8,7 @@ from fakes.lazy_cuda import LazyCuda, LazyEngine, fake_logits
 from numpy.typing import NDArray
 from rtk.core.card import Input
 from rtk.core.errors import BackendError
-from rtk.infer.backend import FakeBackend
+from rtk.infer.fake import FakeBackend
 from rtk.infer.onnx_backend import OnDevice, OnnxBackend
 from rtk.infer.trt.pycuda_driver import on_gpu
 from rtk.infer.trt.resident import OnGpu

@@ -11,8 +11,7 @@ from rtk.bench.config import BenchConfig
 from rtk.bench.measure.cell import Cell
 from rtk.bench.parity.compare import compare
 from rtk.bench.parity.verdict import judge
-from rtk.bench.report.report import Report
-from rtk.bench.report.report_file import read_report
+from rtk.bench.report.report import Report, read_report
 from rtk.core.card import ModelCard
 from rtk.core.errors import ArtifactError
 from rtk.core.machine import this_machine

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from fakes.train_runs import assert_equal, assert_same_runs, begin_or_go_on, history, in_child, quiet, tiny, together
+from fakes.train_runs import assert_equal, assert_same_runs, begin_or_go_on, history, in_child, tiny, together
 from rtk.core.artifacts.checkpoint import load_checkpoint
 from rtk.core.card import Input, ModelCard, Preprocessing
 from rtk.core.data.datasets import Split, open_dataset
@@ -231,7 +231,7 @@ def test_a_score_is_the_same_to_the_last_bit_for_any_number_of_processes(
 
 def _say_what_is_refused(config: Any, out: Path) -> None:
     try:
-        train(config, say=quiet)
+        train(config)
     except RtkError as error:
         (out / f"said{processes.rank()}").write_text(str(error))
 

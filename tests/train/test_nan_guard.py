@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes.train_runs import assert_equal, quiet, tiny, without_times
+from fakes.train_runs import assert_equal, tiny, without_times
 from rtk.core.artifacts.checkpoint import load_checkpoint
 from rtk.core.errors import TrainingError
 from rtk.train.optim import deferred_read as lagged
@@ -72,7 +72,7 @@ def test_the_batch_and_the_weights_before_it_are_kept(
     seen = spoil(step)
     config = tiny(class_folders, tmp_path / "run", recipe=recipe, seed=9)
     with pytest.raises(TrainingError) as caught:
-        train(config, say=quiet)
+        train(config)
     path = tmp_path / "run" / "not-finite.pt"
     epoch, of_epoch = (step - 1) // 3 + 1, (step - 1) % 3 + 1  # three steps an epoch
     assert str(caught.value) == (
@@ -93,7 +93,7 @@ def test_what_images_were_mixed_with_is_kept(
 ) -> None:
     spoil(2)
     with pytest.raises(TrainingError):
-        train(tiny(class_folders, tmp_path / "run", augment=("mixup=0.4",)), say=quiet)
+        train(tiny(class_folders, tmp_path / "run", augment=("mixup=0.4",)))
     kept = torch.load(tmp_path / "run" / "not-finite.pt", weights_only=True)
     assert sorted(kept["mixed_with"].tolist()) == sorted(kept["labels"].tolist())  # another order of the batch
     assert 0 <= float(kept["mixed_share"]) <= 0.5
@@ -101,19 +101,19 @@ def test_what_images_were_mixed_with_is_kept(
 
 def test_a_rate_that_is_far_too_high_ends_in_that_line(class_folders: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"no longer finite in step \d of epoch \d; .* lower --lr than 999999,"):
-        train(tiny(class_folders, tmp_path / "run", lr=999_999.0, epochs=6), say=quiet)
+        train(tiny(class_folders, tmp_path / "run", lr=999_999.0, epochs=6))
 
 
 def test_a_run_that_stopped_so_goes_on_without_the_step(
     class_folders: Path, tmp_path: Path, spoil: Callable[..., dict[str, Any]]
 ) -> None:
     spoil(5)
-    whole = train(tiny(class_folders, tmp_path / "whole", skip_nan=True), say=quiet)
+    whole = train(tiny(class_folders, tmp_path / "whole", skip_nan=True))
     spoil(5)
     with pytest.raises(TrainingError):
-        train(tiny(class_folders, tmp_path / "run"), say=quiet)
+        train(tiny(class_folders, tmp_path / "run"))
     spoil(2)  # the fifth step again: the run goes on after the first epoch
-    run = resume(tmp_path / "run", asked={"skip_nan": True}, say=quiet)
+    run = resume(tmp_path / "run", asked={"skip_nan": True})
     assert [row.get("skipped_steps") for row in whole.history] == [0, 1, 0]
     assert [row.get("skipped_steps") for row in run.history] == [None, 1, 0]
     assert_equal(*(load_checkpoint(trained.best).weights for trained in (whole, run)))
@@ -134,7 +134,7 @@ def test_a_step_that_is_left_out_changes_nothing_and_is_counted(
     value: float,
 ) -> None:
     seen = spoil(*steps, value=value)
-    run = train(tiny(class_folders, tmp_path / "run", recipe=recipe, skip_nan=True), say=quiet)
+    run = train(tiny(class_folders, tmp_path / "run", recipe=recipe, skip_nan=True))
     assert_equal(seen["before"]["model"], seen["after"]["model"])
     if steps != (1,) or recipe == "paper":  # Adam makes its moments in its first step
         assert_equal(seen["before"]["moments"], seen["after"]["moments"])
@@ -153,13 +153,11 @@ def test_an_epoch_without_a_single_good_step_is_the_end(
     with pytest.raises(
         TrainingError, match=r"^not one step of epoch 2 had a finite loss; --skip-nan cannot help here$"
     ):
-        train(tiny(class_folders, tmp_path / "run", skip_nan=True), say=quiet)
+        train(tiny(class_folders, tmp_path / "run", skip_nan=True))
 
 
 def test_watching_changes_no_step(class_folders: Path, tmp_path: Path) -> None:
-    one, other = (
-        train(tiny(class_folders, tmp_path / n, skip_nan=s), say=quiet) for n, s in (("a", False), ("b", True))
-    )
+    one, other = (train(tiny(class_folders, tmp_path / n, skip_nan=s)) for n, s in (("a", False), ("b", True)))
     for row in other.history:
         assert row.pop("skipped_steps") == 0
     assert without_times(one.history) == without_times(other.history)
@@ -242,7 +240,7 @@ def test_a_batch_is_found_even_when_its_report_is_read_late(
     monkeypatch.setattr(Lagged, "__init__", late)
     seen = spoil(step)
     with pytest.raises(TrainingError, match=rf"in step {step} of epoch 1;"):
-        train(tiny(class_folders, tmp_path / "run", batch_size=2, epochs=2, recipe="paper"), say=quiet)
+        train(tiny(class_folders, tmp_path / "run", batch_size=2, epochs=2, recipe="paper"))
     kept = torch.load(tmp_path / "run" / "not-finite.pt", weights_only=True)
     assert torch.equal(kept["images"], seen["images"])
     assert_equal(kept["weights"], seen["before"]["model"])
@@ -270,6 +268,6 @@ def test_no_step_of_an_epoch_waits_for_the_gpu(
     monkeypatch.setattr(Trainer, "_new_epoch", strict_from_here)
     monkeypatch.setattr(Trainer, "run_epoch", run_strictly)
     try:
-        assert len(train(tiny(class_folders, tmp_path / "run", device="cuda"), say=quiet).history) == 3
+        assert len(train(tiny(class_folders, tmp_path / "run", device="cuda")).history) == 3
     finally:
         torch.cuda.set_sync_debug_mode("default")

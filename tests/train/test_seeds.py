@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes.train_runs import assert_same_runs, quiet, tiny
+from fakes.log import logged
+from fakes.train_runs import assert_same_runs, tiny
 from rtk.core.card import Score
 from rtk.core.errors import UsageError
 from rtk.train.run import train
@@ -34,10 +35,10 @@ def test_mean_and_sample_standard_deviation() -> None:
 
 def test_each_seed_is_the_run_that_it_is_alone(class_folders: Path, tmp_path: Path) -> None:
     config = tiny(class_folders, tmp_path / "run", epochs=1, seed=3)
-    path, summary = train_seeds(config, 2, say=quiet)
+    path, summary = train_seeds(config, 2)
     assert path == tmp_path / "run" / "seeds.json"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run", "run-s3", "run-s4"]
-    alone = train(tiny(class_folders, tmp_path / "alone", epochs=1, seed=4), say=quiet)
+    alone = train(tiny(class_folders, tmp_path / "alone", epochs=1, seed=4))
     assert_same_runs(tmp_path / "run-s4", alone.run_dir)
     kept = json.loads(path.read_text())
     assert [(row["seed"], row["run"], row["total"]) for row in kept["runs"]] == [
@@ -54,8 +55,8 @@ def test_each_seed_is_the_run_that_it_is_alone(class_folders: Path, tmp_path: Pa
 def test_a_start_that_failed_does_not_bind(class_folders: Path, tmp_path: Path) -> None:
     config = tiny(class_folders, tmp_path / "run", epochs=1, train_images=999)
     with pytest.raises(UsageError, match="--train-images 999"):
-        train_seeds(config, 2, say=quiet)
-    assert train_seeds(replace(config, train_images=16), 2, say=quiet)[1].seeds == (0, 1)
+        train_seeds(config, 2)
+    assert train_seeds(replace(config, train_images=16), 2)[1].seeds == (0, 1)
 
 
 def test_given_again_it_keeps_what_is_finished_and_goes_on(class_folders: Path, tmp_path: Path) -> None:
@@ -68,11 +69,11 @@ def test_given_again_it_keeps_what_is_finished_and_goes_on(class_folders: Path, 
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Stopped):
-        train_seeds(config, 3, say=say)
+        logged(say, train_seeds, config, 3)
     assert len(json.loads((tmp_path / "run" / "seeds.json").read_text())["runs"]) == 1
     before = (tmp_path / "run-s0" / "best.pt").read_bytes()
     lines.clear()
-    train_seeds(config, 3, say=lines.append)
+    logged(lines.append, train_seeds, config, 3)
     assert lines[:2] == ["seed 0, 1 of 3", f"{tmp_path / 'run-s0'}: all 2 epochs are done"]
     assert [line[:11] for line in lines if line.startswith("epoch ")] == ["epoch   2/2", "epoch   1/2", "epoch   2/2"]
     assert (tmp_path / "run-s0" / "best.pt").read_bytes() == before
@@ -80,19 +81,19 @@ def test_given_again_it_keeps_what_is_finished_and_goes_on(class_folders: Path, 
     with pytest.raises(
         UsageError, match=r"run-s0 goes on only as it was started, without --lr 0\.5 \(the run: 0\.05\)"
     ):
-        train_seeds(tiny(class_folders, tmp_path / "run", epochs=2, lr=0.5), 3, say=quiet)
+        train_seeds(tiny(class_folders, tmp_path / "run", epochs=2, lr=0.5), 3)
 
 
 def test_one_seed_has_no_spread(class_folders: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^--seeds 1: expected 2 or more; one is chosen with --seed$"):
-        train_seeds(tiny(class_folders, tmp_path / "run"), 1, say=quiet)
+        train_seeds(tiny(class_folders, tmp_path / "run"), 1)
 
 
 def test_without_a_folder_the_runs_have_the_names_that_they_have_alone(
     class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path, _ = train_seeds(tiny(class_folders, None, epochs=1), 2, say=quiet)  # type: ignore[arg-type]
+    path, _ = train_seeds(tiny(class_folders, None, epochs=1), 2)  # type: ignore[arg-type]
     assert path == Path("runs/resnet8v1-colours/seeds.json")
     names = ["resnet8v1-colours", "resnet8v1-colours-s0", "resnet8v1-colours-s1"]
     assert sorted(entry.name for entry in (tmp_path / "runs").iterdir()) == names

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 import torch
-from fakes.train_runs import assert_same_runs, begin_or_go_on, history, in_child, quiet, tiny, without_times
+from fakes.log import logged
+from fakes.train_runs import assert_same_runs, begin_or_go_on, history, in_child, tiny, without_times
 from rtk.core.artifacts.checkpoint import load_checkpoint
 from rtk.core.data.datasets import Split
 from rtk.core.errors import OutputError, UsageError
@@ -67,18 +68,18 @@ def test_a_run_goes_on_from_the_very_step_that_a_signal_came_in(
     settings: dict[str, Any] = {"recipe": recipe, "lr": 0.01}
     with monkeypatch.context() as patch:
         steps = counted_steps(patch)
-        whole = train(tiny(class_folders, tmp_path / "whole", **settings), say=quiet)
+        whole = train(tiny(class_folders, tmp_path / "whole", **settings))
         total = len(steps)
     with monkeypatch.context() as patch:
         steps = counted_steps(patch, {step: sent})
         with pytest.raises(Stopped) as caught:
-            train(tiny(class_folders, tmp_path / "stopped", **settings), say=quiet)
+            train(tiny(class_folders, tmp_path / "stopped", **settings))
         assert caught.value.number == sent
         assert len(steps) == step
         state = load_checkpoint(tmp_path / "stopped" / "last.pt").training
         assert state is not None
         assert (state["epoch"], state["under_way"]["steps_done"]) == (1, step - 3)  # three steps in the first epoch
-        stopped = resume(tmp_path / "stopped", say=quiet)
+        stopped = resume(tmp_path / "stopped")
         assert len(steps) == total  # not one step twice
     assert_same_runs(whole.run_dir, stopped.run_dir)
     assert without_times(whole.history) == without_times(stopped.history)
@@ -90,9 +91,9 @@ def test_a_signal_between_epochs_stops_before_the_next(class_folders: Path, tmp_
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Stopped):
-        train(tiny(class_folders, tmp_path / "run"), say=say)
+        logged(say, train, tiny(class_folders, tmp_path / "run"))
     assert len(history(tmp_path / "run")) == 2
-    assert len(resume(tmp_path / "run", say=quiet).history) == 3
+    assert len(resume(tmp_path / "run").history) == 3
 
 
 def test_handlers_are_put_back_and_a_second_ctrl_c_does_not_wait() -> None:
@@ -108,7 +109,7 @@ def test_handlers_are_put_back_and_a_second_ctrl_c_does_not_wait() -> None:
 
 def test_a_training_in_another_thread_leaves_signals_alone(class_folders: Path, tmp_path: Path) -> None:
     done = []
-    thread = threading.Thread(target=lambda: done.append(train(tiny(class_folders, tmp_path / "run"), say=quiet)))
+    thread = threading.Thread(target=lambda: done.append(train(tiny(class_folders, tmp_path / "run"))))
     thread.start()
     thread.join()
     assert len(done) == 1
@@ -192,7 +193,7 @@ def test_the_state_is_saved_as_often_as_was_asked_for(
     monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(Trainer, "_step", step)
     monkeypatch.setattr(loop, "save_checkpoint", noted)
-    train(tiny(class_folders, tmp_path / "run", epochs=1, batch_size=4, save_every=minutes), say=quiet)
+    train(tiny(class_folders, tmp_path / "run", epochs=1, batch_size=4, save_every=minutes))
     assert saved == every
 
 
@@ -201,7 +202,7 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_is_a_model_without_a_score(
 ) -> None:
     counted_steps(monkeypatch, {2: signal.SIGTERM})
     with pytest.raises(Stopped):
-        train(tiny(class_folders, tmp_path / "run"), say=quiet)
+        train(tiny(class_folders, tmp_path / "run"))
     checkpoint = load_checkpoint(tmp_path / "run" / "last.pt")
     checkpoint.model()
     assert checkpoint.card.score is None
@@ -248,30 +249,30 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_if_it_had_not(class_folde
 
 
 def test_a_run_killed_before_it_saved_anything_starts_again(class_folders: Path, tmp_path: Path) -> None:
-    whole = train(tiny(class_folders, tmp_path / "whole"), say=quiet)
+    whole = train(tiny(class_folders, tmp_path / "whole"))
     shutil.copytree(whole.run_dir, tmp_path / "killed")
     for name in ("last.pt", "best.pt", "history.jsonl"):
         (tmp_path / "killed" / name).unlink()
-    resume(tmp_path / "killed", say=quiet)
+    resume(tmp_path / "killed")
     assert_same_runs(whole.run_dir, tmp_path / "killed")
 
 
 def test_a_run_killed_between_its_last_files_writes_the_rest(class_folders: Path, tmp_path: Path) -> None:
-    whole = train(tiny(class_folders, tmp_path / "whole"), say=quiet)
+    whole = train(tiny(class_folders, tmp_path / "whole"))
     path = whole.run_dir / "history.jsonl"
     before = path.read_text()
     path.write_text("".join(before.splitlines(keepends=True)[:2]))
-    resume(whole.run_dir, say=quiet)
+    resume(whole.run_dir)
     assert path.read_text() == before
 
 
 def test_two_processes_do_not_train_in_one_folder(class_folders: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with only_writer(run_dir), pytest.raises(OutputError) as caught:
-        train(tiny(class_folders, run_dir), say=quiet)
+        train(tiny(class_folders, run_dir))
     assert str(caught.value) == f"{run_dir}: another process writes there; wait for it, or end it"
     assert not list(run_dir.iterdir())
-    train(tiny(class_folders, run_dir), say=quiet)
+    train(tiny(class_folders, run_dir))
 
 
 # A full disk.
@@ -282,7 +283,7 @@ def test_a_full_disk_stops_with_one_line_and_the_last_checkpoint_whole(
     class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_from: int
 ) -> None:
     """The disk is full from some write on: of best.pt, last.pt, history.jsonl of the second epoch."""
-    whole = train(tiny(class_folders, tmp_path / "whole"), say=quiet)
+    whole = train(tiny(class_folders, tmp_path / "whole"))
     fsync, said = os.fsync, list[str]()
 
     def full(descriptor: int) -> None:
@@ -296,7 +297,7 @@ def test_a_full_disk_stops_with_one_line_and_the_last_checkpoint_whole(
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         with pytest.raises(OutputError) as caught:
-            train(tiny(class_folders, tmp_path / "full"), say=said.append)
+            logged(said.append, train, tiny(class_folders, tmp_path / "full"))
     assert str(caught.value).endswith(
         ": cannot be written: No space left on device; what was saved last is whole; "
         f"make room and go on with: rtk train --resume {tmp_path / 'full'}"
@@ -304,7 +305,7 @@ def test_a_full_disk_stops_with_one_line_and_the_last_checkpoint_whole(
     state = load_checkpoint(tmp_path / "full" / "last.pt").training
     assert state is not None
     assert state["epoch"] == (2 if full_from == 4 else 1)
-    resume(tmp_path / "full", say=quiet)
+    resume(tmp_path / "full")
     assert_same_runs(whole.run_dir, tmp_path / "full")
 
 
@@ -312,7 +313,7 @@ def _train_with_files_of_at_most(config: Any, size: int) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
-        resume(config.run_dir, say=quiet)
+        resume(config.run_dir)
     except OutputError as error:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         (config.run_dir / "said").write_text(str(error))
@@ -340,9 +341,9 @@ def test_wherever_in_a_checkpoint_the_disk_is_full_the_line_says_so(
 
 
 def test_changed_options_are_named_with_both_values(class_folders: Path, tmp_path: Path) -> None:
-    run = train(tiny(class_folders, tmp_path / "run", epochs=1), say=quiet)
+    run = train(tiny(class_folders, tmp_path / "run", epochs=1))
     with pytest.raises(UsageError) as caught:
-        resume(run.run_dir, asked={"epochs": 5, "seed": 0, "lr": 0.1, "holdout": 3}, say=quiet)
+        resume(run.run_dir, asked={"epochs": 5, "seed": 0, "lr": 0.1, "holdout": 3})
     assert str(caught.value) == (
         f"{run.run_dir} goes on only as it was started, without --epochs 5 (the run: 1), --lr 0.1 (the run: 0.05), "
         "--holdout 3 (the run: 0); leave that out, or start a new run with another --out"
@@ -365,7 +366,7 @@ def test_each_option_is_compared(class_folders: Path, tmp_path: Path, asked: dic
     RunFolder(config.run_dir).path.mkdir()
     RunFolder(config.run_dir).begin(config)
     with pytest.raises(UsageError) as caught:
-        resume(config.run_dir, asked=asked, say=quiet)
+        resume(config.run_dir, asked=asked)
     assert f"without {words}" in str(caught.value)
 
 
@@ -376,9 +377,9 @@ def test_the_same_options_are_no_change_and_some_may_change(
     with monkeypatch.context() as patch:
         counted_steps(patch, {1: signal.SIGTERM})
         with pytest.raises(Stopped):
-            train(config, say=quiet)
+            train(config)
     monkeypatch.chdir(class_folders.parent)
     asked = {"arch": "resnet8v1", "dataset": class_folders.name, "epochs": 5, "out": tmp_path / "run"}
-    resume(config.run_dir, asked={**asked, "skip_nan": True, "save_every": 1.0}, say=quiet)
+    resume(config.run_dir, asked={**asked, "skip_nan": True, "save_every": 1.0})
     kept = json.loads((config.run_dir / "config.json").read_text())
     assert (kept["skip_nan"], kept["save_every"], kept["epochs"]) == (True, 1.0, None)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes.train_runs import assert_same_weights, quiet, tiny, without_times
+from fakes.log import logged
+from fakes.train_runs import assert_same_weights, tiny, without_times
 from PIL import Image
 from rtk.cli import app as cli
 from rtk.core.artifacts.checkpoint import load_checkpoint
@@ -51,7 +52,7 @@ def config(class_folders: Path, tmp_path: Path) -> NewConfig:
 
 def test_a_run_leaves_checkpoints_config_history_and_curves(config: NewConfig, class_folders: Path) -> None:
     asked, lines = config("run"), []
-    trained = train(asked, say=lines.append)
+    trained = logged(lines.append, train, asked)
     folder = trained.run_dir
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["best.pt", "config.json", "curves.png", "history.jsonl", "last.pt"]
@@ -78,7 +79,7 @@ def test_curves_are_drawn_of_any_history(tmp_path: Path, accuracy: float) -> Non
 
 
 def test_the_card_says_where_the_weights_come_from(config: NewConfig, class_folders: Path) -> None:
-    trained = train(config("run", seed=5), say=quiet)
+    trained = train(config("run", seed=5))
     card = load_checkpoint(trained.best).card
     assert card == trained.card
     assert (card.name, card.arch, card.dataset) == ("resnet8v1-colours", "resnet8v1", "colours")
@@ -98,7 +99,7 @@ def test_the_card_says_where_the_weights_come_from(config: NewConfig, class_fold
 
 
 def test_the_score_on_the_card_is_that_of_the_weights_beside_it(config: NewConfig, class_folders: Path) -> None:
-    checkpoint = load_checkpoint(train(config("run"), say=quiet).best)
+    checkpoint = load_checkpoint(train(config("run")).best)
     test = open_dataset(str(class_folders)).split("test")
     with torch.inference_mode():
         logits_NK = checkpoint.model()(torch.from_numpy(test.images_NHWC))
@@ -109,7 +110,7 @@ def test_the_score_on_the_card_is_that_of_the_weights_beside_it(config: NewConfi
 
 
 def test_a_holdout_is_taken_out_of_training_and_chooses_the_epoch(config: NewConfig) -> None:
-    trained = train(config("run", holdout=6, epochs=4), say=quiet)
+    trained = train(config("run", holdout=6, epochs=4))
     assert all(row["holdout_total"] == 6 and row["images"] <= 18 for row in trained.history)
     card = trained.card
     hits = [row["holdout_correct"] for row in trained.history]
@@ -122,7 +123,7 @@ def test_a_holdout_is_taken_out_of_training_and_chooses_the_epoch(config: NewCon
 
 def test_a_validation_split_is_a_holdout_by_share(config: NewConfig) -> None:
     share, count = (
-        train(config(name, **asked), say=quiet)
+        train(config(name, **asked))
         for name, asked in (("share", {"validation_split": 0.25}), ("count", {"holdout": 6}))
     )
     assert_same_weights(share.best, count.best)
@@ -131,13 +132,13 @@ def test_a_validation_split_is_a_holdout_by_share(config: NewConfig) -> None:
 
 
 def test_held_out_images_only_watch_where_the_last_epoch_is_asked_for(config: NewConfig) -> None:
-    trained = train(config("run", holdout=6, select="last"), say=quiet)
+    trained = train(config("run", holdout=6, select="last"))
     assert trained.history[-1]["holdout_total"] == 6
     assert (trained.card.training.epochs, trained.card.training.selected_on) == (3, "")
 
 
 def test_an_epoch_that_the_test_split_chose_says_so(config: NewConfig) -> None:
-    trained = train(config("run", recipe="keras", lr=0.003, epochs=4), say=quiet)
+    trained = train(config("run", recipe="keras", lr=0.003, epochs=4))
     hits = [row["test_correct"] for row in trained.history]
     best, last = load_checkpoint(trained.best).card, load_checkpoint(trained.run_dir / "last.pt").card
     assert best.score.correct == max(hits)
@@ -150,7 +151,7 @@ def test_an_epoch_that_the_test_split_chose_says_so(config: NewConfig) -> None:
 
 
 def test_the_zoo_refuses_an_epoch_that_the_test_split_chose(config: NewConfig) -> None:
-    best = train(config("run", recipe="keras", epochs=1), say=quiet).best
+    best = train(config("run", recipe="keras", epochs=1)).best
     with pytest.raises(UsageError) as caught:
         publish(best)
     assert str(caught.value) == (
@@ -162,13 +163,13 @@ def test_the_zoo_refuses_an_epoch_that_the_test_split_chose(config: NewConfig) -
 
 def test_a_rate_that_followed_the_test_split_is_said_and_refused(config: NewConfig) -> None:
     plateau = {"recipe": "keras", "epochs": 1, "plateau": True, "select": "last"}
-    best = train(config("run", **plateau), say=quiet).best
+    best = train(config("run", **plateau)).best
     assert load_checkpoint(best).card.training.selection == (
         "weights after the last epoch; the rate followed the loss on the test split itself, which flatters its score"
     )
     with pytest.raises(UsageError, match="the rate followed the loss on the test split"):
         publish(best)
-    held_out = train(config("held", **plateau, holdout=6), say=quiet).best
+    held_out = train(config("held", **plateau, holdout=6)).best
     assert load_checkpoint(held_out).card.training.selection == "weights after the last epoch; nothing was selected"
 
 
@@ -178,7 +179,7 @@ def test_the_zoo_takes_finished_trainings_alone_and_all_of_their_files(
     zoo = tmp_path / "zoo"
     zoo.mkdir()
     monkeypatch.setattr("rtk.tools.add_to_zoo.zoo_file", lambda name, suffix: zoo / f"{name}{suffix}")
-    trained = train(config("run", epochs=1), say=quiet)
+    trained = train(config("run", epochs=1))
     with pytest.raises(UsageError, match=r"last\.pt: not a finished training's best\.pt$"):
         publish(trained.run_dir / "last.pt")
     with monkeypatch.context() as patched, pytest.raises(OutputError):
@@ -209,7 +210,7 @@ def test_memory_that_is_short_is_one_line(
 
     monkeypatch.setattr("rtk.train.run.Trainer", short)
     with pytest.raises(TrainingError, match=f"^{words}"):
-        train(config("run", epochs=1), say=quiet)
+        train(config("run", epochs=1))
 
 
 def test_the_command_tells_the_best_and_the_last_epochs_score(
@@ -239,29 +240,29 @@ def test_a_training_by_steps_ends_with_the_last_of_them_and_goes_on_as_if_it_had
     short = replace(RECIPES["paper"], steps=8, slow_start=None)
     monkeypatch.setitem(RECIPES, "paper", short)
     asked: dict[str, Any] = {"recipe": "paper", "epochs": None}
-    whole = train(config("whole", **asked), say=quiet)
+    whole = train(config("whole", **asked))
     assert [row["images"] for row in whole.history] == [24, 24, 16]  # three steps of eight images an epoch
     assert [row["lr"] for row in whole.history] == pytest.approx([0.05, 0.005, 0.0005])  # divided after steps 4 and 6
     with pytest.raises(KeyboardInterrupt):
-        train(config("stopped", **asked), say=Stop().after_epoch(2))
-    assert_same_weights(whole.best, resume(config("stopped").run_dir, say=quiet).best)
-    assert len(resume(whole.run_dir, say=quiet).history) == 3
+        logged(Stop().after_epoch(2), train, config("stopped", **asked))
+    assert_same_weights(whole.best, resume(config("stopped").run_dir).best)
+    assert len(resume(whole.run_dir).history) == 3
 
 
 def test_the_plateau_rule_goes_on_where_it_was(config: NewConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "PLATEAU_PATIENCE", 1)
     monkeypatch.setattr(schedule, "PLATEAU_DELTA", 100.0)  # nothing is ever better than the first epoch
-    whole = train(config("whole", plateau=True, epochs=4), say=quiet)
+    whole = train(config("whole", plateau=True, epochs=4))
     assert [row["lr"] for row in whole.history] == pytest.approx([0.05, 0.05, 0.0158113883, 0.005])
     with pytest.raises(KeyboardInterrupt):
-        train(config("stopped", plateau=True, epochs=4), say=Stop().after_epoch(2))
-    stopped = resume(config("stopped").run_dir, say=quiet)
+        logged(Stop().after_epoch(2), train, config("stopped", plateau=True, epochs=4))
+    stopped = resume(config("stopped").run_dir)
     assert_same_weights(whole.best, stopped.best)
     assert without_times(whole.history) == without_times(stopped.history)
 
 
 def test_the_last_epoch_is_always_evaluated(config: NewConfig) -> None:
-    history = train(config("run", eval_every=2), say=quiet).history
+    history = train(config("run", eval_every=2)).history
     assert ["test_loss" in row for row in history] == [False, True, True]
 
 
@@ -270,14 +271,14 @@ def test_the_last_epoch_is_always_evaluated(config: NewConfig) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_same_seed_gives_the_same_weights_bit_by_bit(config: NewConfig, precision: str) -> None:
-    first, second = (train(config(name, seed=4, precision=precision), say=quiet) for name in ("a", "b"))
+    first, second = (train(config(name, seed=4, precision=precision)) for name in ("a", "b"))
     for name in ("best.pt", "last.pt"):
         assert_same_weights(first.run_dir / name, second.run_dir / name)
     assert without_times(first.history) == without_times(second.history)
 
 
 def test_another_seed_gives_other_weights(config: NewConfig) -> None:
-    first, second = (load_checkpoint(train(config(str(s), seed=s), say=quiet).best) for s in (1, 2))
+    first, second = (load_checkpoint(train(config(str(s), seed=s)).best) for s in (1, 2))
     assert not torch.equal(first.weights["network.head.dense.weight"], second.weights["network.head.dense.weight"])
 
 
@@ -324,10 +325,10 @@ def test_a_run_that_was_stopped_after_an_epoch_goes_on_as_if_it_had_not(
     config: NewConfig, changes: dict[str, Any]
 ) -> None:
     settings: dict[str, Any] = {**changes, "lr": 0.01}
-    whole = train(config("whole", **settings), say=quiet)
+    whole = train(config("whole", **settings))
     with pytest.raises(KeyboardInterrupt):
-        train(config("stopped", **settings), say=Stop().after_epoch(1))
-    stopped = resume(config("stopped").run_dir, say=quiet)
+        logged(Stop().after_epoch(1), train, config("stopped", **settings))
+    stopped = resume(config("stopped").run_dir)
     for name in ("best.pt", "last.pt"):
         assert_same_weights(whole.run_dir / name, stopped.run_dir / name)
     assert without_times(whole.history) == without_times(stopped.history)
@@ -338,12 +339,12 @@ def test_a_run_that_was_stopped_after_an_epoch_goes_on_as_if_it_had_not(
 def test_a_run_that_was_stopped_in_an_epoch_goes_on_from_the_one_before(
     config: NewConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train(config("whole"), say=quiet)
+    whole = train(config("whole"))
     with monkeypatch.context() as patch:
         Stop().in_step(5, patch)  # three steps an epoch
         with pytest.raises(KeyboardInterrupt):
-            train(config("stopped"), say=quiet)
-    stopped = resume(config("stopped").run_dir, say=quiet)
+            train(config("stopped"))
+    stopped = resume(config("stopped").run_dir)
     assert_same_weights(whole.best, stopped.best)
     assert without_times(whole.history) == without_times(stopped.history)
 
@@ -361,14 +362,14 @@ def test_a_run_goes_on_with_the_data_somewhere_else(config: NewConfig, tmp_path:
             sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
             path.write_bytes(b"\0\0\x08" + bytes([array.ndim]) + sizes + array.tobytes())
     with pytest.raises(KeyboardInterrupt):
-        train(asked, say=Stop().after_epoch(2))
+        logged(Stop().after_epoch(2), train, asked)
     (tmp_path / "gone").rename(tmp_path / "moved")
-    assert len(resume(asked.run_dir, asked={"data_dir": tmp_path / "moved"}, say=quiet).history) == 3
+    assert len(resume(asked.run_dir, asked={"data_dir": tmp_path / "moved"}).history) == 3
 
 
 def test_a_finished_run_says_so(config: NewConfig) -> None:
-    trained, lines = train(config("run", epochs=1), say=quiet), []
-    again = resume(trained.run_dir, say=lines.append)
+    trained, lines = train(config("run", epochs=1)), []
+    again = logged(lines.append, resume, trained.run_dir)
     assert lines == [f"{trained.run_dir}: all 1 epochs are done"]
     assert again == trained
 
@@ -377,10 +378,10 @@ def test_a_finished_run_says_so(config: NewConfig) -> None:
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(config: NewConfig) -> None:
-    trained = train(config("run", epochs=1), say=quiet)
+    trained = train(config("run", epochs=1))
     before = trained.best.read_bytes()
     with pytest.raises(UsageError) as caught:
-        train(config("run", epochs=1), say=quiet)
+        train(config("run", epochs=1))
     assert str(caught.value) == (
         f"{trained.run_dir}: holds a run already; go on with: rtk train --resume {trained.run_dir}, "
         "or name another --out"
@@ -391,32 +392,32 @@ def test_a_folder_that_holds_a_run_is_not_written_over(config: NewConfig) -> Non
 def test_a_folder_without_a_run_cannot_go_on(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(ArtifactError) as caught:
-            resume(folder, say=quiet)
+            resume(folder)
         assert str(caught.value) == f"{folder}: no run to go on with; expected config.json in it"
 
 
 def test_a_deployed_checkpoint_cannot_go_on(config: NewConfig) -> None:
-    trained = train(config("run", epochs=1), say=quiet)
+    trained = train(config("run", epochs=1))
     shutil.copy(trained.best, trained.run_dir / "last.pt")
     with pytest.raises(ArtifactError, match=r"last\.pt: holds no training state; expected the last\.pt of a run$"):
-        resume(trained.run_dir, say=quiet)
+        resume(trained.run_dir)
 
 
 def test_a_run_with_a_damaged_config_cannot_go_on(config: NewConfig) -> None:
-    trained = train(config("run", epochs=1), say=quiet)
+    trained = train(config("run", epochs=1))
     for content in (b"{", b"\xff\xfe", b"[]"):
         (trained.run_dir / "config.json").write_bytes(content)
         with pytest.raises(ArtifactError, match=r"config\.json: not the config of a run"):
-            resume(trained.run_dir, say=quiet)
+            resume(trained.run_dir)
 
 
 def test_a_run_does_not_go_on_with_other_data(config: NewConfig, class_folders: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(class_folders, tmp_path / "colours"))
     with pytest.raises(KeyboardInterrupt):
-        train(config("run", dataset=str(copied)), say=Stop().after_epoch(1))
+        logged(Stop().after_epoch(1), train, config("run", dataset=str(copied)))
     (copied / "train" / "red" / "0.png").unlink()
     with pytest.raises(ArtifactError, match=r"^the run was trained on 24 images, the data set now has 23$"):
-        resume(config("run").run_dir, say=quiet)
+        resume(config("run").run_dir)
 
 
 @pytest.mark.parametrize(
@@ -437,14 +438,14 @@ def test_a_folder_that_is_no_data_set_is_named(
     copied = Path(shutil.copytree(class_folders, tmp_path / "colours"))
     spoil(copied)
     with pytest.raises(DataError) as caught:
-        train(config("run", dataset=str(copied)), say=quiet)
+        train(config("run", dataset=str(copied)))
     assert str(caught.value).endswith(message)
     assert not (config("run").run_dir / "last.pt").exists()
 
 
 def test_an_unknown_data_set_leaves_no_folder(config: NewConfig) -> None:
     with pytest.raises(UnknownNameError, match=r"^data set 'imagenet' is unknown"):
-        train(config("run", dataset="imagenet"), say=quiet)
+        train(config("run", dataset="imagenet"))
     assert not config("run").run_dir.exists()
 
 
@@ -458,7 +459,7 @@ def test_an_unknown_data_set_leaves_no_folder(config: NewConfig) -> None:
 )
 def test_more_images_than_there_are_is_wrong_usage(config: NewConfig, changes: dict[str, int], message: str) -> None:
     with pytest.raises(UsageError, match=f"^{message}$"):
-        train(config("run", **changes), say=quiet)
+        train(config("run", **changes))
 
 
 def test_test_images_of_another_size_are_refused(config: NewConfig, class_folders: Path, tmp_path: Path) -> None:
@@ -466,13 +467,13 @@ def test_test_images_of_another_size_are_refused(config: NewConfig, class_folder
     for path in (copied / "test").rglob("*.png"):
         Image.new("RGB", (10, 10)).save(path)
     with pytest.raises(DataError, match=r"^colours: training images are \(12, 12, 3\), test images \(10, 10, 3\)$"):
-        train(config("run", dataset=str(copied)), say=quiet)
+        train(config("run", dataset=str(copied)))
 
 
 def test_a_file_where_the_run_folder_should_be_is_named(config: NewConfig, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("x")
     with pytest.raises(OutputError, match="run: the folder cannot be made: File exists"):
-        train(config("run"), say=quiet)
+        train(config("run"))
 
 
 # Learning.

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from fakes.log import logged
 from rtk.core.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from rtk.core.card import ModelCard
 from rtk.core.errors import ArtifactError, UnknownNameError, UsageError
@@ -279,13 +280,9 @@ def config(class_folders: Path, tmp_path: Path, start: Path) -> Callable[..., Tr
     return make
 
 
-def quiet(line: str) -> None:
-    """Takes the place of the terminal."""
-
-
 def test_training_starts_from_the_weights_and_the_card_says_so(config: Callable[..., TrainConfig], start: Path) -> None:
     lines: list[str] = []
-    trained = train(config("run", lr=1e-9), say=lines.append)  # so little that it stays where it starts
+    trained = logged(lines.append, train, config("run", lr=1e-9))  # so little that it stays where it starts
     old, new = load_checkpoint(start), load_checkpoint(trained.best)
     torch.testing.assert_close(new.weights["network.stem.0.weight"], old.weights["network.stem.0.weight"])
     assert new.weights["network.head.dense.weight"].shape == (3, 64)
@@ -300,7 +297,7 @@ def test_training_starts_from_the_weights_and_the_card_says_so(config: Callable[
 def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(
     config: Callable[..., TrainConfig], start: Path
 ) -> None:
-    trained = train(config("run", freeze=True), say=quiet)
+    trained = train(config("run", freeze=True))
     old = load_checkpoint(start).weights
     for file in (trained.best, trained.run_dir / "last.pt"):
         new = load_checkpoint(file).weights
@@ -312,16 +309,16 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(
 
 
 def test_a_frozen_training_goes_on_where_it_stopped(config: Callable[..., TrainConfig], start: Path) -> None:
-    whole = train(config("whole", freeze=True), say=quiet)
+    whole = train(config("whole", freeze=True))
 
     def stop(line: str) -> None:
         if line.startswith("epoch   1/"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(config("stopped", freeze=True), say=stop)
+        logged(stop, train, config("stopped", freeze=True))
     start.unlink()  # nothing is read from there again
-    stopped = resume(config("stopped").run_dir, say=quiet)
+    stopped = resume(config("stopped").run_dir)
     one, other = load_checkpoint(whole.best), load_checkpoint(stopped.best)
     assert all(torch.equal(value, other.weights[name]) for name, value in one.weights.items())
     assert one.card.training is not None
@@ -331,8 +328,8 @@ def test_a_frozen_training_goes_on_where_it_stopped(config: Callable[..., TrainC
 
 def test_recomputed_activations_train_to_the_same_weights(config: Callable[..., TrainConfig]) -> None:
     lines: list[str] = []
-    plain = train(config("plain", weights=None), say=quiet)
-    recomputed = train(config("recomputed", weights=None, checkpoint_activations=True), say=lines.append)
+    plain = train(config("plain", weights=None))
+    recomputed = logged(lines.append, train, config("recomputed", weights=None, checkpoint_activations=True))
     one, other = load_checkpoint(plain.best).weights, load_checkpoint(recomputed.best).weights
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert lines[0].endswith("not compiled (activations are checkpointed)")

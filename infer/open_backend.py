@@ -1,0 +1,35 @@
+"""How a backend is opened by its name. Each is imported only when it is asked for."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..core.errors import BackendError, UnknownNameError
+from .backend import BACKENDS, Backend, BackendOptions
+
+
+def open_backend(name: str, artifact: Path, options: BackendOptions | None = None) -> Backend:
+    """Load `artifact`, a checkpoint for torch, a graph for onnx and openvino, an engine for trt, into that backend.
+
+    Raises UnknownNameError, ArtifactError for a file of another kind, BackendError when the backend cannot run here.
+    """
+    options = options or BackendOptions()
+    match name:
+        case "torch":
+            from .torch_backend import TorchBackend
+
+            return TorchBackend(artifact, options)
+        case "onnx":
+            from .onnx_backend import OnnxBackend
+
+            return OnnxBackend(artifact, options)
+        case "trt":
+            from .trt.backend import TrtBackend
+
+            return TrtBackend(artifact, options)
+        case "openvino":
+            if find_spec("openvino") is None:
+                raise BackendError("openvino is not installed: pip install openvino")
+            from .openvino_backend import OpenVinoBackend
+
+            return OpenVinoBackend(artifact, options)
+    raise UnknownNameError("backend", name, BACKENDS)

@@ -1,0 +1,27 @@
+"""Listening to what rtk logs."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+
+class _Listener(logging.Handler):
+    def __init__(self, listener: Callable[[str], Any]) -> None:
+        super().__init__()
+        self.listener = listener
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.listener(record.getMessage())
+
+
+def logged(listener: Callable[[str], Any], function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What the function returns; the listener gets each line that rtk logs meanwhile, and may raise to stop it."""
+    log, handler = logging.getLogger("rtk"), _Listener(listener)
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        return function(*arguments, **options)
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)

@@ -1,0 +1,128 @@
+"""What a backend runs, made from what there is: graphs and engines, exported and built into the cache."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.artifacts.graph_card import INPUT_NAME
+from ..core.errors import ArtifactError, UnknownNameError
+from ..core.files import make_folder, sha256_of
+from ..core.paths import cache_dir
+from .models import ModelFiles, find_reference
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..core.artifacts.checkpoint import Checkpoint
+    from ..core.data.datasets import Dataset
+    from ..export.int8.quantize import Int8Exported
+    from ..export.to_onnx import Exported
+
+_log = logging.getLogger(__name__)
+
+
+def export_graph(checkpoint: "Checkpoint", path: Path, *, precision: str = "fp32") -> "Exported":
+    """Export to ONNX in fp32, fp16 or bf16 and prove it with ONNX Runtime on the CPU.
+
+    Raises as onnx_from_checkpoint does.
+    """
+    from ..export.to_onnx import onnx_from_checkpoint
+    from ..infer.backend import BackendOptions
+    from ..infer.onnx_backend import open_session
+
+    def run_graph(graph: bytes, images_NHWC: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+        session = open_session(graph, BackendOptions(device="cpu"))
+        logits_NK: NDArray[np.float32] = session.run(None, {INPUT_NAME: images_NHWC})[0]
+        return logits_NK
+
+    return onnx_from_checkpoint(checkpoint, path, run_graph=run_graph, precision=precision)
+
+
+def cached_graph_path(checkpoint: Path, *, suffix: str = "") -> Path:
+    """Where the checkpoint's graph is kept, if it is. Raises ArtifactError when there is no such checkpoint.
+
+    `suffix`: of another precision than fp32, as cached_graph has it.
+    """
+    if not checkpoint.is_file():
+        raise ArtifactError(f"{checkpoint}: no such checkpoint")
+    return cache_dir() / "graphs" / f"{sha256_of(checkpoint)[:32]}{suffix}.onnx"
+
+
+def cached_graph(
+    checkpoint: Path,
+    *,
+    precision: str = "fp32",
+    int8_flavor: str = "cpu",
+    dataset: "Dataset | None" = None,
+) -> Path:
+    """The checkpoint's graph in the cache; exported when it is not there yet, which is logged.
+
+    int8 needs the data set whose training split it is calibrated on. Raises as onnx_from_checkpoint does.
+    """
+    calibrated = f"-{int8_flavor}-{dataset.name}" if precision == "int8" and dataset else ""
+    suffix = "" if precision == "fp32" else f".{precision}{calibrated}"
+    path = cached_graph_path(checkpoint, suffix=suffix)
+    if not path.is_file():
+        from ..core.artifacts.checkpoint import load_checkpoint
+
+        loaded = load_checkpoint(checkpoint)
+        make_folder(path.parent)
+        _log.info(f"{checkpoint}: exporting to ONNX{f' in {precision}' if suffix else ''} into the cache: {path}")
+        if precision == "int8":
+            assert dataset is not None
+            export_int8_graph(loaded, path, dataset=dataset, flavor=int8_flavor)
+        else:
+            export_graph(loaded, path, precision=precision)
+    return path
+
+
+def export_int8_graph(checkpoint: "Checkpoint", path: Path, *, dataset: "Dataset", flavor: str) -> "Int8Exported":
+    """Calibrate on the data set's training split and export in int8. Raises as int8_from_checkpoint does."""
+    from ..export.int8.calibration import draw_calibration
+    from ..export.int8.quantize import Int8Config, int8_flavor_named, int8_from_checkpoint
+
+    config = Int8Config(flavor=int8_flavor_named(flavor))
+    return int8_from_checkpoint(checkpoint, path, calibration=draw_calibration(dataset, checkpoint.card), config=config)
+
+
+def artifact_for(backend: str, found: ModelFiles, *, max_batch: int = 1) -> Path:
+    """The file that this backend runs, made in the cache where it is not there; an engine for at least `max_batch`.
+
+    Raises ArtifactError when the backend cannot run what was found.
+    """
+    match backend:
+        case "torch":
+            if found.checkpoint is None:
+                return find_reference(found)
+            return found.checkpoint
+        case "onnx" | "openvino":
+            if found.graph:
+                return found.graph
+            if found.checkpoint:
+                return cached_graph(found.checkpoint)
+            raise ArtifactError(f"{found.given}: an engine; the {backend} backend runs checkpoints and graphs")
+        case "trt":
+            return found.engine or built_engine(found, max_batch=max_batch)
+    from ..infer.backend import BACKENDS
+
+    raise UnknownNameError("backend", backend, BACKENDS)
+
+
+def built_engine(found: ModelFiles, *, max_batch: int) -> Path:
+    """An engine for this machine, from the cache or built into it, which is logged.
+
+    Raises BackendError, before anything is exported or built, when no engine could run here.
+    """
+    from ..export.config import EngineConfig
+    from ..export.trt.build import engine_from_onnx
+    from ..infer.trt.preflight import check_machine
+
+    _, flavor = check_machine()
+    graph = artifact_for("onnx", found)
+    largest = max(max_batch, EngineConfig.max_batch)
+    folder = cache_dir() / "opened" / f"{sha256_of(graph)[:32]}-{largest}"
+    config = EngineConfig(graph, out=folder, flavor=flavor.name, max_batch=largest)
+    built = engine_from_onnx(config)
+    _log.info(f"{built.path}: {'from the cache' if built.cached else f'built in {built.info.build_s:.1f} s'}")
+    return built.path
