@@ -26,6 +26,7 @@ from PIL import Image
 
 from ..core.card import Input
 from ..core.data.datasets import Split
+from ..core.data.images import encoded_image
 from ..infer.backend import Backend
 from ..infer.classify import ClassifyConfig, classify
 from ..infer.decode import Decoder
@@ -240,7 +241,7 @@ def _written(split: Split, folder: Path, count: int) -> list[Entry]:
     for number in range(count):
         image_HWC = split.images_NHWC[number % len(split)]
         path = folder / f"{number:07}.png"
-        Image.fromarray(image_HWC if image_HWC.shape[2] == 3 else image_HWC[..., 0]).save(path)
+        path.write_bytes(encoded_image(image_HWC))
         found.append(Entry(str(path)))
     return found
 

@@ -9,6 +9,7 @@ import typer
 from .. import __version__
 from ..core.errors import DataError, RtkError
 from . import bench, cache, classify, demo, doctor, export, inspect, models, train
+from .help import CONTEXT, GroupedCommand
 from .options import INTERRUPTED, fail, log_to_stderr
 
 app = typer.Typer(
@@ -17,7 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # drawing help with rich takes longer than everything else about it
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
 )
 for command in (
     train.train,
@@ -29,7 +30,7 @@ for command in (
     doctor.doctor,
     demo.demo,
 ):
-    app.command()(command)
+    app.command(cls=GroupedCommand)(command)
 app.add_typer(cache.app, name="cache")
 
 

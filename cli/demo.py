@@ -37,13 +37,12 @@ def _run(context: typer.Context, *words: str) -> None:
 
 def _write_images(folder: Path) -> None:
     """Some test images of the synthetic data set as PNG files, each named by its label."""
-    from PIL import Image
-
     from ..core.data.datasets import open_dataset
-    from ..core.files import make_folder
+    from ..core.data.images import encoded_image
+    from ..core.files import make_folder, write_whole
 
     shapes = open_dataset("shapes")
     split = shapes.split("test").head(IMAGES_SHOWN)
     make_folder(folder)
     for number, (image_HWC, label) in enumerate(zip(split.images_NHWC, split.labels_N, strict=True), 1):
-        Image.fromarray(image_HWC).save(folder / f"{number:02}-{shapes.classes[label]}.png")
+        write_whole(folder / f"{number:02}-{shapes.classes[label]}.png", encoded_image(image_HWC))

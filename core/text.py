@@ -15,6 +15,11 @@ def visible(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decodable(name))
 
 
+def one_line(words: object) -> str:
+    """The text of an error or a message with every run of white space as one space."""
+    return " ".join(str(words).split())
+
+
 def text_table(rows: Sequence[Mapping[str, object]]) -> str:
     """Rows with the same keys as aligned columns under their names; figures to the right, thousands separated."""
     if not rows:

@@ -15,6 +15,7 @@ from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
 from ..core.card import ModelCard
 from ..core.errors import UsageError
 from ..core.files import make_folder, write_whole
+from ..core.text import one_line
 
 QUEUE_DELAY_US = 1_000
 """How long a request waits, at most, for others to share its batch: little beside a network's round trip."""
@@ -56,8 +57,8 @@ def triton_from_artifact(artifact: Path, repository: Path, *, profile: Profile) 
     name = NOT_IN_NAMES.sub("_", artifact.stem)
     folder = make_folder(repository / name)
     write_whole(make_folder(folder / "1") / platform.file, content)
-    write_whole(folder / "labels.txt", "".join(f"{_one_line(label)}\n" for label in card.classes))
-    write_whole(folder / "config.pbtxt", f"# {_one_line(words)}\n" + _config(name, card, platform, profile))
+    write_whole(folder / "labels.txt", "".join(f"{one_line(label)}\n" for label in card.classes))
+    write_whole(folder / "config.pbtxt", f"# {one_line(words)}\n" + _config(name, card, platform, profile))
     return folder
 
 
@@ -102,7 +103,3 @@ dynamic_batching {{
   max_queue_delay_microseconds: {QUEUE_DELAY_US}
 }}
 """
-
-
-def _one_line(words: str) -> str:
-    return " ".join(words.split())

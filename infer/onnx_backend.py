@@ -22,6 +22,7 @@ from ..core.card import ModelCard
 from ..core.errors import ArtifactError, BackendError
 from ..core.machine import usable_cores
 from ..core.nvidia.driver import gpu, gpu_count
+from ..core.text import one_line
 from .backend import Backend, BackendOptions, Resident
 
 ERRORS_ONLY = 3
@@ -57,7 +58,7 @@ class OnnxBackend(Backend):
                 raise BackendError(
                     f"onnx: out of memory at a batch of {len(images_NHWC)}; use a smaller one"
                 ) from error
-            raise BackendError(f"onnx: {_one_line(error)}") from error
+            raise BackendError(f"onnx: {one_line(error)}") from error
         return logits_NK
 
     def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
@@ -154,7 +155,7 @@ def open_session(graph: Path | bytes, options: BackendOptions) -> onnxruntime.In
     except (InvalidProtobuf, InvalidGraph, InvalidArgument, NoSuchFile) as error:
         raise ArtifactError(f"{name}: truncated, damaged, or not an ONNX file that ONNX Runtime accepts") from error
     except (Fail, HasNoKernel) as error:  # the latter as for bf16 convolutions on a CPU
-        raise BackendError(f"onnx: {name}: {_one_line(error)}") from error
+        raise BackendError(f"onnx: {name}: {one_line(error)}") from error
     if device != "cpu" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise BackendError(
             f"onnx: --device {device}: ONNX Runtime {onnxruntime.__version__} could not start its CUDA provider; "
@@ -175,7 +176,3 @@ def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
         raise BackendError(f"onnx: --device {device}: this machine has {gpu_count()} CUDA GPU(s)")
     onnxruntime.preload_dlls()
     return [("CUDAExecutionProvider", {"device_id": str(index), "use_tf32": "0"}), "CPUExecutionProvider"]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -15,6 +15,7 @@ from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
 from ..core.card import ModelCard
 from ..core.errors import ArtifactError, BackendError
 from ..core.machine import usable_cores
+from ..core.text import one_line
 from .backend import Backend, BackendOptions
 
 DEVICE = "CPU"
@@ -44,7 +45,7 @@ class OpenVinoBackend(Backend):
         try:
             self._model = core.compile_model(core.read_model(graph), DEVICE, settings)
         except RuntimeError as error:
-            raise ArtifactError(f"{graph}: refused by OpenVINO: {_one_line(error)}") from error
+            raise ArtifactError(f"{graph}: refused by OpenVINO: {one_line(error)}") from error
         followed = self._model.get_property("INFERENCE_PRECISION_HINT")
         if followed != HINTS[computes_in]:
             raise BackendError(f"openvino: asked to compute in {computes_in}, it computes in {followed.to_string()}")
@@ -60,7 +61,7 @@ class OpenVinoBackend(Backend):
         try:
             answer = self._request.infer({INPUT_NAME: images_NHWC}, share_inputs=True)
         except RuntimeError as error:
-            raise BackendError(f"openvino: {_one_line(error)}") from error
+            raise BackendError(f"openvino: {one_line(error)}") from error
         logits_NK: NDArray[np.float32] = np.array(answer[OUTPUT_NAME], np.float32)  # the request's buffer is reused
         return logits_NK
 
@@ -96,7 +97,3 @@ def _words(card: ModelCard, options: BackendOptions, computes_in: str) -> str:
     if card.precision in (computes_in, "int8"):
         return card.precision
     return f"{card.precision} graph computed in {computes_in}, which this processor has instead"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import BackendError, RtkError
+from ..core.text import one_line
 from .backend import Backend, BackendOptions
 from .classify import Answer, ClassifyConfig, Guess, classify
 from .decode import Decoder
@@ -81,7 +82,7 @@ def answers_on_ray(paths: Iterable[str], work: Work, *, address: str) -> Iterato
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise BackendError(f"ray: no cluster at {address}: {_one_line(error)}") from error
+        raise BackendError(f"ray: no cluster at {address}: {one_line(error)}") from error
     try:
         actors = actors_for([node["Resources"] for node in ray.nodes() if node["Alive"]], work.options.device)
         context = ray.data.DataContext.get_current()
@@ -200,7 +201,3 @@ def _reason(error: BaseException) -> str:
             return str(cause)
         cause = getattr(cause, "cause", None) or cause.__cause__
     return str(error).strip().splitlines()[-1]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

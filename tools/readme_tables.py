@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from PIL import Image
 
 from ..bench.report.render import notes_on, parity_table, report_table
 from ..bench.report.report import Report, read_report
 from ..cli.options import run_module
 from ..core.card import ModelCard, Training
 from ..core.data.datasets import open_dataset
+from ..core.data.images import encoded_image
 from ..core.errors import ArtifactError, BackendError
 from ..core.files import make_folder, write_whole
 from ..core.models.summary import parameter_count
@@ -179,7 +179,7 @@ def _write_images(folder: Path) -> None:
     split = dataset.split("test").head(IMAGES_SHOWN)
     make_folder(folder)
     for number, (image_HWC, label) in enumerate(zip(split.images_NHWC, split.labels_N, strict=True), 1):
-        Image.fromarray(image_HWC).save(folder / f"{number}-{dataset.classes[label]}.png")
+        write_whole(folder / f"{number}-{dataset.classes[label]}.png", encoded_image(image_HWC))
 
 
 def _indented(text: str) -> str:

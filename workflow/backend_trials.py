@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from ..core.errors import RtkError
 from ..core.nvidia.driver import gpu_count
+from ..core.text import one_line
 
 TRIAL_TIMEOUT_S = 120.0
 GPU_ONLY = ("trt",)
@@ -63,7 +64,7 @@ def try_here(backend: str, device: str) -> Trial:
             works = logits_NK.shape == (8, len(opened.card.classes)) and bool(np.isfinite(logits_NK).all())
             return Trial(backend, device, works, opened.runs_on if works else f"wrong answers from {opened.runs_on}")
     except RtkError as error:
-        return Trial(backend, device, False, " ".join(str(error).split()))
+        return Trial(backend, device, False, one_line(error))
     except ImportError as error:
         return Trial(backend, device, False, f"{error.name} is not installed: pip install {error.name}")
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...core.errors import BackendError
+from ...core.text import one_line
 from ...infer.backend import BackendOptions, Resident
 from ...infer.torch_backend import TorchBackend
 
@@ -36,7 +37,7 @@ class CompiledTorch(TorchBackend):
         try:
             return super()._run(images_NHWC)
         except RuntimeError as error:  # the root of what Dynamo and Inductor raise
-            words = " ".join(str(error).split())
+            words = one_line(error)
             raise BackendError(f"torch.compile: {type(error).__name__}: {words[:LONGEST]}") from error
 
 

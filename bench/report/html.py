@@ -1,24 +1,17 @@
 """The report as one HTML page: no network, no script, readable on a phone and in dark mode, the plots drawn into it."""
 
 import base64
-import html
-import io
 from collections.abc import Mapping, Sequence
 
-from PIL import Image
-
 from ...core.data.datasets import Split
+from ...core.data.images import encoded_image
+from ...core.web_page import escaped, web_page
 from ..parity.compare import Parity
 from .plots import Draw, accuracy, accuracy_points, changes, latency, svg_of, throughput
 from .render import notes_on, parity_table, preset_lines, report_table
 from .report import Report
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c1e21; --paper: #fff; --rule: #d6d9de; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --paper: #16181c; --rule: #3a3f47; } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-       max-width: 76rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .scroll { overflow-x: auto; } svg { width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--rule); text-align: right; }
@@ -29,7 +22,6 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; }
 pre { white-space: pre-wrap; }
 .images { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: 1rem; }
 .images img { width: 96px; image-rendering: pixelated; border: 1px solid var(--rule); }
-figure { margin: 0; } figcaption { font-size: .9rem; } .faint { opacity: .75; }
 """
 
 
@@ -37,23 +29,20 @@ def page_of(report: Report) -> str:
     """The whole page as text."""
     title = f"{report.model.name}, {report.model.precision}"
     parts = [
-        f"<h1>{_text(title)}</h1><p class=faint>{_text(report.machine.summary)}; {_text(report.date)}</p>",
+        f"<h1>{escaped(title)}</h1><p class=faint>{escaped(report.machine.summary)}; {escaped(report.date)}</p>",
         _list({**report.backends, **{name: f"not run: {why}" for name, why in report.unusable.items()}}),
         "<h2>Throughput and latency</h2>",
         _plots(report),
         _table(report_table(report)),
         _notes([*notes_on(report), *(preset_lines(report) if report.config.preset else [])]),
-        f"<h2>Parity</h2><p>Answers on {_text(report.dataset)}, image by image, against PyTorch fp32.</p>",
+        f"<h2>Parity</h2><p>Answers on {escaped(report.dataset)}, image by image, against PyTorch fp32.</p>",
         _table(parity_table(report.parity)),
-        *(f"<pre class=scroll>{_text(verdict.to_text())}</pre>" for verdict in report.verdicts),
+        *(f"<pre class=scroll>{escaped(verdict.to_text())}</pre>" for verdict in report.verdicts),
         "<h2>Images whose answers changed</h2>",
         _changed_images(report),
         _libraries(report),
     ]
-    return (
-        f'<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
-        f"<title>{_text(title)}</title><style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
-    )
+    return web_page(title, "".join(parts), style=STYLE)
 
 
 def _plots(report: Report) -> str:
@@ -74,7 +63,7 @@ def _plots(report: Report) -> str:
 
 
 def _figure(caption: str, draw: Draw) -> str:
-    return f"<figure>{svg_of(draw)}<figcaption>{_text(caption)}</figcaption></figure>"
+    return f"<figure>{svg_of(draw)}<figcaption>{escaped(caption)}</figcaption></figure>"
 
 
 def _changed_images(report: Report) -> str:
@@ -89,7 +78,7 @@ def _changed_images(report: Report) -> str:
                 words = f"{one.candidate}: {classes[worst.reference]} became {now}; it is {classes[worst.label]}"
                 figures.append(
                     f'<figure><img alt="test image {worst.index}" src="data:image/png;base64,{picture}">'
-                    f"<figcaption>{_text(words)} (image {worst.index:,})</figcaption></figure>"
+                    f"<figcaption>{escaped(words)} (image {worst.index:,})</figcaption></figure>"
                 )
     if not figures:
         return "<p>None: every backend answers every image as PyTorch fp32 does.</p>" if report.parity else ""
@@ -99,38 +88,27 @@ def _changed_images(report: Report) -> str:
 def _table(rows: Sequence[Mapping[str, str]]) -> str:
     if not rows:
         return "<p>Nothing was measured.</p>"
-    heading = "".join(f"<th>{_text(name)}" for name in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{_text(value)}" for value in row.values()) for row in rows)
+    heading = "".join(f"<th>{escaped(name)}" for name in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{escaped(value)}" for value in row.values()) for row in rows)
     return f"<div class=scroll><table><tr>{heading}{body}</table></div>"
 
 
 def _list(items: Mapping[str, str]) -> str:
-    return "<ul>" + "".join(f"<li><b>{_text(name)}</b>: {_text(words)}" for name, words in items.items()) + "</ul>"
+    return "<ul>" + "".join(f"<li><b>{escaped(name)}</b>: {escaped(words)}" for name, words in items.items()) + "</ul>"
 
 
 def _notes(lines: Sequence[str]) -> str:
-    return f"<ul class='notes faint'>{''.join(f'<li>{_text(line)}' for line in lines)}</ul>" if lines else ""
+    return f"<ul class='notes faint'>{''.join(f'<li>{escaped(line)}' for line in lines)}</ul>" if lines else ""
 
 
 def _libraries(report: Report) -> str:
     machine = report.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine.libraries.items())
     commit = f"; commit {machine.commit}" if machine.commit else ""
-    return f"<p class=faint>Python {_text(machine.python)}, {_text(versions)}{_text(commit)}</p>"
-
-
-def _text(words: str) -> str:
-    return html.escape(words)
+    return f"<p class=faint>Python {escaped(machine.python)}, {escaped(versions)}{escaped(commit)}</p>"
 
 
 def pictures_of(split: Split, parity: Sequence[Parity]) -> dict[str, str]:
     """By index in the split: those among each backend's worst images that got another answer than the reference's."""
     changed = {one.index for each in parity for one in each.worst if one.candidate != one.reference}
-    return {str(index): _png(split, index) for index in sorted(changed)}
-
-
-def _png(split: Split, index: int) -> str:
-    image_HWC = split.images_NHWC[index]
-    buffer = io.BytesIO()
-    Image.fromarray(image_HWC if image_HWC.shape[2] == 3 else image_HWC[..., 0]).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return {str(index): base64.b64encode(encoded_image(split.images_NHWC[index])).decode() for index in sorted(changed)}

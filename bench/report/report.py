@@ -6,7 +6,6 @@ SCHEMA.md describes the file. Its keys are the fields of the dataclass `Report` 
 import dataclasses
 import json
 import re
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 from ...core.card import ModelCard
 from ...core.errors import ArtifactError
 from ...core.machine import Machine
+from ...core.records import restored
 from ..config import BenchConfig
 from ..measure.bootstrap import rate_interval
 from ..measure.cell import Cell
@@ -98,25 +98,6 @@ def read_cells(path: Path) -> list[Cell]:
         return [restored(Cell, cell) for cell in fields["cells"]]
     except (KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: an incomplete report ({error}); write it anew with rtk bench") from error
-
-
-def restored(kind: Any, value: Any) -> Any:
-    """A value of JSON as the type that it was: dataclasses, tuples and lists of them, everything else as it is.
-
-    Keys that a dataclass has no field for are left aside; a field without a key keeps its default.
-    """
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if value is None:
-        return None
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        known = {field.name: value[field.name] for field in dataclasses.fields(kind) if field.name in value}
-        return kind(**{name: restored(hints[name], one) for name, one in known.items()})  # type: ignore[operator]
-    if origin in (tuple, list):
-        return origin(restored(inner[0], one) for one in value)
-    if origin in (typing.Union, types.UnionType):
-        return restored(next(one for one in inner if one is not type(None)), value)
-    return value
 
 
 def _fields(path: Path) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import RtkError
 from ..files import make_folder, whole_file
+from ..text import one_line
 
 
 def download(url: str, target: Path, *, checksum: str, error: type[RtkError], otherwise: str) -> None:
@@ -31,7 +32,7 @@ def download(url: str, target: Path, *, checksum: str, error: type[RtkError], ot
                     raise ValueError("the checksum does not match")
         except (OSError, ValueError) as failure:  # requests' errors are OSErrors
             offline = isinstance(failure, requests.ConnectionError | requests.Timeout)
-            reason = "no connection" if offline else " ".join(str(failure).split())
+            reason = "no connection" if offline else one_line(failure)
             raise error(
                 f"{target}: missing, and the download failed ({reason}); fetch {url} and put it there, or {otherwise}"
             ) from failure

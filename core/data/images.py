@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..card import Input
 from ..errors import ImageError
+from ..text import one_line
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -149,12 +150,20 @@ def _decoded(source: Source, name: str) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: too large; at most {MAX_PIXELS:,} pixels are read") from error
     except OSError as error:
-        found = f"cannot be read: {error.strerror}" if error.errno else f"damaged image: {' '.join(str(error).split())}"
+        found = f"cannot be read: {error.strerror}" if error.errno else f"damaged image: {one_line(error)}"
         raise ImageError(f"{name}: {found}") from error
     # Pillow's decoders raise nearly anything on damaged files, and a damaged file must never stop the others.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise ImageError(f"{name}: damaged image: {reason}") from error
+
+
+def encoded_image(pixels: NDArray[np.uint8], *, format_: str = "PNG", **options: Any) -> bytes:
+    """The bytes of an image file with these pixels, H x W or H x W x 1, 3 or 4. `options`: Pillow's for the format."""
+    plain = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(plain)).save(buffer, format_, **options)
+    return buffer.getvalue()
 
 
 def _fitted(image: Image.Image, size: Input, fit: Fit) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from importlib import metadata, util
 from typing import Any
 
 from ..errors import BackendError, UnknownNameError
+from ..text import one_line
 from .driver import driver_cuda, gpu_count
 
 AUTO = "auto"
@@ -64,7 +65,7 @@ class Flavor:
             return importlib.import_module(self.module)
         except (ImportError, OSError) as error:
             raise BackendError(
-                f"{self.name} is installed but cannot be loaded ({_one_line(error)}); install it anew: "
+                f"{self.name} is installed but cannot be loaded ({one_line(error)}); install it anew: "
                 f"{self.install_hint()}"
             ) from error
 
@@ -128,7 +129,7 @@ class LogLines:
 
     def reason(self, otherwise: str) -> str:
         """The errors as one line, without repetitions; `otherwise` when there were none."""
-        return "; ".join(dict.fromkeys(_one_line(line) for line in self.errors)) or otherwise
+        return "; ".join(dict.fromkeys(one_line(line) for line in self.errors)) or otherwise
 
 
 class _Collected:
@@ -161,7 +162,3 @@ def collected_errors() -> Iterator[LogLines]:
         yield _Collected.lines
     finally:
         _Collected.lines = before
-
-
-def _one_line(what: object) -> str:
-    return " ".join(str(what).split())

@@ -32,6 +32,7 @@ from ...core.nvidia.driver import Gpu, gpu, gpu_count, no_gpu_reason, using_gpu
 from ...core.nvidia.flavor import Flavor, LogLines, choose_flavor, collected_errors, logger_of
 from ...core.nvidia.layer_types import layers_of_engine, precision_of_network
 from ...core.paths import cache_dir
+from ...core.text import one_line
 from ..config import EngineConfig
 from .build_progress import BuildProgress, monitor_of
 
@@ -204,7 +205,7 @@ def _parsed(trt: Any, builder: Any, logger: Any, config: EngineConfig, content: 
 
 def _parser_error(error: Any) -> str:
     """Node and reason of one of the parser's errors, in one line."""
-    reason = " ".join(error.desc().split())
+    reason = one_line(error.desc())
     if error.node() < 0:
         return reason
     return f"node {error.node()} {error.node_name()!r} ({error.node_operator()}): {reason}"

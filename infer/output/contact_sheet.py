@@ -7,20 +7,16 @@ nothing.
 
 import base64
 import heapq
-import html
-import io
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from ...core.card import Input, ModelCard
-from ...core.data.images import model_image
+from ...core.data.images import encoded_image, model_image
 from ...core.errors import ImageError, UsageError
 from ...core.files import make_folder, write_whole
-from ...core.text import visible
+from ...core.web_page import escaped, web_page
 from ..classify import Answer
 from ..sources.entry import Entry
 
@@ -31,15 +27,9 @@ PICTURE = Input(128, 128, 3)
 JPEG_QUALITY = 85
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c1e21; --paper: #fff; --rule: #d6d9de; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --paper: #16181c; --rule: #3a3f47; } }
-body { font: 16px/1.4 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-       max-width: 72rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.4rem; margin: 0; }
 main { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 1rem; margin-top: 1rem; }
-figure { margin: 0; padding: .5rem; border: 1px solid var(--rule); border-radius: .5rem; }
-img { width: 100%; height: auto; display: block; border-radius: .25rem; }
-figcaption { font-size: .85rem; overflow-wrap: anywhere; } small { display: block; opacity: .75; }
+figure { padding: .5rem; border: 1px solid var(--rule); border-radius: .5rem; }
+img { width: 100%; height: auto; display: block; border-radius: .25rem; } small { display: block; opacity: .75; }
 """
 
 
@@ -90,23 +80,22 @@ class Sheet:
         """Write the page, the least certain answer first, if there was any answer. Raises OutputError."""
         if not self.answered:
             return
-        title = f"The least certain answers of {_text(self.card.name)}"
+        title = f"The least certain answers of {self.card.name}"
         least = sorted(self._heap, reverse=True)
         images = "image" if self.answered == 1 else "images"
         words = f"{len(least):,} of {self.answered:,} {images}, {self.unreadable:,} of them unreadable"
-        write_whole(
-            self.path,
-            "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-            "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; img-src data:; "
-            "style-src 'unsafe-inline'\">"
-            f"<title>{title}</title><style>{STYLE}</style><body><h1>{title}</h1><p>{words}; "
-            f"{_text(self.card.precision)}</p><main>{''.join(one.figure for one in least)}</main></body></html>\n",
+        body = (
+            f"<h1>{escaped(title)}</h1><p>{words}; {escaped(self.card.precision)}</p>"
+            f"<main>{''.join(one.figure for one in least)}</main>"
         )
+        write_whole(self.path, web_page(title, body, style=STYLE))
 
 
 def _figure(entry: Entry, answer: Answer) -> str:
-    guesses = "".join(f"<b>{_text(guess.label)}</b> {guess.probability:.1%}<br>" for guess in answer.guesses)
-    return f"<figure>{_picture(entry)}<figcaption>{guesses}<small>{_text(answer.file)}</small></figcaption></figure>\n"
+    guesses = "".join(f"<b>{escaped(guess.label)}</b> {guess.probability:.1%}<br>" for guess in answer.guesses)
+    return (
+        f"<figure>{_picture(entry)}<figcaption>{guesses}<small>{escaped(answer.file)}</small></figcaption></figure>\n"
+    )
 
 
 def _picture(entry: Entry) -> str:
@@ -115,10 +104,5 @@ def _picture(entry: Entry) -> str:
         pixels = model_image(entry.name if entry.content is None else entry.content, PICTURE, fit="letterbox")
     except ImageError:
         return "<p>its file has changed since</p>"
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=JPEG_QUALITY)
-    return f"<img alt='' src='data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}'>"
-
-
-def _text(words: str) -> str:
-    return html.escape(visible(words))
+    jpeg = base64.b64encode(encoded_image(pixels, format_="JPEG", quality=JPEG_QUALITY)).decode()
+    return f"<img alt='' src='data:image/jpeg;base64,{jpeg}'>"

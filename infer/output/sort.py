@@ -2,7 +2,6 @@
 
 import filecmp
 import hashlib
-import io
 import os
 import re
 import shutil
@@ -11,9 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
+from ...core.data.images import encoded_image
 from ...core.errors import OutputError, UsageError
 from ...core.files import make_folder, whole_file
 from ..classify import Answer
@@ -53,7 +51,7 @@ class Sorter:
             yield answer
 
     def _put(self, entry: Entry, folder: Path) -> None:
-        content = _png(entry.content) if isinstance(entry.content, np.ndarray) else entry.content
+        content = encoded_image(entry.content) if isinstance(entry.content, np.ndarray) else entry.content
         target = folder / (plain_name(entry.name) + (".png" if isinstance(entry.content, np.ndarray) else ""))
         try:
             if os.path.lexists(target) and not self._is_there(target, entry.name, content):
@@ -82,13 +80,6 @@ class Sorter:
         if self.link or target.is_symlink():
             return target.is_symlink() and os.path.realpath(target) == os.path.realpath(name)
         return target.is_file() and filecmp.cmp(target, name, shallow=False)
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    plain = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-    Image.fromarray(np.ascontiguousarray(plain)).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def check_outside(folder: Path, sources: Iterable[str]) -> None:

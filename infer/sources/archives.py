@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 from ...core.data.images import IMAGE_SUFFIXES
+from ...core.text import one_line
 from .entry import Entry
 
 MAX_MEMBER_BYTES = 1 << 26
@@ -60,7 +61,7 @@ def archive_entries(path: str) -> Iterator[Entry]:
         yield Entry(path, f"cannot be read: {error.strerror or error}")
     # zipfile and tarfile raise nearly anything on hostile archives, and these must never stop the other sources.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         yield Entry(path, str(error) if isinstance(error, _Refused) else f"damaged archive: {reason}")
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ...core.data.datasets import CIFAR10_ROW_BYTES
 from ...core.data.images import MAX_PIXELS
+from ...core.text import one_line
 from .entry import Entry
 
 BLOCK_BYTES = 1 << 20
@@ -51,7 +52,7 @@ def _or_reason(images: Iterator[Entry], name: str) -> Iterator[Entry]:
         yield Entry(name, f"cannot be read: {error.strerror or error}")
     # NumPy, zipfile and gzip raise nearly anything on damaged files, and these must never stop the other sources.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         yield Entry(name, reason if isinstance(error, _Refused) else f"damaged: {reason}")
 
 

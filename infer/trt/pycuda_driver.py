@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ...core.errors import BackendError
+from ...core.text import one_line
 
 NON_BLOCKING = 1
 """Stream flag: work on it does not wait for the default stream, where PyTorch's work is."""
@@ -99,7 +100,7 @@ def pycuda_driver() -> Driver:
     try:
         driver = cast(Driver, importlib.import_module("pycuda.driver"))
     except ImportError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise BackendError(f"trt: PyCUDA cannot be loaded ({reason}); pip install --force-reinstall pycuda") from error
     try:
         driver.init()
@@ -122,7 +123,7 @@ def primary_context(driver: Driver, index: int) -> GpuContext:
             f"trt: cuda:{index}: out of GPU memory; stop what else runs there (see nvidia-smi)"
         ) from error
     except driver.Error as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         hint = "another process holds it (exclusive compute mode): stop it or name another --device"
         busy = "busy or unavailable" in reason or "unavailable" in reason.lower()
         raise BackendError(f"trt: cuda:{index}: no context: {reason}; {hint if busy else 'see nvidia-smi'}") from error

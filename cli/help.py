@@ -1,0 +1,47 @@
+"""How `--help` looks: options in groups, as wide as the terminal. Nothing heavy is loaded for it.
+
+An option's group is its `rich_help_panel`, which Typer keeps whether or not rich draws the help. Options without
+one stand last.
+"""
+
+from typing import Any
+
+from typer.core import TyperCommand
+
+WIDEST = 120
+"""Columns of help at most; a narrower terminal decides."""
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": WIDEST}
+"""The context settings of every command."""
+
+# The groups, as users read them.
+DATA = "Data"
+RECIPE = "Recipe"
+AUGMENTATION = "Augmentation"
+MODEL = "Model"
+BACKEND = "Backend"
+MEASUREMENT = "Measurement"
+PARITY = "Parity"
+PRECISION = "Precision"
+TENSORRT = "TensorRT"
+MACHINE = "Machine"
+OUTPUT = "Output"
+RESUMING = "Stopping and resuming"
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose options stand under the names of their groups, in the order of their first options."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments, then each group of options. Called by Click."""
+        groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                named = getattr(parameter, "rich_help_panel", None)
+                default = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                groups.setdefault(named or default, []).append(record)
+        general = groups.pop("Options")
+        for name, records in [*groups.items(), ("Options" if len(groups) == 1 else "General", general)]:
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
