@@ -1,4 +1,4 @@
-"""The command line: the commands put together, errors turned into exit codes."""
+"""The command line: registers the commands and turns errors into exit codes."""
 
 import io
 import sys
@@ -14,10 +14,10 @@ from .options import INTERRUPTED, fail, log_to_stderr
 
 app = typer.Typer(
     name="rtk",
-    help="Train residual networks, export them to ONNX and TensorRT, classify with them, and prove that they agree.",
+    help="Train image classifiers, export them to ONNX and TensorRT, classify images, and prove that backends agree.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # drawing help with rich takes longer than everything else about it
+    rich_markup_mode=None,  # rendering help with rich takes longer than all the rest
     context_settings=CONTEXT,
 )
 for command in (
@@ -42,10 +42,10 @@ class _Debug:
 
 @app.callback(invoke_without_command=True)
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Options of every command."""
+    """Options that stand before the command."""
     _Debug.on = debug
     log_to_stderr()
     if version:
@@ -54,16 +54,16 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; errors that rtk raises on purpose become one line and an exit code."""
+    """Run the command line. Errors of rtk become one line and an exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that its encoding lacks is no reason to end
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may not fit the encoding
     try:
         app()
     except RtkError as error:
         if _Debug.on:
             raise
         fail(error)
-    except OSError as error:  # of a name or a folder that is odd in a way nobody has thought of
+    except OSError as error:  # an unexpected I/O error
         if _Debug.on:
             raise
         fail(DataError(f"{error.filename}: {error.strerror}" if error.filename else str(error)))

@@ -1,4 +1,4 @@
-"""What commands share: options of the same meaning, exit codes, and how they talk."""
+"""What commands share: common options, exit codes, and how log lines and errors are printed."""
 
 import logging
 import sys
@@ -13,16 +13,17 @@ from ..core.text import visible
 
 PACKAGE = "rtk"
 SIGNALLED = 128
-"""To which the number of the signal is added, as shells do."""
+"""A command that a signal ended exits with this plus the number of the signal, as in shells."""
 INTERRUPTED = SIGNALLED + 2
+"""Exit code after Ctrl-C."""
 
 DataDir = Annotated[
-    Path | None, typer.Option(help="Folder of the official data files.", envvar="RTK_DATA_DIR", show_envvar=True)
+    Path | None, typer.Option(help="Folder with the official data files.", envvar="RTK_DATA_DIR", show_envvar=True)
 ]
 
 
 def given(context: typer.Context, *sources: str) -> dict[str, Any]:
-    """The parameters that came from one of these sources, COMMANDLINE where none is named, by their names."""
+    """The parameters that came from one of these sources (default: COMMANDLINE), by name."""
     found = {}
     for name, value in context.params.items():
         source = context.get_parameter_source(name)
@@ -32,7 +33,7 @@ def given(context: typer.Context, *sources: str) -> dict[str, Any]:
 
 
 class _StandardError(logging.Handler):
-    """Prints what is logged on standard error, whichever that is now: results alone go to standard output."""
+    """Prints log lines on the current standard error. Standard output is for results only."""
 
     def emit(self, record: logging.LogRecord) -> None:
         warning = record.levelno >= logging.WARNING
@@ -40,7 +41,7 @@ class _StandardError(logging.Handler):
 
 
 def log_to_stderr() -> None:
-    """From now on rtk's own log goes to standard error, a line for each message; calling it twice does no harm."""
+    """Print rtk's own log on standard error from now on, one line per message. A second call does nothing."""
     log = logging.getLogger(PACKAGE)
     log.setLevel(logging.INFO)
     if not any(isinstance(handler, _StandardError) for handler in log.handlers):
@@ -48,13 +49,13 @@ def log_to_stderr() -> None:
 
 
 def fail(error: RtkError) -> NoReturn:
-    """End with the error as one line, whatever names it holds, and its exit code."""
+    """Print the error as one line and exit with its exit code."""
     print(f"rtk: {visible(' '.join(str(error).split()))}", file=sys.stderr)
     sys.exit(error.exit_code)
 
 
 def run_module(function: Callable[..., None]) -> None:
-    """Run a module of its own, python -m rtk.NAME, with the function's parameters as its options."""
+    """Run a function as the command line of a module (python -m rtk.tools.NAME): its parameters are the options."""
     try:
         typer.run(function)
     except RtkError as error:

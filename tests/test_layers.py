@@ -39,8 +39,8 @@ HEAVY = {
     "keras",
     "openvino",
 }
-LIGHT_DOORS = {
-    # module: what using it must not load
+LIGHT_MODULES = {
+    # module: libraries that importing it must not load
     "rtk": HEAVY,
     "rtk.cli.app": HEAVY,
     "rtk.train.config": HEAVY,
@@ -60,8 +60,9 @@ LIGHT_DOORS = {
 
 
 def source_files() -> dict[str, Path]:
-    """Every module of the package by its full name, tests left out."""
+    """Every module of the package by its full name, without tests."""
     paths = [*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))]
+    paths = [path for path in paths if (path.parent / "__init__.py").is_file()]  # tools/gpu/ holds scripts
     modules = {}
     for path in paths:
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -82,14 +83,14 @@ def statements(tree: ast.AST, *, at_import: bool) -> Iterator[ast.Import | ast.I
 
 
 def runs_later(node: ast.AST) -> bool:
-    """Whether what is in it does not run when the module is imported."""
+    """Whether the code inside does not run when the module is imported."""
     if isinstance(node, ast.If):
         return "TYPE_CHECKING" in ast.unparse(node.test)
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
 
 
 def imports(module: str, *, at_import: bool = False) -> set[str]:
-    """Full names of what the module imports: modules where there is one of that name, else what was asked for."""
+    """Full names of what the module imports: a module if one has that name, else the package it comes from."""
     path, found = MODULES[module], set()
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     for node in statements(ast.parse(path.read_text()), at_import=at_import):
@@ -110,7 +111,7 @@ def room(module: str) -> str:
 
 
 def loaded_by(module: str) -> set[str]:
-    """Everything that importing the module imports at once, other programs' packages by their first name."""
+    """Everything that importing the module imports immediately; external packages by their first name."""
     found: set[str] = set()
     waiting = {module}
     while waiting:
@@ -178,9 +179,9 @@ def test_inside_the_package_imports_are_relative(module: str) -> None:
             assert (node.module or "").split(".")[0] not in ("rtk", *ROOMS, "cli", "workflow", "tools")
 
 
-@pytest.mark.parametrize("module", LIGHT_DOORS)
-def test_what_must_start_fast_loads_nothing_heavy(module: str) -> None:
-    assert not loaded_by(module) & LIGHT_DOORS[module]
+@pytest.mark.parametrize("module", LIGHT_MODULES)
+def test_light_modules_load_no_heavy_library(module: str) -> None:
+    assert not loaded_by(module) & LIGHT_MODULES[module]
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -1,9 +1,11 @@
-"""What is installed is what lies in the tree."""
+"""The installed package is the source tree: every module, the zoo, the types."""
 
+import os
 import re
 import subprocess
 import sys
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
@@ -15,7 +17,7 @@ NOT_PACKAGED = {"tests", "tools", "build", "dist", "demo", "runs"}
 
 
 def source_packages() -> set[str]:
-    """Every folder with Python files below the root, as a package's name."""
+    """Every folder with Python files below the root, as a package name."""
     folders = {path.parent.relative_to(ROOT) for path in ROOT.rglob("*.py")}
     named = (folder.parts for folder in folders if not any(part.startswith(".") for part in folder.parts))
     return {".".join(("rtk", *parts)) for parts in named if not {*parts} & NOT_PACKAGED}
@@ -25,7 +27,7 @@ def test_every_package_of_the_tree_is_listed() -> None:
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == source_packages()
 
 
-def test_what_is_required_is_pinned() -> None:
+def test_every_requirement_is_pinned() -> None:
     pinned = {
         re.split("==", line)[0].lower().replace("_", "-")
         for line in (ROOT / "constraints.txt").read_text().splitlines()
@@ -38,7 +40,7 @@ def test_what_is_required_is_pinned() -> None:
     assert names - {"resnet-tensorrt-kit"} <= pinned
 
 
-def test_no_word_of_the_machine_that_it_was_made_on() -> None:
+def test_no_file_names_a_path_of_the_development_machine() -> None:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
     if not tracked:
         pytest.skip("not a git checkout")
@@ -50,7 +52,7 @@ def test_no_word_of_the_machine_that_it_was_made_on() -> None:
 
 
 @pytest.mark.slow
-def test_a_wheel_holds_every_module_and_the_zoo(tmp_path: Path) -> None:
+def test_a_wheel_holds_every_module_the_zoo_and_the_types(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -60,5 +62,23 @@ def test_a_wheel_holds_every_module_and_the_zoo(tmp_path: Path) -> None:
     for package in source_packages():
         folder = ROOT.joinpath(*package.split(".")[1:])
         expected |= {"/".join((*package.split("."), path.name)) for path in folder.glob("*.py")}
+    expected |= {"rtk/py.typed"}
     expected |= {f"rtk/core/zoo/{path.name}" for path in (ROOT / "core" / "zoo").iterdir() if path.is_file()}
     assert {name for name in inside if name.startswith("rtk/")} == expected
+    _check_types(wheel, tmp_path)
+
+
+def _check_types(wheel: Path, folder: Path) -> None:
+    """mypy finds the types of the installed wheel, as it does for users."""
+    venv.create(folder / "venv", with_pip=False)
+    python = folder / "venv" / "bin" / "python"
+    find = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = subprocess.run([python, "-c", find], capture_output=True, text=True, check=True).stdout.strip()
+    zipfile.ZipFile(wheel).extractall(site)
+    (folder / "program.py").write_text("import rtk\nreveal_type(rtk.__version__)\nrtk.load(5)\n")
+    command = [sys.executable, "-m", "mypy", "--python-executable", str(python), "--config-file", "", "program.py"]
+    environment = {**os.environ, "MYPY_CACHE_DIR": str(folder / "cache")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert "Revealed type is" in done.stdout, done.stdout + done.stderr
+    assert "Any" not in done.stdout.splitlines()[0], done.stdout
+    assert 'Argument 1 to "load" has incompatible type "int"' in done.stdout, done.stdout

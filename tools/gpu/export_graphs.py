@@ -1,0 +1,25 @@
+"""Export a model of the zoo into rtk's cache: export_graphs.py MODEL PRECISION,... (into RTK_CACHE_DIR).
+
+Runs where the payloads are built: int8 calibration needs training images, which reach the GPU machine later.
+"""
+
+import logging
+import sys
+
+from rtk.core.data.datasets import open_dataset
+from rtk.core.zoo import zoo_file
+from rtk.workflow.artifacts import cached_graph
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    model, precisions = sys.argv[1], sys.argv[2].split(",")
+    for precision in precisions:
+        # on a GPU rtk bench uses the int8 graph for TensorRT, also in ONNX Runtime
+        print(
+            cached_graph(
+                zoo_file(model, ".pt"),
+                precision=precision,
+                int8_flavor="tensorrt",
+                dataset=open_dataset("cifar10"),
+            )
+        )
