@@ -1,11 +1,13 @@
-# Every target makes what it needs: the virtual environment once, and again when pyproject.toml or constraints.txt change.
-#   make demo       the whole road on drawn shapes, about a minute
-#   make test       the tests, under five minutes
-#   make test-all   the slow ones too, under twenty
-#   make check      formatting, lint, types
-#   make table      trains the networks of the published table while there is time: MINUTES=60
-#   make results    the README's tables from the zoo and bench/results, and what the commands shown print
-#   make gpu        everything that wants a GPU, with the interpreter PYTHON as it is: no environment, no network
+# Each target creates the virtual environment if it is missing, and updates it when pyproject.toml or constraints.txt change.
+#   make demo       run the full workflow on synthetic images, about a minute
+#   make test       run the tests except the slow ones, under five minutes
+#   make test-all   run all tests, under twenty minutes
+#   make check      check formatting, lint and types
+#   make format     let ruff format the code and fix what it can
+#   make results    write the generated parts of README.md and docs/: tables from files, and outputs of the shown commands
+#   make table      train networks of the published table for MINUTES=60
+#   make gpu        run everything that needs a GPU with the interpreter PYTHON: no environment and no network are needed
+#   make clean      remove the environment and what was built
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= bench/results/gpu
@@ -60,7 +62,7 @@ $(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e '.[dev]'
 	touch $@ $(VENV)/installed
 
-# The root of the repository is the package: tools that want it under its name find it through this link.
+# The root of the repository is the package. This link gives it the name `rtk` for tools that need one.
 build/types/rtk:
 	mkdir -p build/types
 	ln -sfn ../.. build/types/rtk

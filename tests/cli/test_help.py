@@ -1,0 +1,69 @@
+"""`--help` of every command: groups of options, at the width of the terminal."""
+
+from collections.abc import Iterator
+
+import pytest
+import typer
+from rtk.cli import app as cli
+from rtk.cli.help import WIDEST
+
+
+def commands() -> Iterator[list[str]]:
+    """The words of every command that help lists, groups of commands included."""
+
+    def below(command: object, words: list[str]) -> Iterator[list[str]]:
+        yield words
+        for name, inner in getattr(command, "commands", {}).items():
+            if not inner.hidden:
+                yield from below(inner, [*words, name])
+
+    return below(typer.main.get_command(cli.app), [])
+
+
+def help_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines of a command's help."""
+    cli.app([*words, "--help"], standalone_mode=False)
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+@pytest.mark.parametrize("columns", [80, 100])
+def test_help_fits_the_terminal(
+    words: list[str], columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = help_of(words, capsys)
+    assert lines[0].startswith(f"Usage: {' '.join(['rtk', *words])}") or lines[0].startswith("Usage: ")
+    assert [line for line in lines if len(line) > columns] == []
+
+
+def test_help_uses_a_wide_terminal_up_to_a_limit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    widths = [len(line) for line in help_of(["train"], capsys)]
+    assert 100 < max(widths) <= WIDEST
+
+
+@pytest.mark.parametrize("command", ["train", "export", "classify", "bench"])
+def test_options_stand_in_groups(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    found = typer.main.get_command(cli.app).commands[command]  # type: ignore[attr-defined]
+    shown = [one for one in found.params if one.param_type_name == "option" and not one.hidden]
+    without = [one.name for one in shown if not one.rich_help_panel]
+    assert len(shown) > 10
+    assert without == []
+    assert len({one.rich_help_panel for one in shown}) >= 3
+
+
+def test_every_option_and_command_has_a_help_text() -> None:
+    def check(command: object, words: list[str]) -> list[str]:
+        missing = [] if command.help else [" ".join(words)]  # type: ignore[attr-defined]
+        for one in command.params:  # type: ignore[attr-defined]
+            if not getattr(one, "hidden", False) and not one.help:
+                missing.append(" ".join([*words, one.name]))
+        for name, inner in getattr(command, "commands", {}).items():
+            missing += check(inner, [*words, name])
+        return missing
+
+    assert check(typer.main.get_command(cli.app), ["rtk"]) == []
