@@ -1,7 +1,7 @@
-"""Lines as wide as the terminal."""
+"""Text for people: as wide as the terminal, and safe to print."""
 
 import pytest
-from rtk.core.text import terminal_width, wrapped
+from rtk.core.text import outline, terminal_width, wrapped
 
 
 @pytest.mark.parametrize(("columns", "width"), [("40", 40), ("80", 80), ("300", 120), ("", 80)])
@@ -32,3 +32,24 @@ def test_a_terminal_narrower_than_the_indent_gets_one_word_a_line(monkeypatch: p
 def test_no_text_leaves_the_start_of_the_line() -> None:
     assert wrapped("") == ""
     assert wrapped("", first="name: ") == "name:"
+
+
+def test_an_outline_shows_names_values_and_their_parts() -> None:
+    facts = {
+        "name": "x",
+        "a long name of it": 1,
+        "sizes": [1, 20_000],
+        "steps": [{"lr": 0.1}, {"lr": None}],
+        "none": {},
+    }
+    assert outline(facts).splitlines() == [
+        "name          x",
+        "a long name of it 1",
+        "sizes         1, 20,000",
+        "steps",
+        "  1:",
+        "    lr: 0.1",
+        "  2:",
+        "    lr: none",
+        "none",
+    ]

@@ -144,7 +144,7 @@ def test_an_epoch_that_the_test_split_chose_says_so(config: NewConfig) -> None:
     assert best.score.correct == max(hits)
     assert (best.training.epochs, best.training.selected_on) == (hits.index(max(hits)) + 1, "test")
     assert best.training.selection == (
-        "weights of the epoch with most right answers on the test split itself, which flatters its score"
+        "weights of the epoch with most right answers on the test split itself, so its score is too optimistic"
     )
     assert (last.training.epochs, last.training.selected_on, last.score.correct) == (4, "", hits[-1])
     assert last.training.selection == "weights after the last epoch; nothing was selected"
@@ -155,9 +155,9 @@ def test_the_zoo_refuses_an_epoch_that_the_test_split_chose(config: NewConfig) -
     with pytest.raises(UsageError) as caught:
         publish(best)
     assert str(caught.value) == (
-        f"{best}: weights of the epoch with most right answers on the test split itself, which flatters its score; the "
-        "zoo takes the last epoch's weights or those chosen by held-out images: train with --select last, --holdout or "
-        "--validation-split"
+        f"{best}: weights of the epoch with most right answers on the test split itself, so its score is too "
+        "optimistic; the zoo takes the last epoch's weights or those chosen by held-out images: train with "
+        "--select last, --holdout or --validation-split"
     )
 
 
@@ -165,7 +165,8 @@ def test_a_rate_that_followed_the_test_split_is_said_and_refused(config: NewConf
     plateau = {"recipe": "keras", "epochs": 1, "plateau": True, "select": "last"}
     best = train(config("run", **plateau)).best
     assert load_checkpoint(best).card.training.selection == (
-        "weights after the last epoch; the rate followed the loss on the test split itself, which flatters its score"
+        "weights after the last epoch; the rate followed the loss on the test split itself, "
+        "so its score is too optimistic"
     )
     with pytest.raises(UsageError, match="the rate followed the loss on the test split"):
         publish(best)
