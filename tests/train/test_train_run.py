@@ -425,11 +425,11 @@ def test_a_run_does_not_go_on_with_other_data(config: NewConfig, class_folders: 
     ("spoil", "message"),
     [
         (lambda root: [shutil.rmtree(root / split / name) for split in ("train", "test") for name in ("red", "green")],
-         "train: 1 class folder(s) found, expected two or more"),
+         "train: found 1 class folder(s), expected two or more"),
         (lambda root: [path.unlink() for path in (root / "train" / "green").iterdir()],
-         "train/green: no images; every class needs some"),
+         "train/green: no images; every class needs at least one"),
         (lambda root: Image.new("RGB", (9, 12)).save(root / "train" / "green" / "3.png"),
-         "train/green/3.png: 9 x 12 pixels, but the first image has 12 x 12; a data set needs images of one size"),
+         "train/green/3.png: 9 x 12 pixels, but the first image has 12 x 12; a data set needs images of the same size"),
     ],
     ids=["one class", "empty class", "several sizes"],
 )  # fmt: skip
@@ -473,7 +473,7 @@ def test_test_images_of_another_size_are_refused(config: NewConfig, class_folder
 
 def test_a_file_where_the_run_folder_should_be_is_named(config: NewConfig, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("x")
-    with pytest.raises(OutputError, match="run: the folder cannot be made: File exists"):
+    with pytest.raises(OutputError, match="run: the folder cannot be created: File exists"):
         train(config("run"))
 
 
