@@ -39,11 +39,14 @@ def wrapped(text: str, *, first: str = "", rest: str = "  ") -> str:
     """The text in lines of at most `terminal_width()` columns.
 
     `first` starts the first line, `rest` starts every other line. A word that is longer than a line, such as a path,
-    stays whole, so that it can be copied.
+    stays whole, so that it can be copied. A first word that only fits without `first` moves to the next line.
     """
+    width, first_word = terminal_width(), len((text.split() or [""])[0])
+    if len(rest) + first_word <= width < len(first) + first_word:
+        return f"{first.rstrip()}\n{wrapped(text, first=rest, rest=rest)}"
     lines = textwrap.wrap(
         text,
-        terminal_width(),
+        width,
         initial_indent=first,
         subsequent_indent=rest,
         break_long_words=False,
@@ -112,6 +115,14 @@ def text_table(rows: Sequence[Mapping[str, object]]) -> str:
         for line in cells
     )
     return "\n".join(lines)
+
+
+def fitting_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """A text table if it fits the terminal; otherwise an outline for each row, without its empty values."""
+    table = text_table(rows)
+    if max(map(len, table.splitlines())) <= terminal_width():
+        return table
+    return "\n\n".join(outline({name: value for name, value in row.items() if value != ""}) for row in rows)
 
 
 def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:

@@ -416,7 +416,7 @@ def test_an_engine_is_built_inspected_and_found_again_in_the_cache(rtk: Rtk, gra
     assert json.loads(rtk("inspect", "mine.engine", "--json").stdout)["profile"]["max_batch"] == 128
     listed = rtk("cache", "ls").stdout
     assert "resnet8v1-cifar10" in listed
-    assert "1 of 1 engines are whole" in rtk("cache", "verify").stdout
+    assert "1 of 1 engines are ok" in rtk("cache", "verify").stdout
     assert "removed 1 engines" in rtk("cache", "clear").stdout
     assert "(none)" in rtk("cache", "ls").stdout
 
