@@ -10,14 +10,17 @@ These limits find *wrong* artifacts; `margin_pp` limits the accuracy that a prec
 Shapes: N images, K classes.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal
 
 from .errors import UnknownNameError
+
+if TYPE_CHECKING:  # `--help` needs the names of the precisions without NumPy
+    import numpy as np
+    from numpy.typing import NDArray
 
 EQUAL_LOGITS = 1e-4
 """Largest absolute difference between two fp32 logits that count as equal."""
@@ -70,9 +73,9 @@ def precision_named(name: str) -> Precision:
 
 def differences(logits_NK: NDArray[np.float32], reference_NK: NDArray[np.float32]) -> tuple[float, float]:
     """Return the largest absolute difference and the relative RMS error of the logits."""
-    difference_NK = logits_NK.astype(np.float64) - reference_NK
-    spread = float(reference_NK.std(dtype=np.float64)) or 1.0
-    return float(np.abs(difference_NK).max()), float(np.sqrt((difference_NK**2).mean())) / spread
+    difference_NK = logits_NK.astype("float64") - reference_NK
+    deviation = float(reference_NK.std(dtype="float64")) or 1.0
+    return float(abs(difference_NK).max()), math.sqrt((difference_NK**2).mean()) / deviation
 
 
 def largest_share(logits_NK: NDArray[np.float32], reference_NK: NDArray[np.float32]) -> float:
@@ -84,8 +87,7 @@ def largest_share(logits_NK: NDArray[np.float32], reference_NK: NDArray[np.float
     """
     if not reference_NK.size:
         return 0.0
-    spread_N1 = np.maximum(
-        reference_NK.std(dtype=np.float64), reference_NK.std(axis=1, dtype=np.float64, keepdims=True)
-    )
-    difference_NK = np.abs(logits_NK.astype(np.float64) - reference_NK)
-    return float((difference_NK / np.maximum(spread_N1, 1e-30)).max())
+    overall = max(float(reference_NK.std(dtype="float64")), 1e-30)
+    deviation_N1 = reference_NK.std(axis=1, dtype="float64", keepdims=True).clip(min=overall)
+    difference_NK = abs(logits_NK.astype("float64") - reference_NK)
+    return float((difference_NK / deviation_N1).max())

@@ -18,14 +18,12 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, ImageError, UnknownNameError
 from ..paths import default_data_dir
+from . import DATASETS
 from .download import download
 from .images import IMAGE_SUFFIXES, native_image
 from .synthetic_shapes import SHAPES_CLASSES, draw_shapes
 
 SplitName = Literal["train", "test"]
-
-DATASETS = ("cifar10", "fashion-mnist", "shapes")
-"""Data sets with a name; a folder of class folders is a data set too."""
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FASHION_MNIST_CLASSES = (
