@@ -1,4 +1,4 @@
-"""rtk cache: the engines and graphs that are kept."""
+"""rtk cache: the engines and graphs in the cache."""
 
 from pathlib import Path
 
@@ -6,51 +6,45 @@ import typer
 
 from ..core.errors import ArtifactError
 from ..core.paths import cache_dir
-from ..core.text import text_table
+from ..core.text import outline
 
-app = typer.Typer(help="The engines and graphs that rtk keeps to not make them twice.", no_args_is_help=True)
+app = typer.Typer(help="List, verify or clear the cache of engines and graphs.", no_args_is_help=True)
 
 
 @app.command("ls")
 def cache_ls() -> None:
-    """List what is kept."""
+    """List the cached engines and graphs."""
     from ..core.artifacts.engine_cache import cached_engines
 
-    rows: list[dict[str, object]] = [
-        {
-            "kind": "engine",
-            "model": entry.info.card.name if entry.info else "unknown",
-            "made by": f"{entry.info.flavor} {entry.info.version}" if entry.info else "unknown",
-            "for": entry.info.built_for if entry.info else "unknown",
-            "bytes": entry.bytes,
-            "path": str(entry.engine),
-            "problem": entry.problem,
-        }
-        for entry in cached_engines()
-    ]
-    empty = {"model": "", "made by": "", "for": "", "problem": ""}
-    rows += [{"kind": "graph", **empty, "bytes": path.stat().st_size, "path": str(path)} for path in cached_graphs()]
-    names = ("kind", "model", "made by", "for", "bytes", "problem", "path")
-    print(text_table([{name: row[name] for name in names} for row in rows]))
+    entries: list[dict[str, object]] = []
+    for entry in cached_engines():
+        facts: dict[str, object] = {"engine": entry.info.card.name if entry.info else "unknown"}
+        if entry.info:
+            facts |= {"built by": f"{entry.info.flavor} {entry.info.version}", "runs on": entry.info.built_for}
+        if entry.problem:
+            facts["problem"] = entry.problem
+        entries.append(facts | {"bytes": entry.bytes, "path": str(entry.engine)})
+    entries += [{"graph": path.stem, "bytes": path.stat().st_size, "path": str(path)} for path in cached_graphs()]
+    print("\n\n".join(map(outline, entries)) or "(none)")
 
 
 @app.command("verify")
 def cache_verify() -> None:
-    """Read everything that is kept and compare it with its checksums; exit code 1 when something is damaged."""
+    """Check the cached engines against their checksums; exit code 1 if any is damaged."""
     from ..core.artifacts.engine_cache import cached_engines
 
     entries = cached_engines()
     damaged = [f"{entry.engine}: {entry.problem}" for entry in entries if entry.problem]
     for line in damaged:
         print(line)
-    print(f"{len(entries) - len(damaged)} of {len(entries)} engines are whole")
+    print(f"{len(entries) - len(damaged)} of {len(entries)} engines are ok")
     if damaged:
-        raise ArtifactError(f"{len(damaged)} damaged; they are built anew when needed, or run: rtk cache clear")
+        raise ArtifactError(f"{len(damaged)} damaged; rtk builds them again on demand; to remove all: rtk cache clear")
 
 
 @app.command("clear")
 def cache_clear() -> None:
-    """Remove everything that is kept."""
+    """Remove everything from the cache."""
     import shutil
 
     from ..core.artifacts.engine_cache import clear_engines
@@ -64,5 +58,5 @@ def cache_clear() -> None:
 
 
 def cached_graphs() -> list[Path]:
-    """The graphs in the cache."""
+    """Return the graphs in the cache."""
     return sorted((cache_dir() / "graphs").glob("*.onnx"))

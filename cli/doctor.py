@@ -6,21 +6,24 @@ from typing import Annotated
 
 import typer
 
+from ..core.text import outline
+from . import help as groups
+
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=groups.OUTPUT)] = False,
     try_: Annotated[str | None, typer.Option("--try", hidden=True)] = None,
     device: Annotated[str, typer.Option(hidden=True)] = "cpu",
 ) -> None:
-    """Find out what works here: every backend is really tried, and what is missing is named with its fix."""
+    """Try every backend on this machine, and show how to install what is missing."""
     from ..core.machine import this_machine
     from ..core.nvidia.driver import driver_cuda, gpu, gpu_count, no_gpu_reason
     from ..core.nvidia.flavor import FLAVORS
     from ..infer.backend import BACKENDS
-    from ..workflow.backend_trials import answer_of_trial, trials_here, try_here, try_in_own_process
+    from ..workflow.backend_trials import json_from_trial, trials_here, try_here, try_in_own_process
 
     if try_ is not None:
-        print(answer_of_trial(try_here(try_, device)))
+        print(json_from_trial(try_here(try_, device)))
         return
     machine = this_machine()
     gpus = [gpu(index) for index in range(gpu_count())]
@@ -36,14 +39,24 @@ def doctor(
         }
         print(json.dumps(found, indent=1))
         return
-    print(f"machine: {machine.summary}")
+    cuda = ".".join(map(str, driver_cuda() or ()))
+    facts: dict[str, object] = {"machine": machine.summary}
     for one in gpus:
-        print(f"GPU {one.index}: {one.name}, compute capability {one.compute_capability}, ", end="")
-        cuda = ".".join(map(str, driver_cuda() or ()))
-        print(f"{one.memory_bytes / 2**30:.0f} GiB, driver {machine.driver}, CUDA {cuda}")
+        facts[f"GPU {one.index}"] = (
+            f"{one.name}, compute capability {one.compute_capability}, {one.memory_bytes / 2**30:.0f} GiB, "
+            f"driver {machine.driver}, CUDA {cuda}"
+        )
     if not gpus:
-        print(f"GPU: {no_gpu_reason()}")
-    print(f"TensorRT: {', '.join(f'{name} {v}' for name, v in flavors.items()) or 'none: pip install tensorrt-rtx'}")
-    print(f"Python {machine.python}; " + ", ".join(f"{name} {v}" for name, v in machine.libraries.items()))
-    for trial in trials:
-        print(f"{trial.backend:8} {trial.device:7} {'works' if trial.works else 'does not work'}: {trial.words}")
+        facts["GPU"] = no_gpu_reason()
+    facts["TensorRT"] = [f"{name} {v}" for name, v in flavors.items()] or "none; install it: pip install tensorrt-rtx"
+    facts["Python"] = machine.python
+    facts["libraries"] = [f"{name} {v}" for name, v in machine.libraries.items()]
+    print(outline(facts) + "\n")
+    print(
+        outline(
+            {
+                f"{one.backend} {one.device}": f"{'works' if one.works else 'does not work'}: {one.words}"
+                for one in trials
+            }
+        )
+    )

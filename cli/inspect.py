@@ -5,13 +5,16 @@ from typing import Annotated
 import typer
 
 from ..core.errors import ArtifactError
+from . import help as groups
 
 
 def inspect(
-    file: Annotated[str, typer.Argument(help="A checkpoint, graph or engine, or a model of the zoo.")],
-    as_json: Annotated[bool, typer.Option("--json", help="The whole card as JSON.")] = False,
+    file: Annotated[str, typer.Argument(help="Checkpoint, graph or engine file, or the name of a model in the zoo.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the complete card as JSON.", rich_help_panel=groups.OUTPUT)
+    ] = False,
 ) -> None:
-    """Show the card of a model: what it is, what it was trained on, how well it does."""
+    """Show the card of a model: architecture, data set, training and accuracy."""
     from ..core.artifacts.engine import engine_problem, read_engine_info
     from ..workflow.models import find_model, read_card
 

@@ -1,28 +1,33 @@
-"""rtk models: the architectures and the zoo."""
+"""rtk models: the architectures, and the models of the zoo."""
 
 import json
 from typing import Annotated
 
 import typer
 
-from ..core.text import text_table
+from ..core.text import fitting_table, text_table
+from . import help as groups
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="Show this architecture's layers.", show_default=False)] = None,
-    image_size: Annotated[int, typer.Option(min=1, help="Side of the images, for the shapes of the layers.")] = 32,
-    channels: Annotated[int, typer.Option(min=1, max=3, help="Channels of the images.")] = 3,
-    classes: Annotated[int, typer.Option(min=1, help="How many classes.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    name: Annotated[str | None, typer.Argument(help="Architecture to list the layers of.", show_default=False)] = None,
+    image_size: Annotated[
+        int, typer.Option(min=1, help="Image side in pixels, for the output shapes.", rich_help_panel=groups.MODEL)
+    ] = 32,
+    channels: Annotated[
+        int, typer.Option(min=1, max=3, help="Number of image channels.", rich_help_panel=groups.MODEL)
+    ] = 3,
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes.", rich_help_panel=groups.MODEL)] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=groups.OUTPUT)] = False,
 ) -> None:
-    """List architectures and the zoo; or the layers of one architecture with their output shapes."""
+    """List the architectures and the models of the zoo, or the layers of one architecture."""
     from ..core.models.names import known_architectures
     from ..core.models.summary import layer_table, parameter_count
     from ..core.zoo import zoo_card, zoo_names
 
     if name is not None:
         rows = layer_table(name, side=image_size, in_channels=channels, classes=classes)
-        print(json.dumps(rows, indent=1) if as_json else text_table(rows))
+        print(json.dumps(rows, indent=1) if as_json else fitting_table(rows))
         return
     architectures = [
         {"architecture": arch, "parameters": parameter_count(arch, in_channels=channels, classes=classes)}
@@ -43,4 +48,5 @@ def models(
     else:
         print(f"Architectures (parameters for {channels} channels and {classes:,} classes)\n")
         print(text_table(architectures))
-        print(f"\nThe zoo: models that ship with rtk\n\n{text_table(zoo)}")
+        shown = [{name.removeprefix("test "): value for name, value in row.items()} for row in zoo]
+        print(f"\nThe zoo: trained models, part of rtk (accuracy: test split)\n\n{fitting_table(shown)}")

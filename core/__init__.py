@@ -1,1 +1,1 @@
-"""What every room shares: cards, errors, data sets, images, architectures, checkpoints, the machine."""
+"""Code that every room uses: cards, errors, data sets, images, architectures, checkpoints, the machine."""

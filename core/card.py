@@ -1,6 +1,6 @@
 """ModelCard: what a model is. It travels with every artifact as JSON, in the file or beside it.
 
-Nothing here needs torch: a backend that runs a graph reads its card from the graph.
+This module needs no torch: a backend that runs a graph reads the card from the graph.
 """
 
 import dataclasses
@@ -10,13 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from .errors import ArtifactError
+from .records import restored
+from .text import outline
 
 FORMAT = 1
-"""The version of the card's JSON; a newer one is refused with a clear message."""
-SWITCHES = ("per_pixel", "image_mean", "image_deviation", "whitening")
-"""Of preprocessing."""
-LARGEST_WHITENED = 4_096
-"""Values of an image that is whitened: the matrix has the square of that, 64 MiB."""
+"""Version of the card's JSON; any other version is refused with a clear message."""
+MAX_WHITENED_VALUES = 4_096
+"""Values in an image that can be whitened: the matrix has the square of that, 64 MiB."""
+SHOWN_CLASSES = 20
+"""Classes named in the text for people; the JSON has all."""
+OPTIMISTIC = "so its score is too optimistic"
+"""Part of `Training.selection` when the training used the test split."""
+OPTIMISTIC_BEFORE = "which flatters its score"
+"""The same part in checkpoints of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -35,39 +41,40 @@ class Input:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What the model itself does to the uint8 pixels: divide by 255, subtract `mean`, divide by `deviation`.
+    """What the model itself does to uint8 pixels: divide by 255, subtract `mean`, divide by `deviation`.
 
-    What has a default came later; it happens in the order of the fields, what concerns single images before the rest.
+    The fields with a default are optional steps that were added later. The steps run in the order of `to_text`: first
+    the steps that use only the image itself.
     """
 
     mean: tuple[float, ...]
-    """Per channel that the network takes, in units of pixel / 255: a grey image is repeated to as many. With
-    `per_pixel` the average of the map that the weights hold."""
+    """One value for each channel that the network takes, in units of pixel / 255; a grey image is repeated to that
+    many channels. With `per_pixel`: the average of the mean image, which is among the weights."""
     deviation: tuple[float, ...]
-    """Per channel, in units of pixel / 255."""
+    """One value for each channel, in units of pixel / 255."""
     per_pixel: bool = False
-    """True when one mean per pixel is subtracted instead of one per channel."""
+    """True: subtract one mean for each pixel instead of one for each channel."""
     image_mean: bool = False
-    """True when each image's own mean, over pixels and channels, is subtracted."""
+    """True: subtract each image's own mean over pixels and channels."""
     image_deviation: bool = False
-    """True when each image is divided by its own deviation."""
+    """True: divide each image by its own standard deviation."""
     whitening: bool = False
-    """True when the values of an image are multiplied by a matrix that the weights hold (ZCA)."""
+    """True: multiply the values of an image by a matrix that is among the weights (ZCA)."""
     resize: tuple[int, int] | None = None
-    """Height and width that images are scaled to at last, bilinearly."""
+    """Height and width to which images are scaled bilinearly as the last step."""
 
     @property
     def channels(self) -> int:
-        """Channels that the network takes."""
+        """Number of channels that the network takes."""
         return len(self.mean)
 
     @property
     def is_plain(self) -> bool:
-        """Whether a mean and a deviation for each channel are all of it."""
+        """True when the only steps are one mean and one deviation for each channel."""
         return self == Preprocessing(self.mean, self.deviation)
 
     def to_text(self) -> str:
-        """In words, in the order in which it happens."""
+        """The steps in words, in the order in which they run."""
         steps = ["/ 255"]
         if self.image_mean:
             steps.append("minus the image's own mean")
@@ -86,7 +93,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Score:
-    """How the model did on labelled images: hits are counts, so that nothing is rounded."""
+    """Result of the model on labelled images; correct answers are counted, so nothing is rounded."""
 
     split: str
     correct: int
@@ -100,10 +107,6 @@ class Score:
         return self.correct / self.total
 
 
-FLATTERED = "which flatters its score"
-"""Said of a training that looked at the test split."""
-
-
 @dataclass(frozen=True)
 class Training:
     """Where the weights come from."""
@@ -112,27 +115,27 @@ class Training:
     epochs: int
     seed: int
     train_s: float
-    """Seconds of training, evaluation in between included."""
+    """Seconds of training, including the evaluations during it."""
     selection: str
-    """Which weights were kept, and what chose them."""
+    """Which weights were kept, and how they were chosen."""
     machine: str
     commit: str
     settings: dict[str, Any] = field(default_factory=dict)
     """The recipe's values as used."""
     start: str = ""
-    """The weights that the training began with; empty where they were drawn at random."""
+    """The weights that the training started from; empty when they were random."""
     selected_on: str = ""
-    """The split whose right answers chose among the epochs: holdout or test; empty where nothing was chosen."""
+    """The split that was used to choose an epoch: holdout or test; empty when no epoch was chosen."""
 
     @property
-    def flattered(self) -> bool:
-        """Whether the score is of images that had a say in the training."""
-        return FLATTERED in self.selection
+    def used_test_split(self) -> bool:
+        """True when the training used the images that the score is measured on."""
+        return OPTIMISTIC in self.selection or OPTIMISTIC_BEFORE in self.selection
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Everything that one must know to use a model and to judge it."""
+    """Everything that is needed to use a model and to judge it."""
 
     name: str
     arch: str
@@ -141,99 +144,81 @@ class ModelCard:
     input: Input
     preprocessing: Preprocessing
     precision: str = "fp32"
-    """Of this artifact's arithmetic."""
+    """Precision of this artifact's arithmetic."""
     score: Score | None = None
     training: Training | None = None
     checkpoint_sha256: str = ""
-    """Of the checkpoint that this artifact comes from; empty inside the checkpoint itself."""
+    """SHA-256 of the checkpoint that this artifact comes from; empty inside the checkpoint itself."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """What making this artifact found out, by topic: checks passed, library versions."""
+    """Results of making this artifact, by topic: checks passed, library versions."""
 
     def to_json(self, *, indent: int | None = None) -> str:
         """The card as JSON text."""
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=indent, ensure_ascii=False)
 
     def to_text(self) -> str:
-        """The card as lines for people."""
+        """The card as lines for people, as wide as the terminal."""
         size = self.input
-        lines = {
+        facts: dict[str, object] = {
             "model": self.name,
             "architecture": self.arch,
             "precision": self.precision,
             "input": f"uint8 [N, {size.height}, {size.width}, {size.channels}]",
             "preprocessing": f"in the model: {self.preprocessing.to_text()}",
-            "classes": ", ".join(self.classes),
+            "classes": ", ".join(self.classes[:SHOWN_CLASSES]),
             "data set": self.dataset,
         }
+        if len(self.classes) > SHOWN_CLASSES:
+            facts["classes"] = f"{facts['classes']}, and {len(self.classes) - SHOWN_CLASSES:,} more"
         if self.score:
             score = self.score
-            lines["accuracy"] = (
+            facts["accuracy"] = (
                 f"{score.accuracy:.2%} ({score.correct:,} of {score.total:,} images of the {score.split} split), "
                 f"loss {score.loss:.4f}"
             )
         if self.training:
             training = self.training
-            lines["recipe"] = f"{training.recipe}, {training.epochs} epochs, seed {training.seed}"
+            facts["recipe"] = f"{training.recipe}, {training.epochs} epochs, seed {training.seed}"
             if training.start:
-                lines["started from"] = training.start
-            lines["weights"] = training.selection
-            lines["trained"] = f"{training.train_s / 60:,.1f} minutes on {training.machine}, commit {training.commit}"
+                facts["started from"] = training.start
+            facts["weights"] = training.selection
+            facts["trained"] = f"{training.train_s / 60:,.1f} minutes on {training.machine}, commit {training.commit}"
         if self.checkpoint_sha256:
-            lines["checkpoint"] = f"sha256 {self.checkpoint_sha256}"
-        lines |= {topic: json.dumps(note, ensure_ascii=False) for topic, note in self.notes.items()}
-        return "\n".join(f"{name:14}{text}" for name, text in lines.items())
+            facts["checkpoint"] = f"sha256 {self.checkpoint_sha256}"
+        return outline(facts | self.notes)
 
     @classmethod
     def from_json(cls, text: str, *, source: str) -> Self:
-        """Read a card. `source` names the file in errors. Raises ArtifactError when it is not a card of rtk's."""
+        """Read a card. `source` names the file in errors. Raises ArtifactError when the text is not a card of rtk."""
         try:
             fields = json.loads(text)
         except (json.JSONDecodeError, RecursionError) as error:
             raise ArtifactError(f"{source}: its card is not JSON ({error})") from error
         if not isinstance(fields, dict) or "format" not in fields:
-            raise ArtifactError(f"{source}: its card is not one of rtk's")
+            raise ArtifactError(f"{source}: its card was not written by rtk")
         if fields.pop("format") != FORMAT:
             raise ArtifactError(f"{source}: its card has another format than {FORMAT}; use the rtk that wrote it")
         try:
-            card = cls(
-                **{
-                    **fields,
-                    "classes": tuple(fields["classes"]),
-                    "input": Input(**fields["input"]),
-                    "preprocessing": _preprocessing(fields["preprocessing"]),
-                    "score": Score(**fields["score"]) if fields.get("score") else None,
-                    "training": Training(**fields["training"]) if fields.get("training") else None,
-                }
-            )
-        except (TypeError, KeyError) as error:
-            raise ArtifactError(f"{source}: its card is incomplete ({error})") from error
-        if not _holds_together(card) or not isinstance(fields["classes"], list):
+            card: Self = restored(cls, fields, strict=True)
+        except TypeError as error:
+            raise ArtifactError(f"{source}: its card is not valid: {error}") from error
+        if not _is_consistent(card):
             raise ArtifactError(f"{source}: its card contradicts itself: sizes, classes and preprocessing do not fit")
         return card
 
 
-def _preprocessing(fields: dict[str, Any]) -> Preprocessing:
-    resize = fields.get("resize")
-    switches = {name: bool(fields[name]) for name in SWITCHES if name in fields}
-    lists = {"mean": tuple(fields["mean"]), "deviation": tuple(fields["deviation"])}
-    return Preprocessing(**{**fields, **switches, **lists, "resize": tuple(resize) if resize else None})
-
-
-def _holds_together(card: ModelCard) -> bool:
-    """Whether the values are of their types, and there is a mean and a deviation for every channel."""
-    texts = (card.name, card.arch, card.dataset, card.precision, card.checkpoint_sha256, *card.classes)
-    numbers = (*card.preprocessing.mean, *card.preprocessing.deviation)
-    channels, resize = card.preprocessing.channels, card.preprocessing.resize
+def _is_consistent(card: ModelCard) -> bool:
+    """True when sizes are positive, counts fit, and there is one mean and one deviation for each channel."""
+    preprocessing, score = card.preprocessing, card.score
     return (
         len(card.classes) > 0
-        and all(isinstance(text, str) for text in texts)
-        and all(isinstance(size, int) and size > 0 for size in card.input.shape)
-        and all(isinstance(number, int | float) for number in numbers)
-        and card.input.channels in (1, channels)
-        and 0 < channels == len(card.preprocessing.deviation)
-        and (not card.preprocessing.whitening or math.prod(card.input.shape) <= LARGEST_WHITENED)
-        and (resize is None or (len(resize) == 2 and all(isinstance(size, int) and size > 0 for size in resize)))
-        and all(deviation > 0 for deviation in card.preprocessing.deviation)
+        and all(size > 0 for size in (*card.input.shape, *(preprocessing.resize or ())))
+        and card.input.channels in (1, preprocessing.channels)
+        and 0 < preprocessing.channels == len(preprocessing.deviation)
+        and all(deviation > 0 for deviation in preprocessing.deviation)
+        and (preprocessing.resize is None or len(preprocessing.resize) == 2)
+        and (not preprocessing.whitening or math.prod(card.input.shape) <= MAX_WHITENED_VALUES)
+        and (score is None or 0 <= score.correct <= score.total > 0)
     )
 
 

@@ -1,7 +1,7 @@
-"""Every error that rtk raises on purpose, as a tree. Each message is one line: subject, what was found, what to do.
+"""All errors that rtk raises on purpose. Each message is one line: subject, what was found, what to do.
 
-`exit_code` is what the command returns when the error reaches it: 1 something failed, 2 wrong usage, 3 some inputs
-could not be read, 4 parity or a limit not met.
+`exit_code` is the exit code of a command that ends with the error: 1 something failed, 2 wrong usage, 3 some inputs
+cannot be read, 4 parity or a limit is not met.
 """
 
 import difflib
@@ -9,41 +9,41 @@ from collections.abc import Iterable
 
 
 class RtkError(Exception):
-    """The root of the tree; never raised itself."""
+    """Base class of all errors; it is never raised itself."""
 
     exit_code = 1
 
 
 class UsageError(RtkError):
-    """An option, name or combination of options that makes no sense."""
+    """An option, a name or a combination of options that is not valid."""
 
     exit_code = 2
 
 
 class UnknownNameError(UsageError):
-    """A name that rtk does not know; the message lists those that it knows."""
+    """A name that rtk does not know; the message lists the known names."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, hint: str = "") -> None:
         names = list(known)
         close = difflib.get_close_matches(name, names, n=1)
-        guess = f"did you mean {close[0]}? " if close else ""
-        super().__init__(f"{kind} {name!r} is unknown; {guess}{hint or 'known: ' + ', '.join(names)}")
+        suggestion = f"did you mean {close[0]}? " if close else ""
+        super().__init__(f"{kind} {name!r} is unknown; {suggestion}{hint or 'known: ' + ', '.join(names)}")
 
 
 class DataError(RtkError):
-    """A data set that is missing, incomplete or not what its format says."""
+    """A data set that is missing, incomplete or not in its format."""
 
 
 class ArtifactError(RtkError):
-    """A checkpoint, graph or engine that is missing, damaged, foreign or refused."""
+    """A checkpoint, graph or engine that is missing, damaged, refused or from another program."""
 
 
 class BackendError(RtkError):
-    """A backend that cannot run here, or that failed while running."""
+    """A backend that cannot run on this machine, or that failed while it ran."""
 
 
 class ImageError(RtkError):
-    """One image that cannot be read; the others go on."""
+    """One image that cannot be read; the other images are still processed."""
 
     exit_code = 3
 
@@ -53,16 +53,16 @@ class OutputError(RtkError):
 
 
 class TrainingError(RtkError):
-    """Training that cannot go on, such as a loss that is no longer finite."""
+    """Training that cannot continue, for example because the loss is not finite."""
 
 
 class LimitError(RtkError):
-    """A benchmark that is worse than its limit allows."""
+    """A benchmark result that is worse than its limit."""
 
     exit_code = 4
 
 
 class ParityError(RtkError):
-    """A candidate whose answers differ from the reference's by more than was allowed."""
+    """A candidate whose answers differ from the reference by more than is allowed."""
 
     exit_code = 4

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all: a temporary file beside the target, fsync, then a rename."""
+"""Files that are written whole or not at all: a temporary file beside the target, fsync, then a rename."""
 
 import contextlib
 import errno
@@ -12,24 +12,24 @@ from typing import IO
 from .errors import OutputError
 
 SUFFIX = ".part"
-"""Of the temporary files, which start with a dot."""
+"""Suffix of the temporary files; their names start with a dot."""
 STANDARD_STREAMS = ("/dev/stdout", "/dev/stderr")
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open `path` for writing bytes; what was there before stays until the block ends without an exception.
+    """Open `path` for writing bytes; the earlier file stays until the block ends without an exception.
 
-    A target that is a stream is written directly. Raises OutputError when the folder
-    or the file cannot be written, or the disk is full.
+    A target that is a stream is written directly. Raises OutputError when the folder or the file cannot be written,
+    or when the disk is full.
     """
     try:
         if is_stream(path):
-            with path.open("ab") as stream:  # what /dev/stdout was sent to may hold something already
+            with path.open("ab") as stream:  # /dev/stdout may be a file that already has content
                 yield stream
             return
-        target = Path(os.path.realpath(path))  # a link stays one
+        target = Path(os.path.realpath(path))  # a link stays a link
         with tempfile.NamedTemporaryFile(
             dir=target.parent, prefix=f".{target.name}.", suffix=SUFFIX, delete=False
         ) as file:
@@ -48,7 +48,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether nothing may take this file's place: a pipe, a device, or /dev/stdout even when it is sent to a file."""
+    """Return True for a file that cannot be replaced: a pipe, a device, or /dev/stdout even when it is a file."""
     name = os.path.abspath(path)  # noqa: PTH100 - follows no link
     if name in STANDARD_STREAMS or (name.startswith(("/dev/", "/proc/")) and Path(name).parent.name == "fd"):
         return True
@@ -63,21 +63,22 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Make the folder, keep it for this process, and remove what one that was killed has left half-written in it.
+    """Make the folder, lock it for this process, and remove the temporary files of a process that was killed.
 
-    Raises OutputError when another process keeps it.
+    Raises OutputError when another process holds the lock.
     """
-    with kept(make_folder(folder)):
+    with locked(make_folder(folder)):
         for path in folder.glob(".*" + SUFFIX):
             path.unlink(missing_ok=True)
         yield
 
 
 @contextlib.contextmanager
-def kept(path: Path) -> Iterator[None]:
-    """Keep a folder, or a file, made where it is missing, for this process; the system lets go however that ends.
+def locked(path: Path) -> Iterator[None]:
+    """Lock a folder or a file for this process while the block runs; a missing file is created.
 
-    Without effect on Windows and on file systems without locks. Raises OutputError when another process keeps it.
+    The system releases the lock when the process ends in any way. On Windows and on file systems without locks
+    nothing is locked. Raises OutputError when another process holds the lock.
     """
     try:
         import fcntl
@@ -91,12 +92,12 @@ def kept(path: Path) -> Iterator[None]:
                 stack.callback(os.close, descriptor)
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise OutputError(f"{path}: another process writes there; wait for it, or end it") from error
+                raise OutputError(f"{path}: another process writes there; wait for it or stop it") from error
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
                 break
-            with contextlib.suppress(FileNotFoundError):  # whoever kept it before may have removed it since
+            with contextlib.suppress(FileNotFoundError):  # the process that held the lock may have removed the file
                 if os.path.samestat(os.fstat(descriptor), path.stat()):
                     break
         yield
@@ -104,7 +105,7 @@ def kept(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary_folder(within: Path | None) -> Iterator[Path]:
-    """A folder that is gone after the block, in that one or where the system keeps such. Raises OutputError."""
+    """Make a folder that is removed after the block, in `within` or in the system's folder. Raises OutputError."""
     with contextlib.ExitStack() as stack:
         try:
             made = stack.enter_context(tempfile.TemporaryDirectory(prefix=".rtk-", dir=within))
@@ -114,11 +115,11 @@ def temporary_folder(within: Path | None) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> Path:
-    """Create the folder with its parents where it is missing, and return it. Raises OutputError."""
+    """Create the folder and its parents if they are missing, and return it. Raises OutputError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{path}: the folder cannot be made: {error.strerror or error}") from error
+        raise OutputError(f"{path}: the folder cannot be created: {error.strerror or error}") from error
     return path
 
 

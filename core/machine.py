@@ -1,4 +1,4 @@
-"""The machine: processor, GPU, driver, library versions, commit. It goes with every report and artifact."""
+"""The machine: processor, GPU, driver, library versions, commit. Every report and artifact carries it."""
 
 import functools
 import os
@@ -24,13 +24,13 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class Machine:
-    """What a figure was measured on."""
+    """The machine that a number was measured on."""
 
     processor: str
     cores: int
     """Cores that this process may use."""
     features: tuple[str, ...]
-    """Of the processor, those that matter for matrix arithmetic: avx2, avx512f, avx512_bf16, amx_bf16, ..."""
+    """Processor features that matter for matrix arithmetic: avx2, avx512f, avx512_bf16, amx_bf16, ..."""
     memory_gib: float
     gpu: str
     """Name of the first GPU, or empty."""
@@ -40,23 +40,23 @@ class Machine:
     python: str
     libraries: dict[str, str]
     commit: str
-    """Of the checkout that rtk runs from, with "+" when files differ from it, or empty."""
+    """Commit of the checkout that rtk runs from, with "+" when files differ from it, or empty."""
 
     @property
     def summary(self) -> str:
-        """One line for tables and cards."""
+        """The machine in one line, for tables and cards."""
         amx = ", AMX" if any(feature.startswith("amx") for feature in self.features) else ""
         where = f"{self.gpu}, " if self.gpu else ""
         return f"{where}{self.processor} ({self.cores} cores{amx}, {self.memory_gib:.0f} GiB), {self.system}"
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_memory_gib() -> float:
-    """The most memory that this process has held so far, in GiB; not a number where the system does not tell."""
+    """Return the peak memory of this process in GiB; NaN where the system does not report it."""
     try:
         import resource
     except ImportError:  # Windows
@@ -67,7 +67,7 @@ def peak_memory_gib() -> float:
 
 @functools.cache
 def this_machine() -> Machine:
-    """Look at the machine once; takes some milliseconds, imports no library that it reports."""
+    """Describe this machine; takes some milliseconds once, and imports none of the libraries that it lists."""
     processor, features = _processor()
     gpu, driver = _gpu()
     return Machine(
@@ -126,7 +126,7 @@ def _commit() -> str:
 
 
 def _output(*command: str) -> str:
-    """What the command prints, or nothing where it is missing or fails."""
+    """Return what the command prints; empty when the command is missing or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,17 +1,17 @@
-"""Where data and what can be made again are kept."""
+"""Folders for data and for files that can be made again."""
 
 import os
 from pathlib import Path
 
 
 def default_data_dir() -> Path:
-    """RTK_DATA_DIR, or the user's cache folder."""
+    """Return RTK_DATA_DIR, or `data` in the cache folder."""
     configured = os.environ.get("RTK_DATA_DIR")
     return Path(configured) if configured else cache_dir() / "data"
 
 
 def cache_dir() -> Path:
-    """Where rtk keeps what it can make or fetch again: RTK_CACHE_DIR, or `rtk` in the user's cache folder."""
+    """Return the folder for files that can be made or downloaded again: RTK_CACHE_DIR, or `rtk` in the user's cache."""
     configured = os.environ.get("RTK_CACHE_DIR")
     if configured:
         return Path(configured)
@@ -19,6 +19,6 @@ def cache_dir() -> Path:
 
 
 def without_home(text: str) -> str:
-    """The text with ~ for the user's home folder: what is shown to others need not say whose files these were."""
+    """Replace the user's home folder by ~, so that published text does not show a user name."""
     home = Path.home()
     return text.replace(f"{home}/", "~/") if home.name else text

@@ -1,4 +1,4 @@
-"""Progress bars on standard error: drawn for a terminal, silent elsewhere."""
+"""Progress bars on standard error; nothing is printed when it is not a terminal."""
 
 import contextlib
 import sys
@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 
 Advance = Callable[[int], None]
 Total = int | Callable[[], int | None] | None
-"""How much there is; a function finds it out while the bar is already moving, None is not known."""
+"""The total count; a function is called in a thread while the bar already runs; None means unknown."""
 
 
 @contextlib.contextmanager
 def progress_bar(description: str, total: Total, *, unit: str = "", shown: bool = True) -> Iterator[Advance]:
-    """Show a bar while the block runs, and yield a function that moves it on by a count of `unit`s."""
+    """Show a bar while the block runs, and yield a function that advances it by a count of `unit`s."""
     if not shown or not sys.stderr.isatty():
         yield lambda count: None
         return

@@ -1,48 +1,55 @@
-"""The precisions an artifact may have, and how far from the fp32 reference a sound one may be.
+"""The precisions of artifacts, and how far a correct artifact may be from the fp32 reference.
 
-The limits come from sound exports, with room: fp32 is rounding alone; for the others, errors relative to the spread of
-the reference's logits were measured on 10,000 images with a trained resnet20v1, and on 8,000 with a resnet8v1 of random
-features, which amplifies errors three to six times: fp16 0.0006 and 0.002, bf16 0.0044 and 0.017, int8 0.021 to 0.030
-and 0.08; int8 calibrated on noise, which must be refused, is wrong by twice the spread at its worst, sound
-int8 by 0.3 to 0.6 of it. A limit catches what is *wrong*; what precision costs in accuracy is the margin's business.
+The limits are measured on correct exports, with some room. fp32 differs by rounding only. For the other precisions the
+relative RMS error (relative to the standard deviation of the reference's logits) was measured on 10,000 images with a
+trained resnet20v1, and on 8,000 images with a resnet8v1 of random features, which amplifies errors three to six times:
+fp16 0.0006 and 0.002, bf16 0.0044 and 0.017, int8 0.021 to 0.030 and 0.08. The largest single error of int8 is twice
+the standard deviation when it is calibrated on noise, which must be refused, and 0.3 to 0.6 of it in a correct export.
+These limits find *wrong* artifacts; `margin_pp` limits the accuracy that a precision may cost.
 
 Shapes: N images, K classes.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal
 
 from .errors import UnknownNameError
 
+if TYPE_CHECKING:  # `--help` needs the names of the precisions without NumPy
+    import numpy as np
+    from numpy.typing import NDArray
+
 EQUAL_LOGITS = 1e-4
-"""Largest absolute difference at which two fp32 logits are called equal."""
+"""Largest absolute difference between two fp32 logits that count as equal."""
 
 RELATIVE = 1e-6
-"""The same as a share of the largest logit; counts where logits are in the hundreds, as in untrained deep networks."""
+"""The same relative to the largest logit; it matters for logits in the hundreds, as in untrained deep networks."""
 
 PrecisionName = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What a precision promises."""
+    """The limits of one precision."""
 
     name: PrecisionName
     relative_error: float
-    """Root mean square of the logits' differences over the standard deviation of the reference's logits, at most."""
+    """Largest allowed relative RMS error: RMS logit difference / standard deviation of the reference's logits."""
     agreement: float
-    """Share of images that must get the reference's answer."""
+    """Smallest allowed share of images with the same answer as the reference."""
     margin_pp: float
-    """Points of accuracy that may be lost unless the user says otherwise; see bench/parity/verdict.py."""
+    """Default for the accuracy that may be lost, in percentage points; see bench/parity/verdict.py."""
     largest_share: float
-    """What `largest_share` returns, at most; for fp32 `equal_within` decides instead."""
+    """Largest allowed result of the function `largest_share`; fp32 uses `equal_within` instead."""
 
     def equal_within(self, largest_logit: float) -> float:
-        """The largest absolute difference of any logit, by the reference's largest; infinite but for fp32."""
+        """Return the largest allowed absolute difference of any logit; it is infinite for precisions other than fp32.
+
+        `largest_logit`: the reference's largest absolute logit.
+        """
         return max(EQUAL_LOGITS, RELATIVE * largest_logit) if self.name == "fp32" else math.inf
 
 
@@ -58,30 +65,29 @@ PRECISIONS: dict[str, Precision] = {
 
 
 def precision_named(name: str) -> Precision:
-    """The precision of that name. Raises UnknownNameError."""
+    """Look up a precision by name. Raises UnknownNameError."""
     if name not in PRECISIONS:
         raise UnknownNameError("precision", name, PRECISIONS)
     return PRECISIONS[name]
 
 
 def differences(logits_NK: NDArray[np.float32], reference_NK: NDArray[np.float32]) -> tuple[float, float]:
-    """The largest absolute difference, and the root mean square as a share of the reference's standard deviation."""
-    difference_NK = logits_NK.astype(np.float64) - reference_NK
-    spread = float(reference_NK.std(dtype=np.float64)) or 1.0
-    return float(np.abs(difference_NK).max()), float(np.sqrt((difference_NK**2).mean())) / spread
+    """Return the largest absolute difference and the relative RMS error of the logits."""
+    difference_NK = logits_NK.astype("float64") - reference_NK
+    deviation = float(reference_NK.std(dtype="float64")) or 1.0
+    return float(abs(difference_NK).max()), math.sqrt((difference_NK**2).mean()) / deviation
 
 
 def largest_share(logits_NK: NDArray[np.float32], reference_NK: NDArray[np.float32]) -> float:
-    """The largest difference of any logit over the standard deviation of the reference's logits.
+    """Return the largest difference of any logit, relative to the standard deviation of the reference's logits.
 
-    Of all of them, or of its own image's where that is more: the surest answers have logits several times as large as
-    most, which are the first to be clipped in int8, and stay the surest. At 1 an error is as large as what tells an
-    image's classes apart. 0 without images.
+    The standard deviation is that of all logits, or that of the image's own logits if it is larger: the most confident
+    answers have logits several times as large as most others; int8 clips them first, and they stay the most confident.
+    At 1 the error is as large as the differences between an image's classes. The result is 0 without images.
     """
     if not reference_NK.size:
         return 0.0
-    spread_N1 = np.maximum(
-        reference_NK.std(dtype=np.float64), reference_NK.std(axis=1, dtype=np.float64, keepdims=True)
-    )
-    difference_NK = np.abs(logits_NK.astype(np.float64) - reference_NK)
-    return float((difference_NK / np.maximum(spread_N1, 1e-30)).max())
+    overall = max(float(reference_NK.std(dtype="float64")), 1e-30)
+    deviation_N1 = reference_NK.std(axis=1, dtype="float64", keepdims=True).clip(min=overall)
+    difference_NK = abs(logits_NK.astype("float64") - reference_NK)
+    return float((difference_NK / deviation_N1).max())

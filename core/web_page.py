@@ -1,4 +1,4 @@
-"""One HTML page in a file of its own: no network, no script, readable on a phone and in dark mode."""
+"""An HTML page in a single file: no network, no script, readable on a phone and in dark mode."""
 
 import html
 
@@ -12,13 +12,13 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 figure { margin: 0; } figcaption { font-size: .9rem; } .faint { opacity: .75; }
 """
-"""What every page of rtk starts from."""
+"""CSS of every page of rtk."""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""Nothing from elsewhere is loaded, whatever stands in a name."""
+"""Content security policy: nothing is loaded from elsewhere, even if a file name contains HTML."""
 
 
 def web_page(title: str, body: str, *, style: str = "") -> str:
-    """A whole page. `title`: plain text. `body`: HTML whose texts went through `escaped`. `style`: more CSS."""
+    """Return a whole page. `title`: plain text. `body`: HTML, its texts from `escaped`. `style`: more CSS."""
     return (
         '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
         f'<meta http-equiv=Content-Security-Policy content="{POLICY}">'
@@ -26,6 +26,6 @@ def web_page(title: str, body: str, *, style: str = "") -> str:
     )
 
 
-def escaped(words: str) -> str:
-    """Text that HTML shows as it is, with characters that are not printable as escapes."""
-    return html.escape(visible(words))
+def escaped(text: str) -> str:
+    """Escape text for HTML; characters that are not printable become visible escapes."""
+    return html.escape(visible(text))

@@ -25,7 +25,7 @@ def publish(
     loaded = load_checkpoint(checkpoint)
     if loaded.training is not None or loaded.card.training is None or loaded.card.score is None:
         raise UsageError(f"{checkpoint}: not a finished training's best.pt")
-    if loaded.card.training.flattered:
+    if loaded.card.training.used_test_split:
         raise UsageError(
             f"{checkpoint}: {loaded.card.training.selection}; the zoo takes the last epoch's weights or those chosen "
             "by held-out images: train with --select last, --holdout or --validation-split"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from ..core.data.datasets import DATASETS
+from ..core.data import DATASETS
 from ..core.errors import ArtifactError, UnknownNameError, UsageError
 from ..core.models.names import PUBLISHED, parse_architecture, published_file
 from .augment.options import changed

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from ..core.card import FLATTERED, Input, ModelCard, Training
+from ..core.card import OPTIMISTIC, Input, ModelCard, Training
 from ..core.data.datasets import Dataset, Split
 from .config import TrainConfig
 from .data.statistics import preprocessing_of
@@ -48,7 +48,7 @@ def selection(recipe: Recipe, judge: str, held_out: int) -> str:
                 f"{averaged} of the epoch with most right answers on {held_out} images held out of the training split"
             )
         case "test":
-            return f"{averaged} of the epoch with most right answers on the test split itself, {FLATTERED}"
+            return f"{averaged} of the epoch with most right answers on the test split itself, {OPTIMISTIC}"
     if recipe.schedule == "plateau" and not held_out:
-        return f"{averaged} after the last epoch; the rate followed the loss on the test split itself, {FLATTERED}"
+        return f"{averaged} after the last epoch; the rate followed the loss on the test split itself, {OPTIMISTIC}"
     return f"{averaged} after the last epoch; nothing was selected"

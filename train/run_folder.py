@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.artifacts.checkpoint import load_checkpoint
-from ..core.data.datasets import DATASETS
+from ..core.data import DATASETS
 from ..core.errors import ArtifactError, UsageError
 from ..core.files import whole_file, write_whole
 from ..core.machine import this_machine

@@ -1,4 +1,4 @@
-"""What works here: every backend is really tried, each in a process of its own that may crash or hang without harm."""
+"""Trials of all backends on this machine, each in its own process, so a crash or a hang does no harm."""
 
 import json
 import subprocess
@@ -17,24 +17,24 @@ CPU_ONLY = ("openvino",)
 
 @dataclass(frozen=True)
 class Trial:
-    """One backend on one device."""
+    """The result of one backend on one device."""
 
     backend: str
     device: str
     works: bool
     words: str
-    """What ran it, or what is missing and how to mend it."""
+    """What ran the model, or the reason why it does not run and what to do."""
 
 
 def trials_here(backends: Sequence[str]) -> list[tuple[str, str]]:
-    """What is worth trying: each backend on the CPU and on the first GPU; a GPU-only one also where no GPU is seen."""
+    """List the trials: each backend on the CPU and the first GPU; a GPU-only backend also without a GPU."""
     on_cpu = [(name, "cpu") for name in backends if name not in GPU_ONLY]
     on_gpu = [(name, "cuda:0") for name in backends if name not in CPU_ONLY and (gpu_count() or name in GPU_ONLY)]
     return on_cpu + on_gpu
 
 
 def try_in_own_process(backend: str, device: str) -> Trial:
-    """Run try_here in another process and wait for it, but not for ever."""
+    """Run try_here in another process, for TRIAL_TIMEOUT_S at most."""
     command = [sys.executable, "-m", "rtk", "doctor", "--try", backend, "--device", device]
     try:
         done = subprocess.run(
@@ -45,12 +45,12 @@ def try_in_own_process(backend: str, device: str) -> Trial:
     try:
         return Trial(**json.loads(done.stdout.strip().splitlines()[-1]))
     except (IndexError, ValueError, TypeError):
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return Trial(backend, device, False, f"the process ended with {done.returncode}: {last}")
+        last = (done.stderr.strip().splitlines() or ["no error message"])[-1]
+        return Trial(backend, device, False, f"the process ended with exit code {done.returncode}: {last}")
 
 
 def try_here(backend: str, device: str) -> Trial:
-    """Open the default model of the zoo on a backend and have it answer generated images."""
+    """Open the default model of the zoo on a backend and run it on generated images."""
     import numpy as np
 
     from ..core.probe import probe_images
@@ -62,13 +62,13 @@ def try_here(backend: str, device: str) -> Trial:
         with open_model(DEFAULT, backend=backend, options=BackendOptions(device=device)) as opened:
             logits_NK = opened(probe_images(8, opened.card.input))
             works = logits_NK.shape == (8, len(opened.card.classes)) and bool(np.isfinite(logits_NK).all())
-            return Trial(backend, device, works, opened.runs_on if works else f"wrong answers from {opened.runs_on}")
+            return Trial(backend, device, works, opened.runs_on if works else f"wrong output from {opened.runs_on}")
     except RtkError as error:
         return Trial(backend, device, False, one_line(error))
     except ImportError as error:
         return Trial(backend, device, False, f"{error.name} is not installed: pip install {error.name}")
 
 
-def answer_of_trial(trial: Trial) -> str:
-    """What the process of a trial prints."""
+def json_from_trial(trial: Trial) -> str:
+    """Return the line that the process of a trial prints."""
     return json.dumps(asdict(trial))

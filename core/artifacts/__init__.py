@@ -1,1 +1,1 @@
-"""The files that rtk writes and reads: checkpoints, graphs, engines, and the caches beside them."""
+"""The files that rtk writes and reads: checkpoints, graphs, engines, and their caches."""

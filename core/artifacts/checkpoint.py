@@ -1,4 +1,4 @@
-"""Checkpoints: weights, card and training state in one `.pt`, written whole, read as data only."""
+"""Checkpoints: weights, card and training state in one `.pt` file, written whole, read as data only."""
 
 import io
 import pickle
@@ -19,23 +19,23 @@ from ..text import one_line
 
 FORMAT = "rtk-checkpoint-1"
 LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""How files of torch.save begin that are older than PyTorch 1.6: not a zip archive yet."""
+"""First bytes of the files that torch.save wrote before PyTorch 1.6, which are not zip archives."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in memory; its card carries the file's own sha256."""
+    """A checkpoint in memory; its card has the SHA-256 of the file."""
 
     card: ModelCard
     weights: dict[str, Tensor]
     training: dict[str, Any] | None
-    """What resuming needs; only `last.pt` has it."""
+    """The state for resuming; only `last.pt` has it."""
 
     def model(self) -> Model:
-        """The model in evaluation mode, fp32. Raises ArtifactError when the weights do not fit the card."""
+        """Return the model in evaluation mode, fp32. Raises ArtifactError when the weights do not fit the card."""
         try:
             model = build_model(self.card)
-        except UsageError as error:  # the name is not the user's, but the file's
+        except UsageError as error:  # the name comes from the file, not from the user
             raise ArtifactError(f"{self.card.name}: {error}") from error
         try:
             model.load_state_dict(self.weights)
@@ -56,7 +56,7 @@ def save_checkpoint(
 def save_content(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain values for torch.load, whole or not at all. Raises OutputError.
 
-    Made in memory first: on a full disk torch.save itself may raise errors of its own that hide the reason.
+    The bytes are made in memory first: on a full disk torch.save may raise an error that hides the reason.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -65,33 +65,33 @@ def save_content(path: Path, content: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint onto the CPU without running anything in it.
+    """Read a checkpoint into CPU memory without running code from it.
 
-    Raises ArtifactError when the file is missing, damaged, another program's, or a pickle that would run code.
+    Raises ArtifactError when the file is missing, damaged, from another program, or a pickle that would run code.
     """
     content = read_tensors(path, expected="a checkpoint written by rtk train")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ArtifactError(f"{path}: a PyTorch file, but not a checkpoint of rtk's (expected format {FORMAT})")
+        raise ArtifactError(f"{path}: a PyTorch file, but not a checkpoint of rtk (expected format {FORMAT})")
     card, weights = content.get("card"), content.get("weights")
     if not isinstance(card, str) or not isinstance(weights, dict):
-        raise ArtifactError(f"{path}: incomplete: it lacks a card or weights")
+        raise ArtifactError(f"{path}: incomplete: the card or the weights are missing")
     card = ModelCard.from_json(card, source=str(path))
     return Checkpoint(replace(card, checkpoint_sha256=sha256_of(path)), weights, content.get("training"))
 
 
 def read_tensors(path: Path, *, expected: str) -> Any:
-    """What torch.save wrote: tensors and plain values alone. Raises ArtifactError as load_checkpoint."""
+    """Read what torch.save wrote: only tensors and plain values. Raises ArtifactError as load_checkpoint does."""
     if not path.is_file():
         raise ArtifactError(f"{path}: no such checkpoint")
     try:
         with path.open("rb") as file:
             legacy = file.read(len(LEGACY_START)) == LEGACY_START
         if not legacy:
-            with zipfile.ZipFile(path) as archive:  # torch.load itself does not look at the checksums
+            with zipfile.ZipFile(path) as archive:  # torch.load does not verify the checksums
                 if archive.testzip() is not None:
                     raise ArtifactError(f"{path}: damaged: its content does not match its checksums")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of odd pickles, which are refused below
+            warnings.simplefilter("ignore")  # torch warns about unusual pickles, which are refused below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ArtifactError(
@@ -99,6 +99,6 @@ def read_tensors(path: Path, *, expected: str) -> Any:
         ) from error
     except ArtifactError:
         raise
-    # zipfile and torch raise nearly anything on a damaged or hostile file, and it must end in one clear line.
+    # On a damaged or hostile file zipfile and torch raise many kinds of errors; the user gets one clear line.
     except Exception as error:
-        raise ArtifactError(f"{path}: truncated, damaged, or not a checkpoint of rtk's") from error
+        raise ArtifactError(f"{path}: truncated, damaged, or not a checkpoint of rtk") from error

@@ -1,7 +1,7 @@
-"""An engine on disk: `STEM.engine` holds TensorRT's plan, byte for byte; `STEM.engine.json` says what it is.
+"""An engine on disk: `STEM.engine` holds TensorRT's plan, byte for byte, and `STEM.engine.json` describes it.
 
-An engine is executable code. It is loaded only with its JSON beside it, and only when its bytes are those that the
-JSON names; trtexec and Triton load the plan as it is.
+An engine is executable code. It is loaded only with its JSON beside it, and only when its bytes match the SHA-256 in
+the JSON. trtexec and Triton load the plan as it is.
 """
 
 import dataclasses
@@ -14,17 +14,19 @@ from typing import Any, Self
 from ..card import ModelCard
 from ..errors import ArtifactError
 from ..files import sha256_of, write_whole
+from ..records import restored
+from ..text import outline
 
 FORMAT = 1
-"""The version of the JSON; a newer one is refused with a clear message."""
+"""Version of the JSON; any other version is refused with a clear message."""
 SUFFIX = ".engine"
 NETWORK_NAME_LIMIT = 4_095
-"""Bytes; TensorRT replaces a longer `network.name` by one of its own."""
+"""Bytes; TensorRT replaces a longer `network.name` with one of its own."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The batch sizes that an engine takes: 1 to `max_batch`, fastest at `opt_batch`."""
+    """The batch sizes that an engine accepts: 1 to `max_batch`, fastest at `opt_batch`."""
 
     opt_batch: int
     max_batch: int
@@ -35,16 +37,17 @@ class Profile:
 
 @dataclass(frozen=True)
 class PrecisionAsBuilt:
-    """What the layers of an engine really compute in."""
+    """The data types that the layers of an engine really compute in."""
 
     label: str
-    """The data type of the convolutions and matrix products; several, the most frequent first, joined by "+"."""
+    """The data type of the convolutions and matrix products; several are joined by "+", the most frequent first."""
     products: dict[str, int]
-    """Convolutions and matrix products per data type. Fed only by DequantizeLinear, one counts as int8."""
+    """Number of convolutions and matrix products for each data type. One that is fed only by DequantizeLinear counts
+    as int8."""
     layers: dict[str, int]
-    """All layers per data type of what they give out."""
+    """Number of all layers for each data type of their output."""
     inspected: bool = False
-    """True when a GPU loaded the engine and its inspector was asked; `layers` are then the engine's, fused ones."""
+    """True when a GPU loaded the engine and its inspector was read; `layers` then counts the engine's fused layers."""
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {name}" for name, count in self.products.items())
@@ -54,21 +57,21 @@ class PrecisionAsBuilt:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """All that one must know to judge whether an engine runs here, and what it will answer."""
+    """Everything that is needed to judge where an engine runs and what it computes."""
 
     card: ModelCard
     flavor: str
     """tensorrt or tensorrt-rtx."""
     version: str
-    """Of TensorRT; an engine runs with this version only, unless it was built to be version compatible."""
+    """TensorRT version; the engine runs with this version only, unless it was built to be version compatible."""
     cuda: str
     """CUDA version that this TensorRT is built for, or empty."""
     gpu: str
-    """Name of the GPU that it was built on; empty when built without one."""
+    """Name of the GPU that the engine was built on; empty when it was built without a GPU."""
     compute_capability: str
-    """Of that GPU, such as 9.0."""
+    """Compute capability of that GPU, such as 9.0."""
     targets: tuple[str, ...]
-    """Compute capabilities that it was built for without looking at a GPU; empty when built on one for itself."""
+    """Compute capabilities that the engine was built for without a GPU; empty when it was built on its own GPU."""
     profile: Profile
     precision: PrecisionAsBuilt
     graph_sha256: str
@@ -79,18 +82,18 @@ class EngineInfo:
     options: dict[str, Any] = field(default_factory=dict)
     """The builder's options, as used."""
     machine: str = ""
-    """That built it."""
+    """The machine that built the engine."""
 
     @property
     def built_for(self) -> str:
-        """The hardware that it runs on, in words."""
+        """The hardware that the engine runs on, in words."""
         if self.targets:
             return f"compute capability {', '.join(self.targets)}"
         return f"{self.gpu} (compute capability {self.compute_capability})"
 
     def to_text(self) -> str:
-        """The engine and its card as lines for people."""
-        lines = {
+        """The engine and its card as lines for people, as wide as the terminal."""
+        facts = {
             "engine": f"{self.flavor} {self.version}" + (f", CUDA {self.cuda}" if self.cuda else ""),
             "runs on": self.built_for,
             "profile": str(self.profile),
@@ -99,9 +102,9 @@ class EngineInfo:
             "plan": f"{self.plan_bytes:,} bytes, sha256 {self.plan_sha256}",
             "graph": f"sha256 {self.graph_sha256}",
             "built": f"in {self.build_s:.2f} s on {self.machine}",
-            "options": json.dumps(self.options),
+            "options": self.options,
         }
-        return "\n".join(f"{name:14}{text}" for name, text in lines.items()) + "\n" + self.card.to_text()
+        return f"{outline(facts)}\n{self.card.to_text()}"
 
     def to_json(self) -> str:
         """The JSON beside the plan."""
@@ -110,50 +113,44 @@ class EngineInfo:
 
     @classmethod
     def from_json(cls, text: str, *, source: str) -> Self:
-        """Read the JSON. `source` names the file in errors. Raises ArtifactError when it is not one of rtk's."""
+        """Read the JSON. `source` names the file in errors. Raises ArtifactError when it was not written by rtk."""
         try:
             fields = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ArtifactError(f"{source}: damaged: not JSON ({error}); build the engine anew") from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ArtifactError(f"{source}: damaged: not JSON ({error}); build the engine again") from error
         if not isinstance(fields, dict) or "plan_sha256" not in fields:
-            raise ArtifactError(f"{source}: not the JSON that rtk writes beside an engine; build the engine anew")
+            raise ArtifactError(f"{source}: not the JSON that rtk writes beside an engine; build the engine again")
         if fields.pop("format", None) != FORMAT:
             raise ArtifactError(f"{source}: has another format than {FORMAT}; use the rtk that wrote it")
+        if "card" in fields:
+            fields["card"] = ModelCard.from_json(json.dumps(fields["card"]), source=source)
         try:
-            info = cls(
-                **{
-                    **fields,
-                    "card": ModelCard.from_json(json.dumps(fields["card"]), source=source),
-                    "targets": tuple(fields["targets"]),
-                    "profile": Profile(**fields["profile"]),
-                    "precision": PrecisionAsBuilt(**fields["precision"]),
-                }
-            )
-        except (TypeError, KeyError) as error:
-            raise ArtifactError(f"{source}: incomplete ({error}); build the engine anew") from error
-        if not _holds_together(info):
-            raise ArtifactError(
-                f"{source}: contradicts itself: names, sizes and counts do not fit; build the engine anew"
-            )
+            info: Self = restored(cls, fields, strict=True)
+        except TypeError as error:
+            raise ArtifactError(f"{source}: not valid: {error}; build the engine again") from error
+        if not 1 <= info.profile.opt_batch <= info.profile.max_batch or bool(info.targets) == bool(
+            info.compute_capability
+        ):
+            raise ArtifactError(f"{source}: contradicts itself: batch sizes or GPU do not fit; build the engine again")
         return info
 
 
 def json_path(engine: Path) -> Path:
-    """Where the JSON of that engine is."""
+    """Path of the JSON beside an engine."""
     return engine.with_name(engine.name + ".json")
 
 
 def write_engine(engine: Path, plan: bytes, info: EngineInfo) -> None:
-    """Write the plan, then its JSON; each whole or not at all. Raises OutputError.
+    """Write the plan, then its JSON, each whole or not at all. Raises OutputError.
 
-    Stopped in between, the plan has no JSON or another's, and is refused by read_plan.
+    When the process stops between the two, the JSON is missing or does not match, and read_plan refuses the plan.
     """
     write_whole(engine, plan)
     write_whole(json_path(engine), info.to_json())
 
 
 def read_engine_info(engine: Path) -> EngineInfo:
-    """What the JSON beside that engine says; the plan itself is not read.
+    """Read the JSON beside an engine, but not the plan.
 
     Raises ArtifactError when the engine or its JSON is missing or damaged.
     """
@@ -162,27 +159,27 @@ def read_engine_info(engine: Path) -> EngineInfo:
     beside = json_path(engine)
     if not beside.is_file():
         raise ArtifactError(
-            f"{engine}: {beside.name} is missing beside it; an engine is code, and without its JSON it is not "
-            "loaded; copy both files, or build it anew: rtk export --trt"
+            f"{engine}: {beside.name} is missing beside it; an engine is code and is not loaded without its JSON; "
+            f"copy both files, or build it again: {rebuild_command(engine)}"
         )
     try:
         text = beside.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{beside}: cannot be read ({error}); build the engine anew") from error
+        raise ArtifactError(f"{beside}: cannot be read ({error}); build the engine again") from error
     return EngineInfo.from_json(text, source=str(beside))
 
 
 def read_plan(engine: Path, info: EngineInfo) -> bytes:
-    """The plan, after its length and SHA-256 proved to be those of the JSON. Raises ArtifactError otherwise."""
+    """Read the plan. Raises ArtifactError when its length or SHA-256 differs from the JSON."""
     plan = engine.read_bytes()
     problem = _difference(len(plan), hashlib.sha256(plan).hexdigest(), info)
     if problem:
-        raise ArtifactError(f"{engine}: {problem}; build it anew: {rebuild_command(engine)}")
+        raise ArtifactError(f"{engine}: {problem}; build it again: {rebuild_command(engine)}")
     return plan
 
 
 def engine_problem(engine: Path) -> str:
-    """What is wrong with an engine and its JSON on disk, in words; empty when they belong together."""
+    """The reason why an engine or its JSON on disk cannot be used; empty when both are ok."""
     try:
         info = read_engine_info(engine)
     except ArtifactError as error:
@@ -191,12 +188,12 @@ def engine_problem(engine: Path) -> str:
 
 
 def rebuild_command(engine: Path) -> str:
-    """The command that builds this engine anew from the graph of its stem."""
+    """The command that builds this engine again from the graph with the same stem."""
     return f"rtk export --trt {engine.name.removesuffix(SUFFIX)}.onnx"
 
 
 def network_name(card: ModelCard, graph_sha256: str) -> str:
-    """The card's short form, for `network.name`: JSON in ASCII, without the classes where they would not fit."""
+    """A short form of the card for `network.name`: JSON in ASCII, without class names when they do not fit."""
     short: dict[str, Any] = {
         "rtk": FORMAT,
         "name": card.name,
@@ -212,28 +209,6 @@ def network_name(card: ModelCard, graph_sha256: str) -> str:
     if len(whole) < NETWORK_NAME_LIMIT:
         return whole
     return json.dumps({**short, "name": card.name[:200], "arch": card.arch[:200], "dataset": card.dataset[:200]})
-
-
-def _holds_together(info: EngineInfo) -> bool:
-    """Whether the values are of their types, and the profile is one."""
-    texts = (
-        info.flavor,
-        info.version,
-        info.cuda,
-        info.gpu,
-        info.compute_capability,
-        info.graph_sha256,
-        info.plan_sha256,
-    )
-    batches = (info.profile.opt_batch, info.profile.max_batch)
-    return (
-        all(isinstance(text, str) for text in (*texts, *info.targets, info.precision.label, info.machine))
-        and all(isinstance(number, int) for number in (*batches, info.plan_bytes))
-        and isinstance(info.build_s, int | float)
-        and all(isinstance(counts, dict) for counts in (info.options, info.precision.products, info.precision.layers))
-        and 1 <= info.profile.opt_batch <= info.profile.max_batch
-        and bool(info.targets) != bool(info.compute_capability)
-    )
 
 
 def _difference(length: int, sha256: str, info: EngineInfo) -> str:

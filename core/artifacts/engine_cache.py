@@ -1,7 +1,7 @@
-"""The engines kept in the user's cache folder, found again by what went into them.
+"""The cache of engines in the user's cache folder; the key of an engine is a hash of everything it is built from.
 
-One folder per engine, named by its key, with the plan and its JSON: it appears whole, by a rename, or not at all.
-Plans are not byte-reproducible, so that the key is never the plan's own hash.
+Each engine has one folder, named by its key, with the plan and its JSON. A rename makes the folder appear whole or
+not at all. Plans are not byte-reproducible, so the key is never the hash of the plan.
 """
 
 import contextlib
@@ -20,29 +20,29 @@ from ..paths import cache_dir
 from .engine import SUFFIX, EngineInfo, engine_problem, json_path, read_engine_info, write_engine
 
 KEY_LENGTH = 32
-"""Hexadecimal digits of the SHA-256 that name a folder."""
+"""Number of hexadecimal digits of the SHA-256 in a folder's name."""
 TIMINGS, KERNELS = "timings", "rtx"
 TENSORRT_CACHES = (TIMINGS, KERNELS)
-"""Folders beside the engines: what the regular TensorRT measured while building, what RTX compiled while running."""
+"""Folders beside the engines: timings that TensorRT measures while it builds, kernels that TensorRT-RTX compiles."""
 
 
 @dataclass(frozen=True)
 class CachedEngine:
-    """One entry of the cache."""
+    """One entry in the cache."""
 
     key: str
     engine: Path
     bytes: int
-    """Of plan and JSON."""
+    """Size of plan and JSON."""
     modified_at: float
     """Seconds since 1970."""
     info: EngineInfo | None
     problem: str
-    """Why it cannot be used, or empty."""
+    """Reason why the engine cannot be used, or empty."""
 
 
 def engines_dir() -> Path:
-    """The folder of the kept engines; it may not exist yet."""
+    """Return the folder of the cached engines; it may not exist yet."""
     return cache_dir() / "engines"
 
 
@@ -56,9 +56,9 @@ def engine_key(
     hardware: tuple[str, ...],
     options: dict[str, Any],
 ) -> str:
-    """The name of the cache's folder for an engine made of these.
+    """Return the key of an engine that is built from these parts.
 
-    `hardware`: GPU name and compute capability, or the compute capabilities that it is built for.
+    `hardware`: GPU name and compute capability, or the compute capabilities that the engine is built for.
     """
     parts = {
         "graph": graph_sha256,
@@ -71,7 +71,7 @@ def engine_key(
 
 
 def find_engine(key: str) -> Path | None:
-    """The kept engine of that key, proved to be whole; None when there is none. A damaged one is removed."""
+    """Return the cached engine with that key after checking its SHA-256, or None. A damaged entry is removed."""
     folder = engines_dir() / key
     engine = _engine_in(folder)
     if engine is not None and not engine_problem(engine):
@@ -81,8 +81,8 @@ def find_engine(key: str) -> Path | None:
     return None
 
 
-def keep_engine(key: str, stem: str, plan: bytes, info: EngineInfo) -> Path:
-    """Put an engine into the cache as `stem`.engine and return its path. Raises OutputError."""
+def cache_engine(key: str, stem: str, plan: bytes, info: EngineInfo) -> Path:
+    """Write an engine into the cache as `stem`.engine and return its path. Raises OutputError."""
     parent = make_folder(engines_dir())
     folder = parent / key
     try:
@@ -90,28 +90,28 @@ def keep_engine(key: str, stem: str, plan: bytes, info: EngineInfo) -> Path:
         try:
             write_engine(fresh / f"{stem}{SUFFIX}", plan, info)
             fresh.chmod(0o755)
-            with contextlib.suppress(OSError):  # another process was faster: its engine is as good
+            with contextlib.suppress(OSError):  # another process was faster; its engine is the same
                 fresh.rename(folder)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{parent}: cannot be written: {error.strerror or error}") from error
-    kept = _engine_in(folder)
-    if kept is None:
-        raise OutputError(f"{folder}: an entry of the cache that cannot be replaced; run: rtk cache clear")
-    return kept
+    cached = _engine_in(folder)
+    if cached is None:
+        raise OutputError(f"{folder}: this damaged cache entry cannot be replaced; run: rtk cache clear")
+    return cached
 
 
 def cached_engines() -> list[CachedEngine]:
-    """What is kept, the newest first. Every plan is read and compared with its sha256."""
+    """List the cached engines, the newest first. Every plan is read and compared with its SHA-256."""
     entries = [_entry(folder) for folder in _folders()]
     return sorted(entries, key=lambda entry: entry.modified_at, reverse=True)
 
 
 def clear_engines() -> tuple[int, int]:
-    """Remove every kept engine, what was left half-written, and TensorRT's timings and kernels.
+    """Remove all cached engines, unfinished folders, and TensorRT's timings and kernels.
 
-    Returns how many engines there were, and how many bytes. Raises OutputError when something cannot be removed.
+    Returns the number of engines and their size in bytes. Raises OutputError when a folder cannot be removed.
     """
     entries = cached_engines()
     beside = (cache_dir() / name for name in TENSORRT_CACHES)

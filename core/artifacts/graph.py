@@ -1,4 +1,4 @@
-"""Graphs: ONNX files of rtk's, read with their card, and a card put into one. Needs onnx, not torch."""
+"""Graphs: read an ONNX file of rtk with its card, and write a card into one. Needs onnx, not torch."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from .graph_card import CARD_KEY, graph_card
 
 
 def load_graph(path: Path) -> tuple[onnx.ModelProto, ModelCard]:
-    """Read an ONNX file and its card. Raises ArtifactError when it is missing, damaged, or another program's."""
+    """Read an ONNX file and its card. Raises ArtifactError when it is missing, damaged, or from another program."""
     if not path.is_file():
         raise ArtifactError(f"{path}: no such graph")
     try:
@@ -22,7 +22,7 @@ def load_graph(path: Path) -> tuple[onnx.ModelProto, ModelCard]:
 
 
 def set_card(graph: onnx.ModelProto, card: ModelCard) -> None:
-    """Put the card into the graph's metadata, in place of an earlier one."""
+    """Put the card into the graph's metadata in place; it replaces an earlier card."""
     kept = [entry for entry in graph.metadata_props if entry.key != CARD_KEY]
     del graph.metadata_props[:]
     graph.metadata_props.extend(kept)

@@ -1,6 +1,6 @@
-"""Which graphs have shown parity with their reference on which runtime of this machine, kept in the user's cache.
+"""A record in the user's cache of the graphs that passed the parity gate on a runtime of this machine.
 
-A parity gate that passed writes here; what chooses a backend by itself reads here, and takes no other's word for it.
+A parity gate that passed writes it. The automatic choice of a backend reads it, and trusts no other source.
 """
 
 import contextlib
@@ -18,21 +18,21 @@ FOLDER = "parity"
 
 
 def remember_parity(graph: Path, package: str) -> None:
-    """Keep that this graph passed the gate on the installed version of a package, on this processor."""
-    with contextlib.suppress(OutputError):  # only a cache
+    """Record that this graph passed the gate with the installed version of a package on this processor."""
+    with contextlib.suppress(OutputError):  # it is only a cache
         path = _path(graph, package)
         make_folder(path.parent)
         write_whole(path, json.dumps({"graph": str(graph), "runtime": _runtime(package)}) + "\n")
 
 
 def forget_parity(graph: Path, package: str) -> None:
-    """Keep it no longer."""
+    """Delete that record."""
     with contextlib.suppress(OSError, metadata.PackageNotFoundError):
         _path(graph, package).unlink()
 
 
 def parity_is_known(graph: Path, package: str) -> bool:
-    """Whether this very graph passed the gate here, on the version of the package that is installed now."""
+    """Return True when this graph passed the gate here with the installed version of the package."""
     try:
         return _path(graph, package).is_file()
     except metadata.PackageNotFoundError:

@@ -1,7 +1,7 @@
 """Labelled images as uint8 arrays: CIFAR-10, Fashion-MNIST, folders of class folders, and `shapes`. No torch.
 
-Official files are taken from the data folder if they are there, judged by their structure alone; what is missing is
-downloaded with a checksum. Shapes: N images, H rows, W columns, C channels.
+Official files are read from the data folder if they exist; only their structure is checked. Missing files are
+downloaded and verified by their checksum. Shapes: N images, H rows, W columns, C channels.
 """
 
 import gzip
@@ -18,14 +18,12 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, ImageError, UnknownNameError
 from ..paths import default_data_dir
+from . import DATASETS
 from .download import download
 from .images import IMAGE_SUFFIXES, native_image
 from .synthetic_shapes import SHAPES_CLASSES, draw_shapes
 
 SplitName = Literal["train", "test"]
-
-DATASETS = ("cifar10", "fashion-mnist", "shapes")
-"""Those that have a name; any folder of class folders is one too."""
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FASHION_MNIST_CLASSES = (
@@ -64,15 +62,15 @@ class Split:
         return len(self.labels_N)
 
     def head(self, count: int) -> "Split":
-        """The first `count` images."""
+        """Return the first `count` images."""
         return Split(self.images_NHWC[:count], self.labels_N[:count])
 
     def take(self, index: NDArray[np.int64]) -> "Split":
-        """The images with these indices, in this order."""
+        """Return the images with these indices, in this order."""
         return Split(self.images_NHWC[index], self.labels_N[index])
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel over all pixels, in units of pixel / 255; exact."""
+        """Return the exact mean and standard deviation of each channel over all pixels, in units of pixel / 255."""
         channels = self.images_NHWC.shape[3]
         counts_CV = [np.bincount(self.images_NHWC[..., c].ravel(), minlength=256) for c in range(channels)]
         values_V = np.arange(256) / 255
@@ -85,22 +83,22 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set that is known to be there; its splits are read when asked for."""
+    """A data set that exists; each split is read on request."""
 
     name: str
     classes: tuple[str, ...]
     read: Callable[[SplitName], Split]
 
     def split(self, name: SplitName) -> Split:
-        """Read one split whole. Raises DataError when its files are missing or not what their format says."""
+        """Read one whole split. Raises DataError when its files are missing or not in their format."""
         return self.read(name)
 
 
 def open_dataset(name: str, *, data_dir: Path | None = None) -> Dataset:
-    """A data set by name, or the folder of that name with train/<class>/* and test/<class>/*.
+    """Open a data set by its name, or a folder with train/<class>/* and test/<class>/* by its path.
 
-    `data_dir`: where the official files lie or go; None means RTK_DATA_DIR or the user's cache folder. Raises
-    UnknownNameError for a name that is neither.
+    `data_dir`: the folder of the official files; None means RTK_DATA_DIR or the user's cache folder. Raises
+    UnknownNameError for a name that is neither a data set nor a folder.
     """
     folder = data_dir or default_data_dir()
     match name:
@@ -128,7 +126,9 @@ def _cifar10(data_dir: Path, split: SplitName) -> Split:
     missing = [name for name in CIFAR10_FILES[split] if not (folder / name).is_file()]
     if missing:
         if folder.is_dir() and any((folder / name).is_file() for names in CIFAR10_FILES.values() for name in names):
-            raise DataError(f"{folder}: half there: {', '.join(missing)} missing; remove the folder to fetch it anew")
+            raise DataError(
+                f"{folder}: incomplete: {', '.join(missing)} missing; remove the folder to download it again"
+            )
         archive = data_dir / CIFAR10_ARCHIVE
         if not archive.is_file():
             _download(CIFAR10_URL + CIFAR10_ARCHIVE, f"sha256:{CIFAR10_SHA256}", archive)
@@ -136,14 +136,17 @@ def _cifar10(data_dir: Path, split: SplitName) -> Split:
     parts = [cifar10_images(folder / name) for name in CIFAR10_FILES[split]]
     for name, part in zip(CIFAR10_FILES[split], parts, strict=True):
         if len(part) != CIFAR10_ROWS:
-            raise DataError(f"{folder / name}: found {len(part):,} images, expected {CIFAR10_ROWS:,}; fetch it anew")
+            raise DataError(
+                f"{folder / name}: found {len(part):,} images, expected {CIFAR10_ROWS:,}; "
+                "remove the folder to download it again"
+            )
     return Split(
         np.concatenate([part.images_NHWC for part in parts]), np.concatenate([part.labels_N for part in parts])
     )
 
 
 def cifar10_images(path: Path) -> Split:
-    """Read one file of CIFAR-10's binary version, of any number of rows. Raises DataError."""
+    """Read one file of CIFAR-10's binary version with any number of rows. Raises DataError."""
     try:
         content = np.fromfile(path, np.uint8)
     except OSError as error:
@@ -165,9 +168,9 @@ def _unpack(archive: Path, destination: Path, folder: Path) -> None:
         with tarfile.open(archive) as tar:
             tar.extractall(destination, filter="data")
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{archive}: cannot be unpacked ({error}); remove it to fetch it anew") from error
+        raise DataError(f"{archive}: cannot be unpacked ({error}); remove it to download it again") from error
     if not folder.is_dir():
-        raise DataError(f"{archive}: holds no folder {folder.name}; expected the binary version of CIFAR-10")
+        raise DataError(f"{archive}: has no folder {folder.name}; expected the binary version of CIFAR-10")
 
 
 # Fashion-MNIST: idx files, gzip.
@@ -197,16 +200,16 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}); remove it to fetch it anew") from error
+        raise DataError(f"{path}: cannot be read ({error}); remove it to download it again") from error
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise DataError(f"{path}: not an idx file of unsigned bytes")
     header_bytes = 4 + 4 * content[3]
     if len(content) < header_bytes or header_bytes == 4:
-        raise DataError(f"{path}: its header of {header_bytes} bytes is truncated or says that it has no dimensions")
+        raise DataError(f"{path}: its header of {header_bytes} bytes is truncated or has no dimensions")
     shape = tuple(int(size) for size in np.frombuffer(content[4:header_bytes], ">u4"))
     if len(content) != header_bytes + math.prod(shape) or 0 in shape:
         raise DataError(f"{path}: its header says {shape}, but {len(content) - header_bytes:,} bytes follow")
-    return np.frombuffer(content, np.uint8, offset=header_bytes).reshape(shape).copy()  # a copy can be written to
+    return np.frombuffer(content, np.uint8, offset=header_bytes).reshape(shape).copy()  # a copy is writable
 
 
 # Folders of class folders.
@@ -218,20 +221,20 @@ def _image_folder(root: Path) -> Dataset:
             raise DataError(f"{root}: no folder {split!r}; expected train/<class>/* and test/<class>/*")
     classes = tuple(sorted(entry.name for entry in (root / "train").iterdir() if entry.is_dir()))
     if len(classes) < 2:
-        raise DataError(f"{root / 'train'}: {len(classes)} class folder(s) found, expected two or more")
+        raise DataError(f"{root / 'train'}: found {len(classes)} class folder(s), expected two or more")
     return Dataset(root.resolve().name, classes, lambda split: _class_folders(root / split, classes))
 
 
 def _class_folders(folder: Path, classes: tuple[str, ...]) -> Split:
-    strangers = sorted({entry.name for entry in folder.iterdir() if entry.is_dir()} - set(classes))
-    if strangers:
-        raise DataError(f"{folder}: class {strangers[0]!r} is not among those of the training split")
+    unknown = sorted({entry.name for entry in folder.iterdir() if entry.is_dir()} - set(classes))
+    if unknown:
+        raise DataError(f"{folder}: class {unknown[0]!r} is not a class of the training split")
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         paths = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         if not paths:
-            raise DataError(f"{folder / name}: no images; every class needs some")
+            raise DataError(f"{folder / name}: no images; every class needs at least one")
         for path in paths:
             try:
                 image_HWC = native_image(path)
@@ -240,7 +243,7 @@ def _class_folders(folder: Path, classes: tuple[str, ...]) -> Split:
             if images and image_HWC.shape[:2] != images[0].shape[:2]:
                 raise DataError(
                     f"{path}: {_size(image_HWC)} pixels, but the first image has {_size(images[0])}; "
-                    "a data set needs images of one size"
+                    "a data set needs images of the same size"
                 )
             images.append(image_HWC)
             labels.append(label)
@@ -254,5 +257,5 @@ def _size(image_HWC: NDArray[np.uint8]) -> str:
 
 
 def _download(url: str, checksum: str, target: Path) -> None:
-    otherwise = "name the folder that has it with --data-dir or RTK_DATA_DIR"
+    otherwise = "set --data-dir or RTK_DATA_DIR to the folder that has it"
     download(url, target, checksum=checksum, error=DataError, otherwise=otherwise)

@@ -1,4 +1,4 @@
-"""Downloads, checked and written whole or not at all."""
+"""Downloads, verified and written whole or not at all."""
 
 import hashlib
 import sys
@@ -11,12 +11,13 @@ from ..text import one_line
 
 
 def download(url: str, target: Path, *, checksum: str, error: type[RtkError], otherwise: str) -> None:
-    """Fetch a file, with a progress bar where tqdm is there to draw it.
+    """Download a file; tqdm, if it is installed, shows a progress bar.
 
-    `checksum`: ALGORITHM:HEXADECIMAL; of the digits as many count as are given. Raises `error`, which says what went
-    wrong, where to put the file by hand, and what to do `otherwise`; OutputError when it cannot be written.
+    `checksum`: ALGORITHM:HEXADECIMAL; only the given digits, from the first, are compared. Raises `error` when the
+    download fails; its message names the reason, the place for a file that is downloaded by hand, and the alternative
+    `otherwise`. Raises OutputError when the file cannot be written.
     """
-    import pooch  # only here: nothing else needs it
+    import pooch  # only this function needs it
     import requests
 
     make_folder(target.parent)
@@ -34,5 +35,6 @@ def download(url: str, target: Path, *, checksum: str, error: type[RtkError], ot
             offline = isinstance(failure, requests.ConnectionError | requests.Timeout)
             reason = "no connection" if offline else one_line(failure)
             raise error(
-                f"{target}: missing, and the download failed ({reason}); fetch {url} and put it there, or {otherwise}"
+                f"{target}: missing, and the download failed ({reason}); "
+                f"download {url} and put it there, or {otherwise}"
             ) from failure

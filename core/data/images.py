@@ -1,9 +1,9 @@
-"""From a file or array to H x W x C uint8 of the model's size: the one function on the host, for every room.
+"""From a file or array to H x W x C uint8 of the model's size: the only preprocessing on the host, for every room.
 
-The rule: decode; first frame; turn as EXIF says; transparency onto black, 16-bit samples to their upper 8 bits, floats
-of 0 to 1 times 255; to RGB or grey; scale the shorter side to fit with an antialiased bilinear filter; crop the centre.
-With "letterbox" instead: scale the longer side to fit, and put black bars around, so that nothing is cut off.
-The pixels of an image that already has the model's size and mode are passed through as they are.
+The steps: decode the first frame; rotate as EXIF says; put transparency onto black, keep the upper 8 bits of 16-bit
+samples, multiply floats of 0 to 1 by 255; convert to RGB or grey; scale the shorter side to the model's size with an
+antialiased bilinear filter; crop the centre. "letterbox" scales the longer side instead and adds black bars, so nothing
+is cut off. The pixels of an image that already has the model's size and mode do not change.
 """
 
 import contextlib
@@ -45,10 +45,10 @@ IMAGE_SUFFIXES = frozenset(
     }
 )
 MAX_PIXELS = 64_000_000
-"""Larger images are refused before they are decoded: 64 million pixels decode to 256 MB at most."""
+"""Larger images are refused before they are decoded; 64 million pixels decode to 256 MB at most."""
 MAX_ASPECT = 200
-"""One side at most this many times the other: beyond, scaling would blow the image up."""
-VIA = {"LAB": "RGB", "La": "LA"}
+"""Largest ratio of the sides; a larger one would make the scaled image too large."""
+INTERMEDIATE_MODE = {"LAB": "RGB", "La": "LA"}
 """Modes that Pillow converts to one other mode only."""
 
 Source = Path | str | bytes | BinaryIO
@@ -58,10 +58,10 @@ Fit = Literal["crop", "letterbox"]
 def model_image(
     source: Source | NDArray[np.uint8], size: Input, *, name: str = "", fit: Fit = "crop"
 ) -> NDArray[np.uint8]:
-    """The image as the model wants it: uint8, size.height x size.width x size.channels.
+    """Return the image as the model needs it: uint8, size.height x size.width x size.channels.
 
-    `source`: a path, the file's bytes, an open file, or an array H x W or H x W x 1, 3 or 4. `name` stands for it in
-    errors. Raises ImageError.
+    `source`: a path, the file's bytes, an open file, or an array H x W or H x W x 1, 3 or 4. `name`: the name of the
+    image in errors. Raises ImageError.
     """
     if isinstance(source, np.ndarray):
         return _fitted(_from_array(source, name or "array"), size, fit)
@@ -70,47 +70,47 @@ def model_image(
 
 
 def native_image(source: Source, *, name: str = "") -> NDArray[np.uint8]:
-    """The image in its own size, H x W x 1 if it is grey, else H x W x 3. Raises ImageError."""
+    """Return the image in its own size, H x W x 1 if it is grey, else H x W x 3. Raises ImageError."""
     with _decoded(source, name or _name(source)) as image:
         grey = image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
         channels = 1 if grey else 3
         return _array(_converted(image, channels), channels)
 
 
-class _Silence:
-    """No warnings while any thread is inside: the first one turns them off, the last one on again.
+class _NoWarnings:
+    """Turns warnings off while any thread is inside: the first thread turns them off, the last one on again.
 
-    Threads that each used warnings.catch_warnings would give back one another's filters, and leave them off for good.
+    With warnings.catch_warnings in each thread, the threads would restore each other's filters and leave warnings off.
     """
 
     def __init__(self) -> None:
-        self._lock, self._inside = threading.Lock(), 0
+        self._lock, self._threads = threading.Lock(), 0
 
     def __enter__(self) -> None:
         with self._lock:
-            if not self._inside:
-                self._caught = warnings.catch_warnings()
-                self._caught.__enter__()
+            if not self._threads:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
                 warnings.simplefilter("ignore")
-            self._inside += 1
+            self._threads += 1
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._caught.__exit__(None, None, None)
+            self._threads -= 1
+            if not self._threads:
+                self._filters.__exit__(None, None, None)
 
 
-_SILENCE = _Silence()
+_NO_WARNINGS = _NoWarnings()
 
 
-def why_no_file(path: Path | str) -> str:
-    """What stands in the way of reading a path that os.path.isfile denies."""
+def no_file_reason(path: Path | str) -> str:
+    """Return the reason why a path is not a readable file, after os.path.isfile returned False."""
     try:
         os.stat(path)  # noqa: PTH116 - as in _decoded
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return "no such file"
-    except OSError as error:  # a link to a name that is too long, a folder that may not be entered
+    except OSError as error:  # a link to a name that is too long, or a folder without permission
         return f"cannot be read: {error.strerror}"
     return "not a regular file"
 
@@ -118,28 +118,31 @@ def why_no_file(path: Path | str) -> str:
 def _is_empty(path: Path | str) -> bool:
     try:
         return os.path.getsize(path) == 0  # noqa: PTH202
-    except OSError:  # gone meanwhile
+    except OSError:  # the file was removed in the meantime
         return False
 
 
 @contextlib.contextmanager
 def _decoded(source: Source, name: str) -> Iterator[Image.Image]:
-    """The image, bounded, decoded and turned; every way to fail, in the block too, becomes an ImageError."""
-    if isinstance(source, str | Path) and not os.path.isfile(source):  # noqa: PTH113 - three times as fast
-        raise ImageError(f"{name}: {why_no_file(source)}")
+    """Yield the decoded, rotated image of a checked size; every error, in the block too, becomes an ImageError."""
+    if isinstance(source, str | Path) and not os.path.isfile(source):  # noqa: PTH113 - three times faster than Path
+        raise ImageError(f"{name}: {no_file_reason(source)}")
     try:
         with (
-            _SILENCE,  # Pillow warns of odd metadata and of sizes that are bounded below
+            _NO_WARNINGS,  # Pillow warns about unusual metadata and about sizes that are checked below
             Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image,
         ):
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(f"{name}: {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
             if max(width, height) > MAX_ASPECT * min(width, height):
-                raise ImageError(f"{name}: {width} x {height} pixels: too long and thin to classify")
+                raise ImageError(
+                    f"{name}: {width} x {height} pixels: too long and thin; "
+                    f"one side may be at most {MAX_ASPECT} times the other"
+                )
             image.load()
-            if image.info or image.format == "TIFF":  # the others keep EXIF and XMP in `info`
-                with contextlib.suppress(Exception):  # Pillow raises nearly anything on damaged EXIF: leave it unturned
+            if image.info or image.format == "TIFF":  # other formats keep EXIF and XMP in `info`
+                with contextlib.suppress(Exception):  # damaged EXIF raises many kinds of errors: do not rotate
                     ImageOps.exif_transpose(image, in_place=True)
             yield image
     except ImageError:
@@ -152,14 +155,14 @@ def _decoded(source: Source, name: str) -> Iterator[Image.Image]:
     except OSError as error:
         found = f"cannot be read: {error.strerror}" if error.errno else f"damaged image: {one_line(error)}"
         raise ImageError(f"{name}: {found}") from error
-    # Pillow's decoders raise nearly anything on damaged files, and a damaged file must never stop the others.
+    # Pillow's decoders raise many kinds of errors on damaged files, and a damaged file must not stop the others.
     except Exception as error:
         reason = one_line(error) or type(error).__name__
         raise ImageError(f"{name}: damaged image: {reason}") from error
 
 
 def encoded_image(pixels: NDArray[np.uint8], *, format_: str = "PNG", **options: Any) -> bytes:
-    """The bytes of an image file with these pixels, H x W or H x W x 1, 3 or 4. `options`: Pillow's for the format."""
+    """Encode pixels, H x W or H x W x 1, 3 or 4, as the bytes of an image file. `options`: Pillow's for the format."""
     plain = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(plain)).save(buffer, format_, **options)
@@ -176,10 +179,10 @@ def _fitted(image: Image.Image, size: Input, fit: Fit) -> NDArray[np.uint8]:
 
 
 def _converted(image: Image.Image, channels: int) -> Image.Image:
-    """Any of Pillow's modes as RGB or L, transparency onto black."""
+    """Convert an image of any mode of Pillow to RGB or L, transparency onto black."""
     mode = "RGB" if channels == 3 else "L"
-    if image.mode in VIA:
-        image = image.convert(VIA[image.mode])
+    if image.mode in INTERMEDIATE_MODE:
+        image = image.convert(INTERMEDIATE_MODE[image.mode])
     if image.mode.startswith("I;16") or image.mode == "I":
         image = Image.fromarray(np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8))
     elif image.mode == "F":

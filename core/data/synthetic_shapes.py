@@ -1,8 +1,8 @@
-"""`shapes`: ten kinds of drawn shapes, 32 x 32 RGB, made from a seed in a second; a data set without a download.
+"""`shapes`: synthetic images of ten kinds of shapes, 32 x 32 RGB; a data set without a download.
 
-Position, size, rotation, colours, background and noise vary, and half of the images carry a distracting line, so that
-neither a pixel nor a colour gives the class away. Every outline is a radius over the angle, which makes drawing one
-comparison an image.
+The images are made from a seed in a second. Position, size, rotation, colours, background and noise vary, and half of
+the images have a distracting line, so neither a pixel nor a colour shows the class. Every outline is a radius as a
+function of the angle, so one comparison draws an image.
 """
 
 import numpy as np
@@ -12,13 +12,13 @@ SHAPES_CLASSES = (
     "circle", "crescent", "cross", "ellipse", "heart", "pentagon", "ring", "square", "star", "triangle",
 )  # fmt: skip
 SIDE = 32
-CHUNK = 2_000  # images drawn at once: bounds the memory
+CHUNK = 2_000  # images drawn at once; limits the memory
 
 Floats = NDArray[np.float32]
 
 
 def draw_shapes(count: int, *, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Draw `count` images, N x 32 x 32 x 3, and their labels, the classes as equally frequent as can be.
+    """Draw `count` images, N x 32 x 32 x 3, and their labels; the class counts differ by one at most.
 
     The same seed and count give the same pixels on every machine with the same NumPy.
     """
@@ -38,7 +38,7 @@ def _draw(labels_N: NDArray[np.int64], random: np.random.Generator) -> NDArray[n
     size = vary(5.5, 11.0)
     y = rows - vary(12, 20)
     x = columns - vary(12, 20)
-    turn = vary(-0.5, 0.5)  # radians: a square is never mistaken for a diamond
+    turn = vary(-0.5, 0.5)  # radians; too little to turn a square into a diamond
     x, y = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
     radius = np.hypot(x, y)
     angle = np.arctan2(y, x)
@@ -63,7 +63,7 @@ def _draw(labels_N: NDArray[np.int64], random: np.random.Generator) -> NDArray[n
 
 
 def _distance(name: str, radius: Floats, angle: Floats, x: Floats, y: Floats, size: Floats) -> Floats:
-    """About how many pixels outside the outline each pixel lies; negative inside."""
+    """Return the approximate distance of each pixel from the outline, in pixels; it is negative inside."""
     match name:
         case "circle":
             return radius - size * 0.9
@@ -93,6 +93,6 @@ def _distance(name: str, radius: Floats, angle: Floats, x: Floats, y: Floats, si
 
 
 def _polygon(angle: Floats, corners: int) -> Floats:
-    """The radius of a regular polygon with a corner at angle zero; its corners have radius 1."""
+    """Return the radius of a regular polygon with a corner at angle zero; its corners have radius 1."""
     sector = 2 * np.pi / corners
     return np.cos(sector / 2) / np.cos(angle % sector - sector / 2)

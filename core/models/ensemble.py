@@ -1,12 +1,12 @@
-"""Several networks as one, by the mean of their probabilities."""
+"""Several networks combined into one by the mean of their probabilities."""
 
 import torch
 from torch import Tensor, nn
 
 SEPARATOR = "+"
-"""Between the architectures in an ensemble's name."""
+"""Separates the architectures in the name of an ensemble."""
 LEAST_PROBABILITY = 1e-30
-"""Below it float32 ends; a probability of 0 would have no logarithm."""
+"""Lower limit of a probability, near the end of float32: the logarithm of 0 is not finite."""
 
 
 class Ensemble(nn.Module):

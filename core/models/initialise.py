@@ -1,4 +1,4 @@
-"""How fresh weights are drawn: a scheme for each origin of the architectures, which they name as INITIALISATION."""
+"""Random initial weights: one scheme for each origin of the architectures, which name theirs in INITIALISATION."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ KERAS_TRUNCATION = 0.87962566103423978  # standard deviation of a normal truncat
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """Fill every convolution and dense layer by the scheme that the network names; batch norm is as it was made."""
+    """Fill every convolution and dense layer by the scheme that the network names; batch norm does not change."""
     fill = SCHEMES[str(network.INITIALISATION)]
     for layer in network.modules():
         if isinstance(layer, Layer):
@@ -20,7 +20,7 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
 def _keras(layer: Layer, generator: torch.Generator) -> None:
     """He's normal initialisation (fan in), biases zero.
 
-    Truncated at two deviations and widened to keep the variance, as Keras' `he_normal` does.
+    It is truncated at two standard deviations and widened to keep the variance, as Keras' `he_normal` is.
     """
     deviation = (2.0 / _fan_in(layer)) ** 0.5 / KERAS_TRUNCATION
     nn.init.trunc_normal_(layer.weight, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator)
@@ -29,7 +29,7 @@ def _keras(layer: Layer, generator: torch.Generator) -> None:
 
 
 def _torchvision(layer: Layer, generator: torch.Generator) -> None:
-    """He's normal initialisation by fan out for convolutions; the dense layer as PyTorch makes it."""
+    """He's normal initialisation (fan out) for convolutions; PyTorch's default for the dense layer."""
     if isinstance(layer, nn.Conv2d):
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
     else:
@@ -38,7 +38,7 @@ def _torchvision(layer: Layer, generator: torch.Generator) -> None:
 
 
 def _d2l(layer: Layer, generator: torch.Generator) -> None:
-    """Glorot's uniform initialisation (the book's `init_cnn`); biases as PyTorch makes them."""
+    """Glorot's uniform initialisation (the book's `init_cnn`); PyTorch's default for biases."""
     nn.init.xavier_uniform_(layer.weight, generator=generator)
     if layer.bias is not None:
         _uniform(layer.bias, layer, generator)
@@ -52,7 +52,7 @@ SCHEMES: dict[str, Callable[[Layer, torch.Generator], None]] = {
 
 
 def _uniform(parameter: Tensor, layer: Layer, generator: torch.Generator) -> None:
-    """PyTorch's default for weights and biases alike: uniform between -1 and 1 over the root of the fan in."""
+    """PyTorch's default for weights and biases: uniform between -1 / sqrt(fan in) and 1 / sqrt(fan in)."""
     bound = _fan_in(layer) ** -0.5
     nn.init.uniform_(parameter, -bound, bound, generator=generator)
 

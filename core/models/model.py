@@ -20,11 +20,11 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "imagenet": ResNet,
     "d2l": partial(ResNet, d2l=True),
 }
-"""How a member of each family is built: depth, in_channels=, classes=."""
+"""Builds a member of each family: depth, in_channels=, classes=."""
 
 
 class Model(nn.Module):
-    """What is trained, saved, exported and served: `normalise`, then `network`."""
+    """The module that is trained, saved, exported and served: `normalise`, then `network`."""
 
     def __init__(self, normalise: Normalise, network: nn.Module) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Model(nn.Module):
 
 
 def build_network(arch: str, *, in_channels: int, classes: int) -> nn.Module:
-    """The bare network of that name, float N x C x H x W to logits N x K. Raises UsageError for an unknown name.
+    """Build the network alone, float N x C x H x W to logits N x K. Raises UsageError for an unknown name.
 
     Several names joined by "+" are an ensemble, whose logits are log-probabilities.
     """
@@ -49,7 +49,7 @@ def build_network(arch: str, *, in_channels: int, classes: int) -> nn.Module:
 
 
 def build_model(card: ModelCard) -> Model:
-    """The model that the card describes, with fresh weights; in channels_last order, the faster one."""
+    """Build the model that the card describes, with new weights, in the faster memory format channels_last."""
     network = build_network(card.arch, in_channels=card.preprocessing.channels, classes=len(card.classes))
     model = Model(build_normalise(card.preprocessing, card.input), network)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it

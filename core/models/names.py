@@ -1,4 +1,4 @@
-"""The table of architecture names: which there are, and how a name is read. No torch here."""
+"""The table of architecture names, and the published weights for them. No torch here."""
 
 import re
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from ..errors import UnknownNameError, UsageError
 
 @dataclass(frozen=True)
 class Family:
-    """Architectures that differ by depth alone; their names are `before`, the depth, `after`."""
+    """Architectures that differ only in depth; a name is `prefix`, the depth, `suffix`."""
 
     name: str
-    before: str
-    after: str
+    prefix: str
+    suffix: str
     depths: tuple[int, ...]
-    """Those of the papers."""
+    """Depths in the papers."""
     layers_per_n: int = 0
-    """The family has every depth of so many times n, plus 2; where this is 0, only those listed."""
+    """The family has every depth of this number times n, plus 2; 0: it has only the listed depths."""
 
     def named(self, depth: int) -> str:
-        """The name of the member of that depth."""
-        return f"{self.before}{depth}{self.after}"
+        """Return the name of the member with that depth."""
+        return f"{self.prefix}{depth}{self.suffix}"
 
 
 FAMILIES = {
@@ -53,7 +53,7 @@ PUBLISHED = {
         "resnet152": "resnet152-394f9c45.pth",
     },
 }
-"""torchvision's files: `imagenet` its default ones, IMAGENET1K_V1 or where there is one V2; `imagenet-v1` the V1."""
+"""torchvision's weight files. `imagenet`: its defaults, IMAGENET1K_V2 if there is one, else V1; `imagenet-v1`: V1."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ class Architecture:
 
 
 def known_architectures() -> list[str]:
-    """The names worth listing; of families that are made by a rule, any other depth works too."""
+    """Return the names to list; a family with a rule accepts other depths too."""
     return [family.named(depth) for family in FAMILIES.values() for depth in family.depths]
 
 
 def parse_architecture(name: str) -> Architecture:
     """Read a name such as resnet20v1. Raises UsageError for an unknown name or a depth that the family lacks."""
     for family in FAMILIES.values():
-        match = re.fullmatch(f"{family.before}([1-9][0-9]{{0,5}}){family.after}", name)
+        match = re.fullmatch(f"{family.prefix}([1-9][0-9]{{0,5}}){family.suffix}", name)
         if match and (family.layers_per_n or int(match[1]) in family.depths):
             return Architecture(name, family, _checked_depth(name, family, int(match[1])))
     raise UnknownNameError("architecture", name, known_architectures())
@@ -92,14 +92,14 @@ def _checked_depth(name: str, family: Family, depth: int) -> int:
 
 
 def published_file(name: str, arch: str) -> str:
-    """The name of the file with the weights of that name for that architecture. Raises UsageError for others."""
+    """Return the name of the weight file for that architecture. Raises UsageError when there is none."""
     if arch not in PUBLISHED[name]:
-        raise UsageError(f"--weights {name}: there are none for {arch}, only for {', '.join(PUBLISHED[name])}")
+        raise UsageError(f"--weights {name}: no weights for {arch}; available for {', '.join(PUBLISHED[name])}")
     return PUBLISHED[name][arch]
 
 
 def published_checksum(file: str) -> str:
-    """The checksum that the file's name carries, by PyTorch's convention: the first digits of its SHA-256."""
+    """Return the checksum in the file's name: the first digits of its SHA-256, by PyTorch's convention."""
     match = re.search(r"-([0-9a-f]{8,})\.", file)
     assert match
     return f"sha256:{match[1]}"

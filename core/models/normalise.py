@@ -1,4 +1,4 @@
-"""Normalise: preprocessing as a module, from uint8 N x H x W x C pixels to what the network takes."""
+"""Normalise: preprocessing as a module, from uint8 N x H x W x C pixels to the input of the network."""
 
 import torch
 import torch.nn.functional as F
@@ -6,22 +6,22 @@ from torch import Tensor, nn
 
 from ..card import Input, Preprocessing
 
-SMALLEST_DEVIATION = 1e-6
-"""Of a single image: one without contrast is divided by this."""
+MIN_DEVIATION = 1e-6
+"""Smallest divisor for a single image; an image without contrast is divided by it."""
 
 
 class Normalise(nn.Module):
     """uint8 N x H x W x C to float32 N x C x H x W, scaled, centred, divided by the deviation, whitened, resized.
 
-    The cast comes first: TensorRT's parser refuses any other operation on uint8. Stepping from NHWC to NCHW moves no
-    byte: the result is an NCHW tensor in channels_last order, the layout that convolutions are fastest in. A grey image
-    meets one mean for each channel that the network takes, and so is repeated to them.
+    The cast is first: TensorRT's parser refuses all other operations on uint8. The permutation from NHWC to NCHW moves
+    no byte: the result is an NCHW tensor in channels_last order, the layout in which convolutions are fastest. A grey
+    image is broadcast against one mean for each channel that the network takes, which repeats it to these channels.
     """
 
     mean: Tensor
     deviation: Tensor
     whitening: Tensor
-    """CHW x CHW, where there is whitening."""
+    """CHW x CHW; only with whitening."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Normalise(nn.Module):
             centred_NCHW = x_NCHW - x_NCHW.mean(dim=(1, 2, 3), keepdim=True)
             if self.image_deviation:
                 variance_N111 = (centred_NCHW * centred_NCHW).mean(dim=(1, 2, 3), keepdim=True)
-                deviation_N111 = variance_N111.sqrt().clamp(min=SMALLEST_DEVIATION)
+                deviation_N111 = variance_N111.sqrt().clamp(min=MIN_DEVIATION)
                 x_NCHW = (centred_NCHW if self.image_mean else x_NCHW) / deviation_N111
             else:
                 x_NCHW = centred_NCHW
@@ -59,14 +59,14 @@ class Normalise(nn.Module):
         return x_NCHW
 
     def _whitened(self, x_NCHW: Tensor) -> Tensor:
-        if torch.is_autocast_enabled(x_NCHW.device.type):  # training: the product must not be rounded to bf16
+        if torch.is_autocast_enabled(x_NCHW.device.type):  # in training, the product must not be rounded to bf16
             with torch.autocast(x_NCHW.device.type, enabled=False):
                 return self._whitened(x_NCHW)
         return (x_NCHW.flatten(1) @ self.whitening).reshape(x_NCHW.shape)
 
 
 def build_normalise(preprocessing: Preprocessing, size: Input) -> Normalise:
-    """What the card describes, for images of that size; the mean image and the whitening matrix are to be filled in."""
+    """Build the module for images of that size; the caller fills the mean image and the whitening matrix."""
     mean_C11 = torch.tensor(preprocessing.mean, dtype=torch.float32)[:, None, None]
     deviation_C11 = torch.tensor(preprocessing.deviation, dtype=torch.float32)[:, None, None]
     if preprocessing.per_pixel:
@@ -79,12 +79,12 @@ def build_normalise(preprocessing: Preprocessing, size: Input) -> Normalise:
         image_mean=preprocessing.image_mean,
         image_deviation=preprocessing.image_deviation,
         whitening=torch.eye(values) if preprocessing.whitening else None,
-        scale=(scale_of(size.height, to[0]), scale_of(size.width, to[1])) if to else None,
+        scale=(resize_factor(size.height, to[0]), resize_factor(size.width, to[1])) if to else None,
     )
 
 
-def scale_of(side: int, to: int) -> float:
-    """The factor that makes `to` pixels of `side`, rounded to float32, as graphs keep it, so that none gets lost."""
+def resize_factor(side: int, to: int) -> float:
+    """Return the factor from `side` to `to` pixels as float32, as graphs store it, rounded so that no pixel is lost."""
     scale = torch.tensor(to / side, dtype=torch.float32)
     if float(scale) * side < to:
         scale = torch.nextafter(scale, torch.tensor(torch.inf))

@@ -1,11 +1,11 @@
-"""ResNet v1 and v2 for small images, after the Keras CIFAR-10 example, and v1 without its shortcuts.
+"""ResNet v1 and v2 for small images, as in the Keras CIFAR-10 example, and v1 without shortcuts.
 
-Both follow its definitions weight for weight: convolutions with bias, a 1 x 1 projection without batch norm where
-the shape changes, batch norm with epsilon 1e-3, and TensorFlow's "same" padding, which puts the odd row and column
-of a strided convolution at the bottom and on the right. The pooling is global, so that any image size works.
+Both match its definitions weight for weight: convolutions with bias, a 1 x 1 projection without batch norm where the
+shape changes, batch norm with epsilon 1e-3, and TensorFlow's "same" padding, which adds the extra row and column of a
+strided convolution at the bottom and on the right. The pooling is global, so any image size works.
 
-`CONV_NORM` names, in every block, the convolutions whose output nothing reads but the batch norm named with them:
-those can be folded into one for inference.
+`CONV_NORM` in each block lists pairs of a convolution and the batch norm that alone reads its output; each pair can be
+folded into one convolution for inference.
 
 Shapes: N images, C channels, H rows, W columns, K classes.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .blocks import Blocks
 
 BATCH_NORM_EPSILON = 1e-3  # Keras' default; torch's is 1e-5
-BATCH_NORM_MOMENTUM = 0.01  # Keras writes the same as 0.99
+BATCH_NORM_MOMENTUM = 0.01  # 0.99 in Keras' notation
 STEM_WIDTH = 16
 STAGES = 3
 
@@ -27,7 +27,7 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's "same" padding: ceil(H / stride) rows out, the odd row of padding last."""
+    """A convolution with TensorFlow's "same" padding: ceil(H / stride) output rows, an extra padding row at the end."""
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1) -> None:
         symmetric = kernel // 2 if stride == 1 else 0
@@ -50,7 +50,7 @@ class Stem(nn.Sequential):
 
 
 class BasicBlock(nn.Module):
-    """v1: two 3 x 3 convolutions with batch norm after each, then the addition, where wanted, and the activation."""
+    """v1: two 3 x 3 convolutions with batch norm after each, then the addition, if any, and the activation."""
 
     CONV_NORM = (("conv1", "bn1"), ("conv2", "bn2"))
 
@@ -86,7 +86,7 @@ class Head(nn.Module):
 class ResNetV1(nn.Module):
     """resnet{6n+2}v1: a stem, three stages of n basic blocks of 16, 32 and 64 channels, and the head.
 
-    plain{6n+2} is the same without `shortcut`s.
+    plain{6n+2} is the same network without the `shortcut`s.
     """
 
     INITIALISATION = "keras"
@@ -114,8 +114,8 @@ class ResNetV1(nn.Module):
 class PreActivationBottleneck(nn.Module):
     """v2: 1 x 1, 3 x 3, 1 x 1 convolutions with batch norm and activation *before* each; nothing after the addition.
 
-    The very first block finds its input already normalised and activated by the stem (`after_stem`). Only the first
-    block of a stage has a projection, and it reads the block's raw input.
+    The stem already normalises and activates the input of the first block (`after_stem`). Only the first block of a
+    stage has a projection, which reads the block's input before batch norm.
     """
 
     CONV_NORM = (("conv1", "bn2"), ("conv2", "bn3"))
@@ -153,7 +153,7 @@ class ResNetV2(nn.Module):
         blocks: list[nn.Module] = []
         channels_in = STEM_WIDTH
         for stage in range(STAGES):
-            width = channels_in  # of the bottleneck: 16, 64, 128
+            width = channels_in  # width of the bottleneck: 16, 64, 128
             channels_out = width * 4 if stage == 0 else width * 2
             for block in range(blocks_per_stage):
                 blocks.append(

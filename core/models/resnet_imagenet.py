@@ -1,10 +1,10 @@
 """ResNet-18 to ResNet-152: a 7 x 7 stem and pooling, then four stages of basic or bottleneck blocks.
 
-Layers and their names are those of torchvision, so that its weight files load, with the stride of a bottleneck on its
-3 x 3 convolution. `resnet18d2l` is the network of Dive into Deep Learning: the same, but with biases in the
-convolutions, and without batch norm on the projection.
+Layers and names are the same as in torchvision, so its weight files load; the stride of a bottleneck is in its 3 x 3
+convolution. `resnet18d2l` is the network of Dive into Deep Learning: its convolutions have biases, and its projection
+has no batch norm.
 
-`CONV_NORM` as in resnet_cifar. Shapes: N images, C channels, H rows, W columns, K classes.
+`CONV_NORM`: see resnet_cifar. Shapes: N images, C channels, H rows, W columns, K classes.
 """
 
 import torch.nn.functional as F
@@ -83,7 +83,7 @@ STAGES: dict[int, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]
     101: (Bottleneck, (3, 4, 23, 3)),
     152: (Bottleneck, (3, 8, 36, 3)),
 }
-"""The kind of block, and how many of it each stage has (arXiv 1512.03385, table 1)."""
+"""Type of block, and number of blocks in each stage (arXiv 1512.03385, table 1)."""
 
 
 class ResNet(nn.Module):

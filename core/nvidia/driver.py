@@ -1,4 +1,4 @@
-"""What the NVIDIA driver says, asked through libcuda itself: no torch, no PyCUDA, no context is made."""
+"""GPUs and versions from the NVIDIA driver through libcuda: no torch, no PyCUDA, and no context is created."""
 
 import contextlib
 import ctypes
@@ -15,7 +15,7 @@ LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 COMPUTE_MODE, CC_MAJOR, CC_MINOR = 20, 75, 76
 OUT_OF_MEMORY, UNAVAILABLE = 2, 46  # errors of cuda.h
 PROHIBITED, EXCLUSIVE = 2, 3
-"""Compute modes in which other processes may not, or only one process may, use the GPU."""
+"""Compute modes in which no process, or only one process, may use the GPU."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Gpu:
     index: int
     name: str
     compute_capability: str
-    """Such as 9.0."""
+    """For example 9.0."""
     memory_bytes: int
     compute_mode: int = 0
-    """0 shared, 2 prohibited, 3 one process only."""
+    """0: shared, 2: prohibited, 3: one process only."""
 
 
 @functools.cache
 def gpu_count() -> int:
-    """How many CUDA GPUs this process can use; 0 without a driver."""
+    """Return the number of CUDA GPUs that this process can use; 0 without a driver."""
     libcuda = _libcuda()
     count = ctypes.c_int(0)
     if libcuda is None or libcuda.cuInit(0) != 0 or libcuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
@@ -43,7 +43,7 @@ def gpu_count() -> int:
 
 @functools.cache
 def driver_cuda() -> tuple[int, int] | None:
-    """The newest CUDA version that the driver supports, such as (13, 0); None without a driver."""
+    """Return the newest CUDA version that the driver supports, such as (13, 0); None without a driver."""
     libcuda = _libcuda()
     version = ctypes.c_int(0)
     if libcuda is None or libcuda.cuDriverGetVersion(ctypes.byref(version)) != 0:
@@ -53,7 +53,7 @@ def driver_cuda() -> tuple[int, int] | None:
 
 @functools.cache
 def gpu(index: int) -> Gpu:
-    """The GPU of that index. Raises BackendError when there is no such GPU, or no driver."""
+    """Describe the GPU with that index. Raises BackendError when there is no such GPU or no driver."""
     found = gpu_count()
     if index >= found:
         raise BackendError(
@@ -76,7 +76,7 @@ def gpu(index: int) -> Gpu:
 
 
 def no_gpu_reason() -> str:
-    """Why this process has no CUDA GPU and what to do, in words; empty when it has one."""
+    """Return why this process has no CUDA GPU and what to do; empty when it has one."""
     if gpu_count():
         return ""
     libcuda = _libcuda()
@@ -92,7 +92,7 @@ def no_gpu_reason() -> str:
 
 @contextlib.contextmanager
 def using_gpu(index: int) -> Iterator[None]:
-    """Make that GPU's primary context current while the block runs. Raises BackendError when it cannot be had."""
+    """Make that GPU's primary context current while the block runs. Raises BackendError when there is no context."""
     found = gpu(index)
     libcuda = _libcuda()
     assert libcuda is not None  # the GPU was found
@@ -112,18 +112,16 @@ def using_gpu(index: int) -> Iterator[None]:
 
 
 def _refusal(status: int, found: Gpu) -> str:
-    """Why a GPU gives no context, and what to do."""
+    """Return why a GPU has no context for this process, and what to do."""
     if status == OUT_OF_MEMORY:
-        return "out of GPU memory; stop what else runs there (nvidia-smi shows it)"
+        return "out of GPU memory; stop the other processes that use it (nvidia-smi lists them)"
     if status == UNAVAILABLE or found.compute_mode in (PROHIBITED, EXCLUSIVE):
-        return (
-            "held by another process (exclusive or prohibited compute mode); stop it, or name another GPU with --device"
-        )
-    return f"gives no context (CUDA error {status}); see nvidia-smi"
+        return "in use by another process (exclusive or prohibited compute mode); stop it or choose another --device"
+    return f"no context (CUDA error {status}); see nvidia-smi"
 
 
 def device_index(device: str) -> int:
-    """The index in "cuda" or "cuda:N"; "auto" is the first GPU. Raises UsageError for anything else."""
+    """Return the index in "cuda" or "cuda:N"; "auto" is the first GPU. Raises UsageError for other text."""
     if device in ("auto", "cuda"):
         return 0
     kind, _, number = device.partition(":")

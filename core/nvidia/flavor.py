@@ -1,6 +1,6 @@
 """The two TensorRTs: `tensorrt` for data-centre GPUs, `tensorrt_rtx` for RTX GPUs; one API, few differences.
 
-Here is which of them is installed, how one is chosen and imported, and the one logger that a process may have.
+This module finds the installed ones, chooses and imports one, and has the only logger of a process.
 """
 
 import contextlib
@@ -21,28 +21,28 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Flavor:
-    """One of the two TensorRTs, and where it differs from the other."""
+    """One of the two TensorRTs, and its differences from the other."""
 
     name: str
     module: str
     package: str
-    """Its name on PyPI, before a suffix such as -cu13."""
+    """Name on PyPI, before a suffix such as -cu13."""
     builds_without_gpu: bool
     has_timing_cache: bool
-    """RTX's is a no-op, and asks for a GPU."""
+    """False for RTX: its timing cache does nothing and needs a GPU."""
     checks_engines: bool
-    """Whether its runtime judges an engine before loading it (`Runtime.get_engine_validity`)."""
+    """True when its runtime can check an engine before loading it (`Runtime.get_engine_validity`)."""
     has_compatibility_levels: bool
-    """Whether an engine can be built for other GPUs or versions than the builder's own."""
+    """True when an engine can be built for other GPUs or versions than those of the builder."""
 
     @property
     def installed(self) -> bool:
-        """Whether the module can be found; it is not imported."""
+        """True when the module can be found; it is not imported."""
         return util.find_spec(self.module) is not None
 
     @property
     def cuda_major(self) -> int | None:
-        """The CUDA major version that the installed libraries are built for, where their package's name says it."""
+        """The CUDA major version in the names of the installed packages; None when the names have none."""
         for major in (12, 13, 14):
             for name in (f"{self.package}-cu{major}-libs", f"{self.package}-cu{major}"):
                 with contextlib.suppress(metadata.PackageNotFoundError):
@@ -51,7 +51,7 @@ class Flavor:
         return None
 
     def version(self) -> str:
-        """Of the installed package; the module is imported only where no package tells. Raises BackendError."""
+        """Return the version of the installed package; without one, import the module. Raises BackendError."""
         for name in (self.package, f"{self.package}-cu13", f"{self.package}-cu12"):
             with contextlib.suppress(metadata.PackageNotFoundError):
                 return metadata.version(name)
@@ -65,16 +65,16 @@ class Flavor:
             return importlib.import_module(self.module)
         except (ImportError, OSError) as error:
             raise BackendError(
-                f"{self.name} is installed but cannot be loaded ({one_line(error)}); install it anew: "
+                f"{self.name} is installed but cannot be loaded ({one_line(error)}); install it again: "
                 f"{self.install_hint()}"
             ) from error
 
     def install_hint(self) -> str:
-        """The command that installs it, for this driver's CUDA and this Python."""
+        """Return the command that installs it for this driver's CUDA and this Python."""
         cuda = driver_cuda()
         suffix = "-cu12" if cuda is not None and cuda[0] == 12 else ""  # without a suffix: CUDA 13
-        known_for = f" (for Python {platform.python_version()}" + (f", CUDA {cuda[0]}.{cuda[1]})" if cuda else ")")
-        return f"pip install {self.package}{suffix}{known_for}"
+        environment = f" (for Python {platform.python_version()}" + (f", CUDA {cuda[0]}.{cuda[1]})" if cuda else ")")
+        return f"pip install {self.package}{suffix}{environment}"
 
 
 FLAVORS = {
@@ -90,16 +90,16 @@ FLAVORS = {
 
 
 def flavor_named(name: str) -> Flavor:
-    """The flavour of that name. Raises UnknownNameError."""
+    """Look up a flavour by name. Raises UnknownNameError."""
     if name not in FLAVORS:
         raise UnknownNameError("TensorRT flavor", name, (AUTO, *FLAVORS))
     return FLAVORS[name]
 
 
 def choose_flavor(name: str = AUTO) -> Flavor:
-    """The flavour to build with: the one named, or `tensorrt` where it and a GPU are there, else `tensorrt_rtx`.
+    """Choose the flavour to build with; for auto: `tensorrt` if it and a GPU are there, else `tensorrt_rtx`.
 
-    Raises UnknownNameError; BackendError when it, or for auto either, is not installed.
+    Raises UnknownNameError, and BackendError when the flavour, or for auto both, is not installed.
     """
     if name != AUTO:
         flavor = flavor_named(name)
@@ -113,8 +113,8 @@ def choose_flavor(name: str = AUTO) -> Flavor:
         return rtx
     if regular.installed:
         raise BackendError(
-            f"tensorrt {regular.version()} builds only where there is a GPU, and there is none; "
-            f"for a build without one: {rtx.install_hint()}"
+            f"tensorrt {regular.version()} needs a GPU to build, and this machine has none; "
+            f"to build without a GPU: {rtx.install_hint()}"
         )
     raise BackendError(
         f"no TensorRT is installed; {regular.install_hint()}, or without a GPU: pip install {rtx.package}"
@@ -123,24 +123,24 @@ def choose_flavor(name: str = AUTO) -> Flavor:
 
 @dataclass
 class LogLines:
-    """What TensorRT said during one piece of work."""
+    """Errors that TensorRT logged during one task."""
 
     errors: list[str] = field(default_factory=list)
 
     def reason(self, otherwise: str) -> str:
-        """The errors as one line, without repetitions; `otherwise` when there were none."""
+        """Return the errors as one line without repetitions, or `otherwise` when there are none."""
         return "; ".join(dict.fromkeys(one_line(line) for line in self.errors)) or otherwise
 
 
 class _Collected:
-    """Where the process's one logger puts errors: the first logger that TensorRT sees is the only one it keeps."""
+    """The errors of the process's only logger: TensorRT keeps the first logger that it gets and ignores all others."""
 
     lines = LogLines()
 
 
 @functools.cache
 def logger_of(trt: Any) -> Any:
-    """The one logger of that flavour in this process. It prints nothing: see collected_errors."""
+    """Return the only logger of that flavour in this process. It prints nothing: see collected_errors."""
     grave = (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR)
 
     class Logger(trt.ILogger):  # type: ignore[misc]  # the base class comes from a module without types
@@ -156,7 +156,7 @@ def logger_of(trt: Any) -> Any:
 
 @contextlib.contextmanager
 def collected_errors() -> Iterator[LogLines]:
-    """Yield what TensorRT reports as errors while the block runs."""
+    """Yield the errors that TensorRT logs while the block runs."""
     before, _Collected.lines = _Collected.lines, LogLines()
     try:
         yield _Collected.lines

@@ -1,4 +1,4 @@
-"""Which data types an engine computes in: counted in the parsed network, and in what the engine inspector tells."""
+"""The data types of an engine's layers, counted in the parsed network and in the output of the engine inspector."""
 
 import json
 import re
@@ -20,9 +20,9 @@ TYPE_NAMES = {
     "BOOL": "bool",
     "UINT8": "uint8",
 }
-"""TensorRT's DataType members, by the names that rtk uses."""
-SEEN_THROUGH = ("SHUFFLE", "IDENTITY")
-"""Layers that move numbers without computing: a quantised matrix may be turned on its way to the product."""
+"""Members of TensorRT's DataType, with their names in rtk."""
+PASS_THROUGH = ("SHUFFLE", "IDENTITY")
+"""Layers that move numbers without computing: a quantised matrix may be transposed before the product."""
 INSPECTOR_TYPES = (
     ("bf16", re.compile(r"bf16|bfloat16", re.IGNORECASE)),
     ("fp16", re.compile(r"fp16|half|float16", re.IGNORECASE)),
@@ -33,23 +33,23 @@ INSPECTOR_TYPES = (
     ("int64", re.compile(r"int64", re.IGNORECASE)),
     ("fp32", re.compile(r"fp32|float", re.IGNORECASE)),
 )
-"""Of the inspector's words for a tensor's type, the first that fits; "bfloat16" also holds "float16" and "float"."""
+"""Patterns for the inspector's tensor types; the first match counts: "bfloat16" contains "float16" and "float"."""
 INSPECTOR_KEYS = ("DataType", "Datatype", "Format/Datatype", "Format/DataType")
-"""Where the inspectors of TensorRT 10 (format and type in one) and 11 (apart) tell a tensor's type."""
+"""Keys of a tensor's type in the inspector's JSON: TensorRT 10 (format and type in one value) and 11 (separate)."""
 
 
 def precision_of_network(network: Any) -> PrecisionAsBuilt:
-    """The data types of a parsed, strongly typed network: each layer runs in the type of its tensors.
+    """Count the data types in a parsed, strongly typed network, where each layer runs in the type of its tensors.
 
-    A convolution or matrix product whose data and weights both come from dequantised int8 counts as int8: the parsed
-    network still calls its tensors float, the builder fuses them away.
+    A convolution or matrix product whose data and weights both come from dequantised int8 counts as int8: its tensors
+    are float in the parsed network, but the builder fuses them away.
     """
     layers = [network.get_layer(index) for index in range(network.num_layers)]
-    maker = {layer.get_output(k).name: layer for layer in layers for k in range(layer.num_outputs)}
+    producer = {layer.get_output(k).name: layer for layer in layers for k in range(layer.num_outputs)}
     products, others = Counter[str](), Counter[str]()
     for layer in layers:
         if layer.type.name in ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY"):
-            products[_product_type(layer, maker)] += 1
+            products[_product_type(layer, producer)] += 1
         elif layer.type.name != "CONSTANT" and layer.num_outputs:
             others[_type_name(layer.get_output(0))] += 1
     label = "+".join(name for name, _ in products.most_common()) or "none"
@@ -57,13 +57,13 @@ def precision_of_network(network: Any) -> PrecisionAsBuilt:
 
 
 def layers_of_engine(engine: Any, trt: Any) -> dict[str, int]:
-    """The layers of a loaded engine per data type of their first output; empty when the inspector does not tell."""
+    """Count the layers of a loaded engine for each data type of their first output; empty without detailed layers."""
     text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     return layers_of_inspector(text)
 
 
 def layers_of_inspector(text: str) -> dict[str, int]:
-    """Count the layers per data type in the engine inspector's JSON; empty when it names layers only."""
+    """Count the layers for each data type in the engine inspector's JSON; empty when it has only layer names."""
     try:
         layers = json.loads(text).get("Layers", [])
     except (json.JSONDecodeError, AttributeError):
@@ -78,19 +78,19 @@ def layers_of_inspector(text: str) -> dict[str, int]:
     return dict(counts.most_common())
 
 
-def _product_type(layer: Any, maker: dict[str, Any]) -> str:
+def _product_type(layer: Any, producer: dict[str, Any]) -> str:
     fed_by = [layer.get_input(k) for k in range(min(layer.num_inputs, 2))]
-    dequantised = [_dequantised(tensor, maker) for tensor in fed_by if tensor is not None]
+    dequantised = [_dequantised(tensor, producer) for tensor in fed_by if tensor is not None]
     if dequantised and len(set(dequantised)) == 1 and dequantised[0]:
         return dequantised[0]
     return _type_name(fed_by[0])
 
 
-def _dequantised(tensor: Any, maker: dict[str, Any]) -> str:
-    """The type before the DequantizeLinear that makes this tensor; empty when something else makes it."""
-    layer = maker.get(tensor.name)
-    while layer is not None and layer.type.name in SEEN_THROUGH:
-        layer = maker.get(layer.get_input(0).name)
+def _dequantised(tensor: Any, producer: dict[str, Any]) -> str:
+    """Return the type before the DequantizeLinear that makes this tensor; empty when another layer makes it."""
+    layer = producer.get(tensor.name)
+    while layer is not None and layer.type.name in PASS_THROUGH:
+        layer = producer.get(layer.get_input(0).name)
     return _type_name(layer.get_input(0)) if layer is not None and layer.type.name == "DEQUANTIZE" else ""
 
 

@@ -21,7 +21,7 @@ from ...core.artifacts.engine import (
     read_plan,
     write_engine,
 )
-from ...core.artifacts.engine_cache import TIMINGS, engine_key, find_engine, keep_engine
+from ...core.artifacts.engine_cache import TIMINGS, cache_engine, engine_key, find_engine
 from ...core.artifacts.graph import load_graph
 from ...core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
 from ...core.card import ModelCard
@@ -123,7 +123,7 @@ def engine_from_onnx(config: EngineConfig) -> BuiltEngine:
         machine=this_machine().summary,
     )
     if config.cache:
-        keep_engine(key, config.graph.stem, plan, info)
+        cache_engine(key, config.graph.stem, plan, info)
     write_engine(_in_folder(path), plan, info)
     return BuiltEngine(path, info, cached=False)
 

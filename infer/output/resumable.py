@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from ...core.errors import OutputError, RtkError, UsageError
-from ...core.files import kept
+from ...core.files import locked
 from ..classify import Answer, BatchEnds
 from ..sources.entry import Entry
 from .formats import Format, TextFormat
@@ -61,7 +61,7 @@ class Journal:
         if os.path.isdir(target):
             raise OutputError(f"{target}: cannot be written: Is a directory")
         with self._writing(), contextlib.ExitStack() as stack:
-            stack.enter_context(kept(self._about))
+            stack.enter_context(locked(self._about))
             self.is_whole = resume and self.target.exists() and not self.part.exists()
             """Whether there is nothing to go on with, for the other run has ended well."""
             if resume and self.part.exists():

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from ...core.data.images import IMAGE_SUFFIXES, why_no_file
+from ...core.data.images import IMAGE_SUFFIXES, no_file_reason
 from ...core.errors import RtkError, UsageError
 from .entry import Entry
 
@@ -79,7 +79,7 @@ def within(found: Entry, *, data_dir: Path | None = None) -> Iterator[Entry]:
     elif kind == "split":
         yield from _split(path, data_dir)
     elif not os.path.isfile(path):  # noqa: PTH113 - a pipe would never end, or never begin
-        yield Entry(path, why_no_file(path))
+        yield Entry(path, no_file_reason(path))
     elif kind == "archive":
         from .archives import archive_entries
 

@@ -377,7 +377,7 @@ def test_a_missing_data_set_says_which_file_to_put_where(rtk: Rtk, monkeypatch: 
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
     stderr = rtk("train", "resnet8v1", "--data-dir", "data", code=1).stderr
     assert "cifar-10-binary.tar.gz: missing, and the download failed" in stderr
-    assert "fetch https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz and put it there" in stderr
+    assert "download https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz and put it there" in stderr
 
 
 def test_doctor_tries_every_backend(rtk: Rtk) -> None:
@@ -416,7 +416,7 @@ def test_an_engine_is_built_inspected_and_found_again_in_the_cache(rtk: Rtk, gra
     assert json.loads(rtk("inspect", "mine.engine", "--json").stdout)["profile"]["max_batch"] == 128
     listed = rtk("cache", "ls").stdout
     assert "resnet8v1-cifar10" in listed
-    assert "1 of 1 engines are whole" in rtk("cache", "verify").stdout
+    assert "1 of 1 engines are ok" in rtk("cache", "verify").stdout
     assert "removed 1 engines" in rtk("cache", "clear").stdout
     assert "(none)" in rtk("cache", "ls").stdout
 

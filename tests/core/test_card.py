@@ -1,4 +1,4 @@
-"""ModelCard: what it keeps through JSON, and what it says of text that is no card."""
+"""ModelCard: JSON keeps all of it, and text that is not a card is refused with a reason."""
 
 import json
 from dataclasses import replace
@@ -23,7 +23,7 @@ def test_a_per_pixel_card_survives_json(card: ModelCard) -> None:
     assert ModelCard.from_json(per_pixel.to_json(), source="x").preprocessing.per_pixel is True
 
 
-def test_preprocessing_survives_json_and_is_told_in_words(card: ModelCard) -> None:
+def test_preprocessing_survives_json_and_is_described_in_words(card: ModelCard) -> None:
     everything = Preprocessing((0.5,) * 3, (0.25,) * 3, True, True, True, True, (96, 80))
     grey = replace(card, input=Input(28, 28, 1), preprocessing=everything)
     read = ModelCard.from_json(grey.to_json(), source="x")
@@ -38,7 +38,7 @@ def test_preprocessing_survives_json_and_is_told_in_words(card: ModelCard) -> No
     assert Preprocessing((0.0,), (1.0,)).to_text() == "/ 255"
 
 
-def test_a_card_from_before_these_fields_is_read(card: ModelCard) -> None:
+def test_a_card_of_an_earlier_version_without_these_fields_is_read(card: ModelCard) -> None:
     fields = json.loads(card.to_json())
     for name in ("image_mean", "image_deviation", "whitening", "resize"):
         del fields["preprocessing"][name]
@@ -46,7 +46,7 @@ def test_a_card_from_before_these_fields_is_read(card: ModelCard) -> None:
     assert ModelCard.from_json(json.dumps(fields), source="x") == card
 
 
-def test_the_json_says_what_people_look_for(card: ModelCard) -> None:
+def test_the_json_has_readable_fields(card: ModelCard) -> None:
     fields = json.loads(card.to_json())
     assert fields["format"] == 1
     assert fields["arch"] == "resnet8v1"
@@ -55,7 +55,7 @@ def test_the_json_says_what_people_look_for(card: ModelCard) -> None:
     assert fields["classes"][3] == "cat"
 
 
-def test_accuracy_is_hits_over_all() -> None:
+def test_accuracy_is_correct_over_total() -> None:
     assert Score("test", correct=9_216, total=10_000, loss=0.3).accuracy == 0.9216
 
 
@@ -67,24 +67,24 @@ def test_the_shape_of_the_input_is_height_width_channels() -> None:
     ("text", "message"),
     [
         ("{", "m.onnx: its card is not JSON"),
-        ("[]", "m.onnx: its card is not one of rtk's"),
-        ('{"name": "x"}', "m.onnx: its card is not one of rtk's"),
+        ("[]", "m.onnx: its card was not written by rtk"),
+        ('{"name": "x"}', "m.onnx: its card was not written by rtk"),
         ('{"format": 99}', "m.onnx: its card has another format than 1; use the rtk that wrote it"),
-        ('{"format": 1}', "m.onnx: its card is incomplete ('classes')"),
+        ('{"format": 1}', "m.onnx: its card is not valid: missing field name"),
         ("[" * 100_000, "m.onnx: its card is not JSON"),
     ],
 )
-def test_text_that_is_no_card_is_told_apart(text: str, message: str) -> None:
-    with pytest.raises(ArtifactError) as caught:
+def test_text_that_is_not_a_card_is_refused_with_the_reason(text: str, message: str) -> None:
+    with pytest.raises(ArtifactError) as error:
         ModelCard.from_json(text, source="m.onnx")
-    assert str(caught.value).startswith(message)
+    assert str(error.value).startswith(message)
 
 
 @pytest.mark.parametrize("field", ["name", "arch", "dataset", "classes", "input", "preprocessing"])
-def test_a_card_that_lacks_a_field_names_it(card: ModelCard, field: str) -> None:
+def test_a_card_with_a_missing_field_is_refused_with_its_name(card: ModelCard, field: str) -> None:
     fields = json.loads(card.to_json())
     del fields[field]
-    with pytest.raises(ArtifactError, match=f"m.onnx: its card is incomplete .*{field}"):
+    with pytest.raises(ArtifactError, match=f"m.onnx: its card is not valid: missing field {field}"):
         ModelCard.from_json(json.dumps(fields), source="m.onnx")
 
 
@@ -111,6 +111,10 @@ def test_a_card_that_lacks_a_field_names_it(card: ModelCard, field: str) -> None
         },
         {"arch": 7},
         {"score": 0.9},
+        {"score": {"split": "test", "correct": 1, "total": 0, "loss": 1.0}},
+        {"score": {"split": "test", "correct": "1", "total": 2, "loss": 1.0}},
+        {"preprocessing": {"mean": [0.5] * 3, "deviation": [0.5] * 3, "per_pixel": "false"}},
+        {"notes": None},
         {"unheard_of": 1},
     ],
 )
@@ -118,3 +122,46 @@ def test_a_card_that_contradicts_itself_is_refused(card: ModelCard, change: dict
     fields = json.loads(card.to_json()) | change
     with pytest.raises(ArtifactError, match=r"^m\.onnx: its card "):
         ModelCard.from_json(json.dumps(fields), source="m.onnx")
+
+
+def test_the_text_fits_the_terminal_and_shows_notes_as_indented_lines(
+    card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    note = {
+        "images": 4_800,
+        "largest_logit_difference": 3.76701e-05,
+        "libraries": {"torch": "2.13.0", "onnx": "1.23.2"},
+    }
+    noted = replace(card, checkpoint_sha256="a" * 64, notes={"training": "rtk train resnet8v1", "export": note})
+    lines = noted.to_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-9:] == [
+        "checkpoint    sha256",
+        "              " + "a" * 64,
+        "training      rtk train resnet8v1",
+        "export",
+        "  images: 4,800",
+        "  largest_logit_difference: 3.76701e-05",
+        "  libraries:",
+        "    torch: 2.13.0",
+        "    onnx: 1.23.2",
+    ]
+
+
+def test_the_text_names_only_the_first_of_many_classes(card: ModelCard) -> None:
+    many = replace(card, classes=tuple(f"class{number}" for number in range(1_000)))
+    words = " ".join(many.to_text().split())
+    assert "class18, class19, and 980 more data set" in words
+
+
+def test_characters_that_control_a_terminal_are_escaped_in_the_text(card: ModelCard) -> None:
+    text = replace(card, name="a\x1b[2J", notes={"b\x9b": {"c\x07": "d\x1b"}}).to_text()
+    assert all(line.isprintable() for line in text.splitlines())
+
+
+@pytest.mark.parametrize("selection", ["x, so its score is too optimistic", "x, which flatters its score; the y"])
+def test_a_training_that_used_the_test_split_says_so(card: ModelCard, selection: str) -> None:
+    assert card.training is not None
+    assert not card.training.used_test_split
+    assert replace(card.training, selection=selection).used_test_split

@@ -89,7 +89,7 @@ def test_a_missing_file_and_a_folder_are_no_checkpoints(tmp_path: Path) -> None:
 def test_a_truncated_checkpoint_says_so(checkpoint_path: Path, tmp_path: Path, share: float) -> None:
     content = checkpoint_path.read_bytes()
     (tmp_path / "a.pt").write_bytes(content[: int(len(content) * share)])
-    assert refused(tmp_path / "a.pt") == "truncated, damaged, or not a checkpoint of rtk's"
+    assert refused(tmp_path / "a.pt") == "truncated, damaged, or not a checkpoint of rtk"
 
 
 def test_one_wrong_bit_in_the_weights_is_noticed(checkpoint_path: Path, tmp_path: Path) -> None:
@@ -115,25 +115,25 @@ def test_damage_anywhere_raises_nothing_else(checkpoint_path: Path, tmp_path: Pa
 def test_text_and_plain_pickles_are_told_apart(tmp_path: Path) -> None:
     for content in (b"not a checkpoint", pickle.dumps({"format": "rtk-checkpoint-1"})):
         (tmp_path / "a.pt").write_bytes(content)
-        assert refused(tmp_path / "a.pt") == "truncated, damaged, or not a checkpoint of rtk's"
+        assert refused(tmp_path / "a.pt") == "truncated, damaged, or not a checkpoint of rtk"
 
 
 @pytest.mark.parametrize("content", [{"weight": torch.ones(2)}, [1, 2], {"format": "rtk-checkpoint-2"}])
 def test_another_programs_torch_file_is_told_apart(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "a.pt")
-    expected = "a PyTorch file, but not a checkpoint of rtk's (expected format rtk-checkpoint-1)"
+    expected = "a PyTorch file, but not a checkpoint of rtk (expected format rtk-checkpoint-1)"
     assert refused(tmp_path / "a.pt") == expected
 
 
 @pytest.mark.parametrize("lacking", [{"card": "{}"}, {"weights": {}}, {"card": 3, "weights": {}}, {}])
 def test_a_checkpoint_without_card_or_weights_is_incomplete(tmp_path: Path, lacking: dict[str, object]) -> None:
     torch.save({"format": "rtk-checkpoint-1", **lacking}, tmp_path / "a.pt")
-    assert refused(tmp_path / "a.pt") == "incomplete: it lacks a card or weights"
+    assert refused(tmp_path / "a.pt") == "incomplete: the card or the weights are missing"
 
 
 def test_a_checkpoint_whose_card_is_none_names_the_file(tmp_path: Path) -> None:
     torch.save({"format": "rtk-checkpoint-1", "card": "{}", "weights": {}}, tmp_path / "a.pt")
-    assert refused(tmp_path / "a.pt") == "its card is not one of rtk's"
+    assert refused(tmp_path / "a.pt") == "its card was not written by rtk"
 
 
 def test_a_checkpoint_that_would_run_code_is_refused_and_runs_nothing(card: ModelCard, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_cifar10_half_there_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         open_dataset("cifar10", data_dir=tmp_path).split("train")
     assert str(caught.value) == (
-        f"{folder}: half there: data_batch_3.bin, data_batch_5.bin missing; remove the folder to fetch it anew"
+        f"{folder}: incomplete: data_batch_3.bin, data_batch_5.bin missing; remove the folder to download it again"
     )
     assert len(open_dataset("cifar10", data_dir=tmp_path).split("test")) == 4
 
@@ -143,7 +143,9 @@ def test_a_truncated_cifar10_file_is_named(tmp_path: Path) -> None:
 def test_a_cifar10_file_with_rows_missing_is_named(tmp_path: Path) -> None:
     path = write_cifar10(tmp_path) / "test_batch.bin"
     path.write_bytes(path.read_bytes()[:3073])
-    with pytest.raises(DataError, match=r"test_batch\.bin: found 1 images, expected 4; fetch it anew$"):
+    with pytest.raises(
+        DataError, match=r"test_batch\.bin: found 1 images, expected 4; remove the folder to download it again$"
+    ):
         open_dataset("cifar10", data_dir=tmp_path).split("test")
 
 
@@ -164,8 +166,8 @@ def test_without_a_network_the_message_says_which_file_to_put_where(tmp_path: Pa
         open_dataset("cifar10", data_dir=tmp_path / "data").split("train")
     target = tmp_path / "data" / "cifar-10-binary.tar.gz"
     assert str(caught.value) == (
-        f"{target}: missing, and the download failed (no connection); fetch {NOBODY}cifar-10-binary.tar.gz and put it "
-        "there, or name the folder that has it with --data-dir or RTK_DATA_DIR"
+        f"{target}: missing, and the download failed (no connection); download {NOBODY}cifar-10-binary.tar.gz "
+        "and put it there, or set --data-dir or RTK_DATA_DIR to the folder that has it"
     )
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: missing, and the download failed \(no connec"):
         open_dataset("fashion-mnist", data_dir=tmp_path / "data").split("train")
@@ -220,14 +222,14 @@ def test_a_truncated_archive_is_named(tmp_path: Path) -> None:
     archive = tmp_path / "cifar-10-binary.tar.gz"
     cifar10_archive(write_cifar10(tmp_path / "original"), archive)
     archive.write_bytes(archive.read_bytes()[:200])
-    with pytest.raises(DataError, match=r"binary\.tar\.gz: cannot be unpacked .*; remove it to fetch it anew$"):
+    with pytest.raises(DataError, match=r"binary\.tar\.gz: cannot be unpacked .*; remove it to download it again$"):
         open_dataset("cifar10", data_dir=tmp_path).split("train")
 
 
 def test_an_archive_of_something_else_is_told_apart(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     cifar10_archive(tmp_path / "other", tmp_path / "cifar-10-binary.tar.gz")
-    with pytest.raises(DataError, match="holds no folder cifar-10-batches-bin; expected the binary version"):
+    with pytest.raises(DataError, match="has no folder cifar-10-batches-bin; expected the binary version"):
         open_dataset("cifar10", data_dir=tmp_path).split("train")
 
 
@@ -303,14 +305,17 @@ def test_idx_files_are_read_compressed_or_not(tmp_path: Path) -> None:
         (b"", "not an idx file of unsigned bytes"),
         (b"\0\0\x0d\x01\0\0\0\1abcd", "not an idx file of unsigned bytes"),  # 0x0d: floats
         (b"\x89PNG\r\n\x1a\n", "not an idx file of unsigned bytes"),
-        (b"\0\0\x08\x00", "its header of 4 bytes is truncated or says that it has no dimensions"),
-        (b"\0\0\x08\x03\0\0", "its header of 16 bytes is truncated or says that it has no dimensions"),
+        (b"\0\0\x08\x00", "its header of 4 bytes is truncated or has no dimensions"),
+        (b"\0\0\x08\x03\0\0", "its header of 16 bytes is truncated or has no dimensions"),
         (b"\0\0\x08\x01\0\0\0\5abcd", r"its header says \(5,\), but 4 bytes follow"),
         (b"\0\0\x08\x01\0\0\0\3abcd", r"its header says \(3,\), but 4 bytes follow"),
         (b"\0\0\x08\x01\0\0\0\0", r"its header says \(0,\), but 0 bytes follow"),
         (b"\0\0\x08\x04" + b"\x01\0\0\0" * 4, r"its header says \(16777216, .*\), but 0 bytes follow"),  # 2 ** 96
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\4abcd", mtime=0)[:-9], r"cannot be read .*; remove it to fetch it anew"),
-        (b"\x1f\x8bgarbage", r"cannot be read .*; remove it to fetch it anew"),
+        (
+            gzip.compress(b"\0\0\x08\x01\0\0\0\4abcd", mtime=0)[:-9],
+            r"cannot be read .*; remove it to download it again",
+        ),
+        (b"\x1f\x8bgarbage", r"cannot be read .*; remove it to download it again"),
     ],
 )
 def test_idx_files_that_are_damaged_are_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -368,7 +373,7 @@ def test_a_missing_split_is_named(folders: Path, split: str) -> None:
 def test_one_class_is_too_few(folders: Path) -> None:
     shutil.rmtree(folders / "train" / "red")
     shutil.rmtree(folders / "train" / "green")
-    with pytest.raises(DataError, match=r"train: 1 class folder\(s\) found, expected two or more$"):
+    with pytest.raises(DataError, match=r"train: found 1 class folder\(s\), expected two or more$"):
         open_dataset(str(folders))
 
 
@@ -376,19 +381,19 @@ def test_an_empty_class_is_named(folders: Path) -> None:
     for path in (folders / "train" / "green").iterdir():
         path.unlink()
     (folders / "train" / "green" / "notes.txt").write_text("no image")
-    with pytest.raises(DataError, match=r"train/green: no images; every class needs some$"):
+    with pytest.raises(DataError, match=r"train/green: no images; every class needs at least one$"):
         open_dataset(str(folders)).split("train")
 
 
 def test_a_class_without_a_test_folder_is_named(folders: Path) -> None:
     shutil.rmtree(folders / "test" / "green")
-    with pytest.raises(DataError, match=r"test/green: no images; every class needs some$"):
+    with pytest.raises(DataError, match=r"test/green: no images; every class needs at least one$"):
         open_dataset(str(folders)).split("test")
 
 
 def test_a_class_that_only_the_test_split_has_is_named(folders: Path) -> None:
     shutil.copytree(folders / "test" / "red", folders / "test" / "mauve")
-    with pytest.raises(DataError, match=r"test: class 'mauve' is not among those of the training split$"):
+    with pytest.raises(DataError, match=r"test: class 'mauve' is not a class of the training split$"):
         open_dataset(str(folders)).split("test")
 
 
@@ -398,7 +403,7 @@ def test_images_of_several_sizes_are_refused(folders: Path) -> None:
     with pytest.raises(DataError) as caught:
         open_dataset(str(folders)).split("train")
     assert str(caught.value) == (
-        f"{path}: 13 x 12 pixels, but the first image has 12 x 12; a data set needs images of one size"
+        f"{path}: 13 x 12 pixels, but the first image has 12 x 12; a data set needs images of the same size"
     )
 
 

@@ -1,4 +1,4 @@
-"""The JSON beside an engine: what it says, and what is refused without it."""
+"""The JSON beside an engine: its content, and the engines that are refused."""
 
 import json
 from dataclasses import replace
@@ -37,10 +37,26 @@ def test_the_json_gives_back_what_was_written(engine: Path) -> None:
     assert engine_problem(engine) == ""
 
 
-def test_the_text_for_people_names_what_matters() -> None:
-    text = INFO.to_text()
-    for said in ("tensorrt 11.4.0.106", "NVIDIA H100", "1 to 16", "2 fp16", "not yet inspected", PLAN_SHA256, "small"):
-        assert said in text
+def test_the_text_for_people_has_the_important_facts() -> None:
+    text = " ".join(INFO.to_text().split())
+    for expected in (
+        "tensorrt 11.4.0.106",
+        "NVIDIA H100",
+        "1 to 16",
+        "2 fp16",
+        "not yet inspected",
+        PLAN_SHA256,
+        "small",
+    ):
+        assert expected in text
+
+
+def test_the_text_for_people_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = INFO.to_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[2] == "profile       batches of 1 to 16, fastest at 4"
+    assert lines[lines.index("options") + 1] == "  tf32: no"
 
 
 def test_a_missing_engine_is_named(tmp_path: Path) -> None:
@@ -54,7 +70,7 @@ def test_an_engine_without_its_json_is_not_trusted(engine: Path) -> None:
         read_engine_info(engine)
 
 
-def test_a_truncated_plan_is_told_with_both_lengths(engine: Path) -> None:
+def test_the_error_for_a_truncated_plan_names_both_lengths(engine: Path) -> None:
     engine.write_bytes(PLAN[:-1])
     with pytest.raises(
         ArtifactError, match=r"truncated: 499 bytes, expected 500; .* rtk export --trt small\.fp16\.onnx"
@@ -63,7 +79,7 @@ def test_a_truncated_plan_is_told_with_both_lengths(engine: Path) -> None:
 
 
 @pytest.mark.parametrize("altered", [b"x" + PLAN[1:], PLAN[:-1] + b"x", PLAN + b"more"])
-def test_an_altered_plan_is_told_by_its_sha256(engine: Path, altered: bytes) -> None:
+def test_the_error_for_an_altered_plan_names_both_checksums(engine: Path, altered: bytes) -> None:
     engine.write_bytes(altered)
     with pytest.raises(ArtifactError, match=rf"altered: its sha256 is .*, its JSON says {PLAN_SHA256[:12]}"):
         read_plan(engine, INFO)
@@ -89,23 +105,23 @@ def test_an_altered_plan_is_told_by_its_sha256(engine: Path, altered: bytes) -> 
         ("surprise", 1),
     ],
 )
-def test_a_json_that_was_tampered_with_is_one_error(engine: Path, field: str, value: object) -> None:
+def test_a_changed_json_is_refused_with_one_line(engine: Path, field: str, value: object) -> None:
     fields = json.loads(json_path(engine).read_text())
     json_path(engine).write_text(json.dumps({**fields, field: value}))
-    with pytest.raises(ArtifactError, match=r"small\.fp16\.engine\.json: ") as caught:
+    with pytest.raises(ArtifactError, match=r"small\.fp16\.engine\.json: ") as error:
         read_engine_info(engine)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff\xfe", b'{"format": 1}', b"null"])
-def test_a_damaged_json_is_one_error(engine: Path, text: bytes) -> None:
+def test_a_damaged_json_is_refused(engine: Path, text: bytes) -> None:
     json_path(engine).write_bytes(text)
     with pytest.raises(ArtifactError, match=r"small\.fp16\.engine\.json: "):
         read_engine_info(engine)
     assert engine_problem(engine)
 
 
-def test_the_short_form_in_the_network_always_fits() -> None:
+def test_the_short_card_always_fits_into_the_network_name() -> None:
     card = small_card()
     whole = json.loads(network_name(card, "a" * 64))
     assert whole["classes"] == list(card.classes)

@@ -9,12 +9,12 @@ import pytest
 from fakes.engine_files import INFO, PLAN
 from rtk.core.artifacts.engine import json_path, read_engine_info
 from rtk.core.artifacts.engine_cache import (
+    cache_engine,
     cached_engines,
     clear_engines,
     engine_key,
     engines_dir,
     find_engine,
-    keep_engine,
 )
 from rtk.core.errors import OutputError
 
@@ -57,7 +57,7 @@ def test_the_same_parts_are_the_same_engine() -> None:
 
 def test_a_kept_engine_is_found_whole_under_its_own_name() -> None:
     assert find_engine("k1") is None
-    kept = keep_engine("k1", "small.fp16", PLAN, INFO)
+    kept = cache_engine("k1", "small.fp16", PLAN, INFO)
     assert find_engine("k1") == kept
     assert kept.name == "small.fp16.engine"
     assert kept.read_bytes() == PLAN
@@ -65,15 +65,15 @@ def test_a_kept_engine_is_found_whole_under_its_own_name() -> None:
 
 
 def test_keeping_twice_keeps_the_first() -> None:
-    keep_engine("k1", "small", PLAN, INFO)
-    second = keep_engine("k1", "small", b"other", replace(INFO, plan_bytes=5))
+    cache_engine("k1", "small", PLAN, INFO)
+    second = cache_engine("k1", "small", b"other", replace(INFO, plan_bytes=5))
     assert second.read_bytes() == PLAN
     assert [path.name for path in engines_dir().iterdir()] == ["k1"]
 
 
 @pytest.mark.parametrize("damage", ["truncate", "alter", "no json", "no plan"])
 def test_a_damaged_entry_is_no_hit_and_makes_room(damage: str) -> None:
-    kept = keep_engine("k1", "small", PLAN, INFO)
+    kept = cache_engine("k1", "small", PLAN, INFO)
     if damage == "truncate":
         kept.write_bytes(PLAN[:10])
     elif damage == "alter":
@@ -84,12 +84,12 @@ def test_a_damaged_entry_is_no_hit_and_makes_room(damage: str) -> None:
     assert entry.problem
     assert find_engine("k1") is None
     assert not kept.parent.exists()
-    assert keep_engine("k1", "small", PLAN, INFO) == kept
+    assert cache_engine("k1", "small", PLAN, INFO) == kept
 
 
 def test_the_list_tells_size_and_content_newest_first() -> None:
-    keep_engine("k1", "old", PLAN, INFO)
-    newer = keep_engine("k2", "new", PLAN, INFO)
+    cache_engine("k1", "old", PLAN, INFO)
+    newer = cache_engine("k2", "new", PLAN, INFO)
     os.utime(newer, (2e9, 2e9))
     first, second = cached_engines()
     assert (first.key, second.key) == ("k2", "k1")
@@ -100,7 +100,7 @@ def test_the_list_tells_size_and_content_newest_first() -> None:
 
 def test_clearing_removes_engines_and_what_was_left_half_written() -> None:
     assert clear_engines() == (0, 0)
-    keep_engine("k1", "small", PLAN, INFO)
+    cache_engine("k1", "small", PLAN, INFO)
     size = cached_engines()[0].bytes
     (engines_dir() / ".new-left").mkdir()
     (engines_dir().parent / "timings").mkdir()
@@ -114,7 +114,7 @@ def test_clearing_removes_engines_and_what_was_left_half_written() -> None:
 def test_a_cache_that_cannot_be_written_is_an_error_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.raises(OutputError, match="cache"):
-        keep_engine("k1", "small", PLAN, INFO)
+        cache_engine("k1", "small", PLAN, INFO)
 
 
 def test_an_interrupted_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,5 +123,5 @@ def test_an_interrupted_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("rtk.core.artifacts.engine.write_whole", stop)
     with pytest.raises(KeyboardInterrupt):
-        keep_engine("k1", "small", PLAN, INFO)
+        cache_engine("k1", "small", PLAN, INFO)
     assert list(engines_dir().iterdir()) == []

@@ -104,7 +104,7 @@ def test_with_tensorrt_alone_a_build_without_a_gpu_names_the_other(stage: Stage)
     stage.libcuda()
     stage.tensorrt("tensorrt 11")
     stage.without("tensorrt_rtx")
-    with pytest.raises(BackendError, match=r"builds only where there is a GPU.*pip install tensorrt-rtx"):
+    with pytest.raises(BackendError, match=r"needs a GPU to build.*pip install tensorrt-rtx"):
         choose_flavor()
 
 

@@ -129,9 +129,9 @@ def test_a_file_where_a_folder_is_wanted_is_an_output_error(tmp_path: Path) -> N
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="file/a: cannot be written: Not a directory"):
         write_whole(tmp_path / "file" / "a", "x")
-    with pytest.raises(OutputError, match="file: the folder cannot be made: File exists"):
+    with pytest.raises(OutputError, match="file: the folder cannot be created: File exists"):
         make_folder(tmp_path / "file")
-    with pytest.raises(OutputError, match="file/sub: the folder cannot be made: Not a directory"):
+    with pytest.raises(OutputError, match="file/sub: the folder cannot be created: Not a directory"):
         make_folder(tmp_path / "file" / "sub")
 
 

@@ -403,8 +403,8 @@ def test_a_file_of_random_damage_never_raises_anything_else(noise: NDArray[np.ui
         (8_001, 8_000, "big: 8001 x 8000 pixels; at most 64,000,000 are read"),
         (60_000, 60_000, "big: too large; at most 64,000,000 pixels are read"),
         (2_000_000_000, 2_000_000_000, "big: too large; at most 64,000,000 pixels are read"),
-        (1, 100_000, "big: 1 x 100000 pixels: too long and thin to classify"),
-        (201, 1, "big: 201 x 1 pixels: too long and thin to classify"),
+        (1, 100_000, "big: 1 x 100000 pixels: too long and thin; one side may be at most 200 times the other"),
+        (201, 1, "big: 201 x 1 pixels: too long and thin; one side may be at most 200 times the other"),
     ],
 )
 def test_enormous_images_are_refused_before_they_are_decoded(width: int, height: int, message: str) -> None:

@@ -12,7 +12,7 @@ from rtk.core.card import Input, ModelCard, Preprocessing
 from rtk.core.data.datasets import Split
 from rtk.core.errors import UsageError
 from rtk.core.models.model import build_model
-from rtk.core.models.normalise import Normalise, build_normalise, scale_of
+from rtk.core.models.normalise import Normalise, build_normalise, resize_factor
 from rtk.train.data.preprocessing import PREPROCESSES
 from rtk.train.data.statistics import learn_maps, preprocessing_of, whitening_matrix
 from rtk.train.recipes import RECIPES
@@ -124,7 +124,7 @@ def test_every_size_is_met_exactly_in_float32() -> None:
     sides = range(1, 130)
     for side in sides:
         for to in (*sides, 224, 256, 1_024):
-            scale = scale_of(side, to)
+            scale = resize_factor(side, to)
             assert int(np.float32(scale) * np.float32(side)) == int(scale * side) == to
             assert scale == np.float32(scale) == pytest.approx(to / side, rel=2e-7)
 

@@ -152,7 +152,7 @@ def test_a_graph_of_another_program_is_told_apart(graph_path: Path, tmp_path: Pa
     with pytest.raises(ArtifactError) as caught:
         load_graph(tmp_path / "foreign.onnx")
     assert str(caught.value) == (
-        f"{tmp_path / 'foreign.onnx'}: an ONNX file of pytorch, without a card of rtk's; "
+        f"{tmp_path / 'foreign.onnx'}: an ONNX file of pytorch, without a card from rtk; "
         "expected one written by rtk export (uint8 N x H x W x C in, logits out)"
     )
 

@@ -1,4 +1,4 @@
-"""The plan of a small engine, and what stands in the JSON beside it."""
+"""The plan of a small engine, and the content of the JSON beside it."""
 
 from fakes.tensorrt_stand_in import small_card
 from rtk.core.artifacts.engine import EngineInfo, Profile

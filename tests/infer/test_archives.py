@@ -413,7 +413,7 @@ def test_a_split_of_a_data_set_by_its_name(shapes64: Split, tmp_path: Path) -> N
     (tmp_path / "cifar-10-batches-bin").mkdir()
     (tmp_path / "cifar-10-batches-bin" / "data_batch_1.bin").touch()
     (missing,) = entries(["cifar10:train"], data_dir=tmp_path)
-    assert "half there: data_batch_2.bin" in missing.error
+    assert "incomplete: data_batch_2.bin" in missing.error
     assert list(entries(["mnist:test"])) == [Entry("mnist:test", "no such file")]
 
 

@@ -146,7 +146,7 @@ def test_a_graph_of_another_program_is_told_apart(tmp_path: Path) -> None:
         graph, producer_name="elsewhere", opset_imports=[helper.make_opsetid("", 20)], ir_version=10
     )
     onnx.save(model, tmp_path / "foreign.onnx")
-    with pytest.raises(ArtifactError, match="an ONNX file of elsewhere, without a card of rtk's; expected one written"):
+    with pytest.raises(ArtifactError, match="an ONNX file of elsewhere, without a card from rtk; expected one written"):
         open_backend("onnx", tmp_path / "foreign.onnx", CPU)
 
 

@@ -169,7 +169,7 @@ def test_where_no_page_can_be_written_is_said_before_the_work(tmp_path: Path, ca
     with pytest.raises(UsageError, match="is a folder; expected the name of an HTML file"):
         Sheet(tmp_path, card)
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="the folder cannot be made"):
+    with pytest.raises(OutputError, match="the folder cannot be created"):
         Sheet(tmp_path / "file" / "a.html", card)
     Sheet(tmp_path / "a.html", card).write()
     assert not (tmp_path / "a.html").exists()  # nothing was answered

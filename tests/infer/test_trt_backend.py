@@ -290,7 +290,7 @@ def test_a_missing_engine_or_json_is_told_first(stage: Stage, tmp_path: Path) ->
 def test_a_truncated_engine_is_never_loaded(bench: Bench) -> None:
     bench.engine.write_bytes(PLAN[:-1])
     with pytest.raises(
-        ArtifactError, match=r"truncated: 5 bytes, expected 6; build it anew: rtk export --trt small\.onnx"
+        ArtifactError, match=r"truncated: 5 bytes, expected 6; build it again: rtk export --trt small\.onnx"
     ):
         bench.open()
     bench.engine.write_bytes(b"b" + PLAN[1:])

@@ -270,7 +270,7 @@ def test_two_processes_do_not_train_in_one_folder(class_folders: Path, tmp_path:
     run_dir = tmp_path / "run"
     with only_writer(run_dir), pytest.raises(OutputError) as caught:
         train(tiny(class_folders, run_dir))
-    assert str(caught.value) == f"{run_dir}: another process writes there; wait for it, or end it"
+    assert str(caught.value) == f"{run_dir}: another process writes there; wait for it or stop it"
     assert not list(run_dir.iterdir())
     train(tiny(class_folders, run_dir))
 

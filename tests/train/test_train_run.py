@@ -144,7 +144,7 @@ def test_an_epoch_that_the_test_split_chose_says_so(config: NewConfig) -> None:
     assert best.score.correct == max(hits)
     assert (best.training.epochs, best.training.selected_on) == (hits.index(max(hits)) + 1, "test")
     assert best.training.selection == (
-        "weights of the epoch with most right answers on the test split itself, which flatters its score"
+        "weights of the epoch with most right answers on the test split itself, so its score is too optimistic"
     )
     assert (last.training.epochs, last.training.selected_on, last.score.correct) == (4, "", hits[-1])
     assert last.training.selection == "weights after the last epoch; nothing was selected"
@@ -155,9 +155,9 @@ def test_the_zoo_refuses_an_epoch_that_the_test_split_chose(config: NewConfig) -
     with pytest.raises(UsageError) as caught:
         publish(best)
     assert str(caught.value) == (
-        f"{best}: weights of the epoch with most right answers on the test split itself, which flatters its score; the "
-        "zoo takes the last epoch's weights or those chosen by held-out images: train with --select last, --holdout or "
-        "--validation-split"
+        f"{best}: weights of the epoch with most right answers on the test split itself, so its score is too "
+        "optimistic; the zoo takes the last epoch's weights or those chosen by held-out images: train with "
+        "--select last, --holdout or --validation-split"
     )
 
 
@@ -165,7 +165,8 @@ def test_a_rate_that_followed_the_test_split_is_said_and_refused(config: NewConf
     plateau = {"recipe": "keras", "epochs": 1, "plateau": True, "select": "last"}
     best = train(config("run", **plateau)).best
     assert load_checkpoint(best).card.training.selection == (
-        "weights after the last epoch; the rate followed the loss on the test split itself, which flatters its score"
+        "weights after the last epoch; the rate followed the loss on the test split itself, "
+        "so its score is too optimistic"
     )
     with pytest.raises(UsageError, match="the rate followed the loss on the test split"):
         publish(best)
@@ -424,11 +425,11 @@ def test_a_run_does_not_go_on_with_other_data(config: NewConfig, class_folders: 
     ("spoil", "message"),
     [
         (lambda root: [shutil.rmtree(root / split / name) for split in ("train", "test") for name in ("red", "green")],
-         "train: 1 class folder(s) found, expected two or more"),
+         "train: found 1 class folder(s), expected two or more"),
         (lambda root: [path.unlink() for path in (root / "train" / "green").iterdir()],
-         "train/green: no images; every class needs some"),
+         "train/green: no images; every class needs at least one"),
         (lambda root: Image.new("RGB", (9, 12)).save(root / "train" / "green" / "3.png"),
-         "train/green/3.png: 9 x 12 pixels, but the first image has 12 x 12; a data set needs images of one size"),
+         "train/green/3.png: 9 x 12 pixels, but the first image has 12 x 12; a data set needs images of the same size"),
     ],
     ids=["one class", "empty class", "several sizes"],
 )  # fmt: skip
@@ -472,7 +473,7 @@ def test_test_images_of_another_size_are_refused(config: NewConfig, class_folder
 
 def test_a_file_where_the_run_folder_should_be_is_named(config: NewConfig, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("x")
-    with pytest.raises(OutputError, match="run: the folder cannot be made: File exists"):
+    with pytest.raises(OutputError, match="run: the folder cannot be created: File exists"):
         train(config("run"))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...core.card import LARGEST_WHITENED, Preprocessing
+from ...core.card import MAX_WHITENED_VALUES, Preprocessing
 from ...core.data.datasets import Split
 from ...core.errors import UsageError
 from ...core.models.normalise import Normalise
@@ -23,10 +23,10 @@ def preprocessing_of(recipe: Recipe, split: Split) -> Preprocessing:
     row = find_preprocess(recipe.preprocess)
     height, width, channels = split.images_NHWC.shape[1:]
     into = 3 if recipe.rgb and channels == 1 else channels
-    if row.whitening and height * width * channels > LARGEST_WHITENED:
+    if row.whitening and height * width * channels > MAX_WHITENED_VALUES:
         raise UsageError(
             f"--preprocess {row.name}: images of {height} x {width} x {channels} have {height * width * channels:,} "
-            f"values, expected at most {LARGEST_WHITENED:,}"
+            f"values, expected at most {MAX_WHITENED_VALUES:,}"
         )
     if row.whitening and into != channels:
         raise UsageError(f"--preprocess {row.name}: not for grey images that are repeated to {into} channels; --no-rgb")
