@@ -19,7 +19,7 @@ def new_card(config: TrainConfig, dataset: Dataset, split: Split) -> ModelCard:
         dataset=dataset.name,
         classes=dataset.classes,
         input=Input(*split.images_NHWC.shape[1:]),
-        preprocessing=preprocessing_of(config.values, split),
+        preprocessing=preprocessing_of(config.resolved_recipe, split),
     )
 
 

@@ -58,7 +58,7 @@ def train(config: TrainConfig) -> Trained:
     with joined() as processes, ExitStack() as stack:
         processes.from_first(lambda: stack.enter_context(only_writer(folder.path)))
         processes.from_first(lambda: folder.begin(config))
-        stack.enter_context(_memory_explained(config.values.batch_size))
+        stack.enter_context(_memory_explained(config.resolved_recipe.batch_size))
         return _run(config, dataset, folder, training=None, processes=processes)
 
 
@@ -75,9 +75,9 @@ def resume(run_dir: Path, *, asked: Mapping[str, Any] | None = None) -> Trained:
         training = processes.from_first(folder.read_state)
         if config != run:
             processes.from_first(lambda: folder.write_config(config))
-        if training is None or training["epoch"] < training.get("epochs", config.values.epochs):
+        if training is None or training["epoch"] < training.get("epochs", config.resolved_recipe.epochs):
             dataset = open_dataset(config.dataset, data_dir=config.data_dir)
-            stack.enter_context(_memory_explained(config.values.batch_size))
+            stack.enter_context(_memory_explained(config.resolved_recipe.batch_size))
             return _run(config, dataset, folder, training=training, processes=processes)
         if processes.first:
             _log.info(f"{run_dir}: all {training['epoch']} epochs are done")
@@ -98,7 +98,7 @@ def _run(
     record = Record.load(training)
     with processes.one_by_one():
         train_split, holdout, test = splits_of(config, dataset)
-    recipe, judge = config.values.for_images(len(train_split)), config.judge
+    recipe, judge = config.resolved_recipe.for_images(len(train_split)), config.judge
     processes.check((train_split, holdout, test), recipe.batch_size)
     card = new_card(config, dataset, train_split)
     model = new_model(card, config.seed, arithmetic)

@@ -19,12 +19,12 @@ def endless_steps(config: TrainConfig, split: Split) -> tuple[ModelCard, Arithme
     """
     classes = tuple(str(k) for k in range(int(split.labels_N.max()) + 1))
     size = Input(*split.images_NHWC.shape[1:])
-    card = ModelCard(config.arch, config.arch, config.dataset, classes, size, preprocessing_of(config.values, split))
+    card = ModelCard(config.arch, config.arch, config.dataset, classes, size, preprocessing_of(config.resolved_recipe, split))
     arithmetic = choose_arithmetic(config.device, config.precision)
     be_deterministic(arithmetic, everywhere=config.deterministic)
     model = new_model(card, config.seed, arithmetic)
     learn_maps(model.normalise, card.preprocessing, split)
-    recipe = replace(config.values, resizing=(), pruning=0.0, steps=0)
+    recipe = replace(config.resolved_recipe, resizing=(), pruning=0.0, steps=0)
     trainer = Trainer(model, recipe, arithmetic, split, seed=config.seed)
     compilation = compiled(model.network, arithmetic, config.compile)
 

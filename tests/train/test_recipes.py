@@ -37,7 +37,7 @@ def by_rtk(recipe: str, split: Split) -> Trainer:
     """A training by that recipe before its first step, in batches of four."""
     weights = "a.pt" if recipe == "finetune" else None  # which nobody reads here
     config = TrainConfig("resnet8v1", recipe=recipe, batch_size=BATCH, weights=weights)
-    values = config.values.for_images(len(split))
+    values = config.resolved_recipe.for_images(len(split))
     preprocessing = preprocessing_of(values, split)
     size = Input(*split.images_NHWC.shape[1:])
     arithmetic = Arithmetic(CPU, None)
