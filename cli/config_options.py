@@ -47,13 +47,19 @@ def _option(field: "dataclasses.Field[Any]", kind: Any) -> inspect.Parameter:
         envvar=field.metadata["envvar"],
         show_default=field.default is not None,
     )
-    annotation = Annotated[_repeatable(kind), info]
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+    annotated: Any = Annotated
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=field.default,
+        annotation=annotated[_repeatable(kind), info],
+    )
 
 
 def _repeatable(kind: Any) -> Any:
     """The type itself, but a list for a tuple or None: Typer repeats options that are lists."""
     inner = [one for one in get_args(kind) if one is not NoneType]
     if len(inner) == 1 and get_origin(inner[0]) is tuple:
-        return list[get_args(inner[0])[0]] | None  # type: ignore[misc]
+        generic: Any = list
+        return generic[get_args(inner[0])[0]] | None
     return kind

@@ -2,6 +2,7 @@
 
 `rtk train` builds its command line options from the fields of TrainConfig (cli/config_options.py).
 """
+# ruff: noqa: RUF009 - option() makes a dataclasses.field
 
 import dataclasses
 import json
@@ -14,7 +15,7 @@ from typing import Any, Literal, Self, get_args
 from ..core.data.datasets import DATASETS
 from ..core.errors import ArtifactError, UnknownNameError, UsageError
 from ..core.models.names import PUBLISHED, parse_architecture, published_file
-from .augment.options import NAMES, changed
+from .augment.options import NAMES, augmentation_with
 from .data.preprocessing import PREPROCESSES, find_preprocess
 from .recipes import RECIPES, Recipe, Select, find_recipe
 
@@ -57,9 +58,7 @@ class TrainConfig:
     )
     """Drawn by the random seed. Keras' `fit` takes the last images instead; in a folder of classes these would all be
     of the last class."""
-    data_dir: Path | None = option(
-        None, group="Data", help="Folder of the official data files.", envvar="RTK_DATA_DIR"
-    )
+    data_dir: Path | None = option(None, group="Data", help="Folder of the official data files.", envvar="RTK_DATA_DIR")
 
     recipe: str = option("rtk", group="Recipe", help=f"{', '.join(RECIPES)}.")
     epochs: int | None = option(None, group="Recipe", help="Number of epochs (default: the recipe's value).")
@@ -188,7 +187,7 @@ class TrainConfig:
             lr=recipe.lr if self.lr is None else self.lr,
             slow_start=slow if slow and parse_architecture(self.arch).depth >= slow.depth else None,
             schedule="plateau" if self.plateau else recipe.schedule,
-            augmentation=changed(recipe.augmentation, self.augment or ()),
+            augmentation=augmentation_with(recipe.augmentation, self.augment or ()),
             preprocess=preprocess,
             resizing=() if find_preprocess(preprocess).fixed_size else recipe.resizing,
             resize=recipe.resize if self.resize is None else self.resize,

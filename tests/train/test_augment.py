@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from rtk.core.errors import UsageError
-from rtk.train.augment.affine import brought_inside, random_maps, sampled
+from rtk.train.augment.affine import bilinear_samples, inside_index, random_maps
 from rtk.train.augment.augmenter import Augmenter, scaled
-from rtk.train.augment.options import Augmentation, changed
+from rtk.train.augment.options import Augmentation, augmentation_with
 from rtk.train.augment.pixelwise import mixed
 
 CPU = torch.device("cpu")
@@ -148,8 +148,8 @@ def test_a_crop_shows_beyond_the_border_what_was_asked_for(fill: Any, row: str) 
 
 def test_an_index_far_beyond_the_border_is_brought_inside() -> None:
     index = torch.tensor([-7, -6, 6, 7])
-    assert brought_inside(index, 3, "reflect").tolist() == [0, 0, 0, 1]  # ... b c c b a | a b c | c b a a b
-    assert brought_inside(index, 3, "wrap").tolist() == [2, 0, 0, 1]
+    assert inside_index(index, 3, "reflect").tolist() == [0, 0, 0, 1]  # ... b c c b a | a b c | c b a a b
+    assert inside_index(index, 3, "wrap").tolist() == [2, 0, 0, 1]
 
 
 # Maps and sampling.
@@ -195,7 +195,7 @@ def test_sampling_is_that_of_a_loop_over_pixels(images: torch.Tensor, fill: Any)
     random = np.random.default_rng(1)
     rows, columns = random.uniform(-9, 15, (2, 12, 6, 5)).astype(np.float32)
     rows[0], columns[0] = np.mgrid[0:6, 0:5]  # whole pixels
-    found = sampled(
+    found = bilinear_samples(
         images, torch.from_numpy(rows), torch.from_numpy(columns), fill, torch.tensor([1, 2, 3], dtype=torch.uint8)
     )
     array = images.numpy().astype(np.float64)
@@ -233,7 +233,7 @@ def test_a_quarter_turn_turns_the_image() -> None:
     image = torch.arange(25, dtype=torch.uint8).reshape(1, 5, 5, 1)
     rows, columns = torch.meshgrid(torch.arange(5.0), torch.arange(5.0), indexing="ij")
     # row' = -(column - 2) + 2, column' = (row - 2) + 2: the map of a rotation by 90 degrees
-    turned = sampled(image, (4 - columns)[None], rows[None], "constant", torch.zeros(1))
+    turned = bilinear_samples(image, (4 - columns)[None], rows[None], "constant", torch.zeros(1))
     assert torch.equal(turned[0, ..., 0], torch.rot90(image[0, ..., 0].float(), -1))
 
 
@@ -245,7 +245,7 @@ def test_a_shift_by_whole_pixels_moves_the_image_and_fills_with_the_nearest(imag
     down, right = (2 * (2 * torch.rand(12, generator=random) - 1) for _ in range(2))
     rows = torch.arange(6.0)[None, :, None] + down[:, None, None]
     columns = torch.arange(5.0)[None, None, :] + right[:, None, None]
-    expected = sampled(images, rows.expand(12, 6, 5), columns.expand(12, 6, 5), "nearest", torch.zeros(3))
+    expected = bilinear_samples(images, rows.expand(12, 6, 5), columns.expand(12, 6, 5), "nearest", torch.zeros(3))
     torch.testing.assert_close(views, expected)
 
 
@@ -320,15 +320,17 @@ def test_all_of_it_together_keeps_shape_and_range_and_repeats(images: torch.Tens
     assert scaled(first, 3, 3).dtype == torch.float32
 
 
-# Wishes.
+# StepRequests.
 
 
 def test_wishes_change_a_recipes_augmentation() -> None:
     base = Augmentation(crop=0.125, flip="random")
-    assert changed(base, []) == base
-    assert changed(base, ["rotation=15", "cutout=8"]) == Augmentation(crop=0.125, flip="random", rotation=15, cutout=8)
-    assert changed(base, ["none", "channel-shift=20"]) == Augmentation(channel_shift=20)
-    assert changed(base, ["flip=none", "fill=wrap", "crop=4"]) == Augmentation(crop=4, fill="wrap")
+    assert augmentation_with(base, []) == base
+    assert augmentation_with(base, ["rotation=15", "cutout=8"]) == Augmentation(
+        crop=0.125, flip="random", rotation=15, cutout=8
+    )
+    assert augmentation_with(base, ["none", "channel-shift=20"]) == Augmentation(channel_shift=20)
+    assert augmentation_with(base, ["flip=none", "fill=wrap", "crop=4"]) == Augmentation(crop=4, fill="wrap")
 
 
 @pytest.mark.parametrize(
@@ -356,5 +358,5 @@ def test_wishes_change_a_recipes_augmentation() -> None:
 )
 def test_wishes_that_make_no_sense_are_refused(wishes: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        changed(Augmentation(crop=0.125), wishes)
+        augmentation_with(Augmentation(crop=0.125), wishes)
     assert str(caught.value).startswith(message)

@@ -12,9 +12,9 @@ from rtk.core.machine import this_machine
 from rtk.core.models.model import build_network
 from rtk.train import device
 from rtk.train.data.sampling import Sampler
-from rtk.train.device import Arithmetic, choose_arithmetic, compiled
+from rtk.train.device import Arithmetic, choose_arithmetic, compile_network
 from rtk.train.evaluate import evaluate
-from rtk.train.optim.ema import Average, share_kept
+from rtk.train.optim.ema import MovingAverage, share_kept
 from rtk.train.optim.schedule import image_side, learning_rate, plateau_rate, progress_at
 from rtk.train.recipes import RECIPES, find_recipe
 from rtk.train.trainer import decayed
@@ -243,7 +243,7 @@ def small_model() -> torch.nn.Sequential:
 
 def test_the_average_is_the_one_of_a_hand_written_loop() -> None:
     model, random = small_model(), generator()
-    average = Average(model, horizon_steps=100)
+    average = MovingAverage(model, horizon_steps=100)
     expected = {name: value.double().numpy() for name, value in model.state_dict().items()}
     for step in range(1, 201):
         with torch.no_grad():
@@ -275,7 +275,7 @@ def test_a_young_average_forgets_faster(steps: int, kept: float) -> None:
 
 def test_without_a_horizon_the_average_is_the_weights() -> None:
     model = small_model()
-    average = Average(model, horizon_steps=0)
+    average = MovingAverage(model, horizon_steps=0)
     with torch.no_grad():
         model[0].weight.add_(1)
     average.step()
@@ -284,7 +284,7 @@ def test_without_a_horizon_the_average_is_the_weights() -> None:
 
 def test_averaging_leaves_the_model_alone() -> None:
     model = small_model()
-    average = Average(model, horizon_steps=10)
+    average = MovingAverage(model, horizon_steps=10)
     before = model[0].weight.detach().clone()
     with torch.no_grad():
         average.current()["0.weight"].add_(5)
@@ -331,10 +331,10 @@ def test_precision_is_what_was_asked_for() -> None:
 def test_compilation_that_cannot_be_had_is_said_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device.shutil, "which", lambda name: None)
     network, arithmetic = small_model(), Arithmetic(CPU, None)
-    assert compiled(network, arithmetic, "off") == "not compiled"
-    assert compiled(network, arithmetic, "auto").startswith("not compiled (no ")
+    assert compile_network(network, arithmetic, "off") == "not compiled"
+    assert compile_network(network, arithmetic, "auto").startswith("not compiled (no ")
     with pytest.raises(BackendError, match=r"^--compile on: torch\.compile needs a C\+\+ compiler$"):
-        compiled(network, arithmetic, "on")
+        compile_network(network, arithmetic, "on")
 
 
 def test_compilers_that_are_there_and_fail_are_tried_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,9 +348,9 @@ def test_compilers_that_are_there_and_fail_are_tried_before_the_training(monkeyp
     monkeypatch.setattr(torch, "compile", failing)
     network = small_model()
     with pytest.raises(BackendError) as caught:
-        compiled(network, Arithmetic(CPU, None), "on")
+        compile_network(network, Arithmetic(CPU, None), "on")
     assert str(caught.value) == "--compile on: torch.compile fails here: RuntimeError: Python.h: No such file"
     monkeypatch.setattr(device, "this_machine", lambda: replace(this_machine(), features=("amx_bf16",)))
-    assert compiled(network, Arithmetic(CPU, None), "auto") == (
+    assert compile_network(network, Arithmetic(CPU, None), "auto") == (
         "not compiled (torch.compile fails here: RuntimeError: Python.h: No such file)"
     )
