@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from fakes.train_runs import assert_equal, assert_same_runs, begin_or_go_on, history, in_child, tiny, together
+from fakes.train_runs import assert_equal, assert_same_runs, history, in_child, tiny, together, train_or_resume
 from rtk.core.artifacts.checkpoint import load_checkpoint
 from rtk.core.card import Input, ModelCard, Preprocessing
 from rtk.core.data.datasets import Split, open_dataset
@@ -123,7 +123,7 @@ def _train_and_note(config: Any, stop_after: int = 0) -> None:
     Trainer._step = noted  # type: ignore[method-assign]
     RunFolder.write_curves = lambda *arguments, **options: None  # type: ignore[method-assign,assignment]
     with contextlib.suppress(Stopped):
-        begin_or_go_on(config)
+        train_or_resume(config)
     names = {f"{kind}{step}": array for step, pair in enumerate(seen) for kind, array in zip("il", pair, strict=True)}
     np.savez(config.run_dir / f"seen-{processes.rank()}-{'begun' if stop_after else 'ended'}.npz", **names)
 

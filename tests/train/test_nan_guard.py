@@ -149,7 +149,7 @@ def test_an_epoch_without_a_finite_step_ends_the_training(
 ) -> None:
     spoil(4, 5, 6)
     with pytest.raises(
-        TrainingError, match=r"^not one step of epoch 2 had a finite loss; --skip-nan does not help, try a lower --lr$"
+        TrainingError, match=r"^no step of epoch 2 had a finite loss; --skip-nan does not help, try a lower --lr$"
     ):
         train(tiny(class_folders, tmp_path / "run", skip_nan=True))
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 from fakes.log import logged
-from fakes.train_runs import assert_same_runs, begin_or_go_on, history, in_child, tiny, without_times
+from fakes.train_runs import assert_same_runs, history, in_child, tiny, train_or_resume, without_times
 from rtk.core.artifacts.checkpoint import load_checkpoint
 from rtk.core.data.datasets import Split
 from rtk.core.errors import OutputError, UsageError
@@ -226,7 +226,7 @@ def test_a_run_killed_at_twenty_moments_ends_like_an_uninterrupted_one(class_fol
     whole, spans_s = tiny(class_folders, tmp_path / "whole0", **settings), list[float]()
     for number in range(2):  # the first time includes starting the server process
         started_at = time.monotonic()
-        child = in_child(begin_or_go_on, tiny(class_folders, tmp_path / f"whole{number}", **settings))
+        child = in_child(train_or_resume, tiny(class_folders, tmp_path / f"whole{number}", **settings))
         child.join()
         assert child.exitcode == 0
         spans_s.append(time.monotonic() - started_at)
@@ -234,7 +234,7 @@ def test_a_run_killed_at_twenty_moments_ends_like_an_uninterrupted_one(class_fol
     moments, kills, ended = random.Random(6), 0, 0
     while kills < 20 or not ended:
         config = tiny(class_folders, tmp_path / f"killed{ended}", **settings)
-        child = in_child(begin_or_go_on, config)
+        child = in_child(train_or_resume, config)
         child.join(moments.uniform(0, spans_s[1] / 2) if kills < 20 else None)
         if child.exitcode is None:
             child.kill()

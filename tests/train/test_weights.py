@@ -16,7 +16,7 @@ from rtk.core.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from rtk.core.card import ModelCard
 from rtk.core.errors import ArtifactError, UnknownNameError, UsageError
 from rtk.core.files import make_folder
-from rtk.core.models import pretrained
+from rtk.core.models import names
 from rtk.core.models.model import build_model, build_network
 from rtk.train import weights as weights_module
 from rtk.train.config import TrainConfig
@@ -211,10 +211,10 @@ def test_the_error_for_an_unknown_name_lists_the_known_ones() -> None:
 
 def test_the_published_files_are_those_of_torchvision() -> None:
     """Names as in torchvision's table of weights; the digits are the first of each file's SHA-256."""
-    assert pretrained.published_file("imagenet", "resnet50") == "resnet50-11ad3fa6.pth"
-    assert pretrained.published_file("imagenet-v1", "resnet50") == "resnet50-0676ba61.pth"
-    assert pretrained.published_checksum("resnet18-f37072fd.pth") == "sha256:f37072fd"
-    for files in pretrained.PUBLISHED.values():
+    assert names.published_file("imagenet", "resnet50") == "resnet50-11ad3fa6.pth"
+    assert names.published_file("imagenet-v1", "resnet50") == "resnet50-0676ba61.pth"
+    assert names.published_checksum("resnet18-f37072fd.pth") == "sha256:f37072fd"
+    for files in names.PUBLISHED.values():
         assert list(files) == ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
         assert all(re.fullmatch(f"{arch}-[0-9a-f]{{8}}\\.pth", file) for arch, file in files.items())
 
@@ -227,7 +227,7 @@ def test_a_published_file_is_downloaded_once_and_checked(
     name = f"resnet18-{hashlib.sha256((tmp_path / 'some.pth').read_bytes()).hexdigest()[:8]}.pth"
     shutil.copy(tmp_path / "some.pth", served / name)
     monkeypatch.setattr(weights_module, "PUBLISHED_URL", url)
-    monkeypatch.setitem(pretrained.PUBLISHED["imagenet"], "resnet18", name)
+    monkeypatch.setitem(names.PUBLISHED["imagenet"], "resnet18", name)
     network = fresh()
     words = load_weights(network, "resnet18", "imagenet", data_dir=tmp_path / "data")
     assert words.startswith(f"{name}, sha256 ")
