@@ -70,7 +70,7 @@ class Epoch:
     def load(cls, state: dict[str, Any], generator: Generator) -> "Epoch":
         """Resume an epoch on the device of this new generator.
 
-        A generator cannot take over the state of one on another kind of device; it then starts from the beginning.
+        A generator cannot take over the state of one on another kind of device; then the new one is used as it is.
         """
         if state["device"] == generator.device.type:
             generator.set_state(state["generator"])

@@ -11,24 +11,18 @@ LINE_COLUMNS = 80
 
 def weights_line(start: str) -> str:
     """The initial weights, from their description."""
-    return textwrap.fill(
-        f"initial weights: {start}",
-        LINE_COLUMNS,
-        subsequent_indent="  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return _filled(f"initial weights: {start}")
 
 
 def model_line(name: str, *, parameters: int, images: int, first_epoch: int, epochs: int) -> str:
     """The model, the size of its training split, and the epochs that this call trains."""
-    return f"{name}: {parameters:,} parameters, {images:,} images, epochs {first_epoch} to {epochs}"
+    return _filled(f"{name}: {parameters:,} parameters, {images:,} images, epochs {first_epoch} to {epochs}")
 
 
 def machine_line(arithmetic: Arithmetic, compilation: str, *, processes: int) -> str:
     """Where and how the training computes."""
     text = f"{arithmetic.device}, {arithmetic.precision}, {compilation}"
-    return text + (f", {processes} processes" if processes > 1 else "")
+    return _filled(text + (f", {processes} processes" if processes > 1 else ""))
 
 
 def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
@@ -45,3 +39,8 @@ def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
             lines.append(" " * len(head))
         lines[-1] += f"  {part}"
     return "\n".join(lines)
+
+
+def _filled(text: str) -> str:
+    """The text on lines that fit; a longer word, such as a path, is not broken."""
+    return textwrap.fill(text, LINE_COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

@@ -50,11 +50,11 @@ class Augmenter:
 
         rows_BH = offsets() + torch.arange(self.height, device=device)
         columns_W = torch.arange(self.width, device=device)
-        mirrored_B1 = self._mirrored(index_B, epoch, generator)[:, None]
-        columns_BW = offsets() + torch.where(mirrored_B1, columns_W.flip(0), columns_W)
+        flipped_B1 = self._flipped(index_B, epoch, generator)[:, None]
+        columns_BW = offsets() + torch.where(flipped_B1, columns_W.flip(0), columns_W)
         return self.padded_NHWC[index_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
 
-    def _mirrored(self, index_B: Tensor, epoch: int, generator: Generator) -> Tensor:
+    def _flipped(self, index_B: Tensor, epoch: int, generator: Generator) -> Tensor:
         match self.augmentation.flip:
             case "none":
                 return torch.zeros_like(index_B, dtype=torch.bool)

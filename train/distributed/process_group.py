@@ -35,7 +35,7 @@ class Processes:
         return self.rank == 0
 
     def splits(self, count: int) -> bool:
-        """Whether the processes share `count` images; with less than two per process (batch norm) each takes all."""
+        """Whether the processes share `count` images; with fewer than two per process (batch norm) each takes all."""
         return count >= 2 * self.count
 
     def share(self, count: int) -> slice:
@@ -55,7 +55,7 @@ class Processes:
         if self.count == 1:
             return model
         replica = DistributedDataParallel(model, gradient_as_bucket_view=True)
-        replica.broadcast_buffers = False  # StepSync does that; the argument has another name from PyTorch 2.13 on
+        replica.broadcast_buffers = False  # StepSync averages them; the argument has another name from PyTorch 2.13 on
         return replica
 
     def weighted(self, mean: Tensor, count: int) -> Tensor:
@@ -149,7 +149,7 @@ def _in_group() -> bool:
 def device_of_process(device: str) -> str:
     """The device of this process: the requested one, or under torchrun the GPU with the process's local rank.
 
-    Raises BackendError if there are fewer GPUs than processes, or if a certain GPU was requested under torchrun.
+    Raises BackendError if there are fewer GPUs than processes, or if one particular GPU was requested under torchrun.
     """
     if not _in_group() or device == "cpu" or not torch.cuda.is_available():
         return device
