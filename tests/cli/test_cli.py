@@ -90,7 +90,7 @@ def test_the_version_is_printed(rtk: Rtk) -> None:
         (["train", "resnet20v1", "--augment", "rotate=15"], "--augment 'rotate' is unknown; did you mean rotation?"),
         (["train", "resnet20v1", "--preprocess", "zcaa"], "--preprocess 'zcaa' is unknown; did you mean zca?"),
         (["train", "resnet20v1", "--holdout", "5", "--validation-split", "0.1"], "leave one of them out"),
-        (["train", "resnet20v1", "--recipe", "finetune"], "--recipe finetune goes on from trained weights"),
+        (["train", "resnet20v1", "--recipe", "finetune"], "--recipe finetune starts from trained weights"),
         (["classify", "x.png", "--model", "resnet99"], "model 'resnet99' is unknown"),
         (["bench", "--batch", "one"], "--batch 'one': expected sizes"),
         (["bench", "--preset", "trtexec"], "preset 'trtexec' is unknown; did you mean trtexec-11? known: trtexec-10,"),
