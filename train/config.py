@@ -153,7 +153,7 @@ class TrainConfig:
         if share is not None and not 0 < share <= 0.5:
             raise UsageError(f"--validation-split {share:g}: expected a share above 0 and at most 0.5")
         if share is not None and self.holdout:
-            raise UsageError("--validation-split and --holdout both hold out images; expected only one of them")
+            raise UsageError("--validation-split and --holdout both hold out images; leave one of them out")
         if self.plateau and self.eval_every > 1:
             raise UsageError(
                 f"--plateau needs the loss of every epoch, but --eval-every is {self.eval_every}; leave one of them out"

@@ -86,7 +86,7 @@ def test_the_version_is_printed(rtk: Rtk) -> None:
         (["train", "resnet20v3"], "architecture 'resnet20v3' is unknown"),
         (["train", "resnet20v1", "--dataset", "cifar11"], "data set 'cifar11' is unknown; did you mean cifar10?"),
         (["train", "resnet20v1", "--recipe", "rkt"], "recipe 'rkt' is unknown; did you mean rtk?"),
-        (["train"], "an architecture is missing"),
+        (["train"], "the architecture is missing"),
         (["train", "resnet20v1", "--augment", "rotate=15"], "--augment 'rotate' is unknown; did you mean rotation?"),
         (["train", "resnet20v1", "--preprocess", "zcaa"], "--preprocess 'zcaa' is unknown; did you mean zca?"),
         (["train", "resnet20v1", "--holdout", "5", "--validation-split", "0.1"], "leave one of them out"),

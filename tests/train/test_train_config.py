@@ -133,7 +133,7 @@ def test_the_options_decide_which_split_selects_the_epoch(options: dict[str, Any
         ({"validation_split": 0.51}, "--validation-split 0.51: expected a share above 0 and at most 0.5"),
         (
             {"validation_split": 0.1, "holdout": 9},
-            "--validation-split and --holdout both hold out images; expected only one of them",
+            "--validation-split and --holdout both hold out images; leave one of them out",
         ),
         (
             {"plateau": True, "eval_every": 3},
