@@ -25,7 +25,7 @@ def bench_training(config: TrainConfig, *, seconds: float, keras: bool) -> None:
 
     split = open_dataset(config.dataset, data_dir=config.data_dir).split("train")
     card, arithmetic, words, steps = endless_steps(config, split)
-    batch = config.values.batch_size
+    batch = config.resolved_recipe.batch_size
     loops = [TrainingLoop("rtk", steps, batch)]
     if keras:
         library, example = import_keras(str(arithmetic.device)), parse_architecture(config.arch)

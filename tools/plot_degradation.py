@@ -18,7 +18,7 @@ from ..core.card import Input, ModelCard, Preprocessing
 from ..core.data.datasets import Split, open_dataset
 from ..core.files import make_folder, whole_file
 from ..train.augment.options import Augmentation
-from ..train.data.splits import drawn
+from ..train.data.splits import shuffled_indices
 from ..train.device import choose_arithmetic
 from ..train.recipes import Recipe
 from ..train.trainer import Trainer, new_model
@@ -78,7 +78,7 @@ def degradation(
 ) -> None:
     """Train plain and residual networks of 20 and 56 layers alike, and draw their training errors."""
     split = open_dataset(dataset).split("train")
-    split = split.take(np.sort(drawn(split, train_images, seed=0, name=dataset)))
+    split = split.take(np.sort(shuffled_indices(split, train_images, seed=0, name=dataset)))
     errors: dict[str, list[float]] = {}
     for arch in ARCHITECTURES:
         errors[arch] = training_errors(arch, split, epochs=epochs, device=device)

@@ -29,7 +29,7 @@ from ..core.files import make_folder, write_whole
 from ..core.models.summary import parameter_count
 from ..core.text import markdown_table
 from ..core.zoo import zoo_card, zoo_names
-from ..train.augment.options import spelled
+from ..train.augment.options import option_name
 from ..train.recipes import NO_AUGMENTATION
 from .published import kept_cards, table_rows
 
@@ -117,7 +117,7 @@ def augmentation_words(training: Training) -> str:
     """What was done to the images, as --augment spells it."""
     nothing = asdict(NO_AUGMENTATION)
     used = training.settings.get("augmentation", {})
-    return " ".join(f"`{spelled(name)}={value}`" for name, value in used.items() if value != nothing.get(name))
+    return " ".join(f"`{option_name(name)}={value}`" for name, value in used.items() if value != nothing.get(name))
 
 
 def measured_block(reports: Sequence[Report]) -> str:

@@ -1,93 +1,148 @@
-"""TrainConfig: what `rtk train` was asked for. Nothing heavy is imported here."""
+"""TrainConfig: the options of a training, each written once. Nothing heavy is imported here.
+
+`rtk train` builds its command line options from the fields of TrainConfig (cli/config_options.py).
+"""
+# ruff: noqa: RUF009 - option() makes a dataclasses.field
 
 import dataclasses
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from ..core.data import DATASETS
 from ..core.errors import ArtifactError, UnknownNameError, UsageError
 from ..core.models.names import PUBLISHED, parse_architecture, published_file
-from .augment.options import changed
-from .data.preprocessing import find_preprocess
-from .recipes import Recipe, Select, find_recipe
+from .augment.options import NAMES, augmentation_with
+from .data.preprocessing import PREPROCESSES, find_preprocess
+from .recipes import RECIPES, Recipe, Select, find_recipe
 
 Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off"]
+Group = Literal["Data", "Recipe", "Augmentation", "Model", "Machine", "Stopping and resuming", "Output"]
+"""Headings of `rtk train --help`."""
+
+CHANGEABLE = ("data_dir", "save_every", "skip_nan")
+"""Fields that a resumed run may change: they do not affect what it has computed so far."""
 
 
-FREE = ("data_dir", "save_every", "skip_nan")
-"""What may change: it makes no difference to what the run has done so far."""
+def option(default: Any, *, group: Group, help: str, metavar: str | None = None, envvar: str | None = None) -> Any:  # noqa: A002 - as Typer calls it
+    """Declare a field that is also a command line option, listed under the heading `group`.
+
+    `metavar`: placeholder for the value; `envvar`: environment variable that is read when the option is not given.
+    """
+    return field(default=default, metadata={"group": group, "help": help, "metavar": metavar, "envvar": envvar})
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training. None means: what the recipe says."""
+    """The options of one training. None stands for the recipe's value where the help text says so."""
 
     arch: str
-    dataset: str = "cifar10"
-    """A name, or a folder with train/<class>/ and test/<class>/."""
-    recipe: str = "rtk"
-    epochs: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    augment: tuple[str, ...] | None = None
-    """Changes of the recipe's augmentation, such as rotation=15; `none` before them takes the recipe's away."""
-    preprocess: str | None = None
-    """A row of PREPROCESSES: what the model does to the pixels."""
-    resize: int | None = None
-    """Side that the model scales images to; 0 leaves them as they are."""
-    rgb: bool | None = None
-    """Whether the model repeats grey images to three channels."""
-    plateau: bool = False
-    """Lower the rate where the validation loss no longer falls, instead of by the recipe's schedule."""
-    seed: int = 0
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    precision: Precision = "auto"
-    """Of the arithmetic while training; auto is bf16 where the processor multiplies it in hardware."""
-    compile: Compile = "auto"
-    """torch.compile; auto is on where it was found to help: GPUs and processors with AMX."""
-    deterministic: bool = False
-    """Repeat bit by bit on a GPU too; a CPU always does."""
-    holdout: int = 0
-    """Images taken out of the training split, drawn by the seed, to choose the best epoch by."""
-    validation_split: float | None = None
-    """The same as a share of the training split. (Keras' `fit` takes the last images instead, which in a folder of
-    classes would be all of the last class.)"""
-    select: Select | None = None
-    """last or best: which epoch's weights are kept. None means the best on held-out images where there are some."""
-    train_images: int | None = None
-    """Train on so many images only, drawn by the seed."""
-    eval_every: int = 1
-    """Epochs between evaluations on the test split; the last epoch is always evaluated."""
-    weights: str | None = None
-    """To start from: a file of rtk's or torchvision's, a model of the zoo, or the name of a published set."""
-    freeze: bool = False
-    """Train the last layer only; all else keeps the weights and the batch-norm statistics that it started with."""
-    checkpoint_activations: bool = False
-    """Compute activations again when their gradients are due, which takes less memory and a third more arithmetic."""
-    save_every: float = 5.0
-    """Minutes between savings in the middle of an epoch; 0 saves after every step."""
-    skip_nan: bool = False
-    """Leave out the steps whose loss or gradient is not finite, instead of stopping at the first."""
-    data_dir: Path | None = None
-    out: Path | None = None
-    """The run folder; None means runs/ARCH-DATASET-sSEED."""
+
+    dataset: str = option("cifar10", group="Data", help="cifar10, fashion-mnist, shapes, or a folder of images.")
+    """A folder holds train/<class>/ and test/<class>/."""
+    train_images: int | None = option(
+        None, group="Data", help="Number of training images to use, drawn by the random seed (default: all)."
+    )
+    holdout: int = option(
+        0,
+        group="Data",
+        help="Number of training images to hold out, drawn by the random seed; the epoch with the best accuracy on "
+        "them is kept.",
+    )
+    validation_split: float | None = option(
+        None, group="Data", help="Share of the training images to hold out, instead of a number (--holdout)."
+    )
+    """Drawn by the random seed. Keras' `fit` takes the last images instead; in a folder of classes these would all be
+    of the last class."""
+    data_dir: Path | None = option(None, group="Data", help="Folder of the official data files.", envvar="RTK_DATA_DIR")
+
+    recipe: str = option("rtk", group="Recipe", help=f"{', '.join(RECIPES)}.")
+    epochs: int | None = option(None, group="Recipe", help="Number of epochs (default: the recipe's value).")
+    batch_size: int | None = option(None, group="Recipe", help="Images per step (default: the recipe's value).")
+    lr: float | None = option(None, group="Recipe", help="Highest learning rate (default: the recipe's value).")
+    plateau: bool = option(
+        False,
+        group="Recipe",
+        help="Lower the learning rate when the validation loss stops falling, instead of by the recipe's schedule.",
+    )
+    select: Select | None = option(
+        None,
+        group="Recipe",
+        help="Weights to keep: of the last epoch, or of the epoch with the best accuracy on the held-out images (on "
+        "the test split if no images are held out).",
+    )
+    """None means best if images are held out, else the recipe's value."""
+    eval_every: int = option(1, group="Recipe", help="Epochs between evaluations; the last epoch is always evaluated.")
+    seed: int = option(0, group="Recipe", help="Random seed.")
+
+    augment: tuple[str, ...] | None = option(
+        None,
+        group="Augmentation",
+        metavar="NAME=VALUE",
+        help=f"{', '.join(NAMES)}; repeatable. `none` first removes the recipe's augmentation.",
+    )
+
+    preprocess: str | None = option(
+        None,
+        group="Model",
+        help=f"Preprocessing inside the model: {', '.join(PREPROCESSES)} (default: the recipe's value).",
+    )
+    resize: int | None = option(
+        None,
+        group="Model",
+        help="Side in pixels to which the model scales images; 0 keeps their size (default: the recipe's value).",
+    )
+    rgb: bool | None = option(None, group="Model", help="Repeat grey images to three channels inside the model.")
+    """None stands for the recipe's value."""
+    weights: str | None = option(
+        None,
+        group="Model",
+        help="Initial weights: a checkpoint of rtk, a torchvision file for this network, a model of the zoo, or "
+        "imagenet or imagenet-v1 (downloaded).",
+    )
+    freeze: bool = option(False, group="Model", help="With --weights: train the last layer only.")
+    """All other layers keep their weights and their batch norm statistics."""
+    checkpoint_activations: bool = option(
+        False,
+        group="Model",
+        help="Recompute activations in the backward pass: much less memory, a third more arithmetic.",
+    )
+
+    device: str = option("auto", group="Machine", help="auto, cpu, cuda or cuda:N.")
+    precision: Precision = option("auto", group="Machine", help="Arithmetic precision of training.")
+    """auto is bf16 where the processor multiplies it in hardware."""
+    compile: Compile = option("auto", group="Machine", help="Use torch.compile.")
+    """auto is on where it was measured to help: GPUs and processors with AMX."""
+    deterministic: bool = option(False, group="Machine", help="Make runs on a GPU repeatable bit by bit.")
+    """Runs on a CPU always are."""
+
+    save_every: float = option(
+        5.0,
+        group="Stopping and resuming",
+        help="Minutes between checkpoints within an epoch; 0: after every step, on a GPU after every few steps.",
+    )
+    skip_nan: bool = option(
+        False,
+        group="Stopping and resuming",
+        help="Skip and count steps whose loss or gradient is not finite, instead of stopping.",
+    )
+
+    out: Path | None = option(None, group="Output", help="Run folder (default: runs/ARCH-DATASET-sSEED).")
 
     def __post_init__(self) -> None:
         parse_architecture(self.arch)
-        self.values  # noqa: B018 - checks recipe, epochs, batch size and rate
-        for option, value, known in (
+        self.resolved_recipe  # noqa: B018 - checks recipe, epochs, batch size and learning rate
+        for name, value, known in (
             ("--precision", self.precision, get_args(Precision)),
             ("--compile", self.compile, get_args(Compile)),
             ("--select", self.select or "last", get_args(Select)),
         ):
             if value not in known:
-                raise UnknownNameError(option, value, known)
+                raise UnknownNameError(name, value, known)
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: expected 0 or more")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
@@ -98,10 +153,10 @@ class TrainConfig:
         if share is not None and not 0 < share <= 0.5:
             raise UsageError(f"--validation-split {share:g}: expected a share above 0 and at most 0.5")
         if share is not None and self.holdout:
-            raise UsageError("--validation-split and --holdout hold out images both; leave one of them out")
+            raise UsageError("--validation-split and --holdout both hold out images; leave one of them out")
         if self.plateau and self.eval_every > 1:
             raise UsageError(
-                f"--plateau looks at every epoch's loss, --eval-every {self.eval_every} does not; leave one of them out"
+                f"--plateau needs the loss of every epoch, but --eval-every is {self.eval_every}; leave one of them out"
             )
         if self.train_images is not None and self.train_images < 2:
             raise UsageError(f"--train-images {self.train_images}: expected 2 or more")
@@ -109,18 +164,18 @@ class TrainConfig:
             raise UsageError(f"--eval-every {self.eval_every}: expected 1 or more epochs")
         if self.weights in PUBLISHED:
             published_file(self.weights, self.arch)
-        if self.values.pretrained and self.weights is None:
-            raise UsageError(f"--recipe {self.recipe} goes on from trained weights: add --weights")
+        if self.resolved_recipe.pretrained and self.weights is None:
+            raise UsageError(f"--recipe {self.recipe} starts from trained weights; add --weights")
         if self.freeze and self.weights is None:
-            raise UsageError("--freeze needs --weights: layers drawn at random must be trained")
+            raise UsageError("--freeze needs --weights: layers with random weights must be trained")
         if self.checkpoint_activations and self.compile == "on":
-            raise UsageError("--checkpoint-activations and --compile on exclude each other; leave one out")
+            raise UsageError("--checkpoint-activations and --compile on exclude each other; leave one of them out")
         if not self.save_every >= 0:
             raise UsageError(f"--save-every {self.save_every:g}: expected 0 or more minutes")
 
     @property
-    def values(self) -> Recipe:
-        """The recipe with what was asked for otherwise."""
+    def resolved_recipe(self) -> Recipe:
+        """The recipe, with the values that the options replace."""
         recipe = find_recipe(self.recipe)
         slow = recipe.slow_start
         preprocess = recipe.preprocess if self.preprocess is None else self.preprocess
@@ -132,7 +187,7 @@ class TrainConfig:
             lr=recipe.lr if self.lr is None else self.lr,
             slow_start=slow if slow and parse_architecture(self.arch).depth >= slow.depth else None,
             schedule="plateau" if self.plateau else recipe.schedule,
-            augmentation=changed(recipe.augmentation, self.augment or ()),
+            augmentation=augmentation_with(recipe.augmentation, self.augment or ()),
             preprocess=preprocess,
             resizing=() if find_preprocess(preprocess).fixed_size else recipe.resizing,
             resize=recipe.resize if self.resize is None else self.resize,
@@ -142,17 +197,17 @@ class TrainConfig:
 
     @property
     def holds_out(self) -> bool:
-        """Whether some of the training images are held out."""
+        """Whether some training images are held out."""
         return bool(self.holdout or self.validation_split)
 
     def held_out(self, images: int) -> int:
-        """How many of so many training images are held out."""
+        """Number of held-out images among `images` training images."""
         return self.holdout if self.validation_split is None else int(self.validation_split * images)
 
     @property
-    def judge(self) -> Literal["", "holdout", "test"]:
-        """The split whose right answers choose the epoch that is kept; empty where nothing is chosen."""
-        if self.values.select == "last":
+    def selection_split(self) -> Literal["", "holdout", "test"]:
+        """The split whose accuracy decides which epoch is kept; empty if the last epoch is kept."""
+        if self.resolved_recipe.select == "last":
             return ""
         return "holdout" if self.holds_out else "test"
 
@@ -167,7 +222,7 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, text: str, *, source: str) -> Self:
-        """Read what to_json wrote. Raises ArtifactError; `source` names the file in it."""
+        """Read the text that to_json wrote. Raises ArtifactError; `source` is the file name in its message."""
         try:
             fields: dict[str, Any] = json.loads(text)
             for name in ("data_dir", "out"):
@@ -178,41 +233,43 @@ class TrainConfig:
             raise ArtifactError(f"{source}: not the config of a run ({error})") from error
 
 
-def with_changes(run_dir: Path, run: TrainConfig, asked: Mapping[str, Any]) -> TrainConfig:
-    """The config of the run in that folder with what may be changed of the fields in `asked`.
+def resumed_config(run_dir: Path, saved: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
+    """The saved config of the run in `run_dir`, with the changeable fields from `given`.
 
-    Raises UsageError, which names the others that differ with both values.
+    Raises UsageError if another given field differs from the saved one; the message has both values.
     """
-    now = replace(run, **asked)
+    now = replace(saved, **given)
     changes = [
-        f"{_option(name)} {asked[name]} (the run: {_words(run, name)})"
-        for name in asked
-        if name not in (*FREE, "out") and _meaning(now, name) != _meaning(run, name)
+        f"{_option_name(name)} {given[name]} (run: {_saved_value(saved, name)})"
+        for name in given
+        if name not in (*CHANGEABLE, "out") and _effective(now, name) != _effective(saved, name)
     ]
-    if asked.get("out") and asked["out"].resolve() != run_dir.resolve():
-        changes.append(f"--out {asked['out']}")
+    if given.get("out") and given["out"].resolve() != run_dir.resolve():
+        changes.append(f"--out {given['out']}")
     if changes:
         raise UsageError(
-            f"{run_dir} goes on only as it was started, without {', '.join(changes)}; "
-            "leave that out, or start a new run with another --out"
+            f"{run_dir}: a run resumes only with its own options, found {', '.join(changes)}; "
+            "leave them out, or start a new run with another --out"
         )
-    return replace(run, **{name: asked[name] for name in FREE if name in asked})
+    return replace(saved, **{name: given[name] for name in CHANGEABLE if name in given})
 
 
-def _option(name: str) -> str:
+def _option_name(name: str) -> str:
     return "ARCH" if name == "arch" else "--" + name.replace("_", "-")
 
 
-def _meaning(config: TrainConfig, name: str) -> Any:
-    """What the value comes to: none is the recipe's, and a folder the same wherever it is named from."""
+def _effective(config: TrainConfig, name: str) -> Any:
+    """The value that a field stands for: None is the recipe's value, and paths are compared in full."""
     value = getattr(config, name)
     if value is None:
-        return getattr(config.values, name, None)
+        return getattr(config.resolved_recipe, name, None)
     if (name == "dataset" and value not in DATASETS) or (name == "weights" and Path(value).is_file()):
         return Path(value).resolve()
     return value
 
 
-def _words(run: TrainConfig, name: str) -> str:
-    value, own = getattr(run, name), getattr(run.values, name, None)
-    return f"the recipe's {own}" if value is None and own is not None else "none" if value is None else str(value)
+def _saved_value(saved: TrainConfig, name: str) -> str:
+    value, of_recipe = getattr(saved, name), getattr(saved.resolved_recipe, name, None)
+    if value is None:
+        return "none" if of_recipe is None else f"the recipe's {of_recipe}"
+    return str(value)

@@ -1,4 +1,4 @@
-"""Where and how the arithmetic of a training runs: device, precision, compilation, determinism."""
+"""Where and how a training computes: device, precision, compilation, determinism."""
 
 import os
 import shutil
@@ -15,20 +15,20 @@ from .config import Compile, Precision
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What was decided for this machine."""
+    """The device and precision chosen for this machine."""
 
     device: torch.device
     autocast: torch.dtype | None
-    """The type that convolutions compute in, or None for fp32."""
+    """The type that convolutions compute in; None for fp32."""
 
     @property
     def precision(self) -> str:
-        """As users call it."""
+        """The precision by its name in options: bf16 or fp32."""
         return "bf16" if self.autocast == torch.bfloat16 else "fp32"
 
 
 def choose_arithmetic(device: str, precision: Precision) -> Arithmetic:
-    """Decide on device and precision. Raises BackendError when the device that was asked for is not there."""
+    """Choose device and precision. Raises BackendError if the requested device is missing."""
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise BackendError(f"--device {device}: this PyTorch ({torch.__version__}) finds no CUDA GPU")
     if device == "auto":
@@ -37,61 +37,62 @@ def choose_arithmetic(device: str, precision: Precision) -> Arithmetic:
     if chosen.type == "cuda" and chosen.index is not None:
         if chosen.index >= torch.cuda.device_count():
             raise BackendError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA GPU(s)")
-        torch.cuda.set_device(chosen)  # page-locked memory, events and streams are the current device's
+        torch.cuda.set_device(chosen)  # page-locked memory, events and streams belong to the current device
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(chosen) else "fp32"
     return Arithmetic(chosen, torch.bfloat16 if precision == "bf16" else None)
 
 
-def compiled(network: nn.Module, arithmetic: Arithmetic, wish: Compile) -> str:
-    """Compile the network, in place, where that is wished for, helps and works; say in words what was done.
+def compile_network(network: nn.Module, arithmetic: Arithmetic, mode: Compile) -> str:
+    """Compile the network in place if `mode` asks for it and it works here; return a description of what was done.
 
-    Raises BackendError when compilation was asked for and does not work.
+    With `auto`, it is compiled only where that was measured to help. Raises BackendError if `mode` is on and
+    compilation does not work.
     """
-    if wish == "off":
+    if mode == "off":
         return "not compiled"
     helps = arithmetic.device.type == "cuda" or "amx_bf16" in this_machine().features
-    if wish == "auto" and not helps:
+    if mode == "auto" and not helps:
         return "not compiled (no gain on this processor)"
-    lacking = _compiler_lacking(arithmetic.device)
-    if lacking and wish == "on":
-        raise BackendError(f"--compile on: torch.compile {lacking}")
-    if lacking:
-        return f"not compiled (torch.compile {lacking})"
-    network.compile(dynamic=False)  # a recipe has a handful of image sizes: code of its own for each is faster
+    problem = _compile_problem(arithmetic.device)
+    if problem and mode == "on":
+        raise BackendError(f"--compile on: torch.compile {problem}")
+    if problem:
+        return f"not compiled (torch.compile {problem})"
+    network.compile(dynamic=False)  # a recipe has only a few image sizes: separate code for each is faster
     return "compiled"
 
 
-def be_deterministic(arithmetic: Arithmetic, *, everywhere: bool) -> None:
-    """fp32 without TF32, and with `everywhere` only operations that repeat bit by bit, for the rest of the process."""
+def make_deterministic(arithmetic: Arithmetic, *, strict: bool) -> None:
+    """Disable TF32 for the rest of the process; with `strict`, allow only operations that repeat bit by bit."""
     if arithmetic.device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.benchmark = not everywhere
-    if everywhere:
+        torch.backends.cudnn.benchmark = not strict
+    if strict:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
 
 
 def peak_gpu_memory_gib() -> float:
-    """The most that tensors have held of the GPU in use so far, in GiB; 0 where none is."""
+    """The peak memory of tensors on the current GPU, in GiB; 0 if no GPU is in use."""
     return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_initialized() else 0.0
 
 
 def _multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    # With avx512_bf16 and no AMX, bf16 still trains resnet20v1 1.6 times as fast as fp32; without either, far slower.
+    # With avx512_bf16 but no AMX, bf16 still trains resnet20v1 1.6 times as fast as fp32; without both, far slower.
     return bool({"amx_bf16", "avx512_bf16"} & set(this_machine().features))
 
 
-def _compiler_lacking(device: torch.device) -> str:
-    """What torch.compile needs and does not find, or what it says when it fails; nothing where it works."""
+def _compile_problem(device: torch.device) -> str:
+    """What torch.compile lacks on this machine, or its error message; empty if it works."""
     if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name):
         return "needs a C++ compiler"
     if device.type == "cuda" and find_spec("triton") is None:
         return "needs triton"
-    try:  # as small as can be: it is the compilers, their headers and this device that are tried
+    try:  # the smallest possible function: this tests the compilers, their headers and the device
         torch.compile(_squares)(torch.ones(4, device=device, requires_grad=True)).backward()
     except Exception as error:
         return f"fails here: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

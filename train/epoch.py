@@ -1,4 +1,4 @@
-"""Epoch: one pass over the split that can be left after any step and taken up again."""
+"""Epoch: one pass over the training images, which can stop after any step and resume there."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,28 +9,31 @@ from torch import Generator, Tensor
 
 @dataclass
 class Epoch:
-    """What was drawn at its start, how far it is, and what has been summed up since; sums stay on the device."""
+    """The random order of an epoch, its position, and its sums so far; the sums stay on the device.
+
+    `state` is part of last.pt: the names of the fields are part of that file's format.
+    """
 
     order: Tensor
-    """Indices of the images that it sees, batch after batch; the last batch may be smaller."""
+    """Indices of the epoch's images, batch after batch; the last batch may be smaller."""
     weights_N: Tensor
-    """How much each image of the split counts."""
+    """The weight of each image of the split in the loss."""
     generator: Generator
-    """For everything random in it."""
+    """The source of all random numbers of the epoch."""
     batch_size: int
     loss_sum: Tensor
     correct: Tensor
     images: Tensor
-    """Those in the two sums: of all steps but the skipped ones."""
+    """Number of images in the two sums: those of all steps except the skipped ones."""
     skipped: Tensor
-    """Steps that changed nothing, since they were not finite."""
+    """Number of steps that changed nothing because they were not finite."""
     until: int
-    """How many of its steps are done: all, unless the training ends before."""
+    """Number of steps to do: all of the epoch, unless the training ends earlier."""
     steps_done: int = 0
 
     @classmethod
     def start(cls, order: Tensor, weights_N: Tensor, generator: Generator, *, batch_size: int) -> "Epoch":
-        """At its first step."""
+        """An epoch before its first step."""
         loss_sum, (correct, images, skipped) = torch.zeros((), device=order.device), order.new_zeros(3)
         epoch = cls(order, weights_N, generator, batch_size, loss_sum, correct, images, skipped, until=0)
         epoch.until = epoch.steps
@@ -38,36 +41,36 @@ class Epoch:
 
     @property
     def steps(self) -> int:
-        """In the whole epoch."""
+        """Number of steps in the whole epoch."""
         return -(-len(self.order) // self.batch_size)
 
     @property
     def images_seen(self) -> int:
-        """In the steps done."""
+        """Number of images in the steps that are done."""
         return min(self.steps_done * self.batch_size, len(self.order))
 
     def next_batch(self) -> Tensor:
-        """The indices of the images of the next step."""
+        """The indices of the next step's images."""
         return self.order[self.images_seen : self.images_seen + self.batch_size]
 
-    def add(self, losses_B: Tensor, hits: Tensor, broken: Tensor) -> None:
-        """Count a step; one that is broken (1, not 0) only as skipped."""
-        fine = broken == 0
-        self.loss_sum += torch.where(fine, losses_B.sum(), 0.0)
-        self.correct += torch.where(fine, hits, 0)
-        self.images += fine * len(losses_B)
-        self.skipped += ~fine
+    def add(self, losses_B: Tensor, hits: Tensor, not_finite: Tensor) -> None:
+        """Add a step to the sums; if `not_finite` is 1, count it as skipped only."""
+        finite = not_finite == 0
+        self.loss_sum += torch.where(finite, losses_B.sum(), 0.0)
+        self.correct += torch.where(finite, hits, 0)
+        self.images += finite * len(losses_B)
+        self.skipped += ~finite
         self.steps_done += 1
 
     def state(self) -> dict[str, Any]:
-        """What `load` needs, in the types that a checkpoint may hold."""
+        """What `load` needs, in types that a checkpoint may hold."""
         return {**vars(self), "generator": self.generator.get_state(), "device": self.order.device.type}
 
     @classmethod
     def load(cls, state: dict[str, Any], generator: Generator) -> "Epoch":
-        """Take an epoch up again, on the device of this fresh generator for it.
+        """Resume an epoch on the device of this new generator.
 
-        The numbers of a generator of another kind of device cannot go on; this one's then start afresh.
+        A generator cannot take over the state of one on another kind of device; then the new one is used as it is.
         """
         if state["device"] == generator.device.type:
             generator.set_state(state["generator"])

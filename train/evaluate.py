@@ -1,4 +1,4 @@
-"""Score: a model's answers on labelled images, in fp32."""
+"""Evaluate a model on labelled images, in fp32."""
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,9 @@ BATCH = 500
 def evaluate(
     model: nn.Module, images_NHWC: Tensor, labels_N: Tensor, *, split: str, processes: Processes = ALONE
 ) -> Score:
-    """Count the right answers of `model`, in evaluation mode, over all of the images; no augmentation.
+    """The accuracy and mean loss of `model`, in evaluation mode, over all images; no augmentation.
 
-    Of several processes each takes every so many-th batch, so that all find the very score that one alone would.
+    Several processes share the batches among them, and all of them get exactly the score that one process alone gets.
     """
     model.eval()
     batches = list(zip(images_NHWC.split(BATCH), labels_N.split(BATCH), strict=True))

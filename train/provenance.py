@@ -1,4 +1,4 @@
-"""What a run says about itself on the cards of its checkpoints."""
+"""What the cards of a run's checkpoints record about its data, model and training."""
 
 from dataclasses import asdict
 
@@ -12,25 +12,25 @@ from .trainer import Trainer
 
 
 def new_card(config: TrainConfig, dataset: Dataset, split: Split) -> ModelCard:
-    """The card of a model that is yet to be trained on this split."""
+    """The card of a model before it is trained on this split."""
     return ModelCard(
         name=f"{config.arch}-{dataset.name}",
         arch=config.arch,
         dataset=dataset.name,
         classes=dataset.classes,
         input=Input(*split.images_NHWC.shape[1:]),
-        preprocessing=preprocessing_of(config.values, split),
+        preprocessing=preprocessing_of(config.resolved_recipe, split),
     )
 
 
 def provenance(config: TrainConfig, trainer: Trainer, record: Record, *, held_out: int) -> Training:
-    """Where the weights come from as they are now; `held_out`: how many images."""
+    """The card's record of the training so far; `held_out`: the number of held-out images."""
     arithmetic = trainer.arithmetic
     return Training(
         recipe=config.recipe,
         epochs=trainer.epoch,
         seed=config.seed,
-        train_s=round(record.train_s + record.seconds(), 1),
+        train_s=round(record.train_s + record.elapsed_s(), 1),
         selection=selection(trainer.recipe, "", held_out),
         machine="; ".join(record.origins["machine"]),
         commit=", ".join(record.origins["commit"]),
@@ -39,10 +39,10 @@ def provenance(config: TrainConfig, trainer: Trainer, record: Record, *, held_ou
     )
 
 
-def selection(recipe: Recipe, judge: str, held_out: int) -> str:
-    """Which weights are kept, in words; `judge`: the split that chose the epoch, or nothing."""
+def selection(recipe: Recipe, selection_split: str, held_out: int) -> str:
+    """A description of which weights are kept; `selection_split`: the split that chose the epoch, or empty."""
     averaged = "moving average of the weights" if recipe.average else "weights"
-    match judge:
+    match selection_split:
         case "holdout":
             return (
                 f"{averaged} of the epoch with most right answers on {held_out} images held out of the training split"

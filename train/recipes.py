@@ -1,4 +1,4 @@
-"""Recipes: how a network is trained, as rows of a table. A variant is a row here, never a copy of the loop."""
+"""Recipes: how a network is trained, as rows of a table. A variant is a row here, never a copy of the training loop."""
 
 import math
 from dataclasses import dataclass, replace
@@ -18,93 +18,100 @@ NO_AUGMENTATION = Augmentation()
 
 @dataclass(frozen=True)
 class SlowStart:
-    """A low rate for deep networks, until an epoch's training error is below a limit (arXiv 1512.03385, section 4.2).
+    """A low learning rate for deep networks until an epoch's training error is below a limit.
 
-    The paper looks at the error from step to step and finds it below after about 400 of them, one epoch of CIFAR-10;
-    here it is the error over each whole epoch, so that nothing waits for it within one.
+    The paper (arXiv 1512.03385, section 4.2) checks the error in each step; it falls below the limit after about 400
+    steps, one epoch of CIFAR-10. Here it is the error over each whole epoch, so no step waits for it.
     """
 
     lr: float
     error: float
     depth: int
-    """For networks of so many layers and more."""
+    """For networks of at least this number of layers."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything about a training but the network, the data and the machine."""
+    """Everything about a training except the network, the data and the machine."""
 
     name: str
     epochs: int
     lr: float
     """The highest learning rate of the schedule."""
     source: str = ""
-    """Where the row comes from."""
+    """The source of the row."""
     steps: int = 0
-    """Length of the training in steps of the optimiser, whatever the epochs make; 0: so many epochs."""
+    """Length of the training in optimiser steps, independent of `epochs`; 0: `epochs` decides."""
     batch_size: int = 128
     keep_rest: bool = False
-    """Whether the images that do not fill a batch make a smaller one, or sit the epoch out."""
+    """Whether the last images of an epoch that do not fill a batch make a smaller one, or are left out."""
     optimiser: Literal["sgd", "adam"] = "sgd"
     momentum: float = 0.9
     nesterov: bool = False
     epsilon: float = 1e-8
-    """Of Adam."""
+    """Epsilon of Adam."""
     weight_decay: float = 0.0
-    """Times the weight, added to its gradient: as if half of it times the sum of squares were added to the loss."""
+    """Times the weight, added to its gradient; equal to half of this times the sum of squares in the loss."""
     decays: Decays = "matrices"
-    """What decays: everything, weights of more than one dimension, or the kernels of convolutions."""
+    """The parameters that decay: all, those of more than one dimension, or the kernels of convolutions."""
     schedule: Schedule = "cosine"
-    """cosine: to zero; steps: times the factors of `milestones`; plateau: as the validation loss has it."""
+    """cosine: to zero; steps: times the factors of `milestones`; plateau: by the validation loss."""
     warmup: float = 0.0
-    """Share of the training in which the rate rises linearly from zero."""
+    """Share of the training in which the learning rate rises linearly from zero."""
     milestones: tuple[tuple[float, float], ...] = ()
-    """Of the schedule `steps`: (from which share of the training, factor of the rate), in order."""
+    """For the schedule `steps`: (share of the training from which it holds, factor of the learning rate), in order."""
     by_epoch: bool = False
-    """Whether the rate is set at the start of every epoch, or at every step."""
+    """Whether the learning rate is set at the start of every epoch, or at every step."""
     slow_start: SlowStart | None = None
     label_smoothing: float = 0.0
     augmentation: Augmentation = NO_AUGMENTATION
     preprocess: str = "standard"
-    """A row of PREPROCESSES: what the model does to the pixels."""
+    """The name of a row of PREPROCESSES: how the model preprocesses pixels."""
     resize: int = 0
-    """Side that the model scales images to, after preprocessing; 0 leaves them as they are."""
+    """Side in pixels to which the model scales images, after preprocessing; 0 keeps their size."""
     rgb: bool = False
     """Whether the model repeats grey images to three channels."""
     pruning: float = 0.0
-    """Probability that an image of less than average loss sits an epoch out; those that stay count for the others,
-    and the last eighth of the training sees every image (InfoBatch, arXiv 2303.04947)."""
+    """Probability that an image of less than average loss is left out of an epoch (InfoBatch, arXiv 2303.04947).
+
+    The remaining such images get a higher weight, and the last eighth of the training sees every image.
+    """
     norm_momentum: float = 0.01
-    """Share of each step in batch norm's running statistics (Keras: 1 - 0.99)."""
+    """Weight of each step in batch norm's running statistics (Keras: 1 - 0.99)."""
     resizing: tuple[tuple[float, float], ...] = ()
-    """Smaller images at first, which cost less: (until which share of the training, side as a share of the image's),
-    in order; after the last of them images have their own size (progressive resizing, arXiv 2104.00298)."""
+    """Smaller images at first, which cost less (progressive resizing, arXiv 2104.00298).
+
+    (share of the training until which it holds, side as a share of the image's side), in order; after the last of them
+    images have their own size.
+    """
     average: float = 0.0
-    """Horizon of the moving average of the weights, as a share of the training; 0 keeps the last weights."""
+    """Horizon of the moving average of the weights, as a share of the training; 0: no average, the last weights."""
     pretrained: bool = False
-    """Whether it makes sense only for a network that was trained before."""
+    """Whether the recipe needs trained initial weights."""
     select: Select = "last"
-    """Which epoch's weights are kept: the last one's, or those with most right answers on the held-out images, or
-    where none are held out on the test split, which the card says then."""
+    """Whether to keep the weights of the last epoch, or of the epoch with the best accuracy on the held-out images.
+
+    Without held-out images the test split decides, and the card says so.
+    """
 
     def __post_init__(self) -> None:
         find_preprocess(self.preprocess)
-        for fine, message in (
+        for valid, message in (
             (self.epochs >= 1, f"--epochs {self.epochs}: expected 1 or more"),
-            (self.batch_size >= 2, f"--batch-size {self.batch_size}: expected 2 or more; batch norm needs them"),
+            (self.batch_size >= 2, f"--batch-size {self.batch_size}: expected 2 or more, for batch norm"),
             (0 < self.lr < 1e6, f"--lr {self.lr}: expected a positive number"),
             (0 <= self.resize <= LARGEST_SIDE, f"--resize {self.resize}: expected 1 to {LARGEST_SIDE} pixels, or 0"),
         ):
-            if not fine:
+            if not valid:
                 raise UsageError(message)
 
     def steps_per_epoch(self, images: int) -> int:
-        """Steps of an epoch over so many images, none of them left out by pruning."""
+        """Steps of an epoch over this number of images, without pruning."""
         size = min(self.batch_size, images)
         return images // size + (self.keep_rest and images % size > 1)  # batch norm needs two images
 
     def for_images(self, images: int) -> Self:
-        """The recipe with the epochs that its `steps` take; the last of them ends where the steps do."""
+        """The recipe with the number of epochs that its `steps` need; the last epoch ends with the last step."""
         return replace(self, epochs=math.ceil(self.steps / self.steps_per_epoch(images))) if self.steps else self
 
 
@@ -121,11 +128,11 @@ RECIPES = {
             warmup=0.05,
             augmentation=Augmentation(crop=0.125, flip="alternate"),
             pruning=0.5,
-            norm_momentum=0.1,  # the average smooths the statistics too, and must not read stale ones
-            resizing=((0.25, 0.5), (0.5, 0.75)),  # full size for the half in which the rate falls
+            norm_momentum=0.1,  # the average smooths the statistics too, so they must be recent
+            resizing=((0.25, 0.5), (0.5, 0.75)),  # full size for the second half, in which the learning rate falls
             average=0.025,
         ),
-        Recipe(  # small batches make more steps of few images
+        Recipe(  # small batches: more steps with few images
             "quick",
             source="rtk's own, for a minute on a CPU",
             epochs=5,
@@ -201,7 +208,7 @@ RECIPES = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of that name. Raises UnknownNameError, which lists them."""
+    """The recipe of that name. Raises UnknownNameError, which lists the known names."""
     if name not in RECIPES:
         raise UnknownNameError("recipe", name, RECIPES)
     return RECIPES[name]

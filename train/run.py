@@ -1,8 +1,8 @@
-"""The training loop: `train` runs a config, `resume` goes on where a run stopped."""
+"""Run a training: `train` starts a run from a config, `resume` continues one that was stopped."""
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,26 +12,27 @@ import torch
 from torch import Tensor
 
 from ..core.artifacts.checkpoint import load_checkpoint, save_checkpoint, save_content
-from ..core.card import ModelCard, Score
-from ..core.data.datasets import Dataset, open_dataset
+from ..core.card import ModelCard, Score, Training
+from ..core.data.datasets import Dataset, Split, open_dataset
 from ..core.errors import OutputError, TrainingError
 from ..core.files import only_writer
 from ..core.models.blocks import recompute_activations
-from ..core.models.model import build_model
+from ..core.models.model import Model, build_model
 from ..core.progress import progress_bar
-from .config import TrainConfig, with_changes
+from .config import TrainConfig, resumed_config
 from .data.splits import splits_of
 from .data.statistics import learn_maps
-from .device import be_deterministic, choose_arithmetic, compiled
-from .distributed.process_group import Processes, joined, take_device
-from .distributed.step_sync import Wishes
+from .device import Arithmetic, choose_arithmetic, compile_network, make_deterministic
+from .distributed.process_group import Processes, device_of_process, join_process_group
+from .distributed.step_sync import StepRequests
 from .evaluate import evaluate
+from .log_lines import epoch_line, machine_line, model_line, weights_line
 from .optim.nan_guard import NotFinite
 from .provenance import new_card, provenance, selection
 from .recipes import Recipe
 from .run_folder import Record, RunFolder
-from .stop_signals import Stopped, stop_signals
-from .trainer import Trainer, new_model, resident
+from .stop_signals import Stopped, StopRequest, stop_signals
+from .trainer import Trainer, device_tensors, new_model
 from .weights import freeze_backbone, load_weights
 
 _log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training leaves."""
+    """The result of a training."""
 
     run_dir: Path
     best: Path
@@ -48,153 +49,200 @@ class Trained:
 
 
 def train(config: TrainConfig) -> Trained:
-    """Train from fresh weights into config.run_dir. News is logged, a line for each epoch.
+    """Train a new model into config.run_dir, and log each epoch.
 
-    Raises UsageError when the folder already holds a run, DataError, BackendError, TrainingError, OutputError; Stopped
-    where Ctrl-C or SIGTERM ended it, with everything saved.
+    Raises UsageError if the folder already holds a run, DataError, BackendError, TrainingError, OutputError; Stopped
+    if Ctrl-C or SIGTERM ended the training, after everything is saved.
     """
     dataset = open_dataset(config.dataset, data_dir=config.data_dir)
     folder = RunFolder(config.run_dir)
-    with joined() as processes, ExitStack() as stack:
+    with join_process_group() as processes, ExitStack() as stack:
         processes.from_first(lambda: stack.enter_context(only_writer(folder.path)))
         processes.from_first(lambda: folder.begin(config))
-        stack.enter_context(_memory_explained(config.values.batch_size))
-        return _run(config, dataset, folder, training=None, processes=processes)
+        stack.enter_context(_explain_memory(config.resolved_recipe.batch_size))
+        return _Run(config, dataset, folder, processes, state=None).finish()
 
 
-def resume(run_dir: Path, *, asked: Mapping[str, Any] | None = None) -> Trained:
-    """Go on with a run that was stopped, from where it last saved its state. Raises ArtifactError and as train.
+def resume(run_dir: Path, *, given: Mapping[str, Any] | None = None) -> Trained:
+    """Continue a run from its last saved state. Raises ArtifactError, and the errors of `train`.
 
-    `asked`: fields of TrainConfig that were given now; UsageError names those that differ from the run's and may not.
+    `given`: options passed now, by the names of TrainConfig's fields. Raises UsageError if one differs from the run's
+    and must not.
     """
     folder = RunFolder(run_dir)
-    with joined() as processes, ExitStack() as stack:
-        run = processes.from_first(folder.read_config)
-        config = with_changes(run_dir, run, asked or {})
+    with join_process_group() as processes, ExitStack() as stack:
+        saved = processes.from_first(folder.read_config)
+        config = resumed_config(run_dir, saved, given or {})
         processes.from_first(lambda: stack.enter_context(only_writer(run_dir)))
-        training = processes.from_first(folder.read_state)
-        if config != run:
+        state = processes.from_first(folder.read_state)
+        if config != saved:
             processes.from_first(lambda: folder.write_config(config))
-        if training is None or training["epoch"] < training.get("epochs", config.values.epochs):
+        if state is None or state["epoch"] < state.get("epochs", config.resolved_recipe.epochs):
             dataset = open_dataset(config.dataset, data_dir=config.data_dir)
-            stack.enter_context(_memory_explained(config.values.batch_size))
-            return _run(config, dataset, folder, training=training, processes=processes)
+            stack.enter_context(_explain_memory(config.resolved_recipe.batch_size))
+            return _Run(config, dataset, folder, processes, state=state).finish()
         if processes.first:
-            _log.info(f"{run_dir}: all {training['epoch']} epochs are done")
-        return processes.from_first(lambda: _finished(folder, training["history"]))
+            _log.info(f"{run_dir}: all {state['epoch']} epochs are done")
+        return processes.from_first(lambda: _finished(folder, state["history"]))
 
 
-def _run(
-    config: TrainConfig,
-    dataset: Dataset,
-    folder: RunFolder,
-    *,
-    training: dict[str, Any] | None,
-    processes: Processes,
-) -> Trained:
-    arithmetic = choose_arithmetic(take_device(config.device), config.precision)
-    be_deterministic(arithmetic, everywhere=config.deterministic)
-    log = _log.info if processes.first else _nowhere
-    record = Record.load(training)
-    with processes.one_by_one():
-        train_split, holdout, test = splits_of(config, dataset)
-    recipe, judge = config.values.for_images(len(train_split)), config.judge
-    processes.check((train_split, holdout, test), recipe.batch_size)
-    card = new_card(config, dataset, train_split)
-    model = new_model(card, config.seed, arithmetic)
-    if training is None:  # a training that goes on has them in its state
-        learn_maps(model.normalise, card.preprocessing, train_split)
-        if config.weights is not None:
-            with processes.one_by_one():
-                record.start = load_weights(model.network, config.arch, config.weights, data_dir=config.data_dir)
-            log(f"weights of {record.start}")
-    if config.freeze:
-        freeze_backbone(model.network)
-    trainer = Trainer(
-        model, recipe, arithmetic, train_split, seed=config.seed, skip_nan=config.skip_nan, processes=processes
-    )
-    trainer.history = record.history
-    if config.checkpoint_activations:
-        recompute_activations(model.network)
-        compilation = "not compiled (activations are checkpointed)"
-    else:
-        compilation = compiled(model.network, arithmetic, config.compile)
-    if training is not None:
-        trainer.load_state(training)
-    log(
-        f"{card.name}: {sum(p.numel() for p in model.parameters()):,} parameters, {len(train_split):,} images, "
-        f"epochs {trainer.epoch + 1} to {recipe.epochs}, {arithmetic.device}, {arithmetic.precision}, {compilation}"
-        + (f", {processes.count} processes" if processes.count > 1 else "")
-    )
+class _Run:
+    """A run in progress: its trainer, its record, and when to evaluate, save and stop."""
 
-    shadow = build_model(card).to(arithmetic.device)  # evaluates the averaged weights while the model trains on
-    on_device = {name: resident(split, arithmetic.device) for name, split in (("holdout", holdout), ("test", test))}
-    saved_at = time.monotonic()
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        folder: RunFolder,
+        processes: Processes,
+        *,
+        state: dict[str, Any] | None,
+    ) -> None:
+        """Prepare a new run, or one that continues from `state`."""
+        arithmetic = choose_arithmetic(device_of_process(config.device), config.precision)
+        make_deterministic(arithmetic, strict=config.deterministic)
+        self.config, self.folder, self.processes = config, folder, processes
+        self.record = Record.load(state)
+        with processes.one_by_one():
+            train_split, holdout, test = splits_of(config, dataset)
+        self.recipe = config.resolved_recipe.for_images(len(train_split))
+        processes.check((train_split, holdout, test), self.recipe.batch_size)
+        self.train_images, self.held_out = len(train_split), len(holdout)
+        self.card = new_card(config, dataset, train_split)
+        self.trainer = self._new_trainer(train_split, arithmetic, state)
+        self.evaluated_model = build_model(self.card).to(arithmetic.device)  # holds the averaged weights
+        splits = {"holdout": holdout, "test": test}
+        self.evaluation_splits = {n: device_tensors(s, arithmetic.device) for n, s in splits.items() if len(s)}
+        self.saved_at = time.monotonic()
+        self.stop_request = StopRequest()
+        self.advance: Callable[[int], None] = lambda images: None
 
-    def weights() -> dict[str, Tensor]:
-        return {name: value.cpu().clone() for name, value in trainer.average.current().items()}
-
-    def save(card: ModelCard) -> None:
-        nonlocal saved_at
-        state = {**trainer.state(), **record.state(), "epochs": recipe.epochs}
-        if processes.first:
-            save_checkpoint(folder.last, card, weights(), training=state)
-        trainer.heard = replace(trainer.heard, save=False)
-        saved_at = time.monotonic()
-
-    def after_step(images: int) -> None:
-        advance(images)
-        if trainer.heard.save or trainer.heard.stop:
-            save(replace(card, score=None, training=provenance(config, trainer, record, held_out=len(holdout))))
-        if trainer.heard.stop:
-            raise Stopped(processes.largest(wish.number))
-
-    with (
-        stop_signals() as wish,
-        _explained(folder, recipe, processes),
-        progress_bar("training", recipe.epochs * len(train_split), unit="images", shown=processes.first) as advance,
-    ):
-        trainer.wishes = lambda: Wishes(
-            stop=wish.number > 0, save=processes.first and time.monotonic() - saved_at >= 60 * config.save_every
+    def _new_trainer(self, split: Split, arithmetic: Arithmetic, state: dict[str, Any] | None) -> Trainer:
+        """The trainer, with initial weights or with those of `state`."""
+        config, processes = self.config, self.processes
+        model = new_model(self.card, config.seed, arithmetic)
+        if state is None:  # else the state holds the maps and the weights
+            learn_maps(model.normalise, self.card.preprocessing, split)
+            if config.weights is not None:
+                self._load_weights(model, config.weights)
+        if config.freeze:
+            freeze_backbone(model.network)
+        trainer = Trainer(
+            model, self.recipe, arithmetic, split, seed=config.seed, skip_nan=config.skip_nan, processes=processes
         )
-        advance(trainer.epoch * len(train_split) + (trainer.under_way.images_seen if trainer.under_way else 0))
-        while trainer.epoch < recipe.epochs:
-            record.start_clock()
-            row = trainer.run_epoch(after_step)
-            is_last = trainer.epoch == recipe.epochs
-            scores: dict[str, Score] = {}
-            if is_last or trainer.epoch % config.eval_every == 0:
-                shadow.load_state_dict(trainer.average.current())
-                for name, (images_NHWC, labels_N) in on_device.items():
-                    if len(labels_N):
-                        scores[name] = evaluate(shadow, images_NHWC, labels_N, split=name, processes=processes)
-                        row |= {f"{name}_correct": scores[name].correct, f"{name}_total": scores[name].total}
-                        row |= {f"{name}_accuracy": scores[name].accuracy, f"{name}_loss": scores[name].loss}
-            record.end_epoch(row)
-            training_now = provenance(config, trainer, record, held_out=len(holdout))
-            card = replace(card, score=scores.get("test"), training=training_now)
-            if scores and (record.best is None or not judge or scores[judge].correct > record.best):
-                record.best = scores[judge].correct if judge else -1
-                chosen = replace(training_now, selection=selection(recipe, judge, len(holdout)), selected_on=judge)
-                if processes.first:
-                    save_checkpoint(folder.best, replace(card, training=chosen), weights())
-            save(card)
-            if processes.first:
-                folder.write_history(record.history)
-            log(_line(record.history[-1], recipe))
-            stopped_by = processes.largest(wish.number)
-            if stopped_by:
-                raise Stopped(stopped_by)
-    return processes.from_first(lambda: _finished(folder, record.history))
+        trainer.history = self.record.history
+        if config.checkpoint_activations:
+            recompute_activations(model.network)
+            compilation = "not compiled (activations are checkpointed)"
+        else:
+            compilation = compile_network(model.network, arithmetic, config.compile)
+        if state is not None:
+            trainer.load_state(state)
+        parameters = sum(p.numel() for p in model.parameters())
+        first_epoch, epochs = trainer.epoch + 1, self.recipe.epochs
+        self._log(
+            model_line(self.card.name, parameters=parameters, images=len(split), first_epoch=first_epoch, epochs=epochs)
+        )
+        self._log(machine_line(arithmetic, compilation, processes=processes.count))
+        return trainer
 
+    def _load_weights(self, model: Model, name: str) -> None:
+        with self.processes.one_by_one():
+            self.record.start = load_weights(model.network, self.config.arch, name, data_dir=self.config.data_dir)
+        self._log(weights_line(self.record.start))
 
-def _nowhere(line: str) -> None:
-    """What processes other than the first do with their news."""
-    del line
+    def finish(self) -> Trained:
+        """Train the remaining epochs. Raises Stopped after a stop request, with everything saved."""
+        trainer, total = self.trainer, self.recipe.epochs * self.train_images
+        with (
+            stop_signals() as self.stop_request,
+            _explain_errors(self.folder, self.recipe, self.processes),
+            progress_bar("training", total, unit="images", shown=self.processes.first) as self.advance,
+        ):
+            trainer.own_requests = self._own_requests
+            done_in_epoch = trainer.under_way.images_seen if trainer.under_way else 0
+            self.advance(trainer.epoch * self.train_images + done_in_epoch)
+            while trainer.epoch < self.recipe.epochs:
+                self.record.start_clock()
+                self._end_epoch(trainer.run_epoch(self._after_step))
+                stopped_by = self.processes.largest(self.stop_request.number)
+                if stopped_by:
+                    raise Stopped(stopped_by)
+        return self.processes.from_first(lambda: _finished(self.folder, self.record.history))
+
+    def _own_requests(self) -> StepRequests:
+        """The requests of this process; only the first process requests regular checkpoints."""
+        due = time.monotonic() - self.saved_at >= 60 * self.config.save_every
+        return StepRequests(stop=self.stop_request.number > 0, save=self.processes.first and due)
+
+    def _after_step(self, images: int) -> None:
+        """Advance the progress bar; save and stop if a process has requested it."""
+        self.advance(images)
+        requests = self.trainer.requests
+        if requests.save or requests.stop:
+            self._save(replace(self.card, score=None, training=self._provenance()))
+        if requests.stop:
+            raise Stopped(self.processes.largest(self.stop_request.number))
+
+    def _end_epoch(self, row: dict[str, Any]) -> None:
+        """Evaluate if due, keep the weights if this is the best epoch, save the state, and log the epoch."""
+        is_last = self.trainer.epoch == self.recipe.epochs
+        scores = self._scores() if is_last or self.trainer.epoch % self.config.eval_every == 0 else {}
+        for name, score in scores.items():
+            row |= {f"{name}_correct": score.correct, f"{name}_total": score.total}
+            row |= {f"{name}_accuracy": score.accuracy, f"{name}_loss": score.loss}
+        self.record.end_epoch(row)
+        self.card = replace(self.card, score=scores.get("test"), training=self._provenance())
+        if scores:
+            self._keep_best(scores)
+        self._save(self.card)
+        if self.processes.first:
+            self.folder.write_history(self.record.history)
+        self._log(epoch_line(self.record.history[-1], self.recipe.epochs))
+
+    def _scores(self) -> dict[str, Score]:
+        """Scores of the averaged weights on the held-out images, if any, and on the test split."""
+        self.evaluated_model.load_state_dict(self.trainer.average.current())
+        return {
+            name: evaluate(self.evaluated_model, images_NHWC, labels_N, split=name, processes=self.processes)
+            for name, (images_NHWC, labels_N) in self.evaluation_splits.items()
+        }
+
+    def _keep_best(self, scores: Mapping[str, Score]) -> None:
+        """Write best.pt if this epoch is the best so far, or if the last epoch is kept anyway."""
+        split = self.config.selection_split
+        if split and self.record.best is not None and scores[split].correct <= self.record.best:
+            return
+        self.record.best = scores[split].correct if split else -1
+        assert self.card.training is not None
+        described = selection(self.recipe, split, self.held_out)
+        training = replace(self.card.training, selection=described, selected_on=split)
+        if self.processes.first:
+            save_checkpoint(self.folder.best, replace(self.card, training=training), self._weights())
+
+    def _save(self, card: ModelCard) -> None:
+        """Write last.pt, from which the run can be resumed. Raises NotFinite."""
+        state = {**self.trainer.state(), **self.record.state(), "epochs": self.recipe.epochs}
+        if self.processes.first:
+            save_checkpoint(self.folder.last, card, self._weights(), training=state)
+        self.trainer.requests = replace(self.trainer.requests, save=False)
+        self.saved_at = time.monotonic()
+
+    def _weights(self) -> dict[str, Tensor]:
+        """A copy of the averaged weights on the CPU."""
+        return {name: value.cpu().clone() for name, value in self.trainer.average.current().items()}
+
+    def _provenance(self) -> Training:
+        return provenance(self.config, self.trainer, self.record, held_out=self.held_out)
+
+    def _log(self, line: str) -> None:
+        """Log in the first process only."""
+        if self.processes.first:
+            _log.info(line)
 
 
 def _finished(folder: RunFolder, history: list[dict[str, Any]]) -> Trained:
-    """Write what can be made again from the history: a run may have been ended just before."""
+    """Write the files that follow from the history: the process may have been killed just before it wrote them."""
     card = load_checkpoint(folder.best).card
     folder.write_history(history)
     folder.write_curves(history, title=card.name)
@@ -202,8 +250,8 @@ def _finished(folder: RunFolder, history: list[dict[str, Any]]) -> Trained:
 
 
 @contextmanager
-def _memory_explained(batch_size: int) -> Iterator[None]:
-    """Say what to do about memory that is short, a GPU's or this machine's."""
+def _explain_memory(batch_size: int) -> Iterator[None]:
+    """Turn an out-of-memory error, of a GPU or of this machine, into advice."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -217,25 +265,18 @@ def _memory_explained(batch_size: int) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(folder: RunFolder, recipe: Recipe, processes: Processes) -> Iterator[None]:
-    """Say of what ends a run what is left and how to go on; of a step that was not finite, keep what caused it."""
+def _explain_errors(folder: RunFolder, recipe: Recipe, processes: Processes) -> Iterator[None]:
+    """Add to an error that ends a run what is saved and how to resume; keep the data of a step that was not finite."""
     try:
         yield
     except NotFinite as error:
         if processes.first:
-            save_content(folder.broken, error.evidence)
+            save_content(folder.not_finite, error.evidence)
         raise TrainingError(
-            f"{error}; images, labels and weights are kept in {folder.broken} (torch.load); "
-            f"try a lower --lr than {recipe.lr:g}, or go on with: rtk train --resume {folder.path} --skip-nan"
+            f"{error}; its images, labels and weights are in {folder.not_finite} (torch.load); "
+            f"try a lower --lr than {recipe.lr:g}, or resume with: rtk train --resume {folder.path} --skip-nan"
         ) from error
     except OutputError as error:
-        kept = "what was saved last is whole; " if folder.last.exists() else ""
-        raise OutputError(f"{error}; {kept}make room and go on with: rtk train --resume {folder.path}") from error
-
-
-def _line(row: dict[str, Any], recipe: Recipe) -> str:
-    text = f"epoch {row['epoch']:3}/{recipe.epochs}  loss {row['train_loss']:.4f}  train {row['train_accuracy']:7.2%}"
-    for name in ("holdout", "test"):
-        if f"{name}_accuracy" in row:
-            text += f"  {name} {row[f'{name}_accuracy']:7.2%} (loss {row[f'{name}_loss']:.4f})"
-    return text + f"  {row['images'] / row['epoch_s']:,.0f} images/s"
+        intact = "the last checkpoint is intact; " if folder.last.exists() else ""
+        advice = f"free some space and resume with: rtk train --resume {folder.path}"
+        raise OutputError(f"{error}; {intact}{advice}") from error

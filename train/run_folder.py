@@ -1,4 +1,4 @@
-"""The folder of a run: config.json, history.jsonl, last.pt, best.pt, curves.png; not-finite.pt where one stopped so."""
+"""The folder of a run: config.json, history.jsonl, last.pt, best.pt, curves.png; not-finite.pt after such a step."""
 
 import json
 import time
@@ -16,50 +16,51 @@ from .config import TrainConfig
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of one run; each is written whole."""
+    """The files of one run; a file is either written completely or not at all."""
 
     path: Path
 
     @property
     def best(self) -> Path:
-        """Weights and card, for deployment."""
+        """Weights and card of the selected epoch, for deployment."""
         return self.path / "best.pt"
 
     @property
     def last(self) -> Path:
-        """The same as of now, with what resuming needs."""
+        """The latest weights and card, with the state that resuming needs."""
         return self.path / "last.pt"
 
     @property
-    def broken(self) -> Path:
+    def not_finite(self) -> Path:
         """The step that was not finite: images, labels, and the weights before it."""
         return self.path / "not-finite.pt"
 
     @property
     def config(self) -> Path:
-        """What was asked for."""
+        """The options of the run."""
         return self.path / "config.json"
 
     def begin(self, config: TrainConfig) -> None:
-        """Write the config. Raises UsageError when a run lies there, OutputError."""
+        """Write the config of a new run. Raises UsageError if the folder already holds a run, and OutputError."""
         if self.last.exists():
             raise UsageError(
-                f"{self.path}: holds a run already; go on with: rtk train --resume {self.path}, or name another --out"
+                f"{self.path}: holds a run already; resume it with: rtk train --resume {self.path}, "
+                "or pass another --out"
             )
         self.write_config(config)
 
     def write_config(self, config: TrainConfig) -> None:
-        """Keep what was asked for. Raises OutputError."""
-        write_whole(self.config, _from_anywhere(config).to_json())
+        """Write the options of the run. Raises OutputError."""
+        write_whole(self.config, _with_absolute_paths(config).to_json())
 
     def read_config(self) -> TrainConfig:
-        """The config that the run was started with. Raises ArtifactError when there is none."""
+        """The saved config of the run. Raises ArtifactError if there is none."""
         if not self.config.is_file():
-            raise ArtifactError(f"{self.path}: no run to go on with; expected config.json in it")
+            raise ArtifactError(f"{self.path}: holds no run to resume; expected a folder with config.json")
         return TrainConfig.from_json(self.config.read_text("utf-8", "replace"), source=str(self.config))
 
     def read_state(self) -> dict[str, Any] | None:
-        """What the run needs to go on, or None where it has not saved anything yet. Raises ArtifactError."""
+        """The state that resuming needs, or None if the run has not saved any yet. Raises ArtifactError."""
         if not self.last.exists():
             return None
         state = load_checkpoint(self.last).training
@@ -68,11 +69,11 @@ class RunFolder:
         return state
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
-        """One JSON line an epoch."""
+        """Write one JSON line per epoch."""
         write_whole(self.path / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
 
     def write_curves(self, history: list[dict[str, Any]], *, title: str) -> None:
-        """Draw loss, error and learning rate over the epochs."""
+        """Plot loss, error and learning rate over the epochs."""
         from matplotlib.figure import Figure  # without pyplot: no display, no global state
         from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
@@ -88,7 +89,7 @@ class RunFolder:
                 label = f"{name}, {percent[-1]:.2f} % at the end"
                 error.plot(epochs, percent, color=colour, label=label, marker=marker)
         loss.set(title=title, xlabel="epoch", ylabel="cross-entropy (nats)")
-        error.set(title="error", xlabel="epoch", ylabel="wrong answers (%)")
+        error.set(title="error", xlabel="epoch", ylabel="wrong predictions (%)")
         for axes in (loss, error):
             if any(value > 0 for line in axes.lines for value in line.get_ydata()):  # a log scale needs one
                 axes.set_yscale("log")
@@ -105,8 +106,8 @@ class RunFolder:
             figure.savefig(file, format="png", dpi=130)
 
 
-def _from_anywhere(config: TrainConfig) -> TrainConfig:
-    """The config with full paths, so that the run can go on from another working directory."""
+def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """The config with absolute paths, so that the run can be resumed from any working directory."""
     return replace(
         config,
         dataset=config.dataset if config.dataset in DATASETS else str(Path(config.dataset).resolve()),
@@ -119,25 +120,28 @@ def _from_anywhere(config: TrainConfig) -> TrainConfig:
 
 @dataclass
 class Record:
-    """History, best epoch, time spent and where it was spent, through any number of stops."""
+    """History, best epoch, time and machines of a run, across any number of stops.
+
+    `state` is part of last.pt: the names of the fields are part of that file's format.
+    """
 
     history: list[dict[str, Any]] = field(default_factory=list)
-    """One row an epoch."""
+    """One row per epoch."""
     best: int | None = None
-    """Right answers of the epoch that is kept."""
+    """Number of correct predictions of the selected epoch."""
     train_s: float = 0.0
-    """In whole epochs."""
+    """Time spent in finished epochs."""
     epoch_s: float = 0.0
-    """In the epoch under way, before the clock was started."""
+    """Time spent in the current epoch before the clock was started."""
     origins: dict[str, list[str]] = field(default_factory=lambda: {"machine": [], "commit": []})
-    """Machines and commits that the run has seen."""
+    """Machines and commits that the run has used."""
     start: str = ""
-    """The weights that it started from; empty for fresh ones."""
+    """A description of the initial weights; empty for random ones."""
     _started_at: float = field(default_factory=time.perf_counter)
 
     @classmethod
     def load(cls, state: dict[str, Any] | None) -> "Record":
-        """What `state` returned, or that of a run that begins; this machine and the present commit join the others."""
+        """Restore what `state` returned, or begin a new record; add this machine and the current commit."""
         names = ("history", "best", "train_s", "epoch_s", "origins", "start")
         record = cls(**{name: state[name] for name in names if name in state}) if state else cls()
         for name, value in (("machine", this_machine().summary), ("commit", this_machine().commit)):
@@ -145,21 +149,21 @@ class Record:
         return record
 
     def state(self) -> dict[str, Any]:
-        """What `load` needs, in the types that a checkpoint may hold; in the middle of an epoch too."""
+        """What `load` needs, in types that a checkpoint may hold; may be called within an epoch."""
         fields = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        return {**fields, "epoch_s": self.seconds()}
+        return {**fields, "epoch_s": self.elapsed_s()}
 
     def start_clock(self) -> None:
-        """The epoch begins, or goes on."""
+        """Start the clock when an epoch begins or is resumed."""
         self._started_at = time.perf_counter()
 
-    def seconds(self) -> float:
-        """Spent in the epoch under way, or since the last one ended."""
+    def elapsed_s(self) -> float:
+        """Time spent in the current epoch, or since the last one ended."""
         return self.epoch_s + time.perf_counter() - self._started_at
 
     def end_epoch(self, row: dict[str, Any]) -> None:
-        """Add its row, with the time that it took."""
-        epoch_s = self.seconds()
+        """Add the row of an epoch, with its duration."""
+        epoch_s = self.elapsed_s()
         self.history.append({**row, "epoch_s": round(epoch_s, 3)})
         self.train_s += epoch_s
         self.epoch_s = 0.0

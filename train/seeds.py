@@ -1,8 +1,9 @@
-"""Several seeds of one training, one after another: mean and spread."""
+"""Train the same config with several random seeds, one after another: mean and spread."""
 
 import json
 import logging
 import statistics
+import textwrap
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from ..core.card import Score
 from ..core.errors import UsageError
 from ..core.files import make_folder, write_whole
 from .config import TrainConfig
-from .distributed.process_group import joined
+from .distributed.process_group import join_process_group
+from .log_lines import LINE_COLUMNS
 from .run import Trained, resume, train
 from .run_folder import RunFolder
 
@@ -20,47 +22,47 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Summary:
-    """The test scores of some seeds."""
+    """The test scores of several seeds."""
 
     seeds: tuple[int, ...]
     scores: tuple[Score, ...]
 
     @property
     def mean(self) -> float:
-        """Of the accuracies."""
+        """Mean of the accuracies."""
         return statistics.fmean(score.accuracy for score in self.scores)
 
     @property
     def deviation(self) -> float | None:
-        """The sample standard deviation of the accuracies (with n - 1); None of a single one."""
+        """Sample standard deviation (n - 1) of the accuracies; None for a single one."""
         return statistics.stdev(score.accuracy for score in self.scores) if len(self.scores) > 1 else None
 
     @property
     def text(self) -> str:
-        """In words."""
+        """Mean and spread on the first line, then the accuracy of each seed; lines fit 80 columns."""
         each = ", ".join(f"{score.accuracy:.2%}" for score in self.scores)
         spread = "" if self.deviation is None else f", standard deviation {100 * self.deviation:.2f} points"
-        return f"{self.mean:.2%} in the mean of {len(self.scores)} seeds{spread}: {each}"
+        return f"{self.mean:.2%} (mean of {len(self.scores)} seeds{spread})\n{textwrap.fill(each, LINE_COLUMNS)}"
 
 
 def train_seeds(config: TrainConfig, count: int) -> tuple[Path, Summary]:
-    """Train config.seed and those that follow it into RUN-s0, RUN-s1, ...; seeds.json in RUN has the scores so far.
+    """Train `count` seeds from config.seed on into RUN-s0, RUN-s1, ...; return RUN/seeds.json and the scores in it.
 
-    RUN is config.out, or runs/ARCH-DATASET. Given again, it keeps the seeds that are finished and goes on with the one
-    that is not. Returns the path of seeds.json. Raises UsageError where a folder holds a run with other options.
+    RUN is config.out, or runs/ARCH-DATASET. seeds.json is written after each seed. A repeated call keeps the finished
+    seeds and resumes the unfinished one. Raises UsageError if a folder holds a run with other options.
     """
     if count < 2:
-        raise UsageError(f"--seeds {count}: expected 2 or more; one is chosen with --seed")
+        raise UsageError(f"--seeds {count}: expected 2 or more; for a single seed use --seed")
     base = config.out or config.run_dir.with_name(config.run_dir.name.removesuffix(f"-s{config.seed}"))
     seeds = tuple(range(config.seed, config.seed + count))
     path, runs = base / "seeds.json", list[Trained]()
-    with joined() as processes:
+    with join_process_group() as processes:
         for number, seed in enumerate(seeds):
             if processes.first:
-                _log.info(f"seed {seed}, {number + 1} of {count}")
+                _log.info(f"seed {seed} ({number + 1} of {count})")
             one = replace(config, seed=seed, out=base.with_name(f"{base.name}-s{seed}"))
             begun = processes.from_first(RunFolder(one.run_dir).last.exists)
-            runs.append(resume(one.run_dir, asked=asdict(one)) if begun else train(one))
+            runs.append(resume(one.run_dir, given=asdict(one)) if begun else train(one))
             scores = tuple(run.card.score for run in runs if run.card.score is not None)
             summary = Summary(seeds[: len(runs)], scores)
             if processes.first:
@@ -70,7 +72,7 @@ def train_seeds(config: TrainConfig, count: int) -> tuple[Path, Summary]:
 
 
 def _content(config: TrainConfig, runs: list[Trained], summary: Summary) -> dict[str, Any]:
-    """What seeds.json holds."""
+    """The content of seeds.json."""
     rows = [
         {"seed": seed, "run": str(run.run_dir), **asdict(score), "accuracy": score.accuracy}
         for seed, run, score in zip(summary.seeds, runs, summary.scores, strict=True)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that the training heeds between two steps."""
+"""Ctrl-C and SIGTERM as a request that the training checks between two steps."""
 
 import contextlib
 import signal
@@ -10,38 +10,41 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """A training that was told to stop, and that has saved what it needs to go on."""
+    """A signal stopped the training, and everything that resuming needs is saved."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
-        """Of the signal."""
+        """The number of the signal."""
 
 
-class Wish:
-    """Whether a signal has come, and which."""
+class StopRequest:
+    """The first stop signal that has arrived."""
 
     def __init__(self) -> None:
         self.number = 0
-        """Of the first signal that came; 0 before."""
+        """The number of the signal; 0 if none has arrived."""
 
-    def note(self, number: int, frame: FrameType | None) -> None:
-        """The handler. Ctrl-C for a second time no longer waits for the step to end."""
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal. A second Ctrl-C raises KeyboardInterrupt at once instead of waiting for the step's end."""
         if self.number and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = self.number or number
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Wish]:
-    """While the block runs, signals are noted instead of ending the process; only the main thread can ask for that."""
-    wish = Wish()
+def stop_signals() -> Iterator[StopRequest]:
+    """Within the block, stop signals set the request instead of ending the process.
+
+    Python allows this in the main thread only; in any other thread signals keep their effect.
+    """
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield wish
+        yield request
         return
-    before = {number: signal.signal(number, wish.note) for number in STOPS}
+    before = {number: signal.signal(number, request.handle) for number in STOPS}
     try:
-        yield wish
+        yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

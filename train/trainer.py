@@ -1,7 +1,7 @@
-"""Trainer: one step after another, epoch after epoch, with everything that a resumed training needs.
+"""Trainer: the steps and epochs of a training, and the state that resuming needs.
 
-Everything random in an epoch comes from one generator seeded by (seed, epoch), so that an epoch is the same whether
-the process that runs it also ran those before it. Nothing in an epoch waits for the device but the saving of its state.
+All random numbers of an epoch come from one generator seeded by (seed, epoch), so an epoch is the same in a process
+that resumed the training. Within an epoch, only saving the state waits for the device.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,25 +22,25 @@ from .augment.pixelwise import Mix, mixed
 from .data.sampling import Sampler
 from .device import Arithmetic
 from .distributed.process_group import ALONE, Processes
-from .distributed.step_sync import Exchange, Wishes
+from .distributed.step_sync import StepRequests, StepSync
 from .epoch import Epoch
-from .optim.deferred_read import Lagged
-from .optim.ema import Average
-from .optim.nan_guard import Guard, NotFinite
+from .optim.deferred_read import DeferredRead
+from .optim.ema import MovingAverage
+from .optim.nan_guard import NanGuard, NotFinite
 from .optim.schedule import image_side, learning_rate, progress_at
 from .recipes import Decays, Recipe
 from .weights import to_training_mode
 
 
 def new_model(card: ModelCard, seed: int, arithmetic: Arithmetic) -> Model:
-    """The card's model with weights drawn from the seed, on the device of the training."""
+    """The card's model with random weights from the seed, on the device of the training."""
     model = build_model(card)
     initialise(model.network, random_generator(seed, -1, torch.device("cpu")))
     return model.to(arithmetic.device)
 
 
 class Trainer:
-    """A model in training: its optimiser, its moving average, and what it knows of the images."""
+    """A model in training, with its optimiser, the moving average of its weights, and the training images."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Trainer:
     ) -> None:
         self.model, self.recipe, self.arithmetic, self.seed = model, recipe, arithmetic, seed
         self.processes = processes
-        images_NHWC, self.labels_N = resident(split, arithmetic.device)
+        images_NHWC, self.labels_N = device_tensors(split, arithmetic.device)
         self.batch_size = min(recipe.batch_size, len(split))
         self.steps_per_epoch = recipe.steps_per_epoch(len(split))
         generator = random_generator(seed, -2, arithmetic.device)
@@ -65,31 +65,31 @@ class Trainer:
             if isinstance(layer, nn.BatchNorm2d):
                 layer.momentum = recipe.norm_momentum
         self.optimiser = _optimiser(model, recipe)
-        self.average = Average(model, horizon_steps=recipe.average * recipe.epochs * self.steps_per_epoch)
-        self.guard = Guard(model, self.optimiser, skip=skip_nan, device=arithmetic.device)
-        self.exchange = Exchange(processes, self.guard.statistics)
+        self.average = MovingAverage(model, horizon_steps=recipe.average * recipe.epochs * self.steps_per_epoch)
+        self.guard = NanGuard(model, self.optimiser, skip=skip_nan, device=arithmetic.device)
+        self.sync = StepSync(processes, self.guard.statistics)
         self.forward = processes.replicated(model)
         self.epoch = 0
-        """Epochs done."""
+        """Number of finished epochs."""
         self.history: list[dict[str, Any]] = []
-        """Their rows; some schedules look back at them."""
+        """One row per finished epoch; some schedules depend on them."""
         self.under_way: Epoch | None = None
-        """The present one, once it has begun."""
-        self.wishes: Callable[[], Wishes] = Wishes
-        """Of this process; asked for in every step."""
-        self.heard = Wishes()
-        """What one of the processes wished some steps ago; all of them hear it in the same step."""
-        self._flags: Lagged[dict[str, Any]] = Lagged(arithmetic.device)
+        """The current epoch, after its first step has begun."""
+        self.own_requests: Callable[[], StepRequests] = StepRequests
+        """Returns the requests of this process; called in every step."""
+        self.requests = StepRequests()
+        """Requests of any process; all processes see a request in the same step, some steps after it was made."""
+        self._reports: DeferredRead[dict[str, Any]] = DeferredRead(arithmetic.device)
 
     def run_epoch(self, after_step: Callable[[int], None]) -> dict[str, Any]:
-        """One pass over the split, without the images that the sampler leaves out and the rest of the last batch.
+        """Train one epoch and return its row of the history; the sampler and the last batch may leave images out.
 
-        `after_step` gets the number of images of each step, and at the end of those left out; it may take `state`.
+        `after_step` gets the number of images in each step, and finally the number left out; it may call `state`.
         Raises NotFinite.
         """
         for losses_B in self.steps():
             after_step(len(losses_B))
-        self._heed(self._flags.rest())
+        self._read_reports(self._reports.read_all())
         epoch = self.under_way
         assert epoch is not None
         after_step(len(self.labels_N) - epoch.images_seen)
@@ -97,7 +97,9 @@ class Trainer:
         self.under_way = None
         self.epoch += 1
         if not images:
-            raise TrainingError(f"not one step of epoch {self.epoch} had a finite loss; --skip-nan cannot help here")
+            raise TrainingError(
+                f"no step of epoch {self.epoch} had a finite loss; --skip-nan does not help, try a lower --lr"
+            )
         row = {
             "epoch": self.epoch,
             "lr": self.optimiser.param_groups[0]["lr"],
@@ -108,7 +110,7 @@ class Trainer:
         return {**row, "skipped_steps": skipped} if self.guard.skip else row
 
     def steps(self) -> Iterator[Tensor]:
-        """The steps of the present epoch that are still to be done: of each, the losses of its images."""
+        """Perform the remaining steps of the current epoch; yield the losses of the images after each step."""
         to_training_mode(self.model)
         epoch = self.under_way = self.under_way or self._new_epoch()
         started = self.epoch / self.recipe.epochs
@@ -117,35 +119,35 @@ class Trainer:
             index_B = epoch.next_batch()
             progress = progress_at(self.recipe, self.epoch, epoch.steps_done, epoch.steps)
             rate = learning_rate(self.recipe, progress, self.history)
-            # Of the whole batch, not of this process's share: any number of processes sees the same images.
+            # Augment the whole batch, not this process's share: the images do not depend on the number of processes.
             views_BHWC = self.augmenter.views(index_B, epoch=self.epoch, generator=epoch.generator)
             images_BHWC, labels_B, mix = scaled(views_BHWC, *sides), self.labels_N[index_B], None
             if self.recipe.augmentation.mixup:
                 images_BHWC, mix = mixed(images_BHWC, labels_B, self.recipe.augmentation.mixup, epoch.generator)
-            losses_B, hits, wishes = self._step(images_BHWC, labels_B, epoch.weights_N[index_B], rate, mix)
+            losses_B, hits, requests_2 = self._step(images_BHWC, labels_B, epoch.weights_N[index_B], rate, mix)
             self.sampler.record(index_B, losses_B)
-            epoch.add(losses_B, hits, self.guard.broken)
+            epoch.add(losses_B, hits, self.guard.not_finite)
             done = {"step": epoch.steps_done, "index": index_B, "images": images_BHWC, "labels": labels_B, "lr": rate}
             done["image_weights"] = epoch.weights_N[index_B]
             if mix is not None:
                 done |= {"mixed_with": mix.labels_B, "mixed_share": mix.share}
-            self._heed(self._flags.put(done, torch.cat([self.guard.broken[None], wishes])))
+            self._read_reports(self._reports.put(done, torch.cat([self.guard.not_finite[None], requests_2])))
             yield losses_B
 
-    def _heed(self, reports: list[tuple[dict[str, Any], list[float]]]) -> None:
-        """Look at what steps reported, in order. Raises NotFinite."""
-        for step, (broken, stop, save) in reports:
-            if broken and not self.guard.skip:
+    def _read_reports(self, reports: list[tuple[dict[str, Any], list[float]]]) -> None:
+        """Read the reports of steps in order: requests, and whether the step was finite. Raises NotFinite."""
+        for step, (not_finite, stop, save) in reports:
+            if not_finite and not self.guard.skip:
                 seen = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in step.items()}
                 weights = {name: value.cpu() for name, value in self.model.state_dict().items()}
                 evidence = {"seed": self.seed, "epoch": self.epoch + 1, **seen, "weights": weights}
                 raise NotFinite(f"in step {step['step']} of epoch {self.epoch + 1}", evidence)
-            self.heard = Wishes(stop=self.heard.stop or stop > 0, save=self.heard.save or save > 0)
+            self.requests = StepRequests(stop=self.requests.stop or stop > 0, save=self.requests.save or save > 0)
 
     def _new_epoch(self) -> Epoch:
         generator = random_generator(self.seed, self.epoch, self.arithmetic.device)
         order, weights_N = self.sampler.draw(self.epoch / self.recipe.epochs, generator)
-        size = min(self.batch_size, len(order))  # what the sampler leaves of a small split may not fill a batch
+        size = min(self.batch_size, len(order))  # of a small split, the sampler may leave less than a batch
         rest = len(order) % size
         if not (self.recipe.keep_rest and rest > 1):  # batch norm needs two images
             order = order[: len(order) - rest]
@@ -157,9 +159,10 @@ class Trainer:
     def _step(
         self, images_BHWC: Tensor, labels_B: Tensor, weights_B: Tensor, rate: float, mix: Mix | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One step of the optimiser, to which each process adds its share of the images.
+        """One step of the optimiser on a batch; each process computes its share of the images.
 
-        The loss of each image, how many answers were right, how many processes wish to stop and to save.
+        Returns the loss of each image, the number of correct predictions, and how many processes request a stop and a
+        save.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -175,20 +178,20 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         self.processes.weighted((losses_B * weights_B).mean(), count).backward()
         hits = (logits_BK.argmax(1) == labels_B).sum()
-        losses_B, hits, wishes = self.exchange(losses_B.detach(), hits, self.wishes(), count=count)
+        losses_B, hits, requests_2 = self.sync(losses_B.detach(), hits, self.own_requests(), count=count)
         self.guard.before_step(losses_B)
         self.optimiser.step()
         self.guard.after_step()
         self.average.step()
-        return losses_B, hits, wishes
+        return losses_B, hits, requests_2
 
     def _losses(self, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
         smoothing = self.recipe.label_smoothing
         return F.cross_entropy(logits_BK, labels_B, reduction="none", label_smoothing=smoothing)
 
     def state(self) -> dict[str, Any]:
-        """What load_state needs to go on from here, in the types that a checkpoint may hold. Raises NotFinite."""
-        self._heed(self._flags.rest())
+        """What load_state needs to resume from here, in types that a checkpoint may hold. Raises NotFinite."""
+        self._read_reports(self._reports.read_all())
         return {
             "epoch": self.epoch,
             "under_way": self.under_way.state() if self.under_way else None,
@@ -199,10 +202,10 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go back to where `state` was taken. Raises ArtifactError when it belongs to another training."""
+        """Restore what `state` returned. Raises ArtifactError if it belongs to a training on other data."""
         if len(state["losses"]) != len(self.sampler.losses_N):
             raise ArtifactError(
-                f"the run was trained on {len(state['losses']):,} images, the data set now has "
+                f"the run was trained on {len(state['losses']):,} images, but the data set now has "
                 f"{len(self.sampler.losses_N):,}"
             )
         self.model.load_state_dict(state["model"])
@@ -218,12 +221,12 @@ class Trainer:
 
 
 def decayed(parameter: Tensor, decays: Decays) -> bool:
-    """Whether a parameter of that shape is among what decays; kernels of convolutions have four dimensions."""
+    """Whether weight decay applies to a parameter of this shape; convolution kernels have four dimensions."""
     return parameter.ndim >= {"all": 0, "matrices": 2, "convolutions": 4}[decays]
 
 
 def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser, with decay on the parameters that it names."""
+    """The recipe's optimiser, with weight decay on the parameters that the recipe selects."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if decayed(p, recipe.decays) == decays], "weight_decay": decay}
@@ -234,7 +237,7 @@ def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             optimiser = torch.optim.SGD(
                 groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
             )
-            if recipe.momentum:  # PyTorch would allocate it in the first step, and leave it unset if that is skipped
+            if recipe.momentum:  # PyTorch allocates it in the first step, but not if that is skipped
                 for parameter in parameters:
                     optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
             return optimiser
@@ -242,12 +245,12 @@ def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             return torch.optim.Adam(groups, lr=recipe.lr, eps=recipe.epsilon, fused=True)
 
 
-def resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
-    """A split's images N x H x W x C, uint8, and labels on the device."""
+def device_tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The images of a split (N x H x W x C, uint8) and its labels, on the device."""
     return torch.from_numpy(split.images_NHWC).to(device), torch.from_numpy(split.labels_N).to(device)
 
 
 def random_generator(seed: int, epoch: int, device: torch.device) -> torch.Generator:
-    """A generator of its own for every epoch; negative epochs are for what happens once, before the first."""
+    """A separate generator for each epoch; negative epochs are for what happens once, before the first epoch."""
     state = np.random.SeedSequence((seed, epoch + 2)).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))

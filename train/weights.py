@@ -1,9 +1,9 @@
-"""Weights to start from, out of a file, a published set or the zoo; and a backbone that stays as it was.
+"""Initial weights from a file, a published set or the zoo; and training with a frozen backbone.
 
-The head is drawn afresh where the number of classes is another. A first convolution that was trained on three channels
-serves grey images with its kernel summed over them: that is what repeating the grey image thrice computes, at a third
-of the cost; with --rgb the graph does repeat it, and the kernel stays. What is done to the pixels is the training's
-own: --preprocess imagenet is what torchvision's files were trained with.
+The head is reinitialised if the number of classes differs. If a first convolution was trained on three channels and the
+images are grey, its kernel is summed over the channels: this computes the same as repeating the grey image three times,
+at a third of the cost. With --rgb the graph repeats the image, and the kernel stays as it is. Preprocessing is not part
+of the weights: torchvision's files were trained with --preprocess imagenet.
 """
 
 from pathlib import Path
@@ -21,17 +21,17 @@ from ..core.paths import default_data_dir
 from ..core.zoo import zoo_file, zoo_names
 
 NAMED_IN_ERRORS = 3
-"""Layers of each kind; the others are counted."""
+"""Number of layers of each kind that an error lists; the others are counted."""
 WRAPPERS = ("state_dict", "model")
-"""Under which training scripts save their weights beside other things."""
+"""Keys under which training scripts save their weights together with other things."""
 
 
 def load_weights(network: nn.Module, arch: str, name: str, *, data_dir: Path | None) -> str:
-    """Load the weights of that name or file into the network; say in words where they come from and what was changed.
+    """Load the weights of that name or file into the network; return a description of their source and of all changes.
 
-    Raises UnknownNameError, or ArtifactError when the file is missing or damaged or does not fit: then it names layers.
+    Raises UnknownNameError, or ArtifactError if the file is missing or damaged or its layers do not fit.
     """
-    path = _located(name, arch, data_dir)
+    path = _weights_path(name, arch, data_dir)
     weights = _read(path, arch)
     changes = _adapt(weights, network)
     _check_fit(weights, network.state_dict(), path=path, arch=arch)
@@ -40,32 +40,31 @@ def load_weights(network: nn.Module, arch: str, name: str, *, data_dir: Path | N
 
 
 def freeze_backbone(network: nn.Module) -> None:
-    """Let only the last dense layer be trained."""
+    """Make only the last dense layer trainable."""
     head = _names(network, nn.Linear)[-1]
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(f"{head}."))
 
 
 def to_training_mode(model: nn.Module) -> None:
-    """Training mode, in which batch norm that is frozen goes on using and keeping the statistics that it has."""
+    """Set training mode, except in frozen batch norm layers: these keep using their statistics unchanged."""
     model.train()
     for layer in model.modules():
         if isinstance(layer, _BatchNorm) and not layer.weight.requires_grad:
             layer.eval()
 
 
-def _located(name: str, arch: str, data_dir: Path | None) -> Path:
+def _weights_path(name: str, arch: str, data_dir: Path | None) -> Path:
     if name in PUBLISHED:
         file = published_file(name, arch)
         path = (data_dir or default_data_dir()) / "weights" / file
         if not path.is_file():
-            otherwise = "name a file that you have with --weights"
             download(
                 PUBLISHED_URL + file,
                 path,
                 checksum=published_checksum(file),
                 error=ArtifactError,
-                otherwise=otherwise,
+                otherwise="pass another file with --weights",
             )
         return path
     if name in zoo_names():
@@ -76,8 +75,8 @@ def _located(name: str, arch: str, data_dir: Path | None) -> Path:
 
 
 def _read(path: Path, arch: str) -> dict[str, Tensor]:
-    """The network's weights by the names of its layers."""
-    content = read_tensors(path, expected="a checkpoint of rtk's or a state dict")
+    """The network's weights, by the names of its state dict."""
+    content = read_tensors(path, expected="a checkpoint of rtk or a state dict")
     if isinstance(content, dict) and content.get("format") == FORMAT:
         checkpoint = load_checkpoint(path)
         if checkpoint.card.arch != arch:
@@ -87,7 +86,7 @@ def _read(path: Path, arch: str) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ArtifactError(f"{path}: holds no weights; expected a checkpoint of rtk's or a state dict of tensors")
+        raise ArtifactError(f"{path}: holds no weights; expected a checkpoint of rtk or a state dict of tensors")
     wrapped = all(name.startswith("module.") for name in content)  # DataParallel's
     return _without_prefix(content, "module.") if wrapped else dict(content)
 
@@ -97,31 +96,31 @@ def _without_prefix(weights: dict[str, Any], prefix: str) -> dict[str, Tensor]:
 
 
 def _adapt(weights: dict[str, Tensor], network: nn.Module) -> list[str]:
-    """Make the weights fit another number of classes, and grey images; the changes in words."""
+    """Adapt the weights to another number of classes and to grey images; return descriptions of the changes."""
     changes, wanted = [], network.state_dict()
     head, first = _names(network, nn.Linear)[-1], _names(network, nn.Conv2d)[0]
     old, new = weights.get(f"{head}.weight"), wanted[f"{head}.weight"]
     if old is not None and old.ndim == 2 and old.shape[1] == new.shape[1] and len(old) != len(new):
         for name in (f"{head}.weight", f"{head}.bias"):
             weights[name] = wanted[name]
-        changes.append(f"its last layer of {len(old):,} classes drawn afresh for {len(new):,}")
+        changes.append(f"last layer reinitialised for {len(new):,} instead of {len(old):,} classes")
     kernel = weights.get(f"{first}.weight")
     if kernel is not None and kernel.ndim == 4 and (kernel.shape[1], wanted[f"{first}.weight"].shape[1]) == (3, 1):
         weights[f"{first}.weight"] = kernel.sum(dim=1, keepdim=True)
-        changes.append("its first kernel summed over three channels for grey images")
+        changes.append("first kernel summed over three channels for grey images")
     return changes
 
 
 def _check_fit(weights: dict[str, Tensor], wanted: dict[str, Tensor], *, path: Path, arch: str) -> None:
-    """Raise ArtifactError unless names and shapes agree; counts of batches may be missing, as in old files."""
+    """Raise ArtifactError unless names and shapes agree; old files may lack num_batches_tracked."""
     missing = [name for name in wanted if name not in weights and not name.endswith("num_batches_tracked")]
-    strange = [name for name in weights if name not in wanted]
-    other = [
+    unknown = [name for name in weights if name not in wanted]
+    reshaped = [
         f"{name} is {_size(weights[name])} instead of {_size(value)}"
         for name, value in wanted.items()
         if name in weights and weights[name].shape != value.shape
     ]
-    found = (("missing", missing), ("unknown", strange), ("of another shape", other))
+    found = (("missing", missing), ("unknown", unknown), ("wrong shape", reshaped))
     problems = [f"{kind}: {_some(names)}" for kind, names in found if names]
     if problems:
         raise ArtifactError(f"{path}: its weights do not fit {arch}; {'; '.join(problems)}")
@@ -138,5 +137,5 @@ def _size(value: Tensor) -> str:
 
 
 def _names(network: nn.Module, kind: type[nn.Module]) -> list[str]:
-    """Of the layers of that kind, from the first to the last."""
+    """The names of all layers of this kind, from first to last."""
     return [name for name, layer in network.named_modules() if isinstance(layer, kind)]

@@ -86,11 +86,11 @@ def test_the_version_is_printed(rtk: Rtk) -> None:
         (["train", "resnet20v3"], "architecture 'resnet20v3' is unknown"),
         (["train", "resnet20v1", "--dataset", "cifar11"], "data set 'cifar11' is unknown; did you mean cifar10?"),
         (["train", "resnet20v1", "--recipe", "rkt"], "recipe 'rkt' is unknown; did you mean rtk?"),
-        (["train"], "an architecture is missing"),
+        (["train"], "the architecture is missing"),
         (["train", "resnet20v1", "--augment", "rotate=15"], "--augment 'rotate' is unknown; did you mean rotation?"),
         (["train", "resnet20v1", "--preprocess", "zcaa"], "--preprocess 'zcaa' is unknown; did you mean zca?"),
         (["train", "resnet20v1", "--holdout", "5", "--validation-split", "0.1"], "leave one of them out"),
-        (["train", "resnet20v1", "--recipe", "finetune"], "--recipe finetune goes on from trained weights"),
+        (["train", "resnet20v1", "--recipe", "finetune"], "--recipe finetune starts from trained weights"),
         (["classify", "x.png", "--model", "resnet99"], "model 'resnet99' is unknown"),
         (["bench", "--batch", "one"], "--batch 'one': expected sizes"),
         (["bench", "--preset", "trtexec"], "preset 'trtexec' is unknown; did you mean trtexec-11? known: trtexec-10,"),
@@ -343,7 +343,7 @@ def test_training_from_a_folder_of_classes_ends_with_its_score(rtk: Rtk, class_f
     with Image.open(tmp_path / "run" / "curves.png") as curves:
         assert curves.size[0] > 800
     again = rtk("train", "resnet8v1", "--dataset", str(class_folders), "--out", "run", code=2)
-    assert "run: holds a run already; go on with: rtk train --resume run" in again.stderr
+    assert "run: holds a run already; resume it with: rtk train --resume run" in again.stderr
 
 
 def test_a_run_goes_on_only_with_the_options_that_it_has(
@@ -353,22 +353,22 @@ def test_a_run_goes_on_only_with_the_options_that_it_has(
     first = rtk(*words, "--out", "run")
     stderr = rtk("train", "--resume", "run", "--epochs", "3", "--lr", "0.5", "--plateau", code=2).stderr
     assert stderr == (
-        "rtk: run goes on only as it was started, without --epochs 3 (the run: 1), --lr 0.5 (the run: the recipe's "
-        "0.2), --plateau True (the run: False); leave that out, or start a new run with another --out\n"
+        "rtk: run: a run resumes only with its own options, found --epochs 3 (run: 1), --lr 0.5 (run: the recipe's "
+        "0.2), --plateau True (run: False); leave them out, or start a new run with another --out\n"
     )
     assert rtk("train", "resnet8v1", "--resume", "run", "--epochs", "1", "--save-every", "1").stdout == first.stdout
     monkeypatch.setenv("RTK_DATA_DIR", str(tmp_path / "moved"))
     rtk("train", "--resume", "run")
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data_dir"] == str(tmp_path / "moved")
     stderr = rtk("train", "--resume", "run", "--seeds", "2", code=2).stderr
-    assert stderr.startswith("rtk: --resume goes on with one run; --seeds goes on by itself")
+    assert stderr.startswith("rtk: --resume takes one run; to resume several seeds, repeat the --seeds command")
 
 
 def test_several_seeds_end_with_mean_and_spread(rtk: Rtk, class_folders: Path) -> None:
     words = ("train", "resnet8v1", "--dataset", str(class_folders), "--epochs", "1", "--batch-size", "8")
     done = rtk(*words, "--seeds", "2", "--out", "run")
     assert done.stdout.startswith("test accuracy ")
-    assert " in the mean of 2 seeds, standard deviation " in done.stdout
+    assert " (mean of 2 seeds, standard deviation " in done.stdout
     assert done.stdout.endswith("run/seeds.json\n")
 
 

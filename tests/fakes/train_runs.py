@@ -1,4 +1,4 @@
-"""What the tests of whole trainings share: tiny configs, runs in processes of their own, and what makes runs equal."""
+"""Shared by the tests of whole trainings: tiny configs, runs in separate processes, and the comparison of runs."""
 
 import json
 import multiprocessing
@@ -16,18 +16,18 @@ from rtk.train.run import resume, train
 from rtk.train.run_folder import RunFolder
 
 FORKS = multiprocessing.get_context("forkserver")
-"""Children start from a process that has imported everything and runs no threads."""
+"""Child processes start from a process that has imported everything and runs no threads."""
 FORKS.set_forkserver_preload(["rtk.train.run"])
 
 
 def tiny(folder: Path, out: Path, **changes: Any) -> TrainConfig:
-    """Three epochs of three steps on the class folders in `folder`, if they hold 24 images."""
+    """A config of three epochs of three steps on the 24 images of the class folders in `folder`."""
     settings = {"epochs": 3, "batch_size": 8, "lr": 0.05, "precision": "fp32", "compile": "off", **changes}
     return TrainConfig("resnet8v1", **{"dataset": str(folder), "out": out, **settings})
 
 
-def begin_or_go_on(config: TrainConfig) -> None:
-    """Train, or go on with what lies in the folder."""
+def train_or_resume(config: TrainConfig) -> None:
+    """Train, or resume the run in the folder."""
     if RunFolder(config.run_dir).last.exists():
         resume(config.run_dir)
     else:
@@ -35,20 +35,20 @@ def begin_or_go_on(config: TrainConfig) -> None:
 
 
 def in_child(action: Callable[..., None], *arguments: Any) -> multiprocessing.context.ForkServerProcess:
-    """Start the action in a process of its own."""
+    """Start the action in a separate process."""
     process = FORKS.Process(target=action, args=arguments)
     process.start()
     return process
 
 
-def together(count: int, action: Callable[..., None], *arguments: Any, lasting_s: float = 120) -> list[int | None]:
-    """Run the action in `count` processes that find each other as under torchrun, and return their exit codes."""
+def together(count: int, action: Callable[..., None], *arguments: Any, timeout_s: float = 120) -> list[int | None]:
+    """Run the action in `count` processes that form a group as under torchrun, and return their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     processes = [in_child(_as_rank, rank, count, port, action, *arguments) for rank in range(count)]
     for process in processes:
-        process.join(lasting_s)
+        process.join(timeout_s)
         process.kill()
         process.join()
     return [process.exitcode for process in processes]
@@ -62,24 +62,24 @@ def _as_rank(rank: int, count: int, port: int, action: Callable[..., None], *arg
 
 
 def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The history but for the seconds."""
+    """The history without durations."""
     return [{name: value for name, value in row.items() if name != "epoch_s"} for row in rows]
 
 
 def history(run_dir: Path) -> list[dict[str, Any]]:
-    """As it was written, without the seconds."""
+    """The history of history.jsonl, without durations."""
     return without_times([json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()])
 
 
 def assert_same_weights(first: Path, second: Path) -> None:
-    """Bit by bit, and the same score."""
+    """Assert that two checkpoints have bitwise equal weights and the same score."""
     one, other = load_checkpoint(first), load_checkpoint(second)
     assert_equal(one.weights, other.weights)
     assert one.card.score == other.card.score
 
 
 def assert_same_runs(first: Path, second: Path) -> None:
-    """Weights, history, and all that resuming needs, bit by bit."""
+    """Assert that weights, history and the state for resuming are bitwise equal."""
     for name in ("best.pt", "last.pt"):
         assert_same_weights(first / name, second / name)
     one, other = (load_checkpoint(run / "last.pt").training for run in (first, second))
@@ -94,7 +94,7 @@ def assert_same_runs(first: Path, second: Path) -> None:
 
 
 def assert_equal(one: Any, other: Any, at: str = "") -> None:
-    """Nested dicts and lists of tensors and plain values."""
+    """Assert that nested dicts and lists of tensors and plain values are equal."""
     if isinstance(one, torch.Tensor):
         assert torch.equal(one, other), at
     elif isinstance(one, dict):

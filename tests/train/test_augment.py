@@ -1,4 +1,4 @@
-"""Augmentation against loops over single pixels, and the wishes that `--augment` takes."""
+"""Augmentation against loops over single pixels, and the values of `--augment`."""
 
 import math
 from typing import Any
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from rtk.core.errors import UsageError
-from rtk.train.augment.affine import brought_inside, random_maps, sampled
+from rtk.train.augment.affine import bilinear_samples, inside_index, random_maps
 from rtk.train.augment.augmenter import Augmenter, scaled
-from rtk.train.augment.options import Augmentation, changed
+from rtk.train.augment.options import Augmentation, augmentation_with
 from rtk.train.augment.pixelwise import mixed
 
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    """12 noise images of 6 x 5 pixels: every window of them is unlike every other."""
+    """12 noise images of 6 x 5 pixels, in which all windows are different."""
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (12, 6, 5, 3), dtype=np.uint8))
 
 
@@ -33,7 +33,7 @@ def augmenter(images: torch.Tensor, **settings: Any) -> Augmenter:
 
 
 def windows(images: torch.Tensor, padding: int, *, mirrored: bool) -> list[dict[bytes, tuple[int, int]]]:
-    """Of each image, every crop of its padded self, with its offset; by NumPy."""
+    """For each image, every crop of the padded image with its offset, by NumPy."""
     array = images.numpy()
     mean = np.round(array.reshape(-1, 3).mean(axis=0)).astype(np.uint8)
     _, height, width, _ = array.shape
@@ -82,14 +82,14 @@ def test_alternate_flips_show_both_sides_in_any_two_epochs(images: torch.Tensor)
             assert torch.equal(view, image) or torch.equal(view, image.flip(1))
     assert sides[0] == sides[2]
     assert sides[1] == sides[3] == [not side for side in sides[0]]
-    assert len(set(sides[0])) == 2  # the images do not all turn at once
+    assert len(set(sides[0])) == 2  # not all images are flipped in the same epoch
 
 
-def test_without_augmentation_the_images_are_themselves(images: torch.Tensor) -> None:
+def test_without_augmentation_the_images_are_unchanged(images: torch.Tensor) -> None:
     assert torch.equal(augmenter(images).views(torch.arange(12), epoch=1, generator=generator()), images)
 
 
-def test_scaled_images_are_means_of_the_pixels_that_they_cover() -> None:
+def test_scaled_images_are_weighted_means_of_the_pixels_that_they_cover() -> None:
     columns = torch.tensor([0, 0, 90, 90, 180, 180, 255, 255], dtype=torch.uint8)
     image_NHWC = columns[None, None, :, None].expand(1, 8, 8, 3)
     half_HW = scaled(image_NHWC, 4, 4)[0, :, :, 0]
@@ -99,7 +99,7 @@ def test_scaled_images_are_means_of_the_pixels_that_they_cover() -> None:
     assert scaled(image_NHWC, 8, 8) is image_NHWC
 
 
-def test_erasing_hits_as_often_and_as_much_as_it_says() -> None:
+def test_erasing_has_its_stated_frequency_and_area() -> None:
     images = torch.full((4_000, 32, 32, 3), 7, dtype=torch.uint8)
     views = augmenter(images, erasing=0.5).views(torch.arange(4_000), epoch=0, generator=generator())
     changed_NHW = (views != 7).any(dim=3)
@@ -114,7 +114,7 @@ def test_erasing_hits_as_often_and_as_much_as_it_says() -> None:
     # the published bounds are 0.02 and 0.4; sides are whole pixels
     assert 0.015 < min(shares) < 0.03
     assert 0.37 < max(shares) < 0.43
-    assert 0.19 < np.mean(shares) < 0.22  # the middle of the bounds, 0.21, less what long rectangles lose at the edge
+    assert 0.19 < np.mean(shares) < 0.22  # the middle of the bounds, 0.21, minus what is cut from long rectangles
     assert 125 < float(views[changed_NHW].float().mean()) < 130  # noise of 0 to 255
 
 
@@ -136,7 +136,7 @@ def test_the_same_generator_gives_the_same_views(images: torch.Tensor) -> None:
         ("wrap", "c a b c a b c a b c a"),
     ],
 )
-def test_a_crop_shows_beyond_the_border_what_was_asked_for(fill: Any, row: str) -> None:
+def test_a_crop_beyond_the_border_shows_the_requested_fill(fill: Any, row: str) -> None:
     values = {"a": 10, "b": 70, "c": 100, "M": 60}  # M: the mean of the three
     image_NHWC = torch.tensor([10, 70, 100], dtype=torch.uint8).reshape(1, 1, 3, 1).expand(1, 3, 3, 1)
     padded_NHWC = augmenter(image_NHWC, crop=4, fill=fill).padded_NHWC
@@ -146,17 +146,17 @@ def test_a_crop_shows_beyond_the_border_what_was_asked_for(fill: Any, row: str) 
     assert padded_NHWC[0, :, 5, 0].tolist() == across
 
 
-def test_an_index_far_beyond_the_border_is_brought_inside() -> None:
+def test_an_index_far_beyond_the_border_is_mapped_inside() -> None:
     index = torch.tensor([-7, -6, 6, 7])
-    assert brought_inside(index, 3, "reflect").tolist() == [0, 0, 0, 1]  # ... b c c b a | a b c | c b a a b
-    assert brought_inside(index, 3, "wrap").tolist() == [2, 0, 0, 1]
+    assert inside_index(index, 3, "reflect").tolist() == [0, 0, 0, 1]  # ... b c c b a | a b c | c b a a b
+    assert inside_index(index, 3, "wrap").tolist() == [2, 0, 0, 1]
 
 
 # Maps and sampling.
 
 
 def composed(angle: float, down: float, right: float, shear: float, tall: float, wide: float) -> np.ndarray:
-    """Rotation, shift, shear and zoom as 3 x 3 matrices, multiplied in that order, as ImageDataGenerator does it."""
+    """Rotation, shift, shear and zoom as 3 x 3 matrices, multiplied in this order as in ImageDataGenerator."""
     turn = np.array([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]])
     shift = np.array([[1, 0, down], [0, 1, right], [0, 0, 1.0]])
     lean = np.array([[1, -math.sin(shear), 0], [0, math.cos(shear), 0], [0, 0, 1]])
@@ -177,25 +177,25 @@ def test_maps_are_the_product_of_the_four_matrices() -> None:
         np.testing.assert_allclose(row[4:], matrix[:2, 2], atol=1e-6)
 
 
-def test_maps_stay_within_what_was_asked_for() -> None:
+def test_maps_stay_within_the_requested_limits() -> None:
     maps = random_maps(5_000, 32, 32, Augmentation(shift=0.1), CPU, generator())
     assert torch.equal(maps[:, :4], torch.tensor([1.0, 0.0, 0.0, 1.0]).expand(5_000, 4))
     assert 3.19 < float(maps[:, 4:].abs().max()) <= 3.2  # a tenth of 32
     assert float(maps[:, 4:].mean().abs()) < 0.06  # 3 standard errors: 3.2 / sqrt(3) / sqrt(10,000)
     maps = random_maps(5_000, 32, 32, Augmentation(shear=0.2), CPU, generator())
-    assert float(maps[:, 1].abs().max()) <= math.radians(0.2)  # degrees: hardly anything
+    assert float(maps[:, 1].abs().max()) <= math.radians(0.2)  # degrees, so very little
     maps = random_maps(5_000, 32, 32, Augmentation(zoom=0.2), CPU, generator())
     assert 0.8 <= float(maps[:, [0, 3]].min()) < 0.801
     assert 1.199 < float(maps[:, [0, 3]].max()) <= 1.2
-    assert len(set(maps[0, [0, 3]].tolist())) == 2  # height and width each by their own
+    assert len(set(maps[0, [0, 3]].tolist())) == 2  # separate factors for height and width
 
 
 @pytest.mark.parametrize("fill", ["constant", "nearest", "reflect", "wrap"])
-def test_sampling_is_that_of_a_loop_over_pixels(images: torch.Tensor, fill: Any) -> None:
+def test_sampling_equals_a_loop_over_pixels(images: torch.Tensor, fill: Any) -> None:
     random = np.random.default_rng(1)
     rows, columns = random.uniform(-9, 15, (2, 12, 6, 5)).astype(np.float32)
     rows[0], columns[0] = np.mgrid[0:6, 0:5]  # whole pixels
-    found = sampled(
+    found = bilinear_samples(
         images, torch.from_numpy(rows), torch.from_numpy(columns), fill, torch.tensor([1, 2, 3], dtype=torch.uint8)
     )
     array = images.numpy().astype(np.float64)
@@ -229,11 +229,11 @@ def test_sampling_is_that_of_a_loop_over_pixels(images: torch.Tensor, fill: Any)
     assert torch.equal(found[0], images[0].float())
 
 
-def test_a_quarter_turn_turns_the_image() -> None:
+def test_a_quarter_turn_rotates_the_image() -> None:
     image = torch.arange(25, dtype=torch.uint8).reshape(1, 5, 5, 1)
     rows, columns = torch.meshgrid(torch.arange(5.0), torch.arange(5.0), indexing="ij")
     # row' = -(column - 2) + 2, column' = (row - 2) + 2: the map of a rotation by 90 degrees
-    turned = sampled(image, (4 - columns)[None], rows[None], "constant", torch.zeros(1))
+    turned = bilinear_samples(image, (4 - columns)[None], rows[None], "constant", torch.zeros(1))
     assert torch.equal(turned[0, ..., 0], torch.rot90(image[0, ..., 0].float(), -1))
 
 
@@ -241,18 +241,18 @@ def test_a_shift_by_whole_pixels_moves_the_image_and_fills_with_the_nearest(imag
     views = augmenter(images, shift=2, fill="nearest").views(torch.arange(12), epoch=0, generator=generator(5))
     assert views.dtype == torch.float32
     random = generator(5)
-    torch.randint(1, (12, 1), generator=random), torch.randint(1, (12, 1), generator=random)  # crops of no border
+    torch.randint(1, (12, 1), generator=random), torch.randint(1, (12, 1), generator=random)  # crops without a border
     down, right = (2 * (2 * torch.rand(12, generator=random) - 1) for _ in range(2))
     rows = torch.arange(6.0)[None, :, None] + down[:, None, None]
     columns = torch.arange(5.0)[None, None, :] + right[:, None, None]
-    expected = sampled(images, rows.expand(12, 6, 5), columns.expand(12, 6, 5), "nearest", torch.zeros(3))
+    expected = bilinear_samples(images, rows.expand(12, 6, 5), columns.expand(12, 6, 5), "nearest", torch.zeros(3))
     torch.testing.assert_close(views, expected)
 
 
 # Brightness, channel shift, cutout, mixup.
 
 
-def test_brightness_multiplies_and_cuts_off() -> None:
+def test_brightness_multiplies_and_clips() -> None:
     images = torch.tensor([100, 250], dtype=torch.uint8).reshape(1, 1, 2, 1).expand(3_000, 4, 2, 1)
     views = augmenter(images, brightness=0.3).views(torch.arange(3_000), epoch=0, generator=generator())
     factors = views[:, 0, 0, 0] / 100
@@ -261,19 +261,19 @@ def test_brightness_multiplies_and_cuts_off() -> None:
     torch.testing.assert_close(views[:, 3, 1, 0], (250 * factors).clamp(max=255))
 
 
-def test_a_channel_shift_adds_to_all_channels_and_stays_within_the_images_extremes() -> None:
+def test_a_channel_shift_adds_to_all_channels_and_clips_to_the_images_extremes() -> None:
     images = torch.tensor([[40, 100, 200], [90, 110, 130]], dtype=torch.uint8).reshape(1, 1, 2, 3)
     views = augmenter(images.expand(2_000, 2, 2, 3), channel_shift=30).views(
         torch.arange(2_000), epoch=0, generator=generator()
     )
-    shift = views[:, 0, 0, 1] - 100  # away from both extremes
+    shift = views[:, 0, 0, 1] - 100  # far from both extremes
     assert -30 <= float(shift.min()) < -29.9
     assert 29.9 < float(shift.max()) <= 30
     expected = (images.float() + shift[:, None, None, None]).clamp(40, 200)
     torch.testing.assert_close(views, expected.expand(2_000, 2, 2, 3))
 
 
-def test_cutout_shows_the_mean_colour_in_a_square_that_the_border_may_cut() -> None:
+def test_cutout_shows_the_mean_colour_in_a_square_clipped_at_the_border() -> None:
     images = torch.empty((1_000, 9, 9, 3), dtype=torch.uint8)
     images[:500], images[500:] = torch.tensor([1, 2, 3]), torch.tensor([9, 12, 15])
     views = augmenter(images, cutout=4).views(torch.arange(1_000), epoch=0, generator=generator())
@@ -288,7 +288,7 @@ def test_cutout_shows_the_mean_colour_in_a_square_that_the_border_may_cut() -> N
         assert np.array_equal(mask.numpy(), expected)
 
 
-def test_mixup_takes_one_share_and_the_partners_labels() -> None:
+def test_mixup_uses_one_share_and_returns_the_partners_labels() -> None:
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 3, 3, 1), dtype=np.uint8))
     labels = torch.arange(8)
     shares = []
@@ -306,7 +306,7 @@ def test_mixup_takes_one_share_and_the_partners_labels() -> None:
     assert np.mean((0.5 - np.array(shares)) ** 2) == pytest.approx(0.1786, abs=0.015)
 
 
-def test_all_of_it_together_keeps_shape_and_range_and_repeats(images: torch.Tensor) -> None:
+def test_all_changes_together_keep_shape_and_range_and_are_repeatable(images: torch.Tensor) -> None:
     everything = augmenter(
         images, crop=2, flip="random", shift=0.2, rotation=20, zoom=0.2, shear=10, channel_shift=20, brightness=0.3,
         erasing=0.5, cutout=2, fill="reflect",
@@ -320,19 +320,21 @@ def test_all_of_it_together_keeps_shape_and_range_and_repeats(images: torch.Tens
     assert scaled(first, 3, 3).dtype == torch.float32
 
 
-# Wishes.
+# Values of --augment.
 
 
-def test_wishes_change_a_recipes_augmentation() -> None:
+def test_options_change_the_augmentation_of_a_recipe() -> None:
     base = Augmentation(crop=0.125, flip="random")
-    assert changed(base, []) == base
-    assert changed(base, ["rotation=15", "cutout=8"]) == Augmentation(crop=0.125, flip="random", rotation=15, cutout=8)
-    assert changed(base, ["none", "channel-shift=20"]) == Augmentation(channel_shift=20)
-    assert changed(base, ["flip=none", "fill=wrap", "crop=4"]) == Augmentation(crop=4, fill="wrap")
+    assert augmentation_with(base, []) == base
+    assert augmentation_with(base, ["rotation=15", "cutout=8"]) == Augmentation(
+        crop=0.125, flip="random", rotation=15, cutout=8
+    )
+    assert augmentation_with(base, ["none", "channel-shift=20"]) == Augmentation(channel_shift=20)
+    assert augmentation_with(base, ["flip=none", "fill=wrap", "crop=4"]) == Augmentation(crop=4, fill="wrap")
 
 
 @pytest.mark.parametrize(
-    ("wishes", "message"),
+    ("options", "message"),
     [
         (
             ["rotate=15"],
@@ -345,16 +347,16 @@ def test_wishes_change_a_recipes_augmentation() -> None:
         (["mixup=nan"], "--augment mixup=nan: expected 0 to 100"),
         (["flip=up"], "--augment flip 'up' is unknown; known: none, random, alternate"),
         (["crop=4", "fill=zero"], "--augment fill 'zero' is unknown; known: constant, nearest, reflect, wrap"),
-        (["crop=4", "crop=2"], "--augment crop: given twice; leave one of them out"),
-        (["crop=4", "none"], "--augment none: takes everything out that the recipe has, so it comes first"),
+        (["crop=4", "crop=2"], "--augment crop: given twice; expected once"),
+        (["crop=4", "none"], "--augment none: expected first, because it removes the recipe's augmentation"),
         (["mixup=0.01"], "--augment mixup=0.01: expected 0, or 0.05 to 100"),
         (
             ["none", "fill=wrap"],
-            "--augment fill=wrap: nothing shows what lies beyond the border; add one of crop, shift",
+            "--augment fill=wrap: has no effect without pixels outside the image; add one of crop, shift",
         ),
     ],
 )
-def test_wishes_that_make_no_sense_are_refused(wishes: list[str], message: str) -> None:
+def test_invalid_options_are_rejected(options: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        changed(Augmentation(crop=0.125), wishes)
+        augmentation_with(Augmentation(crop=0.125), options)
     assert str(caught.value).startswith(message)

@@ -1,4 +1,4 @@
-"""Several processes that train one model: what each sees, what they agree on, and how they end."""
+"""Several processes that train one model: their shares of images, their common state, and how they end."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from fakes.train_runs import assert_equal, assert_same_runs, begin_or_go_on, history, in_child, tiny, together
+from fakes.train_runs import assert_equal, assert_same_runs, history, in_child, tiny, together, train_or_resume
 from rtk.core.artifacts.checkpoint import load_checkpoint
 from rtk.core.card import Input, ModelCard, Preprocessing
 from rtk.core.data.datasets import Split, open_dataset
@@ -23,7 +23,7 @@ from rtk.train import evaluate
 from rtk.train import run as loop
 from rtk.train.device import Arithmetic
 from rtk.train.distributed import process_group as processes
-from rtk.train.distributed.process_group import ALONE, Processes, joined, take_device
+from rtk.train.distributed.process_group import ALONE, Processes, device_of_process, join_process_group
 from rtk.train.recipes import Recipe
 from rtk.train.run import train
 from rtk.train.run_folder import RunFolder
@@ -37,13 +37,13 @@ CPU = Arithmetic(torch.device("cpu"), None)
 
 
 @pytest.mark.parametrize(("count", "images"), [(2, 8), (2, 9), (3, 8), (8, 128), (7, 100), (8, 16)])
-def test_shares_have_every_image_once_and_differ_by_one_at_most(count: int, images: int) -> None:
+def test_shares_contain_every_image_once_and_differ_by_one_at_most(count: int, images: int) -> None:
     shares = [list(range(images))[Processes(rank, count).share(images)] for rank in range(count)]
     assert [image for share in shares for image in share] == list(range(images))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_few_images_are_taken_whole_by_each() -> None:
+def test_each_process_takes_all_images_of_a_small_batch() -> None:
     assert [Processes(rank, 4).share(7) for rank in range(4)] == [slice(0, 7)] * 4
     assert ALONE.share(1) == slice(0, 1)
 
@@ -56,7 +56,7 @@ def test_the_average_of_the_weighted_means_is_the_mean_of_all(count: int, images
     assert sum(means) / count == pytest.approx(float(values.mean()), rel=1e-6)
 
 
-# One step after another, against a hand-written loop over two copies of the model.
+# Training steps against a hand-written loop over two copies of the model.
 
 
 def new_trainer(split: Split, together: Processes) -> Trainer:
@@ -67,13 +67,13 @@ def new_trainer(split: Split, together: Processes) -> Trainer:
 
 
 def _train_two_epochs(folder: Path, out: Path) -> None:
-    with joined() as group:
+    with join_process_group() as group:
         trainer = new_trainer(open_dataset(str(folder)).split("train"), group)
         rows = [trainer.run_epoch(lambda images: None) for _ in range(2)]
         torch.save({"rows": rows, **trainer.state()}, out / f"{group.rank}.pt")
 
 
-def test_two_processes_train_as_a_hand_written_loop_over_two_copies(class_folders: Path, tmp_path: Path) -> None:
+def test_two_processes_train_like_a_hand_written_loop_over_two_copies(class_folders: Path, tmp_path: Path) -> None:
     assert together(2, _train_two_epochs, class_folders, tmp_path) == [0, 0]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert_equal(first, second)  # bit by bit: weights, statistics, moments, average, losses of the sampler, history
@@ -106,11 +106,11 @@ def test_two_processes_train_as_a_hand_written_loop_over_two_copies(class_folder
         torch.testing.assert_close(first["model"][name], value, rtol=1e-3, atol=1e-5)
 
 
-# The same images as one process, and a run that goes on with another number of them.
+# The same images as in one process, and resuming with another number of processes.
 
 
 def _train_and_note(config: Any, stop_after: int = 0) -> None:
-    """Train or go on, and write down the images of this process's share of every step."""
+    """Train or resume, and record the images of this process's share of every step."""
     seen, original = list[Any](), Trainer._step
 
     def noted(self: Trainer, images: torch.Tensor, labels: torch.Tensor, *rest: Any) -> Any:
@@ -123,13 +123,13 @@ def _train_and_note(config: Any, stop_after: int = 0) -> None:
     Trainer._step = noted  # type: ignore[method-assign]
     RunFolder.write_curves = lambda *arguments, **options: None  # type: ignore[method-assign,assignment]
     with contextlib.suppress(Stopped):
-        begin_or_go_on(config)
+        train_or_resume(config)
     names = {f"{kind}{step}": array for step, pair in enumerate(seen) for kind, array in zip("il", pair, strict=True)}
     np.savez(config.run_dir / f"seen-{processes.rank()}-{'begun' if stop_after else 'ended'}.npz", **names)
 
 
 def seen_in(run_dir: Path, part: str) -> list[list[bytes]]:
-    """Of each step, the images that the processes saw, by rank."""
+    """For each step, the images that the processes saw, by rank."""
     files = [np.load(path) for path in sorted(run_dir.glob(f"seen-*-{part}.npz"))]
     return [[image.tobytes() for file in files for image in file[f"i{n}"]] for n in range(len(files[0]) // 2)]
 
@@ -144,7 +144,7 @@ def test_two_processes_see_the_images_of_one_and_count_each_test_image_once(
     in_child(_train_and_note, alone).join()
     assert together(2, _train_and_note, both) == [0, 0]
     one, two = seen_in(alone.run_dir, "ended"), seen_in(both.run_dir, "ended")
-    assert one[:3] == two[:3]  # later epochs of the recipe rtk leave out images by their losses, which round otherwise
+    assert one[:3] == two[:3]  # later epochs of recipe rtk leave out images by their losses, which round differently
     assert recipe == "rtk" or one == two
     assert [row["test_total"] for row in history(both.run_dir)] == [12, 12, 12]
     checkpoint = load_checkpoint(both.run_dir / "best.pt")
@@ -155,7 +155,7 @@ def test_two_processes_see_the_images_of_one_and_count_each_test_image_once(
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 2)])
-def test_a_run_goes_on_with_another_number_of_processes(
+def test_a_run_resumes_with_another_number_of_processes(
     class_folders: Path, tmp_path: Path, before: int, after: int
 ) -> None:
     def run(config: Any, count: int, *rest: int) -> None:
@@ -183,7 +183,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
 
 def _evaluate(out: Path) -> None:
     evaluate.BATCH = 5
-    with joined() as group:
+    with join_process_group() as group:
         split, model = _some_split(), _some_model()
         images, labels = torch.from_numpy(split.images_NHWC), torch.from_numpy(split.labels_N)
         score = evaluate.evaluate(model, images, labels, split="test", processes=group)
@@ -209,7 +209,7 @@ def _some_model() -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_a_score_is_the_same_to_the_last_bit_for_any_number_of_processes(
+def test_a_score_is_bitwise_the_same_for_any_number_of_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     """Five batches of 23 images, the last one smaller."""
@@ -226,45 +226,45 @@ def test_a_score_is_the_same_to_the_last_bit_for_any_number_of_processes(
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == [score.correct, 23, score.loss]
 
 
-# Refusals, and errors in one of them.
+# Rejected input, and errors in one process.
 
 
-def _say_what_is_refused(config: Any, out: Path) -> None:
+def _record_the_error(config: Any, out: Path) -> None:
     try:
         train(config)
     except RtkError as error:
         (out / f"said{processes.rank()}").write_text(str(error))
 
 
-def test_a_batch_smaller_than_two_images_each_is_refused(class_folders: Path, tmp_path: Path) -> None:
+def test_a_batch_smaller_than_two_images_per_process_is_rejected(class_folders: Path, tmp_path: Path) -> None:
     config = tiny(class_folders, tmp_path / "run", batch_size=3)
-    together(2, _say_what_is_refused, config, tmp_path)
-    expected = "--batch-size 3: for 2 processes expected 4 or more, two images in each"
+    together(2, _record_the_error, config, tmp_path)
+    expected = "--batch-size 3: expected 4 or more, two images for each of 2 processes"
     assert [(tmp_path / f"said{rank}").read_text() for rank in (0, 1)] == [expected, expected]
 
 
-def test_a_folder_with_a_run_is_refused_in_all(class_folders: Path, tmp_path: Path) -> None:
+def test_a_folder_with_a_run_is_rejected_in_all_processes(class_folders: Path, tmp_path: Path) -> None:
     config = tiny(class_folders, tmp_path / "run", epochs=1)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last.pt").touch()
-    together(2, _say_what_is_refused, config, tmp_path)
+    together(2, _record_the_error, config, tmp_path)
     said = [(tmp_path / f"said{rank}").read_text() for rank in (0, 1)]
     assert "holds a run already" in said[0]
-    assert said[1] == "process 1 of 2: process 0 has failed; see what it says"
+    assert said[1] == "process 1 of 2: process 0 has failed; see its message"
 
 
-def test_what_only_the_first_finds_out_ends_the_others_with_a_line(class_folders: Path, tmp_path: Path) -> None:
-    together(2, _say_what_is_refused, tiny(class_folders, tmp_path / "run", train_images=999), tmp_path)
+def test_an_error_in_the_first_process_ends_the_others_with_one_line(class_folders: Path, tmp_path: Path) -> None:
+    together(2, _record_the_error, tiny(class_folders, tmp_path / "run", train_images=999), tmp_path)
     said = [(tmp_path / f"said{rank}").read_text() for rank in (0, 1)]
     assert said[0].startswith("--train-images 999: ")
-    assert said[1].startswith("process 1 of 2: another one has ended, see what it says (")
+    assert said[1].startswith("process 1 of 2: another process has ended; see its message (")
 
 
 def _train_on_other_data(config: Any, out: Path) -> None:
     if processes.rank() == 1:
         original = Split.take
         Split.take = lambda self, index: original(self, index[::-1])  # type: ignore[method-assign]
-    _say_what_is_refused(config, out)
+    _record_the_error(config, out)
 
 
 def _test_on_other_data(config: Any, out: Path) -> None:
@@ -276,13 +276,13 @@ def _test_on_other_data(config: Any, out: Path) -> None:
             return train_split, holdout, test.head(len(test) - 1)
 
         loop.splits_of = shorter  # type: ignore[assignment]
-    _say_what_is_refused(config, out)
+    _record_the_error(config, out)
 
 
 @pytest.mark.parametrize("action", [_train_on_other_data, _test_on_other_data])
-def test_processes_that_read_other_images_are_refused(class_folders: Path, tmp_path: Path, action: Any) -> None:
+def test_processes_that_read_different_images_are_rejected(class_folders: Path, tmp_path: Path, action: Any) -> None:
     together(2, action, tiny(class_folders, tmp_path / "run"), tmp_path)
-    expected = "process 1 reads other images than process 0; expected the same data set"
+    expected = "process 1 has read other data than process 0; expected the same data set"
     assert [(tmp_path / f"said{rank}").read_text() for rank in (0, 1)] == [expected, expected]
 
 
@@ -293,44 +293,50 @@ def _fail_in_one(config: Any, out: Path) -> None:
         def failing(self: Trainer, *arguments: Any) -> Any:
             steps.append(1)
             if len(steps) == 5:
-                raise ZeroDivisionError  # a mistake, which is not explained to anyone
+                raise ZeroDivisionError  # a bug: the error is not an RtkError
             return original(self, *arguments)
 
         Trainer._step = failing  # type: ignore[method-assign]
-    _say_what_is_refused(config, out)
+    _record_the_error(config, out)
 
 
-def test_an_error_in_one_process_ends_the_others_with_a_line(class_folders: Path, tmp_path: Path) -> None:
+def test_a_bug_in_one_process_ends_the_others_with_one_line(class_folders: Path, tmp_path: Path) -> None:
     codes = together(2, _fail_in_one, tiny(class_folders, tmp_path / "run", recipe="paper"), tmp_path)
-    assert codes == [0, 1]  # the first caught an error of rtk's
-    assert (tmp_path / "said0").read_text().startswith("process 0 of 2: another one has ended, see what it says (")
+    assert codes == [0, 1]  # the first process got an RtkError
+    assert (tmp_path / "said0").read_text().startswith("process 0 of 2: another process has ended; see its message (")
     state = load_checkpoint(tmp_path / "run" / "last.pt").training
     assert state is not None
     assert state["epoch"] == 1
 
 
-def test_a_gpu_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_process_gets_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-    assert take_device("auto") == "auto"  # by itself
+    assert device_of_process("auto") == "auto"  # without torchrun
     for name, value in (("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
-    assert (take_device("auto"), take_device("cuda"), take_device("cpu")) == ("cuda:1", "cuda:1", "cpu")
+    assert (device_of_process("auto"), device_of_process("cuda"), device_of_process("cpu")) == (
+        "cuda:1",
+        "cuda:1",
+        "cpu",
+    )
     assert taken == [1, 1]
-    with pytest.raises(BackendError, match=r"^--device cuda:0: under torchrun each process takes a GPU of its own"):
-        take_device("cuda:0")
+    with pytest.raises(BackendError, match=r"^--device cuda:0: torchrun gives each process its own GPU"):
+        device_of_process("cuda:0")
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(BackendError, match=r"finds 2 GPU\(s\); expected one for each: torchrun --nproc-per-node 2$"):
-        take_device("auto")
+    with pytest.raises(
+        BackendError, match=r"finds 2 GPU\(s\); expected one for each process: torchrun --nproc-per-node 2$"
+    ):
+        device_of_process("auto")
 
 
 # torchrun itself.
 
 
 @pytest.mark.slow
-def test_torchrun_trains_stops_and_goes_on(class_folders: Path, tmp_path: Path) -> None:
+def test_torchrun_trains_stops_and_resumes(class_folders: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rtk"]
     words = ["train", "resnet8v1", "--dataset", str(class_folders), "--epochs", "100", "--batch-size", "8"]
@@ -346,8 +352,8 @@ def test_torchrun_trains_stops_and_goes_on(class_folders: Path, tmp_path: Path) 
             if line.startswith("epoch   2/"):
                 process.send_signal(signal.SIGTERM)
     assert process.returncode != 0
-    assert sum(line.startswith("epoch   1/") for line in said) == 1  # the first process alone speaks
-    assert f"stopped; go on with: rtk train --resume {run_dir}\n" in said
+    assert sum(line.startswith("epoch   1/") for line in said) == 1  # only the first process logs
+    assert f"stopped; resume with: rtk train --resume {run_dir}\n" in said
     state = load_checkpoint(run_dir / "last.pt").training
     assert state is not None
     assert 2 <= state["epoch"] < 100

@@ -1,4 +1,4 @@
-"""Steps that are not finite: the batch is kept, or they are left out; and what a GPU's host reads late."""
+"""Steps that are not finite: their batch is kept, or they are skipped; and the deferred read of GPU numbers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +9,9 @@ import torch
 from fakes.train_runs import assert_equal, tiny, without_times
 from rtk.core.artifacts.checkpoint import load_checkpoint
 from rtk.core.errors import TrainingError
-from rtk.train.optim import deferred_read as lagged
-from rtk.train.optim.deferred_read import Lagged
-from rtk.train.optim.nan_guard import Guard
+from rtk.train.optim import deferred_read
+from rtk.train.optim.deferred_read import DeferredRead
+from rtk.train.optim.nan_guard import NanGuard
 from rtk.train.run import resume, train
 from rtk.train.run_folder import RunFolder
 from rtk.train.trainer import Trainer
@@ -28,9 +28,9 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
-    """A function that makes the loss of certain steps, counted through all epochs, not finite.
+    """A function that makes the loss of certain steps, counted over all epochs, not finite.
 
-    Returns what the model's state was before and after them, and the images that they saw.
+    It returns a dict with the images of the step and the model's state before and after it.
     """
 
     def of(*steps: int, value: float = torch.nan) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
     return {"model": model, "moments": {p: {n: t.clone() for n, t in s.items()} for p, s in moments.items()}}
 
 
-# Stopping with the batch that caused it.
+# Stopping, with the batch that caused it kept.
 
 
 @pytest.mark.parametrize("recipe", ["rtk", "keras"])
@@ -76,9 +76,9 @@ def test_the_batch_and_the_weights_before_it_are_kept(
     path = tmp_path / "run" / "not-finite.pt"
     epoch, of_epoch = (step - 1) // 3 + 1, (step - 1) % 3 + 1  # three steps an epoch
     assert str(caught.value) == (
-        f"the loss or its gradient is no longer finite in step {of_epoch} of epoch {epoch}; images, labels and weights "
-        f"are kept in {path} (torch.load); try a lower --lr than 0.05, "
-        f"or go on with: rtk train --resume {tmp_path / 'run'} --skip-nan"
+        f"the loss or its gradient is no longer finite in step {of_epoch} of epoch {epoch}; its images, labels and "
+        f"weights are in {path} (torch.load); try a lower --lr than 0.05, "
+        f"or resume with: rtk train --resume {tmp_path / 'run'} --skip-nan"
     )
     kept = torch.load(path, weights_only=True)
     assert (kept["seed"], kept["epoch"], kept["step"], len(kept["index"])) == (9, epoch, of_epoch, 8)
@@ -88,9 +88,7 @@ def test_the_batch_and_the_weights_before_it_are_kept(
     assert kept["image_weights"].shape == (8,)
 
 
-def test_what_images_were_mixed_with_is_kept(
-    class_folders: Path, tmp_path: Path, spoil: Callable[..., dict[str, Any]]
-) -> None:
+def test_the_mixup_partners_are_kept(class_folders: Path, tmp_path: Path, spoil: Callable[..., dict[str, Any]]) -> None:
     spoil(2)
     with pytest.raises(TrainingError):
         train(tiny(class_folders, tmp_path / "run", augment=("mixup=0.4",)))
@@ -99,12 +97,12 @@ def test_what_images_were_mixed_with_is_kept(
     assert 0 <= float(kept["mixed_share"]) <= 0.5
 
 
-def test_a_rate_that_is_far_too_high_ends_in_that_line(class_folders: Path, tmp_path: Path) -> None:
+def test_a_far_too_high_learning_rate_ends_with_that_error(class_folders: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"no longer finite in step \d of epoch \d; .* lower --lr than 999999,"):
         train(tiny(class_folders, tmp_path / "run", lr=999_999.0, epochs=6))
 
 
-def test_a_run_that_stopped_so_goes_on_without_the_step(
+def test_a_run_that_stopped_with_nan_resumes_without_the_step(
     class_folders: Path, tmp_path: Path, spoil: Callable[..., dict[str, Any]]
 ) -> None:
     spoil(5)
@@ -112,20 +110,20 @@ def test_a_run_that_stopped_so_goes_on_without_the_step(
     spoil(5)
     with pytest.raises(TrainingError):
         train(tiny(class_folders, tmp_path / "run"))
-    spoil(2)  # the fifth step again: the run goes on after the first epoch
-    run = resume(tmp_path / "run", asked={"skip_nan": True})
+    spoil(2)  # the fifth step again: the run resumes after the first epoch
+    run = resume(tmp_path / "run", given={"skip_nan": True})
     assert [row.get("skipped_steps") for row in whole.history] == [0, 1, 0]
     assert [row.get("skipped_steps") for row in run.history] == [None, 1, 0]
     assert_equal(*(load_checkpoint(trained.best).weights for trained in (whole, run)))
 
 
-# Leaving steps out.
+# Skipping steps.
 
 
 @pytest.mark.parametrize("recipe", ["paper", "keras"])
 @pytest.mark.parametrize("steps", [(1,), (2, 5), (8,)])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_a_step_that_is_left_out_changes_nothing_and_is_counted(
+def test_a_skipped_step_changes_nothing_and_is_counted(
     class_folders: Path,
     tmp_path: Path,
     spoil: Callable[..., dict[str, Any]],
@@ -146,17 +144,17 @@ def test_a_step_that_is_left_out_changes_nothing_and_is_counted(
     assert all(value.isfinite().all() for value in load_checkpoint(run.best).weights.values())
 
 
-def test_an_epoch_without_a_single_good_step_is_the_end(
+def test_an_epoch_without_a_finite_step_ends_the_training(
     class_folders: Path, tmp_path: Path, spoil: Callable[..., dict[str, Any]]
 ) -> None:
     spoil(4, 5, 6)
     with pytest.raises(
-        TrainingError, match=r"^not one step of epoch 2 had a finite loss; --skip-nan cannot help here$"
+        TrainingError, match=r"^no step of epoch 2 had a finite loss; --skip-nan does not help, try a lower --lr$"
     ):
         train(tiny(class_folders, tmp_path / "run", skip_nan=True))
 
 
-def test_watching_changes_no_step(class_folders: Path, tmp_path: Path) -> None:
+def test_the_guard_changes_no_finite_step(class_folders: Path, tmp_path: Path) -> None:
     one, other = (train(tiny(class_folders, tmp_path / n, skip_nan=s)) for n, s in (("a", False), ("b", True)))
     for row in other.history:
         assert row.pop("skipped_steps") == 0
@@ -168,7 +166,7 @@ def test_watching_changes_no_step(class_folders: Path, tmp_path: Path) -> None:
 
 
 class Little(nn.Module):
-    """One weight, of which the loss is a multiple, and a batch norm before it."""
+    """A batch norm, and a weight of which the loss is a multiple."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,10 +178,10 @@ class Little(nn.Module):
 
 
 @pytest.mark.parametrize("skip", [False, True])
-def test_without_skipping_no_later_step_changes_anything(skip: bool) -> None:
+def test_without_skip_no_later_step_changes_anything(skip: bool) -> None:
     model = Little()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.5, fused=True)
-    guard = Guard(model, optimiser, skip=skip, device=CPU)
+    guard = NanGuard(model, optimiser, skip=skip, device=CPU)
     weights, means = [], []
     for factor in (1.0, torch.nan, 1.0):
         guard.before_forward()
@@ -199,45 +197,45 @@ def test_without_skipping_no_later_step_changes_anything(skip: bool) -> None:
     assert int(model.norm.num_batches_tracked) == (2 if skip else 1)
 
 
-def test_a_finite_loss_with_a_gradient_that_is_not_is_noticed() -> None:
+def test_a_gradient_that_is_not_finite_is_detected_despite_a_finite_loss() -> None:
     model = Little()
     optimiser = torch.optim.SGD(model.parameters(), lr=1.0, fused=True)
-    guard = Guard(model, optimiser, skip=True, device=CPU)
+    guard = NanGuard(model, optimiser, skip=True, device=CPU)
     guard.before_forward()
     (model.weight - 1).sqrt().sum().backward()  # the slope of the square root at 0
     guard.before_step(torch.zeros(1))
     optimiser.step()
-    assert (model.weight.tolist(), float(guard.broken)) == ([1.0, 1.0], 1.0)
+    assert (model.weight.tolist(), float(guard.not_finite)) == ([1.0, 1.0], 1.0)
 
 
-# Reading late.
+# Deferred reading.
 
 
-def test_numbers_are_read_so_many_steps_late_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    row: Lagged[str] = Lagged(CPU)
-    row.lag = 2
+def test_numbers_are_read_after_the_delay_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    row: DeferredRead[str] = DeferredRead(CPU)
+    row.delay = 2
     read = [row.put(name, torch.tensor([float(number)])) for number, name in enumerate("abcd")]
     assert read == [[], [], [("a", [0.0])], [("b", [1.0])]]
-    assert row.rest() == [("c", [2.0]), ("d", [3.0])]
-    assert row.rest() == []
+    assert row.read_all() == [("c", [2.0]), ("d", [3.0])]
+    assert row.read_all() == []
 
 
 @pytest.mark.parametrize("step", [2, 7, 9])
-def test_a_batch_is_found_even_when_its_report_is_read_late(
+def test_the_right_batch_is_kept_when_its_report_is_read_late(
     class_folders: Path,
     tmp_path: Path,
     spoil: Callable[..., dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
     step: int,
 ) -> None:
-    """As on a GPU: steps that come after it must not have changed the weights."""
-    original = Lagged.__init__
+    """As on a GPU: later steps must not have changed the weights."""
+    original = DeferredRead.__init__
 
-    def late(self: Lagged[Any], device: torch.device) -> None:
+    def late(self: DeferredRead[Any], device: torch.device) -> None:
         original(self, device)
-        self.lag = lagged.LAG
+        self.delay = deferred_read.DELAY_STEPS
 
-    monkeypatch.setattr(Lagged, "__init__", late)
+    monkeypatch.setattr(DeferredRead, "__init__", late)
     seen = spoil(step)
     with pytest.raises(TrainingError, match=rf"in step {step} of epoch 1;"):
         train(tiny(class_folders, tmp_path / "run", batch_size=2, epochs=2, recipe="paper"))

@@ -1,4 +1,4 @@
-"""The pieces of a training: schedule, decay, recipes, sampling, averaging, scoring, device."""
+"""The parts of a training: schedule, weight decay, recipes, sampling, averaging, evaluation, device."""
 
 import math
 from dataclasses import replace
@@ -12,9 +12,9 @@ from rtk.core.machine import this_machine
 from rtk.core.models.model import build_network
 from rtk.train import device
 from rtk.train.data.sampling import Sampler
-from rtk.train.device import Arithmetic, choose_arithmetic, compiled
+from rtk.train.device import Arithmetic, choose_arithmetic, compile_network
 from rtk.train.evaluate import evaluate
-from rtk.train.optim.ema import Average, share_kept
+from rtk.train.optim.ema import MovingAverage, share_kept
 from rtk.train.optim.schedule import image_side, learning_rate, plateau_rate, progress_at
 from rtk.train.recipes import RECIPES, find_recipe
 from rtk.train.trainer import decayed
@@ -26,7 +26,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-# The learning rate and the images' size, worked out by hand.
+# The learning rate and the image size, with values calculated by hand.
 
 
 @pytest.mark.parametrize(
@@ -52,24 +52,26 @@ def test_the_papers_schedule_divides_by_ten_at_32_000_and_48_000_of_64_000(progr
 
 @pytest.mark.parametrize(("step", "rate"), [(0, 0.1), (31_999, 0.1), (32_000, 0.01), (47_999, 0.01), (48_000, 0.001)])
 @pytest.mark.parametrize("steps_per_epoch", [390, 351, 1_000])
-def test_the_papers_schedule_counts_steps_whatever_an_epoch_has(step: int, rate: float, steps_per_epoch: int) -> None:
+def test_the_papers_schedule_counts_steps_for_any_number_of_steps_per_epoch(
+    step: int, rate: float, steps_per_epoch: int
+) -> None:
     recipe = replace(RECIPES["paper"], slow_start=None)
     epoch, in_epoch = divmod(step, steps_per_epoch)
     assert learning_rate(recipe, progress_at(recipe, epoch, in_epoch, steps_per_epoch)) == pytest.approx(rate)
 
 
-def test_the_paper_trains_64_000_steps_of_whatever_data() -> None:
+def test_the_paper_trains_64_000_steps_on_any_data() -> None:
     # 50,000 // 128 = 390 steps an epoch, 164.1 epochs; 60,000 // 128 = 468, 136.8; 100 images are one batch
     assert [RECIPES["paper"].for_images(count).epochs for count in (50_000, 60_000, 100)] == [165, 137, 64_000]
     assert RECIPES["keras"].for_images(50_000).epochs == 200
 
 
-def test_a_deep_network_starts_slowly_until_an_epochs_training_error_is_below_80_per_cent() -> None:
+def test_a_deep_network_has_a_low_rate_until_an_epochs_training_error_is_below_80_per_cent() -> None:
     recipe = RECIPES["paper"]
     errors = [0.85, 0.80, 0.79, 0.81]
     history = [{"train_accuracy": 1 - error} for error in errors]
     rates = [learning_rate(recipe, 0.01, history[:epochs]) for epochs in range(5)]
-    assert rates == [0.01, 0.01, 0.01, 0.1, 0.1]  # once below, never slow again
+    assert rates == [0.01, 0.01, 0.01, 0.1, 0.1]  # after the first epoch below, the rate stays high
 
 
 @pytest.mark.parametrize(
@@ -84,24 +86,24 @@ def test_the_keras_schedule_falls_after_epochs_80_120_160_and_180_counted_from_0
     assert learning_rate(recipe, progress_at(recipe, epoch, step, 1_563)) == pytest.approx(rate)
 
 
-def test_the_plateau_rule_waits_five_epochs_and_starts_to_count_anew() -> None:
-    """Worked out by hand: sqrt(0.1) = 0.316227766."""
+def test_the_plateau_rule_waits_five_epochs_and_then_counts_again() -> None:
+    """Calculated by hand: sqrt(0.1) = 0.316227766."""
     better = [1.0, 0.9, 0.8]
     same = [0.8, 0.79995, 0.81, 0.9]  # 0.79995 is not better by 1e-4
     assert plateau_rate(1e-3, better + same) == 1e-3
     assert plateau_rate(1e-3, [*better, *same, 0.8]) == pytest.approx(3.16227766e-4)
     assert plateau_rate(1e-3, [*better, *same, 0.8, *same]) == pytest.approx(3.16227766e-4)
     assert plateau_rate(1e-3, [*better, *same, 0.8, *same, 0.8]) == pytest.approx(1e-4)
-    assert plateau_rate(1e-3, [*better, *same, 0.7, *same]) == 1e-3  # better just in time
+    assert plateau_rate(1e-3, [*better, *same, 0.7, *same]) == 1e-3  # better in the fifth epoch
 
 
 def test_the_plateau_rule_stops_at_its_floor() -> None:
-    assert plateau_rate(1e-6, [1.0] * 6) == 5e-7  # 3.2e-7 would be below
+    assert plateau_rate(1e-6, [1.0] * 6) == 5e-7  # 3.2e-7 is below the floor
     assert plateau_rate(1e-6, [1.0] * 60) == 5e-7
-    assert plateau_rate(1e-7, [1.0] * 60) == 1e-7  # a rate that is lower from the start is left alone
+    assert plateau_rate(1e-7, [1.0] * 60) == 1e-7  # a rate that starts below the floor does not change
 
 
-def test_the_plateau_schedule_looks_at_held_out_images_where_there_are_some() -> None:
+def test_the_plateau_schedule_uses_held_out_images_if_there_are_any() -> None:
     recipe = replace(RECIPES["keras"], schedule="plateau")
     falling = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
     held_out = [{"holdout_loss": 1.0, "test_loss": loss} for loss in falling]
@@ -109,7 +111,7 @@ def test_the_plateau_schedule_looks_at_held_out_images_where_there_are_some() ->
     assert learning_rate(recipe, 0.5, [{"test_loss": loss} for loss in falling]) == 1e-3
 
 
-# What decays.
+# Weight decay.
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_the_plateau_schedule_looks_at_held_out_images_where_there_are_some() ->
         ("all", 10 + 10 + 14),
     ],
 )
-def test_what_decays_is_counted(decays: Any, count: int) -> None:
+def test_the_number_of_parameters_that_decay(decays: Any, count: int) -> None:
     network = build_network("resnet8v1", in_channels=3, classes=10)
     assert sum(decayed(parameter, decays) for parameter in network.parameters()) == count
 
@@ -144,12 +146,12 @@ def test_images_grow_to_their_own_size_in_steps_of_four(progress: float, of_32: 
     assert (image_side(recipe, progress, 32), image_side(recipe, progress, 28)) == (of_32, of_28)
 
 
-def test_images_are_never_scaled_up_and_other_recipes_leave_them_alone() -> None:
+def test_images_are_never_scaled_up_and_other_recipes_do_not_scale_them() -> None:
     assert image_side(RECIPES["rtk"], 0.0, 3) == 3
     assert image_side(RECIPES["paper"], 0.0, 32) == 32
 
 
-def test_every_recipe_says_where_it_comes_from() -> None:
+def test_every_recipe_names_its_source() -> None:
     assert all(recipe.source for recipe in RECIPES.values())
 
 
@@ -164,14 +166,14 @@ def test_an_unknown_recipe_lists_the_known_ones() -> None:
     ("change", "message"),
     [
         ({"epochs": 0}, "--epochs 0: expected 1 or more"),
-        ({"batch_size": 1}, "--batch-size 1: expected 2 or more; batch norm needs them"),
+        ({"batch_size": 1}, "--batch-size 1: expected 2 or more, for batch norm"),
         ({"lr": 0.0}, "--lr 0.0: expected a positive number"),
         ({"lr": math.nan}, "--lr nan: expected a positive number"),
         ({"lr": math.inf}, "--lr inf: expected a positive number"),
         ({"resize": 1_025}, "--resize 1025: expected 1 to 1024 pixels, or 0"),
     ],
 )
-def test_values_that_make_no_sense_are_refused(change: dict[str, Any], message: str) -> None:
+def test_invalid_values_are_rejected(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         replace(RECIPES["rtk"], **change)
     assert str(caught.value) == message
@@ -200,7 +202,7 @@ def test_nothing_is_pruned_before_its_loss_is_known() -> None:
     assert weights[10:].tolist() == [1.0] * 40
 
 
-def test_everything_is_seen_in_the_last_eighth() -> None:
+def test_the_last_eighth_sees_every_image() -> None:
     sampler = Sampler(50, pruning=0.5, device=CPU)
     sampler.record(torch.arange(50), torch.linspace(0, 1, 50))
     assert len(sampler.draw(0.874, generator())[0]) < 50
@@ -220,14 +222,14 @@ def test_pruning_keeps_the_hard_images_and_the_expected_weight_of_every_image() 
         assert len(set(order.tolist())) == len(order)
         total[order] += weights[order]
     average = total / draws
-    assert average[500:].tolist() == [1.0] * 500  # of at least average loss: always there, weight one
+    assert average[500:].tolist() == [1.0] * 500  # of at least average loss: always included, with weight one
     assert weights[:500].tolist() == pytest.approx([4 / 3] * 500)
     # standard error of one image 4/3 * sqrt(0.25 * 0.75 / 2,000) = 0.013, of the mean of 500 0.0006
     assert float(average[:500].mean()) == pytest.approx(1.0, abs=0.003)
     assert float((average[:500] - 1).abs().max()) < 0.065
 
 
-def test_the_sampler_knows_the_latest_loss() -> None:
+def test_the_sampler_stores_the_latest_loss() -> None:
     sampler = Sampler(4, pruning=0.5, device=CPU)
     sampler.record(torch.tensor([2, 0]), torch.tensor([0.5, 0.25]))
     sampler.record(torch.tensor([0]), torch.tensor([0.125]))
@@ -241,9 +243,9 @@ def small_model() -> torch.nn.Sequential:
     return torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
 
 
-def test_the_average_is_the_one_of_a_hand_written_loop() -> None:
+def test_the_average_equals_that_of_a_hand_written_loop() -> None:
     model, random = small_model(), generator()
-    average = Average(model, horizon_steps=100)
+    average = MovingAverage(model, horizon_steps=100)
     expected = {name: value.double().numpy() for name, value in model.state_dict().items()}
     for step in range(1, 201):
         with torch.no_grad():
@@ -273,25 +275,25 @@ def test_a_young_average_forgets_faster(steps: int, kept: float) -> None:
     assert share_kept(0.95, steps) == pytest.approx(kept)
 
 
-def test_without_a_horizon_the_average_is_the_weights() -> None:
+def test_without_a_horizon_the_average_equals_the_weights() -> None:
     model = small_model()
-    average = Average(model, horizon_steps=0)
+    average = MovingAverage(model, horizon_steps=0)
     with torch.no_grad():
         model[0].weight.add_(1)
     average.step()
     assert torch.equal(average.current()["0.weight"], model[0].weight)
 
 
-def test_averaging_leaves_the_model_alone() -> None:
+def test_averaging_does_not_change_the_model() -> None:
     model = small_model()
-    average = Average(model, horizon_steps=10)
+    average = MovingAverage(model, horizon_steps=10)
     before = model[0].weight.detach().clone()
     with torch.no_grad():
         average.current()["0.weight"].add_(5)
     assert torch.equal(model[0].weight, before)
 
 
-# Scores.
+# Evaluation.
 
 
 def test_a_score_counts_hits_and_averages_the_loss_over_all_images() -> None:
@@ -312,32 +314,32 @@ def test_a_score_counts_hits_and_averages_the_loss_over_all_images() -> None:
     assert score.split == "test"
 
 
-# Where and how it runs.
+# Device, precision and compilation.
 
 
-def test_a_gpu_that_is_not_there_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gpu_is_an_error_if_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BackendError, match=r"^--device cuda: this PyTorch \(.*\) finds no CUDA GPU$"):
         choose_arithmetic("cuda", "fp32")
     assert choose_arithmetic("auto", "fp32") == Arithmetic(CPU, None)
 
 
-def test_precision_is_what_was_asked_for() -> None:
+def test_the_precision_is_the_requested_one() -> None:
     assert choose_arithmetic("cpu", "fp32").precision == "fp32"
     assert choose_arithmetic("cpu", "bf16").precision == "bf16"
     assert choose_arithmetic("cpu", "auto").precision in ("fp32", "bf16")
 
 
-def test_compilation_that_cannot_be_had_is_said_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compilation_without_a_compiler_is_reported_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device.shutil, "which", lambda name: None)
     network, arithmetic = small_model(), Arithmetic(CPU, None)
-    assert compiled(network, arithmetic, "off") == "not compiled"
-    assert compiled(network, arithmetic, "auto").startswith("not compiled (no ")
+    assert compile_network(network, arithmetic, "off") == "not compiled"
+    assert compile_network(network, arithmetic, "auto").startswith("not compiled (no ")
     with pytest.raises(BackendError, match=r"^--compile on: torch\.compile needs a C\+\+ compiler$"):
-        compiled(network, arithmetic, "on")
+        compile_network(network, arithmetic, "on")
 
 
-def test_compilers_that_are_there_and_fail_are_tried_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_fails_is_found_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(function: object) -> object:
         def call(values: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("Python.h: No such file\nand much more")
@@ -348,9 +350,9 @@ def test_compilers_that_are_there_and_fail_are_tried_before_the_training(monkeyp
     monkeypatch.setattr(torch, "compile", failing)
     network = small_model()
     with pytest.raises(BackendError) as caught:
-        compiled(network, Arithmetic(CPU, None), "on")
+        compile_network(network, Arithmetic(CPU, None), "on")
     assert str(caught.value) == "--compile on: torch.compile fails here: RuntimeError: Python.h: No such file"
     monkeypatch.setattr(device, "this_machine", lambda: replace(this_machine(), features=("amx_bf16",)))
-    assert compiled(network, Arithmetic(CPU, None), "auto") == (
+    assert compile_network(network, Arithmetic(CPU, None), "auto") == (
         "not compiled (torch.compile fails here: RuntimeError: Python.h: No such file)"
     )

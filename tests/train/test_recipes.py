@@ -1,7 +1,7 @@
-"""The first epoch of every recipe is that of a loop written out by hand, from the order of the images to the weights.
+"""The first epoch of every recipe equals that of a hand-written loop, from the order of the images to the weights.
 
-The loops share with the code under test the network, PyTorch's layers and the order in which random numbers are drawn;
-recipe, schedule, augmentation, preprocessing, optimiser and averaging are written again, image by image where it helps.
+The loops share with the code under test only the network, PyTorch's layers and the order of random draws. Recipe,
+schedule, augmentation, preprocessing, optimiser and averaging are written a second time, partly image by image.
 """
 
 import math
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 CPU = torch.device("cpu")
 SEED, SIDE, BATCH = 5, 8, 4
 Step = Callable[[str, Tensor, Tensor, float], Tensor]
-"""The new value of a weight, from its name, itself, its gradient and the rate."""
+"""The new value of a weight, from its name, value, gradient and learning rate."""
 
 
 def split_of(count: int, channels: int) -> Split:
@@ -34,10 +34,10 @@ def split_of(count: int, channels: int) -> Split:
 
 
 def by_rtk(recipe: str, split: Split) -> Trainer:
-    """A training by that recipe before its first step, in batches of four."""
-    weights = "a.pt" if recipe == "finetune" else None  # which nobody reads here
+    """A trainer with that recipe before its first step, with batches of four."""
+    weights = "a.pt" if recipe == "finetune" else None  # never read
     config = TrainConfig("resnet8v1", recipe=recipe, batch_size=BATCH, weights=weights)
-    values = config.values.for_images(len(split))
+    values = config.resolved_recipe.for_images(len(split))
     preprocessing = preprocessing_of(values, split)
     size = Input(*split.images_NHWC.shape[1:])
     arithmetic = Arithmetic(CPU, None)
@@ -83,7 +83,7 @@ def by_hand(
     norm_momentum: float,
     l2: float = 0.0,
 ) -> tuple[nn.Module, list[float]]:
-    """The network after a step on each of (images N x C x H x W, labels, rate), and the losses."""
+    """The network after one step on each (images N x C x H x W, labels, learning rate), and the losses."""
     network = build_network("resnet8v1", in_channels=batches[0][0].shape[1], classes=3)
     network.load_state_dict(weights)
     losses = []
@@ -104,17 +104,21 @@ def by_hand(
     return network, losses
 
 
-IDLE = ("conv1.bias", "conv2.bias", "stem.0.bias")
-"""Batch norm takes them out again: their gradients are rounding errors, which Adam blows up to whole steps."""
+CANCELLED = ("conv1.bias", "conv2.bias", "stem.0.bias")
+"""Batch norm cancels these biases: their gradients are rounding errors, which Adam enlarges to full steps."""
 
 
 def assert_same(trainer: Trainer, hand: tuple[nn.Module, list[float]]) -> None:
-    """Make the trainer's epoch; it must have the losses and leave the weights of the hand-written one."""
+    """Train one epoch; losses and weights must equal those of the hand-written loop."""
     losses = [float(losses_B.mean()) for losses_B in trainer.steps()]
     assert losses[:3] == pytest.approx(hand[1][:3], rel=1e-6)
-    assert losses == pytest.approx(hand[1], rel=1e-5)  # what is added up in another order grows from step to step
+    assert losses == pytest.approx(hand[1], rel=1e-5)  # different orders of summation add up from step to step
     adam = trainer.recipe.optimiser == "adam"
-    ignored = (*IDLE, "num_batches_tracked", *(("running_mean",) if adam else ()))  # the means see the idle biases
+    ignored = (
+        *CANCELLED,
+        "num_batches_tracked",
+        *(("running_mean",) if adam else ()),
+    )  # the means contain the cancelled biases
     found = trainer.model.network.state_dict()
     for name, value in hand[0].state_dict().items():
         if not name.endswith(ignored):
@@ -127,14 +131,14 @@ def weights_of(trainer: Trainer) -> dict[str, Tensor]:
 
 
 def crop(image_HWC: np.ndarray, border: np.ndarray, down: int, right: int) -> np.ndarray:
-    """That window of the image in a border of one pixel of this colour."""
+    """A window of the image with a border of one pixel in this colour."""
     padded = np.broadcast_to(border, (SIDE + 2, SIDE + 2, image_HWC.shape[2])).copy()
     padded[1:-1, 1:-1] = image_HWC
     return padded[down : down + SIDE, right : right + SIDE]
 
 
 def nearest_bilinear(image_HWC: np.ndarray, point: Callable[[int, int], tuple[float, float]]) -> np.ndarray:
-    """The image seen at the points that these rows and columns show; beyond the border its nearest pixel."""
+    """The image sampled at `point(row, column)`; outside it, the nearest pixel."""
     seen = np.empty(image_HWC.shape, np.float64)
     for row in range(SIDE):
         for column in range(SIDE):
@@ -153,7 +157,7 @@ def nchw(views: list[np.ndarray]) -> Tensor:
 
 
 def standardised(views_NCHW: Tensor, split: Split) -> Tensor:
-    """Each channel without the split's mean, over the split's deviation."""
+    """Each channel minus the split's mean, divided by the split's standard deviation."""
     pixels = split.images_NHWC / 255
     mean_C11, deviation_C11 = (
         torch.from_numpy(value).float()[:, None, None] for value in (pixels.mean((0, 1, 2)), pixels.std((0, 1, 2)))
@@ -166,14 +170,14 @@ def integers(most: int, random: torch.Generator, shape: tuple[int, ...] = (BATCH
 
 
 def test_rtk() -> None:
-    """Warm-up to 0.2 over 5 of 100 epochs, Nesterov SGD, decay of matrices, half size, every other image mirrored."""
+    """Warm-up to 0.2 over 5 of 100 epochs, Nesterov SGD, decay of matrices, half size, alternate flips."""
     split = split_of(24, 3)
     trainer = by_rtk("rtk", split)
     initial = weights_of(trainer)
     random = random_generator(SEED, 0, CPU)
     first_flip = torch.randint(2, (24,), generator=random_generator(SEED, -2, CPU)).tolist()
     order = torch.randperm(24, generator=random)
-    torch.rand(24, generator=random)  # who would sit out, were losses known
+    torch.rand(24, generator=random)  # decides which images are left out once losses are known
     colour = np.round(split.images_NHWC.mean(axis=(0, 1, 2)))
     batches = []
     for step, index in enumerate(order.split(4)):
@@ -196,7 +200,7 @@ def test_rtk() -> None:
 
 
 def test_quick() -> None:
-    """Warm-up to 0.1 over 0.75 of 5 epochs, Nesterov SGD, images in their own size, some mirrored."""
+    """Warm-up to 0.1 over 0.75 of 5 epochs, Nesterov SGD, images in their own size, random flips."""
     split = split_of(24, 1)
     trainer = by_rtk("quick", split)
     initial = weights_of(trainer)
@@ -276,7 +280,7 @@ def test_d2l() -> None:
 
 
 def test_finetune() -> None:
-    """SGD at 1e-3 without momentum on grey images of 0 to 1 in three channels, zoomed, sheared and mirrored."""
+    """SGD at 1e-3 without momentum on grey images of 0 to 1 in three channels, zoomed, sheared and flipped."""
     split = split_of(10, 1)
     trainer = by_rtk("finetune", split)
     initial = weights_of(trainer)

@@ -1,4 +1,4 @@
-"""Several seeds one after another: their folders, mean and spread, and going on where they were stopped."""
+"""Several seeds one after another: their folders, mean and spread, and resuming after a stop."""
 
 import json
 import os
@@ -29,11 +29,11 @@ def test_mean_and_sample_standard_deviation() -> None:
     summary = Summary((0, 1, 2), scores)
     assert summary.mean == pytest.approx(0.94)
     assert summary.deviation == pytest.approx(0.0264575, abs=1e-7)
-    assert summary.text == ("94.00% in the mean of 3 seeds, standard deviation 2.65 points: 92.00%, 93.00%, 97.00%")
+    assert summary.text == ("94.00% (mean of 3 seeds, standard deviation 2.65 points)\n92.00%, 93.00%, 97.00%")
     assert Summary((0,), scores[:1]).deviation is None
 
 
-def test_each_seed_is_the_run_that_it_is_alone(class_folders: Path, tmp_path: Path) -> None:
+def test_each_seed_equals_a_single_run_with_that_seed(class_folders: Path, tmp_path: Path) -> None:
     config = tiny(class_folders, tmp_path / "run", epochs=1, seed=3)
     path, summary = train_seeds(config, 2)
     assert path == tmp_path / "run" / "seeds.json"
@@ -52,14 +52,14 @@ def test_each_seed_is_the_run_that_it_is_alone(class_folders: Path, tmp_path: Pa
     assert summary.seeds == (3, 4)
 
 
-def test_a_start_that_failed_does_not_bind(class_folders: Path, tmp_path: Path) -> None:
+def test_options_may_change_after_a_start_that_failed(class_folders: Path, tmp_path: Path) -> None:
     config = tiny(class_folders, tmp_path / "run", epochs=1, train_images=999)
     with pytest.raises(UsageError, match="--train-images 999"):
         train_seeds(config, 2)
     assert train_seeds(replace(config, train_images=16), 2)[1].seeds == (0, 1)
 
 
-def test_given_again_it_keeps_what_is_finished_and_goes_on(class_folders: Path, tmp_path: Path) -> None:
+def test_a_repeated_call_keeps_finished_seeds_and_resumes_the_others(class_folders: Path, tmp_path: Path) -> None:
     config = tiny(class_folders, tmp_path / "run", epochs=2)
     lines = list[str]()
 
@@ -74,22 +74,22 @@ def test_given_again_it_keeps_what_is_finished_and_goes_on(class_folders: Path, 
     before = (tmp_path / "run-s0" / "best.pt").read_bytes()
     lines.clear()
     logged(lines.append, train_seeds, config, 3)
-    assert lines[:2] == ["seed 0, 1 of 3", f"{tmp_path / 'run-s0'}: all 2 epochs are done"]
+    assert lines[:2] == ["seed 0 (1 of 3)", f"{tmp_path / 'run-s0'}: all 2 epochs are done"]
     assert [line[:11] for line in lines if line.startswith("epoch ")] == ["epoch   2/2", "epoch   1/2", "epoch   2/2"]
     assert (tmp_path / "run-s0" / "best.pt").read_bytes() == before
     assert [row["seed"] for row in json.loads((tmp_path / "run" / "seeds.json").read_text())["runs"]] == [0, 1, 2]
     with pytest.raises(
-        UsageError, match=r"run-s0 goes on only as it was started, without --lr 0\.5 \(the run: 0\.05\)"
+        UsageError, match=r"run-s0: a run resumes only with its own options, found --lr 0\.5 \(run: 0\.05\)"
     ):
         train_seeds(tiny(class_folders, tmp_path / "run", epochs=2, lr=0.5), 3)
 
 
-def test_one_seed_has_no_spread(class_folders: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^--seeds 1: expected 2 or more; one is chosen with --seed$"):
+def test_a_single_seed_is_rejected(class_folders: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^--seeds 1: expected 2 or more; for a single seed use --seed$"):
         train_seeds(tiny(class_folders, tmp_path / "run"), 1)
 
 
-def test_without_a_folder_the_runs_have_the_names_that_they_have_alone(
+def test_without_a_folder_the_runs_have_their_usual_names(
     class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""A training that is stopped: between steps, by signals, by kill -9, by a full disk; and how it goes on."""
+"""Stopping a training between steps, by signals, by kill -9 or by a full disk; and resuming it."""
 
 import errno
 import json
@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 from fakes.log import logged
-from fakes.train_runs import assert_same_runs, begin_or_go_on, history, in_child, tiny, without_times
+from fakes.train_runs import assert_same_runs, history, in_child, tiny, train_or_resume, without_times
 from rtk.core.artifacts.checkpoint import load_checkpoint
 from rtk.core.data.datasets import Split
 from rtk.core.errors import OutputError, UsageError
@@ -43,7 +43,7 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def counted_steps(patch: pytest.MonkeyPatch, signals: Mapping[int, int] | None = None) -> list[int]:
-    """A list that grows with each step of any training; in those with these numbers the process gets a signal."""
+    """A list that grows with each step of any training; in the steps of `signals` the process gets that signal."""
     original, steps = Trainer._step, list[int]()
 
     def counted(self: Trainer, *arguments: Any) -> Any:
@@ -62,7 +62,7 @@ def counted_steps(patch: pytest.MonkeyPatch, signals: Mapping[int, int] | None =
 @pytest.mark.parametrize(
     ("recipe", "sent", "step"), [("rtk", signal.SIGINT, 4), ("keras", signal.SIGTERM, 5), ("paper", signal.SIGTERM, 6)]
 )
-def test_a_run_goes_on_from_the_very_step_that_a_signal_came_in(
+def test_a_run_resumes_after_the_step_in_which_a_signal_came(
     class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, sent: signal.Signals, step: int
 ) -> None:
     settings: dict[str, Any] = {"recipe": recipe, "lr": 0.01}
@@ -85,7 +85,7 @@ def test_a_run_goes_on_from_the_very_step_that_a_signal_came_in(
     assert without_times(whole.history) == without_times(stopped.history)
 
 
-def test_a_signal_between_epochs_stops_before_the_next(class_folders: Path, tmp_path: Path) -> None:
+def test_a_signal_between_epochs_stops_before_the_next_epoch(class_folders: Path, tmp_path: Path) -> None:
     def say(line: str) -> None:
         if line.startswith("epoch   2/"):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -96,18 +96,18 @@ def test_a_signal_between_epochs_stops_before_the_next(class_folders: Path, tmp_
     assert len(resume(tmp_path / "run").history) == 3
 
 
-def test_handlers_are_put_back_and_a_second_ctrl_c_does_not_wait() -> None:
+def test_handlers_are_restored_and_a_second_ctrl_c_does_not_wait() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with stop_signals() as wish:
+    with stop_signals() as request:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert wish.number == signal.SIGTERM
-        os.kill(os.getpid(), signal.SIGTERM)  # a manager that repeats itself changes nothing
+        assert request.number == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGTERM)  # a repeated SIGTERM changes nothing
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
 
-def test_a_training_in_another_thread_leaves_signals_alone(class_folders: Path, tmp_path: Path) -> None:
+def test_a_training_in_another_thread_does_not_change_signal_handlers(class_folders: Path, tmp_path: Path) -> None:
     done = []
     thread = threading.Thread(target=lambda: done.append(train(tiny(class_folders, tmp_path / "run"))))
     thread.start()
@@ -116,7 +116,7 @@ def test_a_training_in_another_thread_leaves_signals_alone(class_folders: Path, 
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_command_says_how_to_go_on_and_exits_as_usual(
+def test_a_stopped_command_logs_how_to_resume_and_exits_with_the_signals_code(
     class_folders: Path, tmp_path: Path, sent: signal.Signals, code: int
 ) -> None:
     words = ["resnet8v1", "--dataset", str(class_folders), "--epochs", "100000", "--compile", "off"]
@@ -126,11 +126,11 @@ def test_the_command_says_how_to_go_on_and_exits_as_usual(
         text=True,
     ) as process:
         assert process.stderr is not None
-        said = [process.stderr.readline() for _ in range(3)]
+        said = [process.stderr.readline() for _ in range(4)]  # two on the run, two epochs
         process.send_signal(sent)
         said += process.stderr.readlines()
     assert process.returncode == code
-    assert said[-1] == f"stopped; go on with: rtk train --resume {tmp_path / 'run'}\n", said
+    assert said[-1] == f"stopped; resume with: rtk train --resume {tmp_path / 'run'}\n", said
     assert "Traceback" not in "".join(said)
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert names == ["best.pt", "config.json", "history.jsonl", "last.pt"]
@@ -139,11 +139,11 @@ def test_the_command_says_how_to_go_on_and_exits_as_usual(
     assert len(history(tmp_path / "run")) == state["epoch"] == len(state["history"])
 
 
-# What is saved in the middle of an epoch.
+# The state that is saved within an epoch.
 
 
-def test_the_state_after_any_step_brings_the_rest_of_the_epoch_back(shapes64: Split, card: Any) -> None:
-    """Two trainers: one runs through, the other is loaded from what the first was after each of its steps."""
+def test_the_rest_of_an_epoch_is_the_same_from_the_state_after_any_step(shapes64: Split, card: Any) -> None:
+    """One trainer runs the whole epoch; another one is loaded from the first one's state after each step."""
     recipe = replace(RECIPES["rtk"], epochs=4, batch_size=8)
 
     def new() -> Trainer:
@@ -151,7 +151,7 @@ def test_the_state_after_any_step_brings_the_rest_of_the_epoch_back(shapes64: Sp
         return Trainer(new_model(card, 0, arithmetic), recipe, arithmetic, shapes64.head(40), seed=1)
 
     first, states = new(), list[dict[str, Any]]()
-    first.run_epoch(lambda images: None)  # the next one leaves easy images out
+    first.run_epoch(lambda images: None)  # the next epoch leaves easy images out
     row = first.run_epoch(lambda images: states.append(_copied(first.state())))
     assert 3 < len(states) < 6
     for state in states[:-1]:
@@ -174,10 +174,10 @@ def _copied(value: Any) -> Any:
     ("minutes", "every"),
     [(0.0, [1, 2, 3, 4, 5, 6]), (1.0, [2, 4, 6]), (2.0, [4])],
 )
-def test_the_state_is_saved_as_often_as_was_asked_for(
+def test_the_state_is_saved_as_often_as_requested(
     class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, every: list[int]
 ) -> None:
-    """A clock that stands still between the six steps of an epoch, and moves on by half a minute in each."""
+    """The clock advances by half a minute in each of the six steps of an epoch, and only there."""
     now, saved = [0.0], list[int]()
     original, save = Trainer._step, loop.save_checkpoint
 
@@ -197,7 +197,7 @@ def test_the_state_is_saved_as_often_as_was_asked_for(
     assert saved == every
 
 
-def test_a_checkpoint_in_the_middle_of_an_epoch_is_a_model_without_a_score(
+def test_a_checkpoint_from_within_an_epoch_has_no_score(
     class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted_steps(monkeypatch, {2: signal.SIGTERM})
@@ -210,7 +210,7 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_is_a_model_without_a_score(
     assert checkpoint.card.training.epochs == 0
 
 
-def test_an_epoch_goes_on_with_fresh_numbers_on_another_kind_of_device() -> None:
+def test_on_another_kind_of_device_an_epoch_resumes_with_new_random_numbers() -> None:
     epoch = Epoch.start(torch.arange(6), torch.ones(6), torch.Generator().manual_seed(1), batch_size=2)
     state = {**epoch.state(), "device": "cuda", "generator": torch.zeros(16, dtype=torch.uint8)}
     assert Epoch.load(state, torch.Generator().manual_seed(5)).generator.initial_seed() == 5
@@ -220,13 +220,13 @@ def test_an_epoch_goes_on_with_fresh_numbers_on_another_kind_of_device() -> None
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_twenty_random_moments_ends_as_if_it_had_not(class_folders: Path, tmp_path: Path) -> None:
-    """Runs that save after every step are killed at random moments; as many runs as it takes for twenty kills."""
+def test_a_run_killed_at_twenty_moments_ends_like_an_uninterrupted_one(class_folders: Path, tmp_path: Path) -> None:
+    """Runs that save after every step are killed at random moments, until there were twenty kills."""
     settings: dict[str, Any] = {"epochs": 4, "holdout": 4, "batch_size": 4, "save_every": 0.0}
     whole, spans_s = tiny(class_folders, tmp_path / "whole0", **settings), list[float]()
-    for number in range(2):  # the first time is that of starting, too
+    for number in range(2):  # the first time includes starting the server process
         started_at = time.monotonic()
-        child = in_child(begin_or_go_on, tiny(class_folders, tmp_path / f"whole{number}", **settings))
+        child = in_child(train_or_resume, tiny(class_folders, tmp_path / f"whole{number}", **settings))
         child.join()
         assert child.exitcode == 0
         spans_s.append(time.monotonic() - started_at)
@@ -234,7 +234,7 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_if_it_had_not(class_folde
     moments, kills, ended = random.Random(6), 0, 0
     while kills < 20 or not ended:
         config = tiny(class_folders, tmp_path / f"killed{ended}", **settings)
-        child = in_child(begin_or_go_on, config)
+        child = in_child(train_or_resume, config)
         child.join(moments.uniform(0, spans_s[1] / 2) if kills < 20 else None)
         if child.exitcode is None:
             child.kill()
@@ -244,11 +244,11 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_if_it_had_not(class_folde
         assert child.exitcode == 0
         assert_same_runs(whole.run_dir, config.run_dir)
         names = sorted(path.name for path in config.run_dir.iterdir())
-        assert names == sorted(path.name for path in whole.run_dir.iterdir())  # nothing half-written is left
+        assert names == sorted(path.name for path in whole.run_dir.iterdir())  # no partial file is left
         ended += 1
 
 
-def test_a_run_killed_before_it_saved_anything_starts_again(class_folders: Path, tmp_path: Path) -> None:
+def test_a_run_killed_before_it_saved_anything_starts_from_the_beginning(class_folders: Path, tmp_path: Path) -> None:
     whole = train(tiny(class_folders, tmp_path / "whole"))
     shutil.copytree(whole.run_dir, tmp_path / "killed")
     for name in ("last.pt", "best.pt", "history.jsonl"):
@@ -257,7 +257,7 @@ def test_a_run_killed_before_it_saved_anything_starts_again(class_folders: Path,
     assert_same_runs(whole.run_dir, tmp_path / "killed")
 
 
-def test_a_run_killed_between_its_last_files_writes_the_rest(class_folders: Path, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_last_files_writes_them_when_resumed(class_folders: Path, tmp_path: Path) -> None:
     whole = train(tiny(class_folders, tmp_path / "whole"))
     path = whole.run_dir / "history.jsonl"
     before = path.read_text()
@@ -266,7 +266,7 @@ def test_a_run_killed_between_its_last_files_writes_the_rest(class_folders: Path
     assert path.read_text() == before
 
 
-def test_two_processes_do_not_train_in_one_folder(class_folders: Path, tmp_path: Path) -> None:
+def test_a_second_process_cannot_train_in_the_same_folder(class_folders: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with only_writer(run_dir), pytest.raises(OutputError) as caught:
         train(tiny(class_folders, run_dir))
@@ -279,15 +279,15 @@ def test_two_processes_do_not_train_in_one_folder(class_folders: Path, tmp_path:
 
 
 @pytest.mark.parametrize("full_from", [2, 3, 4])
-def test_a_full_disk_stops_with_one_line_and_the_last_checkpoint_whole(
+def test_a_full_disk_ends_with_one_error_line_and_an_intact_checkpoint(
     class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_from: int
 ) -> None:
-    """The disk is full from some write on: of best.pt, last.pt, history.jsonl of the second epoch."""
+    """The disk is full from one write on: of best.pt, last.pt or history.jsonl of the second epoch."""
     whole = train(tiny(class_folders, tmp_path / "whole"))
     fsync, said = os.fsync, list[str]()
 
     def full(descriptor: int) -> None:
-        if len(said) == 2:  # the line about the run, and the first epoch's
+        if len(said) == 3:  # two lines on the run, and the first epoch's
             writes.append(1)
             if len(writes) > full_from - 2:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -299,8 +299,8 @@ def test_a_full_disk_stops_with_one_line_and_the_last_checkpoint_whole(
         with pytest.raises(OutputError) as caught:
             logged(said.append, train, tiny(class_folders, tmp_path / "full"))
     assert str(caught.value).endswith(
-        ": cannot be written: No space left on device; what was saved last is whole; "
-        f"make room and go on with: rtk train --resume {tmp_path / 'full'}"
+        ": cannot be written: No space left on device; the last checkpoint is intact; "
+        f"free some space and resume with: rtk train --resume {tmp_path / 'full'}"
     )
     state = load_checkpoint(tmp_path / "full" / "last.pt").training
     assert state is not None
@@ -320,10 +320,10 @@ def _train_with_files_of_at_most(config: Any, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [100, 4096, 100_000])
-def test_wherever_in_a_checkpoint_the_disk_is_full_the_line_says_so(
+def test_a_checkpoint_cut_off_at_any_size_is_reported_as_a_full_disk(
     class_folders: Path, tmp_path: Path, size: int
 ) -> None:
-    """torch.save itself would tell of an unexpected position in the file instead."""
+    """torch.save itself reports an unexpected position in the file instead."""
     config = tiny(class_folders, tmp_path / "run")
     RunFolder(config.run_dir).path.mkdir()
     RunFolder(config.run_dir).begin(config)
@@ -332,45 +332,45 @@ def test_wherever_in_a_checkpoint_the_disk_is_full_the_line_says_so(
     said = (config.run_dir / "said").read_text()
     assert said == (
         f"{config.run_dir / 'best.pt'}: cannot be written: File too large; "
-        f"make room and go on with: rtk train --resume {config.run_dir}"
+        f"free some space and resume with: rtk train --resume {config.run_dir}"
     )
     assert sorted(path.name for path in config.run_dir.iterdir()) == ["config.json", "said"]
 
 
-# Options that a run goes on with.
+# Options of a resumed run.
 
 
-def test_changed_options_are_named_with_both_values(class_folders: Path, tmp_path: Path) -> None:
+def test_changed_options_are_listed_with_both_values(class_folders: Path, tmp_path: Path) -> None:
     run = train(tiny(class_folders, tmp_path / "run", epochs=1))
     with pytest.raises(UsageError) as caught:
-        resume(run.run_dir, asked={"epochs": 5, "seed": 0, "lr": 0.1, "holdout": 3})
+        resume(run.run_dir, given={"epochs": 5, "seed": 0, "lr": 0.1, "holdout": 3})
     assert str(caught.value) == (
-        f"{run.run_dir} goes on only as it was started, without --epochs 5 (the run: 1), --lr 0.1 (the run: 0.05), "
-        "--holdout 3 (the run: 0); leave that out, or start a new run with another --out"
+        f"{run.run_dir}: a run resumes only with its own options, found --epochs 5 (run: 1), --lr 0.1 (run: 0.05), "
+        "--holdout 3 (run: 0); leave them out, or start a new run with another --out"
     )
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("given", "words"),
     [
-        ({"arch": "resnet20v1"}, "ARCH resnet20v1 (the run: resnet8v1)"),
-        ({"recipe": "paper"}, "--recipe paper (the run: rtk)"),
-        ({"dataset": "cifar10"}, "--dataset cifar10 (the run: "),
-        ({"train_images": 9}, "--train-images 9 (the run: none)"),
+        ({"arch": "resnet20v1"}, "ARCH resnet20v1 (run: resnet8v1)"),
+        ({"recipe": "paper"}, "--recipe paper (run: rtk)"),
+        ({"dataset": "cifar10"}, "--dataset cifar10 (run: "),
+        ({"train_images": 9}, "--train-images 9 (run: none)"),
         ({"out": Path("elsewhere")}, "--out elsewhere"),
-        ({"deterministic": True}, "--deterministic True (the run: False)"),
+        ({"deterministic": True}, "--deterministic True (run: False)"),
     ],
 )
-def test_each_option_is_compared(class_folders: Path, tmp_path: Path, asked: dict[str, Any], words: str) -> None:
+def test_each_option_is_compared(class_folders: Path, tmp_path: Path, given: dict[str, Any], words: str) -> None:
     config = tiny(class_folders, tmp_path / "run")
     RunFolder(config.run_dir).path.mkdir()
     RunFolder(config.run_dir).begin(config)
     with pytest.raises(UsageError) as caught:
-        resume(config.run_dir, asked=asked)
-    assert f"without {words}" in str(caught.value)
+        resume(config.run_dir, given=given)
+    assert f"found {words}" in str(caught.value)
 
 
-def test_the_same_options_are_no_change_and_some_may_change(
+def test_the_same_options_are_accepted_and_some_may_change(
     class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny(class_folders, tmp_path / "run", epochs=None, recipe="quick")
@@ -379,7 +379,7 @@ def test_the_same_options_are_no_change_and_some_may_change(
         with pytest.raises(Stopped):
             train(config)
     monkeypatch.chdir(class_folders.parent)
-    asked = {"arch": "resnet8v1", "dataset": class_folders.name, "epochs": 5, "out": tmp_path / "run"}
-    resume(config.run_dir, asked={**asked, "skip_nan": True, "save_every": 1.0})
+    given = {"arch": "resnet8v1", "dataset": class_folders.name, "epochs": 5, "out": tmp_path / "run"}
+    resume(config.run_dir, given={**given, "skip_nan": True, "save_every": 1.0})
     kept = json.loads((config.run_dir / "config.json").read_text())
     assert (kept["skip_nan"], kept["save_every"], kept["epochs"]) == (True, 1.0, None)

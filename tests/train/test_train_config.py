@@ -1,31 +1,54 @@
-"""TrainConfig: what it refuses, what it keeps, and that the command line offers all of it."""
+"""TrainConfig: what it rejects, its JSON form, and that every field is an option of the command line."""
 
 import dataclasses
-import inspect
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from rtk.cli.train import train
+from rtk.cli import help as help_groups
+from rtk.cli.app import app
 from rtk.core.errors import ArtifactError, UsageError
 from rtk.train.augment.options import NAMES, Augmentation
-from rtk.train.config import TrainConfig
+from rtk.train.config import Group, TrainConfig
 from rtk.train.data.preprocessing import PREPROCESSES
 from rtk.train.recipes import RECIPES
+from typer.main import get_command
 
 
-def test_every_field_is_an_option_with_the_same_default() -> None:
-    options = {
-        name.rstrip("_"): parameter.default
-        for name, parameter in inspect.signature(train).parameters.items()
-        if name not in ("context", "resume", "seeds")  # what the command itself needs
-    }
+@pytest.fixture
+def parameters() -> dict[str, Any]:
+    """The parameters of `rtk train` by name, as Click sees them, without those that only the command has."""
+    found = {parameter.name: parameter for parameter in get_command(app).commands["train"].params}
+    assert found.keys() >= {"seeds", "resume"}
+    return {name: parameter for name, parameter in found.items() if name not in ("seeds", "resume")}
+
+
+def test_every_field_is_an_option_with_the_same_default_and_the_reverse(parameters: dict[str, Any]) -> None:
+    options = {name: parameter.default for name, parameter in parameters.items()}
     fields = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     assert fields.pop("arch") is dataclasses.MISSING
-    assert options.pop("arch") is None  # left out when a run goes on
+    assert options.pop("arch") is None  # the command resumes a run without it
     assert options == fields
+
+
+def test_an_option_is_spelled_like_its_field(parameters: dict[str, Any]) -> None:
+    """Only a flag that can be None has a --no- form: it can switch off what the recipe switches on."""
+    for name, parameter in parameters.items():
+        if name != "arch":
+            assert parameter.opts == [f"--{name.replace('_', '-')}"]
+            assert parameter.secondary_opts == (["--no-rgb"] if name == "rgb" else [])
+            assert parameter.multiple == (name == "augment")
+            assert parameter.envvar == ("RTK_DATA_DIR" if name == "data_dir" else None)
+
+
+def test_every_option_has_a_help_text_and_stands_in_a_known_group() -> None:
+    groups = {value for name, value in vars(help_groups).items() if name.isupper() and isinstance(value, str)}
+    for field in dataclasses.fields(TrainConfig)[1:]:
+        assert field.metadata["group"] in groups, field.name
+        assert field.metadata["help"].endswith("."), field.name
+    assert {field.metadata["group"] for field in dataclasses.fields(TrainConfig)[1:]} == set(get_args(Group))
 
 
 def test_the_config_survives_json(tmp_path: Path) -> None:
@@ -35,43 +58,47 @@ def test_the_config_survives_json(tmp_path: Path) -> None:
     assert TrainConfig.from_json(TrainConfig("resnet29v2").to_json(), source="x") == TrainConfig("resnet29v2")
 
 
-def test_what_was_asked_for_replaces_the_recipes_values() -> None:
-    values = TrainConfig("resnet20v1", recipe="paper", epochs=3, lr=0.5).values
+def test_options_replace_the_values_of_the_recipe() -> None:
+    values = TrainConfig("resnet20v1", recipe="paper", epochs=3, lr=0.5).resolved_recipe
     assert (values.epochs, values.lr, values.batch_size) == (3, 0.5, 128)
-    assert TrainConfig("resnet20v1", recipe="keras").values.batch_size == 32
+    assert TrainConfig("resnet20v1", recipe="keras").resolved_recipe.batch_size == 32
 
 
-def test_epochs_that_are_asked_for_take_the_place_of_the_papers_steps() -> None:
-    assert TrainConfig("resnet20v1", recipe="paper").values.steps == 64_000
-    values = TrainConfig("resnet20v1", recipe="paper", epochs=10).values
+def test_the_epochs_option_replaces_the_steps_of_the_paper() -> None:
+    assert TrainConfig("resnet20v1", recipe="paper").resolved_recipe.steps == 64_000
+    values = TrainConfig("resnet20v1", recipe="paper", epochs=10).resolved_recipe
     assert (values.steps, values.for_images(50_000).epochs) == (0, 10)
 
 
-def test_the_slow_start_is_for_110_layers_and_more() -> None:
-    starts = {depth: TrainConfig(f"resnet{depth}v1", recipe="paper").values.slow_start for depth in (20, 104, 110, 116)}
+def test_the_slow_start_applies_to_110_layers_and_more() -> None:
+    starts = {
+        depth: TrainConfig(f"resnet{depth}v1", recipe="paper").resolved_recipe.slow_start
+        for depth in (20, 104, 110, 116)
+    }
     assert [depth for depth, start in starts.items() if start] == [110, 116]
 
 
 def test_options_change_preprocessing_augmentation_and_schedule() -> None:
-    values = TrainConfig("resnet20v1", augment=("rotation=15",), preprocess="unit", resize=64, rgb=True).values
+    values = TrainConfig("resnet20v1", augment=("rotation=15",), preprocess="unit", resize=64, rgb=True).resolved_recipe
     assert values.augmentation == Augmentation(crop=0.125, flip="alternate", rotation=15)
     assert (values.preprocess, values.resize, values.rgb) == ("unit", 64, True)
     assert (
-        TrainConfig("resnet20v1", recipe="finetune", weights="a.pt", rgb=False, preprocess="center").values.rgb is False
+        TrainConfig("resnet20v1", recipe="finetune", weights="a.pt", rgb=False, preprocess="center").resolved_recipe.rgb
+        is False
     )
-    assert TrainConfig("resnet20v1", recipe="d2l", resize=0).values.resize == 0
-    assert TrainConfig("resnet20v1", recipe="keras", plateau=True).values.schedule == "plateau"
+    assert TrainConfig("resnet20v1", recipe="d2l", resize=0).resolved_recipe.resize == 0
+    assert TrainConfig("resnet20v1", recipe="keras", plateau=True).resolved_recipe.schedule == "plateau"
 
 
 @pytest.mark.parametrize("preprocess", ["mean-image", "zca"])
-def test_numbers_for_every_pixel_go_with_full_size_throughout(preprocess: str) -> None:
-    assert TrainConfig("resnet20v1").values.resizing
-    assert TrainConfig("resnet20v1", preprocess="samplewise").values.resizing
-    assert not TrainConfig("resnet20v1", preprocess=preprocess).values.resizing
+def test_preprocessing_with_a_number_for_every_pixel_disables_progressive_resizing(preprocess: str) -> None:
+    assert TrainConfig("resnet20v1").resolved_recipe.resizing
+    assert TrainConfig("resnet20v1", preprocess="samplewise").resolved_recipe.resizing
+    assert not TrainConfig("resnet20v1", preprocess=preprocess).resolved_recipe.resizing
 
 
 @pytest.mark.parametrize(
-    ("options", "judge"),
+    ("options", "split"),
     [
         ({}, ""),
         ({"holdout": 9}, "holdout"),
@@ -83,8 +110,8 @@ def test_numbers_for_every_pixel_go_with_full_size_throughout(preprocess: str) -
         ({"recipe": "keras", "validation_split": 0.1}, "holdout"),
     ],
 )
-def test_the_epoch_is_chosen_by_the_split_that_was_asked_for(options: dict[str, Any], judge: str) -> None:
-    assert TrainConfig("resnet20v1", **options).judge == judge
+def test_the_options_decide_which_split_selects_the_epoch(options: dict[str, Any], split: str) -> None:
+    assert TrainConfig("resnet20v1", **options).selection_split == split
 
 
 @pytest.mark.parametrize(
@@ -104,12 +131,18 @@ def test_the_epoch_is_chosen_by_the_split_that_was_asked_for(options: dict[str, 
         ({"holdout": -1}, "--holdout -1: expected 0 or more images"),
         ({"validation_split": 0.0}, "--validation-split 0: expected a share above 0 and at most 0.5"),
         ({"validation_split": 0.51}, "--validation-split 0.51: expected a share above 0 and at most 0.5"),
-        ({"validation_split": 0.1, "holdout": 9}, "--validation-split and --holdout hold out images both"),
-        ({"plateau": True, "eval_every": 3}, "--plateau looks at every epoch's loss, --eval-every 3 does not; leave"),
+        (
+            {"validation_split": 0.1, "holdout": 9},
+            "--validation-split and --holdout both hold out images; leave one of them out",
+        ),
+        (
+            {"plateau": True, "eval_every": 3},
+            "--plateau needs the loss of every epoch, but --eval-every is 3; leave one of them out",
+        ),
         ({"select": "first"}, "--select 'first' is unknown; known: last, best"),
         ({"augment": ("rotate=1",)}, "--augment 'rotate' is unknown; did you mean rotation?"),
         ({"preprocess": "whiten"}, "--preprocess 'whiten' is unknown; known: standard, center, unit, mean-image, "),
-        ({"recipe": "finetune"}, "--recipe finetune goes on from trained weights: add --weights"),
+        ({"recipe": "finetune"}, "--recipe finetune starts from trained weights; add --weights"),
         ({"resize": -1}, "--resize -1: expected 1 to 1024 pixels"),
         ({"train_images": 1}, "--train-images 1: expected 2 or more"),
         ({"eval_every": 0}, "--eval-every 0: expected 1 or more epochs"),
@@ -117,7 +150,7 @@ def test_the_epoch_is_chosen_by_the_split_that_was_asked_for(options: dict[str, 
         ({"save_every": float("nan")}, "--save-every nan: expected 0 or more minutes"),
     ],
 )
-def test_values_that_make_no_sense_are_wrong_usage(change: dict[str, Any], message: str) -> None:
+def test_invalid_values_are_usage_errors(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         TrainConfig(**{"arch": "resnet20v1", **change})
     assert str(caught.value).startswith(message)
@@ -132,7 +165,7 @@ def test_values_that_make_no_sense_are_wrong_usage(change: dict[str, Any], messa
         (".", "runs/resnet20v1-here-s3"),
     ],
 )
-def test_a_run_is_named_after_network_data_and_seed(
+def test_the_run_folder_is_named_after_network_data_and_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, folder: str
 ) -> None:
     (tmp_path / "here").mkdir()
@@ -143,12 +176,12 @@ def test_a_run_is_named_after_network_data_and_seed(
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"data_dir": null, "out": null}', json.dumps({"arch": "resnet20v1"})]
 )
-def test_a_file_that_is_no_config_is_named(text: str) -> None:
+def test_an_invalid_config_file_is_named_in_the_error(text: str) -> None:
     with pytest.raises(ArtifactError, match=r"^runs/a/config\.json: not the config of a run \("):
         TrainConfig.from_json(text, source="runs/a/config.json")
 
 
 @pytest.mark.parametrize("names", [RECIPES, NAMES, PREPROCESSES], ids=["recipes", "augmentation", "preprocessing"])
-def test_the_readme_names_all_that_can_be_chosen(names: Iterable[str]) -> None:
+def test_the_readme_names_all_choices(names: Iterable[str]) -> None:
     readme = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
     assert [name for name in names if f"`{name}`" not in readme] == []

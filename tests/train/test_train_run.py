@@ -1,4 +1,4 @@
-"""Training from end to end on a tiny data set: repeating, stopping, going on, and failing in one clear line."""
+"""Training end to end on a tiny data set: repeating, stopping, resuming, and errors in one clear line."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ CPU = Arithmetic(torch.device("cpu"), None)
 
 @pytest.fixture(autouse=True)
 def no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than training here: one test does it for all."""
+    """Plotting takes longer than training here: only one test does it."""
     if "curves" not in request.node.name:
         monkeypatch.setattr(RunFolder, "write_curves", lambda *arguments, **options: None)
 
@@ -47,16 +47,16 @@ def config(class_folders: Path, tmp_path: Path) -> NewConfig:
     return lambda out, **changes: tiny(class_folders, tmp_path / out, **changes)
 
 
-# What a run leaves.
+# The files of a run.
 
 
-def test_a_run_leaves_checkpoints_config_history_and_curves(config: NewConfig, class_folders: Path) -> None:
-    asked, lines = config("run"), []
-    trained = logged(lines.append, train, asked)
+def test_a_run_writes_checkpoints_config_history_and_curves(config: NewConfig, class_folders: Path) -> None:
+    given, lines = config("run"), []
+    trained = logged(lines.append, train, given)
     folder = trained.run_dir
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["best.pt", "config.json", "curves.png", "history.jsonl", "last.pt"]
-    assert TrainConfig.from_json((folder / "config.json").read_text(), source="x") == asked
+    assert TrainConfig.from_json((folder / "config.json").read_text(), source="x") == given
     rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert rows == trained.history
     assert [row["epoch"] for row in rows] == [1, 2, 3]
@@ -64,13 +64,14 @@ def test_a_run_leaves_checkpoints_config_history_and_curves(config: NewConfig, c
     with Image.open(folder / "curves.png") as curves:
         assert curves.format == "PNG"
     assert lines[0].startswith("resnet8v1-colours: 77,731 parameters, ")
-    assert lines[0].endswith("24 images, epochs 1 to 3, cpu, fp32, not compiled")
-    assert [line[:11] for line in lines[1:]] == ["epoch   1/3", "epoch   2/3", "epoch   3/3"]
+    assert lines[0].endswith("24 images, epochs 1 to 3")
+    assert lines[1] == "cpu, fp32, not compiled"
+    assert [line[:11] for line in lines[2:]] == ["epoch   1/3", "epoch   2/3", "epoch   3/3"]
 
 
 @pytest.mark.parametrize("accuracy", [0.0, 0.5, 1.0])
-def test_curves_are_drawn_of_any_history(tmp_path: Path, accuracy: float) -> None:
-    """A run without a single error has nothing that a log scale could show."""
+def test_curves_are_plotted_for_any_history(tmp_path: Path, accuracy: float) -> None:
+    """A run without a single error has no positive value for a log scale."""
     row = {"epoch": 1, "lr": 0.1, "train_accuracy": accuracy, "train_loss": 1 - accuracy}
     row |= {"test_accuracy": accuracy, "test_loss": 1 - accuracy}
     RunFolder(tmp_path).write_curves([row], title="resnet8v1-colours")
@@ -78,7 +79,7 @@ def test_curves_are_drawn_of_any_history(tmp_path: Path, accuracy: float) -> Non
         assert min(curves.size) > 300
 
 
-def test_the_card_says_where_the_weights_come_from(config: NewConfig, class_folders: Path) -> None:
+def test_the_card_records_the_origin_of_the_weights(config: NewConfig, class_folders: Path) -> None:
     trained = train(config("run", seed=5))
     card = load_checkpoint(trained.best).card
     assert card == trained.card
@@ -98,7 +99,7 @@ def test_the_card_says_where_the_weights_come_from(config: NewConfig, class_fold
     assert card.score.correct == trained.history[-1]["test_correct"]
 
 
-def test_the_score_on_the_card_is_that_of_the_weights_beside_it(config: NewConfig, class_folders: Path) -> None:
+def test_the_score_on_the_card_is_that_of_its_weights(config: NewConfig, class_folders: Path) -> None:
     checkpoint = load_checkpoint(train(config("run")).best)
     test = open_dataset(str(class_folders)).split("test")
     with torch.inference_mode():
@@ -109,7 +110,7 @@ def test_the_score_on_the_card_is_that_of_the_weights_beside_it(config: NewConfi
     assert checkpoint.card.score.loss == pytest.approx(float(loss), rel=1e-5)
 
 
-def test_a_holdout_is_taken_out_of_training_and_chooses_the_epoch(config: NewConfig) -> None:
+def test_held_out_images_are_not_trained_on_and_select_the_epoch(config: NewConfig) -> None:
     trained = train(config("run", holdout=6, epochs=4))
     assert all(row["holdout_total"] == 6 and row["images"] <= 18 for row in trained.history)
     card = trained.card
@@ -121,23 +122,23 @@ def test_a_holdout_is_taken_out_of_training_and_chooses_the_epoch(config: NewCon
     )
 
 
-def test_a_validation_split_is_a_holdout_by_share(config: NewConfig) -> None:
+def test_a_validation_split_is_a_holdout_given_as_a_share(config: NewConfig) -> None:
     share, count = (
-        train(config(name, **asked))
-        for name, asked in (("share", {"validation_split": 0.25}), ("count", {"holdout": 6}))
+        train(config(name, **options))
+        for name, options in (("share", {"validation_split": 0.25}), ("count", {"holdout": 6}))
     )
     assert_same_weights(share.best, count.best)
     assert without_times(share.history) == without_times(count.history)
     assert share.card.training == replace(count.card.training, train_s=share.card.training.train_s)
 
 
-def test_held_out_images_only_watch_where_the_last_epoch_is_asked_for(config: NewConfig) -> None:
+def test_held_out_images_do_not_select_if_the_last_epoch_is_requested(config: NewConfig) -> None:
     trained = train(config("run", holdout=6, select="last"))
     assert trained.history[-1]["holdout_total"] == 6
     assert (trained.card.training.epochs, trained.card.training.selected_on) == (3, "")
 
 
-def test_an_epoch_that_the_test_split_chose_says_so(config: NewConfig) -> None:
+def test_the_card_says_if_the_test_split_selected_the_epoch(config: NewConfig) -> None:
     trained = train(config("run", recipe="keras", lr=0.003, epochs=4))
     hits = [row["test_correct"] for row in trained.history]
     best, last = load_checkpoint(trained.best).card, load_checkpoint(trained.run_dir / "last.pt").card
@@ -150,7 +151,7 @@ def test_an_epoch_that_the_test_split_chose_says_so(config: NewConfig) -> None:
     assert last.training.selection == "weights after the last epoch; nothing was selected"
 
 
-def test_the_zoo_refuses_an_epoch_that_the_test_split_chose(config: NewConfig) -> None:
+def test_the_zoo_rejects_an_epoch_selected_on_the_test_split(config: NewConfig) -> None:
     best = train(config("run", recipe="keras", epochs=1)).best
     with pytest.raises(UsageError) as caught:
         publish(best)
@@ -161,7 +162,7 @@ def test_the_zoo_refuses_an_epoch_that_the_test_split_chose(config: NewConfig) -
     )
 
 
-def test_a_rate_that_followed_the_test_split_is_said_and_refused(config: NewConfig) -> None:
+def test_a_learning_rate_that_followed_the_test_split_is_recorded_and_rejected_by_the_zoo(config: NewConfig) -> None:
     plateau = {"recipe": "keras", "epochs": 1, "plateau": True, "select": "last"}
     best = train(config("run", **plateau)).best
     assert load_checkpoint(best).card.training.selection == (
@@ -174,7 +175,7 @@ def test_a_rate_that_followed_the_test_split_is_said_and_refused(config: NewConf
     assert load_checkpoint(held_out).card.training.selection == "weights after the last epoch; nothing was selected"
 
 
-def test_the_zoo_takes_finished_trainings_alone_and_all_of_their_files(
+def test_the_zoo_accepts_only_finished_trainings_and_takes_all_of_their_files(
     config: NewConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zoo = tmp_path / "zoo"
@@ -203,7 +204,7 @@ def _full(*arguments: object) -> None:
         (MemoryError(), "out of memory with a batch of 8; try a smaller --batch-size"),
     ],
 )
-def test_memory_that_is_short_is_one_line(
+def test_running_out_of_memory_is_one_line(
     config: NewConfig, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
 ) -> None:
     def short(*arguments: object, **options: object) -> None:
@@ -214,7 +215,7 @@ def test_memory_that_is_short_is_one_line(
         train(config("run", epochs=1))
 
 
-def test_the_command_tells_the_best_and_the_last_epochs_score(
+def test_the_command_prints_the_scores_of_the_best_and_the_last_epoch(
     class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = f"train resnet8v1 --dataset {class_folders} --recipe keras --epochs 4 --batch-size 8 --compile off"
@@ -225,32 +226,31 @@ def test_the_command_tells_the_best_and_the_last_epochs_score(
     rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     hits = [row["test_correct"] for row in rows]
     best, last = hits.index(max(hits)), hits[-1]
-    first, second, path = capsys.readouterr().out.splitlines()
+    first, second, third, path = capsys.readouterr().out.splitlines()
     assert first.startswith(f"test accuracy {max(hits) / 12:.2%} ({max(hits)} of 12), ")
-    assert second == (
-        f"of epoch {best + 1}, chosen by the test split; last epoch: test accuracy {last / 12:.2%} ({last})"
-    )
+    assert second == f"epoch {best + 1}, selected on the test split"
+    assert third == f"last epoch: test accuracy {last / 12:.2%} ({last} of 12)"
     assert path == str(tmp_path / "run" / "best.pt")
     card = load_checkpoint(tmp_path / "run" / "best.pt").card
     assert card.training.settings["augmentation"]["cutout"] == 2
 
 
-def test_a_training_by_steps_ends_with_the_last_of_them_and_goes_on_as_if_it_had_not_stopped(
+def test_a_training_by_steps_ends_with_the_last_step_and_resumes_without_a_difference(
     config: NewConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = replace(RECIPES["paper"], steps=8, slow_start=None)
     monkeypatch.setitem(RECIPES, "paper", short)
-    asked: dict[str, Any] = {"recipe": "paper", "epochs": None}
-    whole = train(config("whole", **asked))
+    options: dict[str, Any] = {"recipe": "paper", "epochs": None}
+    whole = train(config("whole", **options))
     assert [row["images"] for row in whole.history] == [24, 24, 16]  # three steps of eight images an epoch
     assert [row["lr"] for row in whole.history] == pytest.approx([0.05, 0.005, 0.0005])  # divided after steps 4 and 6
     with pytest.raises(KeyboardInterrupt):
-        logged(Stop().after_epoch(2), train, config("stopped", **asked))
+        logged(Stop().after_epoch(2), train, config("stopped", **options))
     assert_same_weights(whole.best, resume(config("stopped").run_dir).best)
     assert len(resume(whole.run_dir).history) == 3
 
 
-def test_the_plateau_rule_goes_on_where_it_was(config: NewConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_continues_the_plateau_rule(config: NewConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "PLATEAU_PATIENCE", 1)
     monkeypatch.setattr(schedule, "PLATEAU_DELTA", 100.0)  # nothing is ever better than the first epoch
     whole = train(config("whole", plateau=True, epochs=4))
@@ -267,7 +267,7 @@ def test_the_last_epoch_is_always_evaluated(config: NewConfig) -> None:
     assert ["test_loss" in row for row in history] == [False, True, True]
 
 
-# Repeating and going on.
+# Repeating and resuming.
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -284,7 +284,7 @@ def test_another_seed_gives_other_weights(config: NewConfig) -> None:
 
 
 class Stop:
-    """Interrupts a training: after the epoch's line was said, or in a step."""
+    """Interrupts a training after the line of an epoch was logged, or in a step."""
 
     def after_epoch(self, number: int) -> Callable[[str], None]:
         def say(line: str) -> None:
@@ -322,9 +322,7 @@ EVERY_AUGMENTATION = (
         {"recipe": "quick", "augment": EVERY_AUGMENTATION, "preprocess": "zca"},
     ],
 )
-def test_a_run_that_was_stopped_after_an_epoch_goes_on_as_if_it_had_not(
-    config: NewConfig, changes: dict[str, Any]
-) -> None:
+def test_a_run_stopped_after_an_epoch_resumes_without_a_difference(config: NewConfig, changes: dict[str, Any]) -> None:
     settings: dict[str, Any] = {**changes, "lr": 0.01}
     whole = train(config("whole", **settings))
     with pytest.raises(KeyboardInterrupt):
@@ -337,7 +335,7 @@ def test_a_run_that_was_stopped_after_an_epoch_goes_on_as_if_it_had_not(
     assert without_times(rows) == without_times(whole.history)
 
 
-def test_a_run_that_was_stopped_in_an_epoch_goes_on_from_the_one_before(
+def test_a_run_interrupted_within_an_epoch_resumes_after_the_previous_one(
     config: NewConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(config("whole"))
@@ -350,8 +348,8 @@ def test_a_run_that_was_stopped_in_an_epoch_goes_on_from_the_one_before(
     assert without_times(whole.history) == without_times(stopped.history)
 
 
-def test_a_run_goes_on_with_the_data_somewhere_else(config: NewConfig, tmp_path: Path) -> None:
-    asked = replace(config("run"), dataset="fashion-mnist", data_dir=tmp_path / "gone")
+def test_a_run_resumes_with_its_data_in_another_folder(config: NewConfig, tmp_path: Path) -> None:
+    started = replace(config("run"), dataset="fashion-mnist", data_dir=tmp_path / "gone")
     random = np.random.default_rng(0)
     for prefix, count in (("train", 16), ("t10k", 4)):
         for kind, array in (
@@ -363,48 +361,48 @@ def test_a_run_goes_on_with_the_data_somewhere_else(config: NewConfig, tmp_path:
             sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
             path.write_bytes(b"\0\0\x08" + bytes([array.ndim]) + sizes + array.tobytes())
     with pytest.raises(KeyboardInterrupt):
-        logged(Stop().after_epoch(2), train, asked)
+        logged(Stop().after_epoch(2), train, started)
     (tmp_path / "gone").rename(tmp_path / "moved")
-    assert len(resume(asked.run_dir, asked={"data_dir": tmp_path / "moved"}).history) == 3
+    assert len(resume(started.run_dir, given={"data_dir": tmp_path / "moved"}).history) == 3
 
 
-def test_a_finished_run_says_so(config: NewConfig) -> None:
+def test_resuming_a_finished_run_logs_that_it_is_done(config: NewConfig) -> None:
     trained, lines = train(config("run", epochs=1)), []
     again = logged(lines.append, resume, trained.run_dir)
     assert lines == [f"{trained.run_dir}: all 1 epochs are done"]
     assert again == trained
 
 
-# Refusals.
+# Rejected input.
 
 
-def test_a_folder_that_holds_a_run_is_not_written_over(config: NewConfig) -> None:
+def test_a_folder_that_holds_a_run_is_not_overwritten(config: NewConfig) -> None:
     trained = train(config("run", epochs=1))
     before = trained.best.read_bytes()
     with pytest.raises(UsageError) as caught:
         train(config("run", epochs=1))
     assert str(caught.value) == (
-        f"{trained.run_dir}: holds a run already; go on with: rtk train --resume {trained.run_dir}, "
-        "or name another --out"
+        f"{trained.run_dir}: holds a run already; resume it with: rtk train --resume {trained.run_dir}, "
+        "or pass another --out"
     )
     assert trained.best.read_bytes() == before
 
 
-def test_a_folder_without_a_run_cannot_go_on(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(ArtifactError) as caught:
             resume(folder)
-        assert str(caught.value) == f"{folder}: no run to go on with; expected config.json in it"
+        assert str(caught.value) == f"{folder}: holds no run to resume; expected a folder with config.json"
 
 
-def test_a_deployed_checkpoint_cannot_go_on(config: NewConfig) -> None:
+def test_a_deployed_checkpoint_cannot_be_resumed(config: NewConfig) -> None:
     trained = train(config("run", epochs=1))
     shutil.copy(trained.best, trained.run_dir / "last.pt")
     with pytest.raises(ArtifactError, match=r"last\.pt: holds no training state; expected the last\.pt of a run$"):
         resume(trained.run_dir)
 
 
-def test_a_run_with_a_damaged_config_cannot_go_on(config: NewConfig) -> None:
+def test_a_run_with_a_damaged_config_cannot_be_resumed(config: NewConfig) -> None:
     trained = train(config("run", epochs=1))
     for content in (b"{", b"\xff\xfe", b"[]"):
         (trained.run_dir / "config.json").write_bytes(content)
@@ -412,12 +410,12 @@ def test_a_run_with_a_damaged_config_cannot_go_on(config: NewConfig) -> None:
             resume(trained.run_dir)
 
 
-def test_a_run_does_not_go_on_with_other_data(config: NewConfig, class_folders: Path, tmp_path: Path) -> None:
+def test_a_run_cannot_be_resumed_on_other_data(config: NewConfig, class_folders: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(class_folders, tmp_path / "colours"))
     with pytest.raises(KeyboardInterrupt):
         logged(Stop().after_epoch(1), train, config("run", dataset=str(copied)))
     (copied / "train" / "red" / "0.png").unlink()
-    with pytest.raises(ArtifactError, match=r"^the run was trained on 24 images, the data set now has 23$"):
+    with pytest.raises(ArtifactError, match=r"^the run was trained on 24 images, but the data set now has 23$"):
         resume(config("run").run_dir)
 
 
@@ -433,7 +431,7 @@ def test_a_run_does_not_go_on_with_other_data(config: NewConfig, class_folders: 
     ],
     ids=["one class", "empty class", "several sizes"],
 )  # fmt: skip
-def test_a_folder_that_is_no_data_set_is_named(
+def test_the_error_for_an_invalid_data_set_names_the_folder(
     config: NewConfig, class_folders: Path, tmp_path: Path, spoil: Callable[[Path], Any], message: str
 ) -> None:
     copied = Path(shutil.copytree(class_folders, tmp_path / "colours"))
@@ -444,7 +442,7 @@ def test_a_folder_that_is_no_data_set_is_named(
     assert not (config("run").run_dir / "last.pt").exists()
 
 
-def test_an_unknown_data_set_leaves_no_folder(config: NewConfig) -> None:
+def test_an_unknown_data_set_creates_no_run_folder(config: NewConfig) -> None:
     with pytest.raises(UnknownNameError, match=r"^data set 'imagenet' is unknown"):
         train(config("run", dataset="imagenet"))
     assert not config("run").run_dir.exists()
@@ -453,25 +451,31 @@ def test_an_unknown_data_set_leaves_no_folder(config: NewConfig) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_images": 25}, "--train-images 25: colours has 24"),
-        ({"holdout": 13}, "--holdout 13: more than half of the 24 training images"),
-        ({"validation_split": 0.04}, "--validation-split 0.04: not one of the 24 training images"),
+        ({"train_images": 25}, "--train-images 25: colours has only 24 training images"),
+        ({"holdout": 13}, "--holdout 13: expected at most half of the 24 training images"),
+        ({"validation_split": 0.04}, "--validation-split 0.04: holds out none of the 24 training images"),
     ],
 )
-def test_more_images_than_there_are_is_wrong_usage(config: NewConfig, changes: dict[str, int], message: str) -> None:
+def test_more_images_than_the_data_set_has_is_a_usage_error(
+    config: NewConfig, changes: dict[str, int], message: str
+) -> None:
     with pytest.raises(UsageError, match=f"^{message}$"):
         train(config("run", **changes))
 
 
-def test_test_images_of_another_size_are_refused(config: NewConfig, class_folders: Path, tmp_path: Path) -> None:
+def test_test_images_of_another_size_are_rejected(config: NewConfig, class_folders: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(class_folders, tmp_path / "colours"))
     for path in (copied / "test").rglob("*.png"):
         Image.new("RGB", (10, 10)).save(path)
-    with pytest.raises(DataError, match=r"^colours: training images are \(12, 12, 3\), test images \(10, 10, 3\)$"):
+    with pytest.raises(
+        DataError,
+        match=r"^colours: training images are \(12, 12, 3\), but test images are \(10, 10, 3\); "
+        r"expected the same size$",
+    ):
         train(config("run", dataset=str(copied)))
 
 
-def test_a_file_where_the_run_folder_should_be_is_named(config: NewConfig, tmp_path: Path) -> None:
+def test_the_error_names_a_file_in_place_of_the_run_folder(config: NewConfig, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("x")
     with pytest.raises(OutputError, match="run: the folder cannot be created: File exists"):
         train(config("run"))
@@ -480,11 +484,11 @@ def test_a_file_where_the_run_folder_should_be_is_named(config: NewConfig, tmp_p
 # Learning.
 
 
-def test_a_small_network_learns_sixty_four_images_by_heart(card: ModelCard, shapes64: Split) -> None:
+def test_a_small_network_memorises_sixty_four_images(card: ModelCard, shapes64: Split) -> None:
     small = Split(np.ascontiguousarray(shapes64.images_NHWC[:, ::2, ::2]), shapes64.labels_N)
     chosen = replace(card, input=Input(16, 16, 3), preprocessing=Preprocessing(*small.statistics()))
     model = new_model(chosen, 0, CPU)
-    recipe = Recipe("by heart", epochs=60, lr=0.1, batch_size=16, nesterov=True, warmup=0.1, norm_momentum=0.1)
+    recipe = Recipe("memorise", epochs=60, lr=0.1, batch_size=16, nesterov=True, warmup=0.1, norm_momentum=0.1)
     trainer, losses = Trainer(model, recipe, CPU, small, seed=0), []
     while trainer.epoch < recipe.epochs and (not losses or losses[-1] >= 0.01):
         losses.append(trainer.run_epoch(lambda count: None)["train_loss"])
@@ -493,7 +497,7 @@ def test_a_small_network_learns_sixty_four_images_by_heart(card: ModelCard, shap
 
 
 def test_a_split_smaller_than_a_batch_is_trained_on(card: ModelCard, shapes64: Split) -> None:
-    """Pruning leaves even less of it than a batch: the batch is smaller then."""
+    """Pruning leaves even fewer images than a batch, so the batch is smaller."""
     recipe = replace(RECIPES["rtk"], epochs=8, batch_size=128)
     trainer = Trainer(build_model(card), recipe, CPU, shapes64.head(20), seed=0)
     rows = [trainer.run_epoch(lambda count: None) for _ in range(8)]
@@ -503,7 +507,7 @@ def test_a_split_smaller_than_a_batch_is_trained_on(card: ModelCard, shapes64: S
     assert all(np.isfinite(row["train_loss"]) for row in rows)
 
 
-def test_progress_adds_up_to_every_image_of_every_epoch(card: ModelCard, shapes64: Split) -> None:
+def test_progress_counts_every_image_of_every_epoch(card: ModelCard, shapes64: Split) -> None:
     recipe = replace(RECIPES["rtk"], epochs=4, batch_size=24)
     trainer, advanced = Trainer(build_model(card), recipe, CPU, shapes64, seed=0), []
     for _ in range(4):

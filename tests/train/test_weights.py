@@ -1,4 +1,4 @@
-"""Weights to start from: read from what holds them, refused by layers and shapes, frozen where asked."""
+"""Initial weights: read from files of several kinds, rejected if layers do not fit, frozen on request."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ from rtk.core.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from rtk.core.card import ModelCard
 from rtk.core.errors import ArtifactError, UnknownNameError, UsageError
 from rtk.core.files import make_folder
-from rtk.core.models import pretrained
+from rtk.core.models import names
 from rtk.core.models.model import build_model, build_network
 from rtk.train import weights as weights_module
 from rtk.train.config import TrainConfig
@@ -25,21 +25,21 @@ from rtk.train.run_folder import RunFolder
 from rtk.train.weights import load_weights
 from torch import Tensor, nn
 
-NOBODY = "http://127.0.0.1:9/"
-"""An address of this machine where nobody listens."""
+CLOSED_PORT = "http://127.0.0.1:9/"
+"""An address of this machine where no server listens."""
 Weights = dict[str, Tensor]
 
 
 @pytest.fixture(autouse=True)
 def no_network_no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(weights_module, "PUBLISHED_URL", NOBODY)
+    monkeypatch.setattr(weights_module, "PUBLISHED_URL", CLOSED_PORT)
     monkeypatch.setattr(RunFolder, "write_curves", lambda *arguments, **options: None)
 
 
 @pytest.fixture(scope="module")
 def published(randomise: Callable[..., None]) -> Weights:
-    """What a weight file of resnet18 holds: a thousand classes, three channels."""
+    """The content of a weight file of resnet18: a thousand classes, three channels."""
     network = build_network("resnet18", in_channels=3, classes=1000)
     randomise(network, seed=9)
     return dict(network.state_dict())
@@ -56,7 +56,7 @@ def load(network: nn.Module, path: Path, arch: str = "resnet18") -> str:
 # Reading.
 
 
-def test_all_but_the_last_layer_comes_from_the_file(published: Weights, tmp_path: Path) -> None:
+def test_all_layers_except_the_last_come_from_the_file(published: Weights, tmp_path: Path) -> None:
     path = tmp_path / "mine.pth"
     torch.save(published, path)
     network = fresh()
@@ -65,21 +65,21 @@ def test_all_but_the_last_layer_comes_from_the_file(published: Weights, tmp_path
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name] if name.startswith("fc.") else published[name]), name
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert words == f"mine.pth, sha256 {sha256}; its last layer of 1,000 classes drawn afresh for 10"
+    assert words == f"mine.pth, sha256 {sha256}; last layer reinitialised for 10 instead of 1,000 classes"
 
 
-def test_with_as_many_classes_everything_comes_from_the_file(published: Weights, tmp_path: Path) -> None:
+def test_with_the_same_number_of_classes_all_layers_come_from_the_file(published: Weights, tmp_path: Path) -> None:
     torch.save(published, tmp_path / "mine.pth")
     network = fresh(classes=1000)
     assert re.fullmatch(r"mine\.pth, sha256 [0-9a-f]{64}", load(network, tmp_path / "mine.pth"))
     assert all(torch.equal(value, published[name]) for name, value in network.state_dict().items())
 
 
-def test_a_grey_image_is_answered_like_the_same_image_in_colour(published: Weights, tmp_path: Path) -> None:
+def test_a_grey_image_gets_the_logits_of_the_same_image_in_three_channels(published: Weights, tmp_path: Path) -> None:
     torch.save(published, tmp_path / "mine.pth")
     colour, grey = fresh(classes=1000), fresh(classes=1000, channels=1)
     load(colour, tmp_path / "mine.pth")
-    assert load(grey, tmp_path / "mine.pth").endswith("; its first kernel summed over three channels for grey images")
+    assert load(grey, tmp_path / "mine.pth").endswith("; first kernel summed over three channels for grey images")
     x_N1HW = torch.randn(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected, found = colour(x_N1HW.expand(-1, 3, -1, -1)), grey(x_N1HW)
@@ -111,24 +111,26 @@ def test_files_of_other_programs_are_read(
     assert network.get_parameter("conv1.weight").dtype == torch.float32
 
 
-def test_a_checkpoint_of_rtk_s_serves_too(checkpoint_path: Path) -> None:
+def test_a_checkpoint_of_rtk_is_read(checkpoint_path: Path) -> None:
     network = fresh("resnet8v1", classes=3)
     words = load(network, checkpoint_path, "resnet8v1")
     saved = load_checkpoint(checkpoint_path)
     assert torch.equal(network.get_parameter("stem.0.weight"), saved.weights["network.stem.0.weight"])
-    assert words == f"tiny.pt, sha256 {saved.card.checkpoint_sha256}; its last layer of 10 classes drawn afresh for 3"
+    assert (
+        words == f"tiny.pt, sha256 {saved.card.checkpoint_sha256}; last layer reinitialised for 3 instead of 10 classes"
+    )
 
 
-def test_a_model_of_the_zoo_serves_by_its_name() -> None:
+def test_a_model_of_the_zoo_is_found_by_its_name() -> None:
     assert load_weights(fresh("resnet20v1"), "resnet20v1", "resnet20v1-cifar10", data_dir=None).startswith(
         "resnet20v1-cifar10.pt, sha256 "
     )
 
 
-# Refusing.
+# Rejected files.
 
 
-def refused(network: nn.Module, path: Path, arch: str = "resnet18") -> str:
+def rejection(network: nn.Module, path: Path, arch: str = "resnet18") -> str:
     with pytest.raises(ArtifactError) as caught:
         load(network, path, arch)
     message = str(caught.value)
@@ -137,47 +139,47 @@ def refused(network: nn.Module, path: Path, arch: str = "resnet18") -> str:
     return message.removeprefix(f"{path}: ")
 
 
-def test_weights_that_do_not_fit_name_layers_and_shapes(published: Weights, tmp_path: Path) -> None:
+def test_the_error_for_weights_that_do_not_fit_names_layers_and_shapes(published: Weights, tmp_path: Path) -> None:
     changed = {name: value for name, value in published.items() if not name.startswith("layer4.1.")}
     changed |= {"extra.weight": torch.ones(2), "layer1.0.conv1.weight": torch.ones(64, 32, 3, 3)}
     torch.save(changed, tmp_path / "mine.pth")
-    assert refused(fresh(), tmp_path / "mine.pth") == (
+    assert rejection(fresh(), tmp_path / "mine.pth") == (
         "its weights do not fit resnet18; missing: layer4.1.conv1.weight, layer4.1.bn1.weight, layer4.1.bn1.bias and "
-        "7 more; unknown: extra.weight; of another shape: layer1.0.conv1.weight is 64 x 32 x 3 x 3 instead of "
+        "7 more; unknown: extra.weight; wrong shape: layer1.0.conv1.weight is 64 x 32 x 3 x 3 instead of "
         "64 x 64 x 3 x 3"
     )
 
 
-def test_weights_of_another_network_are_told_by_its_name(checkpoint_path: Path) -> None:
-    assert refused(fresh(), checkpoint_path) == "holds weights of resnet8v1, expected resnet18"
+def test_the_error_for_weights_of_another_network_names_it(checkpoint_path: Path) -> None:
+    assert rejection(fresh(), checkpoint_path) == "holds weights of resnet8v1, expected resnet18"
     torch.save(fresh().state_dict(), checkpoint_path.with_name("other.pth"))
-    assert refused(fresh("resnet34"), checkpoint_path.with_name("other.pth"), "resnet34").startswith(
+    assert rejection(fresh("resnet34"), checkpoint_path.with_name("other.pth"), "resnet34").startswith(
         "its weights do not fit resnet34; missing: layer1.2.conv1.weight, "
     )
 
 
-def test_weights_that_do_not_fit_leave_the_network_as_it_was(published: Weights, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_leave_the_network_unchanged(published: Weights, tmp_path: Path) -> None:
     torch.save({**published, "extra": torch.ones(1)}, tmp_path / "mine.pth")
     network = fresh()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    refused(network, tmp_path / "mine.pth")
+    rejection(network, tmp_path / "mine.pth")
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 @pytest.mark.parametrize("content", [[1], {}, {"a": 1}, {"state_dict": {"a": "b"}}, torch.ones(2)])
-def test_a_file_without_weights_says_so(tmp_path: Path, content: object) -> None:
+def test_a_file_without_weights_is_rejected(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "mine.pth")
-    assert refused(fresh(), tmp_path / "mine.pth") == (
-        "holds no weights; expected a checkpoint of rtk's or a state dict of tensors"
+    assert rejection(fresh(), tmp_path / "mine.pth") == (
+        "holds no weights; expected a checkpoint of rtk or a state dict of tensors"
     )
 
 
-def test_a_damaged_file_says_so(published: Weights, tmp_path: Path) -> None:
+def test_a_damaged_file_is_rejected(published: Weights, tmp_path: Path) -> None:
     for zipped in (True, False):
         torch.save(published, tmp_path / "whole.pth", _use_new_zipfile_serialization=zipped)
         content = (tmp_path / "whole.pth").read_bytes()
         (tmp_path / "mine.pth").write_bytes(content[: len(content) // 2])
-        assert refused(fresh(), tmp_path / "mine.pth") == "truncated, damaged, or not a checkpoint of rtk"
+        assert rejection(fresh(), tmp_path / "mine.pth") == "truncated, damaged, or not a checkpoint of rtk"
 
 
 class RunsCode:
@@ -186,17 +188,16 @@ class RunsCode:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_that_would_run_code_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool) -> None:
+def test_a_file_that_contains_code_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"conv1.weight": RunsCode()}, tmp_path / "mine.pth", _use_new_zipfile_serialization=zipped)
-    assert refused(fresh(), tmp_path / "mine.pth") == (
-        "refused: it holds Python objects that would run code when loaded; "
-        "expected a checkpoint of rtk's or a state dict"
+    assert rejection(fresh(), tmp_path / "mine.pth") == (
+        "refused: it holds Python objects that would run code when loaded; expected a checkpoint of rtk or a state dict"
     )
     assert not (tmp_path / "canary").exists()
 
 
-def test_a_name_that_is_nothing_lists_what_there_is() -> None:
+def test_the_error_for_an_unknown_name_lists_the_known_ones() -> None:
     expected = (
         "--weights 'imagnet' is unknown; did you mean imagenet? known: a file, imagenet, imagenet-v1, resnet20v1-"
     )
@@ -208,12 +209,12 @@ def test_a_name_that_is_nothing_lists_what_there_is() -> None:
 # Published files.
 
 
-def test_the_published_files_are_torchvisions() -> None:
+def test_the_published_files_are_those_of_torchvision() -> None:
     """Names as in torchvision's table of weights; the digits are the first of each file's SHA-256."""
-    assert pretrained.published_file("imagenet", "resnet50") == "resnet50-11ad3fa6.pth"
-    assert pretrained.published_file("imagenet-v1", "resnet50") == "resnet50-0676ba61.pth"
-    assert pretrained.published_checksum("resnet18-f37072fd.pth") == "sha256:f37072fd"
-    for files in pretrained.PUBLISHED.values():
+    assert names.published_file("imagenet", "resnet50") == "resnet50-11ad3fa6.pth"
+    assert names.published_file("imagenet-v1", "resnet50") == "resnet50-0676ba61.pth"
+    assert names.published_checksum("resnet18-f37072fd.pth") == "sha256:f37072fd"
+    for files in names.PUBLISHED.values():
         assert list(files) == ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
         assert all(re.fullmatch(f"{arch}-[0-9a-f]{{8}}\\.pth", file) for arch, file in files.items())
 
@@ -226,7 +227,7 @@ def test_a_published_file_is_downloaded_once_and_checked(
     name = f"resnet18-{hashlib.sha256((tmp_path / 'some.pth').read_bytes()).hexdigest()[:8]}.pth"
     shutil.copy(tmp_path / "some.pth", served / name)
     monkeypatch.setattr(weights_module, "PUBLISHED_URL", url)
-    monkeypatch.setitem(pretrained.PUBLISHED["imagenet"], "resnet18", name)
+    monkeypatch.setitem(names.PUBLISHED["imagenet"], "resnet18", name)
     network = fresh()
     words = load_weights(network, "resnet18", "imagenet", data_dir=tmp_path / "data")
     assert words.startswith(f"{name}, sha256 ")
@@ -236,7 +237,7 @@ def test_a_published_file_is_downloaded_once_and_checked(
     assert [path.name for path in (tmp_path / "data" / "weights").iterdir()] == [name]
 
 
-def test_a_published_file_with_another_checksum_is_refused_and_not_kept(
+def test_a_published_file_with_another_checksum_is_rejected_and_not_kept(
     tmp_path: Path, server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, served = server
@@ -247,12 +248,12 @@ def test_a_published_file_with_another_checksum_is_refused_and_not_kept(
     assert list((tmp_path / "data" / "weights").iterdir()) == []
 
 
-def test_without_a_network_the_message_says_which_file_to_put_where(tmp_path: Path) -> None:
+def test_without_a_connection_the_error_says_which_file_to_put_where(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError) as caught:
         load_weights(fresh(), "resnet18", "imagenet", data_dir=tmp_path)
     assert str(caught.value) == (
         f"{tmp_path / 'weights' / 'resnet18-f37072fd.pth'}: missing, and the download failed (no connection); download "
-        f"{NOBODY}resnet18-f37072fd.pth and put it there, or name a file that you have with --weights"
+        f"{CLOSED_PORT}resnet18-f37072fd.pth and put it there, or pass another file with --weights"
     )
 
 
@@ -282,15 +283,16 @@ def config(class_folders: Path, tmp_path: Path, start: Path) -> Callable[..., Tr
 
 def test_training_starts_from_the_weights_and_the_card_says_so(config: Callable[..., TrainConfig], start: Path) -> None:
     lines: list[str] = []
-    trained = logged(lines.append, train, config("run", lr=1e-9))  # so little that it stays where it starts
+    trained = logged(lines.append, train, config("run", lr=1e-9))  # so low that the weights hardly change
     old, new = load_checkpoint(start), load_checkpoint(trained.best)
     torch.testing.assert_close(new.weights["network.stem.0.weight"], old.weights["network.stem.0.weight"])
     assert new.weights["network.head.dense.weight"].shape == (3, 64)
     assert new.card.training is not None
     assert new.card.training.start == (
-        f"start.pt, sha256 {old.card.checkpoint_sha256}; its last layer of 10 classes drawn afresh for 3"
+        f"start.pt, sha256 {old.card.checkpoint_sha256}; last layer reinitialised for 3 instead of 10 classes"
     )
-    assert lines[0] == f"weights of {new.card.training.start}"
+    assert lines[0].split() == f"initial weights: {new.card.training.start}".split()
+    assert all(len(line) <= 80 for line in lines[0].splitlines())
     assert f"started from {new.card.training.start}" in " ".join(new.card.to_text().split())
 
 
@@ -308,7 +310,7 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(
                 assert not torch.equal(value, old[name]), name
 
 
-def test_a_frozen_training_goes_on_where_it_stopped(config: Callable[..., TrainConfig], start: Path) -> None:
+def test_a_frozen_training_resumes_where_it_stopped(config: Callable[..., TrainConfig], start: Path) -> None:
     whole = train(config("whole", freeze=True))
 
     def stop(line: str) -> None:
@@ -317,7 +319,7 @@ def test_a_frozen_training_goes_on_where_it_stopped(config: Callable[..., TrainC
 
     with pytest.raises(KeyboardInterrupt):
         logged(stop, train, config("stopped", freeze=True))
-    start.unlink()  # nothing is read from there again
+    start.unlink()  # resuming does not read it again
     stopped = resume(config("stopped").run_dir)
     one, other = load_checkpoint(whole.best), load_checkpoint(stopped.best)
     assert all(torch.equal(value, other.weights[name]) for name, value in one.weights.items())
@@ -332,21 +334,21 @@ def test_recomputed_activations_train_to_the_same_weights(config: Callable[..., 
     recomputed = logged(lines.append, train, config("recomputed", weights=None, checkpoint_activations=True))
     one, other = load_checkpoint(plain.best).weights, load_checkpoint(recomputed.best).weights
     assert all(torch.equal(value, other[name]) for name, value in one.items())
-    assert lines[0].endswith("not compiled (activations are checkpointed)")
+    assert lines[1].endswith("not compiled (activations are checkpointed)")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": None, "freeze": True}, "--freeze needs --weights: layers drawn at random must be trained"),
+        ({"weights": None, "freeze": True}, "--freeze needs --weights: layers with random weights must be trained"),
         ({"weights": "imagenet"}, "--weights imagenet: no weights for resnet8v1; available for resnet18, resnet34, "),
         (
             {"checkpoint_activations": True, "compile": "on"},
-            "--checkpoint-activations and --compile on exclude each other; leave one out",
+            "--checkpoint-activations and --compile on exclude each other; leave one of them out",
         ),
     ],
 )
-def test_options_that_contradict_each_other_are_wrong_usage(
+def test_contradictory_options_are_usage_errors(
     config: Callable[..., TrainConfig], changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -354,7 +356,7 @@ def test_options_that_contradict_each_other_are_wrong_usage(
     assert str(caught.value).startswith(message)
 
 
-def test_a_run_from_a_relative_file_can_be_named_from_anywhere(
+def test_a_relative_path_of_initial_weights_is_stored_in_full(
     config: Callable[..., TrainConfig], start: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(start.parent)

@@ -1,7 +1,7 @@
-"""Augmentation as batched tensor operations on pixels: crops and mirroring here, the rest in affine.py and pixels.py.
+"""Augmentation as batched tensor operations: crops and flips here, the rest in affine.py and pixelwise.py.
 
-The whole split lies padded in memory, and a crop is one gather: mirroring only reverses the order of its columns.
-Pixels stay uint8 as long as nothing falls between two values. Everything random comes from the generator handed in.
+The whole split is kept padded in memory, and a crop is one gather; a flip reverses the order of its columns. Pixels
+stay uint8 as long as no operation needs values between integers. All random numbers come from the generator argument.
 Shapes: N images in the split, B in the batch, H rows, W columns, C channels.
 """
 
@@ -9,16 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from .affine import brought_inside, moved
+from .affine import inside_index, transformed
 from .options import Augmentation, whole_pixels
 from .pixelwise import brightened, channels_shifted, cut_out, erased
 
 
 class Augmenter:
-    """A resident split, and the random views that training takes of it."""
+    """Makes random views of the images of a split that is kept on the device."""
 
     def __init__(self, images_NHWC: Tensor, augmentation: Augmentation, *, generator: Generator) -> None:
-        """`images_NHWC`: uint8. A constant fill has each channel's mean: about zero once normalised."""
+        """`images_NHWC`: uint8. A constant fill uses the channel means, which are about zero after normalisation."""
         count, self.height, self.width, _ = images_NHWC.shape
         self.augmentation = augmentation
         self.padding = whole_pixels(augmentation.crop, self.height)
@@ -27,19 +27,19 @@ class Augmenter:
         self.first_flip_N = torch.randint(2, (count,), generator=generator, device=images_NHWC.device)
 
     def views(self, index_B: Tensor, *, epoch: int, generator: Generator) -> Tensor:
-        """A random view of each of these images, B x H x W x C: uint8, or float32, of 0 to 255, not rounded."""
-        wanted = self.augmentation
+        """A random view of each of these images, B x H x W x C: uint8, or float32 from 0 to 255, not rounded."""
+        options = self.augmentation
         views_BHWC = self._crops(index_B, epoch, generator)
-        if wanted.moves:
-            views_BHWC = moved(views_BHWC, wanted, self.mean_C, generator)
-        if wanted.channel_shift:
-            views_BHWC = channels_shifted(views_BHWC, wanted.channel_shift, generator)
-        if wanted.brightness:
-            views_BHWC = brightened(views_BHWC, wanted.brightness, generator)
-        if wanted.erasing:
-            views_BHWC = erased(views_BHWC, wanted.erasing, generator)
-        if wanted.cutout:
-            views_BHWC = cut_out(views_BHWC, whole_pixels(wanted.cutout, self.height), self.mean_C, generator)
+        if options.affine:
+            views_BHWC = transformed(views_BHWC, options, self.mean_C, generator)
+        if options.channel_shift:
+            views_BHWC = channels_shifted(views_BHWC, options.channel_shift, generator)
+        if options.brightness:
+            views_BHWC = brightened(views_BHWC, options.brightness, generator)
+        if options.erasing:
+            views_BHWC = erased(views_BHWC, options.erasing, generator)
+        if options.cutout:
+            views_BHWC = cut_out(views_BHWC, whole_pixels(options.cutout, self.height), self.mean_C, generator)
         return views_BHWC
 
     def _crops(self, index_B: Tensor, epoch: int, generator: Generator) -> Tensor:
@@ -50,11 +50,11 @@ class Augmenter:
 
         rows_BH = offsets() + torch.arange(self.height, device=device)
         columns_W = torch.arange(self.width, device=device)
-        mirrored_B1 = self._mirrored(index_B, epoch, generator)[:, None]
-        columns_BW = offsets() + torch.where(mirrored_B1, columns_W.flip(0), columns_W)
+        flipped_B1 = self._flipped(index_B, epoch, generator)[:, None]
+        columns_BW = offsets() + torch.where(flipped_B1, columns_W.flip(0), columns_W)
         return self.padded_NHWC[index_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
 
-    def _mirrored(self, index_B: Tensor, epoch: int, generator: Generator) -> Tensor:
+    def _flipped(self, index_B: Tensor, epoch: int, generator: Generator) -> Tensor:
         match self.augmentation.flip:
             case "none":
                 return torch.zeros_like(index_B, dtype=torch.bool)
@@ -69,8 +69,8 @@ class Augmenter:
         device, fill = images_NHWC.device, self.augmentation.fill
         rows = torch.arange(-self.padding, self.height + self.padding, device=device)
         columns = torch.arange(-self.padding, self.width + self.padding, device=device)
-        inner_rows = brought_inside(rows, self.height, fill)
-        inner_columns = brought_inside(columns, self.width, fill)
+        inner_rows = inside_index(rows, self.height, fill)
+        inner_columns = inside_index(columns, self.width, fill)
         padded_NHWC = images_NHWC[:, inner_rows[:, None], inner_columns]
         if fill == "constant":
             padded_NHWC[:, (rows[:, None] != inner_rows[:, None]) | (columns != inner_columns)] = self.mean_C
@@ -78,7 +78,7 @@ class Augmenter:
 
 
 def scaled(images_NHWC: Tensor, height: int, width: int) -> Tensor:
-    """The images, of their type, scaled down to this size with an antialiasing filter, or as they are."""
+    """The images scaled to this size with an antialiasing filter, in their own type; unchanged if they have it."""
     if images_NHWC.shape[1:3] == (height, width):
         return images_NHWC
     images_NCHW = images_NHWC.permute(0, 3, 1, 2).float()

@@ -1,4 +1,4 @@
-"""Augmentation: what happens to training images at random, as values; `rtk train --augment` calls them by name."""
+"""Augmentation: the random changes of training images, as values that `rtk train --augment NAME=VALUE` sets."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ Flip = Literal["none", "random", "alternate"]
 Fill = Literal["constant", "nearest", "reflect", "wrap"]
 
 GEOMETRIC = ("shift", "rotation", "zoom", "shear")
-"""Those that make one affine map together."""
+"""The changes that together make one affine map."""
 LARGEST = {
     "crop": 512, "shift": 512, "rotation": 180, "zoom": 0.99, "shear": 80, "channel_shift": 255, "brightness": 1,
     "erasing": 1, "cutout": 512, "mixup": 100,
@@ -20,85 +20,85 @@ LARGEST = {
 LEAST_MIXUP = 0.05
 
 
-def spelled(field: str) -> str:
-    """A field's name as users write it."""
+def option_name(field: str) -> str:
+    """The name of a field as users write it."""
     return field.replace("_", "-")
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Each value is how far a change goes at most, drawn evenly for every image unless said otherwise; 0 is none.
+    """The largest extent of each change, which is drawn uniformly for each image unless noted; 0 disables it.
 
-    Lengths below 1 are shares of the image's side, others pixels.
+    Lengths below 1 are shares of the image's side, others are pixels.
     """
 
     crop: float = 0.0
-    """Border added on each side before a random crop: 4, or 0.125, of 32 pixels."""
+    """Border added on each side before a random crop: 4, or 0.125 of 32 pixels."""
     flip: Flip = "none"
-    """alternate: mirrored in every other epoch, so that two epochs show both sides (arXiv 2404.00498)."""
+    """alternate: flipped in every second epoch, so that two epochs show both sides (arXiv 2404.00498)."""
     shift: float = 0.0
-    """Up or down and left or right, by fractions of pixels too."""
+    """Up or down and left or right, including fractions of pixels."""
     rotation: float = 0.0
-    """Degrees either way."""
+    """Degrees in either direction."""
     zoom: float = 0.0
-    """Height and width, each by a factor of its own, of 1 minus this to 1 plus this."""
+    """Separate factors for height and width, from 1 minus this to 1 plus this."""
     shear: float = 0.0
-    """Degrees either way, as Keras means them: its `shear_range`."""
+    """Degrees in either direction, as in Keras' `shear_range`."""
     channel_shift: float = 0.0
-    """Of 255, added to all channels alike and kept within the image's own extremes: Keras' `channel_shift_range`."""
+    """Added to all channels (0 to 255), clipped to the image's own extremes: Keras' `channel_shift_range`."""
     brightness: float = 0.0
-    """Pixels times a factor of 1 minus this to 1 plus this."""
+    """Pixels times a factor from 1 minus this to 1 plus this."""
     erasing: float = 0.0
     """Probability that a random rectangle is replaced by noise (arXiv 1708.04896)."""
     cutout: float = 0.0
-    """Side of a square of the mean colour, its centre anywhere in the image (arXiv 1708.04552)."""
+    """Side of a square of the mean colour, with its centre anywhere in the image (arXiv 1708.04552)."""
     mixup: float = 0.0
-    """Alpha of the beta distribution that two images and their labels are mixed by (arXiv 1710.09412)."""
+    """Alpha of the beta distribution of the share at which two images and labels are mixed (arXiv 1710.09412)."""
     fill: Fill = "constant"
-    """What lies beyond the border: the mean colour, the nearest pixel, the image mirrored, or the image once more."""
+    """Pixels outside the image: the mean colour, the nearest pixel, the image mirrored, or the image repeated."""
 
     def __post_init__(self) -> None:
         for name, largest in LARGEST.items():
             value = getattr(self, name)
             if not 0 <= value <= largest or not math.isfinite(value):
-                raise UsageError(f"--augment {spelled(name)}={value:g}: expected 0 to {largest:g}")
-        if 0 < self.mixup < LEAST_MIXUP:  # the draws of a smaller alpha are smaller than any number of fp32
+                raise UsageError(f"--augment {option_name(name)}={value:g}: expected 0 to {largest:g}")
+        if 0 < self.mixup < LEAST_MIXUP:  # for a smaller alpha, draws underflow in fp32
             raise UsageError(f"--augment mixup={self.mixup:g}: expected 0, or {LEAST_MIXUP:g} to {LARGEST['mixup']:g}")
         for name, known in (("flip", get_args(Flip)), ("fill", get_args(Fill))):
             if getattr(self, name) not in known:
                 raise UnknownNameError(f"--augment {name}", getattr(self, name), known)
 
     @property
-    def moves(self) -> bool:
-        """Whether images are sampled between their pixels."""
+    def affine(self) -> bool:
+        """Whether an affine map is needed, which samples between pixels."""
         return any(getattr(self, name) for name in GEOMETRIC)
 
 
-NAMES = {spelled(field.name): field.name for field in dataclasses.fields(Augmentation)}
-"""As users write them, and the fields that they set."""
+NAMES = {option_name(field.name): field.name for field in dataclasses.fields(Augmentation)}
+"""Option names as users write them, and the fields that they set."""
 
 
-def changed(base: Augmentation, wishes: Sequence[str]) -> Augmentation:
-    """`base` with wishes such as rotation=15; a first wish `none` takes everything out of `base`.
+def augmentation_with(base: Augmentation, options: Sequence[str]) -> Augmentation:
+    """`base` with options such as rotation=15 applied; a first option `none` disables everything in `base`.
 
-    Raises UsageError for a wish that is not NAME=VALUE, that comes twice, or that another makes meaningless.
+    Raises UsageError for an option that is not NAME=VALUE, appears twice, or has no effect because of another.
     """
-    if wishes and wishes[0] == "none":
-        base, wishes = Augmentation(), wishes[1:]
+    if options and options[0] == "none":
+        base, options = Augmentation(), options[1:]
     values: dict[str, Any] = {}
-    for wish in wishes:
-        name, _, value = wish.partition("=")
+    for one in options:
+        name, _, value = one.partition("=")
         if name == "none":
-            raise UsageError("--augment none: takes everything out that the recipe has, so it comes first")
+            raise UsageError("--augment none: expected first, because it removes the recipe's augmentation")
         if name not in NAMES:
             raise UnknownNameError("--augment", name, ("none", *NAMES))
         if NAMES[name] in values:
-            raise UsageError(f"--augment {name}: given twice; leave one of them out")
+            raise UsageError(f"--augment {name}: given twice; expected once")
         values[NAMES[name]] = value if name in ("flip", "fill") else _number(name, value)
     augmentation = dataclasses.replace(base, **values)
-    if "fill" in values and not (augmentation.crop or augmentation.moves):
+    if "fill" in values and not (augmentation.crop or augmentation.affine):
         raise UsageError(
-            f"--augment fill={augmentation.fill}: nothing shows what lies beyond the border; add one of "
+            f"--augment fill={augmentation.fill}: has no effect without pixels outside the image; add one of "
             f"crop, {', '.join(GEOMETRIC)}"
         )
     return augmentation
@@ -110,7 +110,7 @@ def pixels(length: float, side: int) -> float:
 
 
 def whole_pixels(length: float, side: int) -> int:
-    """The same, rounded, but at least one where there is any."""
+    """A length in whole pixels: at least one, unless it is 0."""
     return max(1, round(pixels(length, side))) if length else 0
 
 

@@ -1,4 +1,4 @@
-"""Augmentation that leaves pixels where they are: brightness, channel shift, random erasing, cutout, mixup.
+"""Augmentation that does not move pixels: brightness, channel shift, random erasing, cutout, mixup.
 
 Shapes: B images in the batch, H rows, W columns, C channels.
 """
@@ -14,21 +14,21 @@ ERASED_ASPECT = (0.3, 1 / 0.3)
 
 
 def brightened(images_BHWC: Tensor, most: float, generator: Generator) -> Tensor:
-    """Each image times a factor of its own, float32, cut off at 0 and 255."""
-    factor_B111 = 1 + _either_way(images_BHWC, most, generator)
+    """Each image times its own random factor, float32, clipped to 0 and 255."""
+    factor_B111 = 1 + _symmetric(images_BHWC, most, generator)
     return (images_BHWC * factor_B111).clamp(0, 255)
 
 
 def channels_shifted(images_BHWC: Tensor, most: float, generator: Generator) -> Tensor:
-    """Each image plus a number of its own, float32, cut off at the smallest and largest value that it had."""
+    """Each image plus its own random number, float32, clipped to the image's smallest and largest value."""
     images_BHWC = images_BHWC.float()
     lowest, highest = images_BHWC.amin((1, 2, 3), keepdim=True), images_BHWC.amax((1, 2, 3), keepdim=True)
-    shifted_BHWC = images_BHWC + _either_way(images_BHWC, most, generator)
+    shifted_BHWC = images_BHWC + _symmetric(images_BHWC, most, generator)
     return torch.minimum(torch.maximum(shifted_BHWC, lowest), highest)
 
 
 def erased(images_BHWC: Tensor, probability: float, generator: Generator) -> Tensor:
-    """Each image, with this probability, with one rectangle of it replaced by noise."""
+    """Each image; with this probability, one rectangle of it is replaced by noise."""
     count, height, width, _ = images_BHWC.shape
     device = images_BHWC.device
 
@@ -48,7 +48,7 @@ def erased(images_BHWC: Tensor, probability: float, generator: Generator) -> Ten
 
 
 def cut_out(images_BHWC: Tensor, side: int, colour_C: Tensor, generator: Generator) -> Tensor:
-    """Each image with a square of this colour; what of it lies beyond the border is lost."""
+    """Each image with a square of this colour, clipped at the border."""
     count, height, width, _ = images_BHWC.shape
 
     def starts(size: int) -> Tensor:
@@ -61,17 +61,17 @@ def cut_out(images_BHWC: Tensor, side: int, colour_C: Tensor, generator: Generat
 
 @dataclass(frozen=True)
 class Mix:
-    """What a batch was mixed with."""
+    """The partners that a batch was mixed with."""
 
     labels_B: Tensor
     share: Tensor
-    """How much of each image, at most half, is the other one."""
+    """The share of the partner in each image, at most a half."""
 
 
 def mixed(images_BHWC: Tensor, labels_B: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Mix]:
-    """Each image, float32, mixed with another of the batch, all by one share, drawn from Beta(alpha, alpha).
+    """Each image, float32, mixed with another of the batch; one share for all, drawn from Beta(alpha, alpha).
 
-    The larger share stays with the image itself, which in a batch of pairs both ways round is no restriction.
+    The image itself keeps the larger share. This loses nothing: the distribution is symmetric in image and partner.
     """
     device = images_BHWC.device
     gamma_2 = torch._standard_gamma(torch.full((2,), alpha, device=device), generator=generator)
@@ -81,14 +81,14 @@ def mixed(images_BHWC: Tensor, labels_B: Tensor, alpha: float, generator: Genera
     return torch.lerp(images_BHWC, images_BHWC[other_B], share), Mix(labels_B[other_B], share)
 
 
-def _either_way(images_BHWC: Tensor, most: float, generator: Generator) -> Tensor:
-    """A number for each image, B x 1 x 1 x 1, from -most to most."""
+def _symmetric(images_BHWC: Tensor, most: float, generator: Generator) -> Tensor:
+    """A random number for each image, B x 1 x 1 x 1, uniform from -most to most."""
     drawn_B = torch.rand(len(images_BHWC), generator=generator, device=images_BHWC.device)
     return (most * (2 * drawn_B - 1))[:, None, None, None]
 
 
 def _box(images_BHWC: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Where each image's rectangle is, B x H x W x 1; `bottom` and `right` are the first outside."""
+    """A mask of each image's rectangle, B x H x W x 1; `bottom` and `right` are exclusive."""
     _, height, width, _ = images_BHWC.shape
     rows = torch.arange(height, device=images_BHWC.device)
     columns = torch.arange(width, device=images_BHWC.device)

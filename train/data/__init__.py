@@ -1,1 +1,1 @@
-"""What a training reads: splits, the order of images, preprocessing and its statistics."""
+"""Data of a training: splits, the order of images, preprocessing and its statistics."""

@@ -1,4 +1,4 @@
-"""What `rtk train --preprocess` can put into the model, as rows of a table. Nothing heavy is imported here."""
+"""The choices of `rtk train --preprocess`, as rows of a table. Nothing heavy is imported here."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,23 +8,23 @@ from ...core.errors import UnknownNameError
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Pixels are divided by 255, then treated so. Statistics are those of the training images alone."""
+    """Steps applied to pixels after division by 255. Statistics come from the training images only."""
 
     name: str
     mean: Literal["none", "channel", "pixel", "imagenet"]
-    """What is subtracted: nothing, one number a channel, or the mean image."""
+    """What is subtracted: nothing, one number per channel, the mean image, or ImageNet's mean."""
     deviation: Literal["none", "channel", "imagenet"] = "none"
-    """What is divided by afterwards."""
+    """The divisor after that."""
     image_mean: bool = False
     """Whether each image's own mean is subtracted."""
     image_deviation: bool = False
-    """Whether each image is divided by its own deviation."""
+    """Whether each image is divided by its own standard deviation."""
     whitening: bool = False
     """Whether pixels are decorrelated (ZCA)."""
 
     @property
     def fixed_size(self) -> bool:
-        """Whether it holds a number for every pixel, so that images of another size do not fit."""
+        """Whether it holds a number for every pixel, so that all images must have the same size."""
         return self.mean == "pixel" or self.whitening
 
 
@@ -47,7 +47,7 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 def find_preprocess(name: str) -> Preprocess:
-    """The row of that name. Raises UnknownNameError, which lists them."""
+    """The row of that name. Raises UnknownNameError, which lists the known names."""
     if name not in PREPROCESSES:
         raise UnknownNameError("--preprocess", name, PREPROCESSES)
     return PREPROCESSES[name]

@@ -1,14 +1,14 @@
-"""Which images an epoch sees, and how much each counts."""
+"""Sampler: which images an epoch sees, and the weight of each."""
 
 import torch
 from torch import Generator, Tensor
 
 ALL_FROM = 0.875
-"""From this share of the training on, every image is seen: the last eighth, as InfoBatch has it."""
+"""From this share of the training on, every image is seen: the last eighth, as in InfoBatch."""
 
 
 class Sampler:
-    """Random orders without the images that are already easy, the remaining easy ones counting for those left out.
+    """Draws random orders that leave out some easy images; the remaining easy images get a higher weight.
 
     The expected gradient stays that of the whole split (InfoBatch, arXiv 2303.04947).
     """
@@ -16,7 +16,7 @@ class Sampler:
     def __init__(self, count: int, *, pruning: float, device: torch.device) -> None:
         self.pruning = pruning
         self.losses_N = torch.full((count,), torch.inf, device=device)
-        """Each image's loss when it was last seen; infinite before."""
+        """Each image's loss when it was last seen; infinite before the first time."""
 
     def draw(self, progress: float, generator: Generator) -> tuple[Tensor, Tensor]:
         """Indices in random order, and the weight of every image of the split (1, or 1 / (1 - pruning))."""
@@ -27,10 +27,10 @@ class Sampler:
             return order, weights_N
         seen = torch.isfinite(self.losses_N)
         easy = seen & (self.losses_N < self.losses_N[seen].mean())
-        out = easy & (torch.rand(count, generator=generator, device=device) < self.pruning)
+        left_out = easy & (torch.rand(count, generator=generator, device=device) < self.pruning)
         weights_N[easy] = 1 / (1 - self.pruning)
-        return order[~out[order]], weights_N
+        return order[~left_out[order]], weights_N
 
     def record(self, index_B: Tensor, losses_B: Tensor) -> None:
-        """Remember the losses of a batch."""
+        """Store the losses of a batch."""
         self.losses_N[index_B] = losses_B

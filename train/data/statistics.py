@@ -1,4 +1,4 @@
-"""What preprocessing learns from the training images: means, deviations, the mean image, the whitening matrix."""
+"""Statistics of the training images for preprocessing: means, deviations, the mean image, the whitening matrix."""
 
 import numpy as np
 import torch
@@ -12,14 +12,14 @@ from ..recipes import Recipe
 from .preprocessing import IMAGENET_DEVIATION, IMAGENET_MEAN, find_preprocess
 
 ZCA_EPSILON = 1e-6
-"""Added to every variance before its root is divided by, in units of (pixel / 255) squared; Keras' default."""
+"""Added to every variance before its square root becomes a divisor; in (pixel / 255) squared; Keras' default."""
 CHUNK = 4_096
 
 Doubles = NDArray[np.float64]
 
 
 def preprocessing_of(recipe: Recipe, split: Split) -> Preprocessing:
-    """The recipe's preprocessing for these images, as the card tells it. Raises UsageError when they do not fit."""
+    """The recipe's preprocessing for these images, as on the card. Raises UsageError if it does not suit them."""
     row = find_preprocess(recipe.preprocess)
     height, width, channels = split.images_NHWC.shape[1:]
     into = 3 if recipe.rgb and channels == 1 else channels
@@ -29,7 +29,7 @@ def preprocessing_of(recipe: Recipe, split: Split) -> Preprocessing:
             f"values, expected at most {MAX_WHITENED_VALUES:,}"
         )
     if row.whitening and into != channels:
-        raise UsageError(f"--preprocess {row.name}: not for grey images that are repeated to {into} channels; --no-rgb")
+        raise UsageError(f"--preprocess {row.name}: not possible with --rgb on grey images; add --no-rgb")
     if "imagenet" in (row.mean, row.deviation) and into != 3:
         raise UsageError(f"--preprocess {row.name}: the images are grey; add --rgb, which repeats them to 3 channels")
     mean, deviation = split.statistics()
@@ -48,12 +48,12 @@ def preprocessing_of(recipe: Recipe, split: Split) -> Preprocessing:
 
 
 def repeated(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """One value for each channel, of as many values or of one."""
+    """One value per channel, from one value per channel or from a single value."""
     return values * (channels // len(values))
 
 
 def learn_maps(normalise: Normalise, preprocessing: Preprocessing, split: Split) -> None:
-    """Fill in what the card only names: the mean image and the whitening matrix of these images."""
+    """Set the mean image and the whitening matrix, which the card does not hold, from these images."""
     if not preprocessing.per_pixel:
         return
     mean_CHW = (split.images_NHWC.mean(axis=0, dtype=np.float64) / 255).transpose(2, 0, 1)
@@ -63,7 +63,7 @@ def learn_maps(normalise: Normalise, preprocessing: Preprocessing, split: Split)
 
 
 def whitening_matrix(images_NHWC: NDArray[np.uint8], mean_CHW: Doubles) -> Doubles:
-    """The symmetric matrix, CHW x CHW, after which the centred images' values are uncorrelated and of variance one."""
+    """The symmetric matrix, CHW x CHW, that makes the values of centred images uncorrelated with variance one."""
     covariance = np.zeros((mean_CHW.size, mean_CHW.size))
     for start in range(0, len(images_NHWC), CHUNK):
         images_NCHW = images_NHWC[start : start + CHUNK].transpose(0, 3, 1, 2) / 255 - mean_CHW

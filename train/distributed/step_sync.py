@@ -1,4 +1,4 @@
-"""What processes that train together tell each other in a step, besides gradients, in one sum."""
+"""StepSync: what the processes of one training exchange in each step besides gradients, in a single sum."""
 
 from dataclasses import dataclass
 
@@ -10,36 +10,39 @@ from .process_group import Processes
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What is to be done after a step."""
+class StepRequests:
+    """What a process requests to happen after a step."""
 
     stop: bool = False
     save: bool = False
 
 
-class Exchange:
-    """Losses, right answers and wishes of all processes, and the average of their batch norms' statistics.
+class StepSync:
+    """Sums losses, correct predictions and requests over all processes, and averages their batch norm statistics.
 
-    Each process normalises its own share of a batch, as DistributedDataParallel has it; since every running statistic
-    is a moving average of those of the batches, averaging them over the processes keeps what all of them saw.
+    Each process normalises its own share of a batch, as DistributedDataParallel does. Every running statistic is a
+    moving average over batches, so averaging it over the processes keeps what all of them saw.
     """
 
     def __init__(self, processes: Processes, statistics: RunningStatistics) -> None:
         self.processes, self.statistics = processes, statistics
 
-    def __call__(self, losses_M: Tensor, hits: Tensor, wishes: Wishes, *, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The losses of all `count` images, how many were right, and how many processes wish to stop and to save.
+    def __call__(
+        self, losses_M: Tensor, hits: Tensor, requests: StepRequests, *, count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The losses of all `count` images, the correct predictions, and how many processes request a stop and a save.
 
-        `losses_M`: of this process's share.
+        `losses_M`: the losses of this process's share.
         """
-        wishes_2 = torch.cat([torch.full((1,), float(w), device=losses_M.device) for w in (wishes.stop, wishes.save)])
+        flags = (requests.stop, requests.save)
+        requests_2 = torch.cat([torch.full((1,), float(flag), device=losses_M.device) for flag in flags])
         if self.processes.count == 1:
-            return losses_M, hits, wishes_2
-        counted = self.processes.first or self.processes.splits(count)  # where each has the whole batch, one counts
+            return losses_M, hits, requests_2
+        counted = self.processes.first or self.processes.splits(count)  # count once what every process computes whole
         losses_B = losses_M.new_zeros(count)
         losses_B[self.processes.share(count)] = losses_M * counted
-        parts = [losses_B, (hits * counted)[None].float(), wishes_2, self.statistics.read() / self.processes.count]
+        parts = [losses_B, (hits * counted)[None].float(), requests_2, self.statistics.read() / self.processes.count]
         total = self.processes.summed(torch.cat(parts))
-        losses_B, hits_1, wishes_2, statistics = total.split([len(part) for part in parts])
+        losses_B, hits_1, requests_2, statistics = total.split([len(part) for part in parts])
         self.statistics.write(statistics)
-        return losses_B, hits_1[0].long(), wishes_2
+        return losses_B, hits_1[0].long(), requests_2

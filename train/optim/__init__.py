@@ -1,1 +1,1 @@
-"""What surrounds the optimiser: learning rates, averaged weights, the guard against steps that are not finite."""
+"""What belongs to the optimiser: learning rate schedules, averaged weights, the guard against NaN and infinity."""

@@ -1,8 +1,8 @@
-"""Steps whose loss or gradient is not finite: noticed and undone on the device, without the host waiting for it.
+"""NanGuard: detect and undo steps with a NaN or infinite loss or gradient, without the host waiting for the device.
 
-Whether a step is finite is one number on the device. Where it is not, the fused optimiser itself leaves weights and
-moments alone (`found_inf`, made for scaled gradients), and batch norm's statistics are put back by selecting between
-the old and the new. The host reads the number some steps later (see lagged.py).
+The device holds one number that says whether the step is finite. If it is not, the fused optimiser leaves weights and
+moments unchanged (`found_inf`, made for scaled gradients), and the guard restores batch norm's statistics by selecting
+between the old and the new ones. The host reads the number some steps later (see deferred_read.py).
 """
 
 from typing import Any
@@ -19,11 +19,11 @@ class NotFinite(TrainingError):
     def __init__(self, where: str, evidence: dict[str, Any]) -> None:
         super().__init__(f"the loss or its gradient is no longer finite {where}")
         self.evidence = evidence
-        """What makes the step happen again: images, labels, the weights before it, and where it was."""
+        """What reproduces the step: images, labels, the weights before it, and its position in the training."""
 
 
 class RunningStatistics:
-    """The running statistics of all batch norms of a model, as one vector."""
+    """The running statistics of all batch norm layers of a model, as one vector."""
 
     def __init__(self, model: nn.Module) -> None:
         layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
@@ -31,27 +31,27 @@ class RunningStatistics:
         self.counters = [layer.get_buffer("num_batches_tracked") for layer in layers]
 
     def read(self) -> Tensor:
-        """A copy of them."""
+        """A copy of the statistics."""
         return torch.cat([tensor.flatten() for tensor in self.tensors])
 
     def write(self, values: Tensor) -> None:
-        """Set them to what `read` returned, or to something of that shape."""
+        """Set the statistics from a vector of the shape that `read` returns."""
         torch._foreach_copy_(self.tensors, list(values.split([tensor.numel() for tensor in self.tensors])))
 
 
-class Guard:
-    """Keeps a step that is not finite from changing anything.
+class NanGuard:
+    """Prevents a step that is not finite from changing anything.
 
-    `skip` goes on after it; otherwise no later step changes anything either, so that the weights are still those
-    before the first such step when the host hears of it.
+    With `skip`, training continues after such a step. Without it, no later step changes anything either: when the host
+    reads the report, the weights are still those before the first such step.
     """
 
     def __init__(self, model: nn.Module, optimiser: torch.optim.Optimizer, *, skip: bool, device: torch.device) -> None:
         self.optimiser, self.skip = optimiser, skip
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.statistics = RunningStatistics(model)
-        self.broken = torch.zeros((), device=device)
-        """1 where the last step was not finite, or without `skip` one before it; else 0."""
+        self.not_finite = torch.zeros((), device=device)
+        """1 if the last step (without `skip`: any step so far) was not finite, else 0."""
         self.before_forward()
 
     def before_forward(self) -> None:
@@ -60,18 +60,18 @@ class Guard:
         self._counts = torch.stack(self.statistics.counters)
 
     def before_step(self, losses_B: Tensor) -> None:
-        """Judge by the losses and the gradients, and tell the optimiser."""
+        """Check losses and gradients, and pass the result to the optimiser."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         total = losses_B.sum() + torch.nn.utils.get_total_norm(gradients)
-        broken = (~torch.isfinite(total)).float()
-        self.broken = broken if self.skip else torch.maximum(self.broken, broken)
-        self.optimiser.found_inf = self.broken  # type: ignore[attr-defined] # its documented door is GradScaler
+        not_finite = (~torch.isfinite(total)).float()
+        self.not_finite = not_finite if self.skip else torch.maximum(self.not_finite, not_finite)
+        self.optimiser.found_inf = self.not_finite  # type: ignore[attr-defined] # documented as GradScaler's interface
 
     def after_step(self) -> None:
-        """Put batch norm's statistics back where the step was not finite."""
-        if self.broken.device.type == "cpu" and not self.broken:  # there, looking costs nothing
+        """Restore batch norm's statistics if the step was not finite."""
+        if self.not_finite.device.type == "cpu" and not self.not_finite:  # on a CPU this check costs nothing
             return
-        fine = self.broken == 0
-        self.statistics.write(torch.where(fine, self.statistics.read(), self._before))
-        counts = torch.where(fine, torch.stack(self.statistics.counters), self._counts)
+        finite = self.not_finite == 0
+        self.statistics.write(torch.where(finite, self.statistics.read(), self._before))
+        counts = torch.where(finite, torch.stack(self.statistics.counters), self._counts)
         torch._foreach_copy_(self.statistics.counters, list(counts.unbind()))

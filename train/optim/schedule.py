@@ -1,6 +1,6 @@
-"""Learning rate and size of images, as plain functions of how far the training is and of the epochs behind it.
+"""Learning rate and image size, as plain functions of the progress of the training and of its history.
 
-Progress runs from 0 to 1, so that a schedule is independent of epochs and batch size. `history` has a row an epoch.
+Progress goes from 0 to 1, so a schedule is independent of epochs and batch size. `history` has one row per epoch.
 """
 
 import math
@@ -18,14 +18,14 @@ History = Sequence[Mapping[str, Any]]
 
 
 def progress_at(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
-    """How far the training is when the rate of step `step` is set, in an epoch of `steps`; all counted from 0."""
+    """The progress at which the learning rate of a step is set; `epoch` and `step` count from 0."""
     if recipe.steps:
         return (epoch * steps + step + 0.5) / recipe.steps
     return (epoch + (0.0 if recipe.by_epoch else (step + 0.5) / steps)) / recipe.epochs
 
 
 def learning_rate(recipe: Recipe, progress: float, history: History = ()) -> float:
-    """The rate at `progress`, after the epochs of `history`."""
+    """The learning rate at `progress`, after the epochs of `history`."""
     slow = recipe.slow_start
     if slow and all(1 - row["train_accuracy"] >= slow.error for row in history):
         return slow.lr
@@ -42,9 +42,9 @@ def learning_rate(recipe: Recipe, progress: float, history: History = ()) -> flo
 
 
 def plateau_rate(lr: float, losses: Sequence[float]) -> float:
-    """The rate after epochs of these validation losses, by the rule of the Keras CIFAR-10 ResNet example.
+    """The learning rate after epochs with these validation losses, by the rule of the Keras CIFAR-10 ResNet example.
 
-    Times sqrt(0.1), down to 5e-7, whenever five epochs in a row were not better than the best by more than 1e-4.
+    Five epochs in a row that do not improve the best loss by more than 1e-4 multiply it by sqrt(0.1), down to 5e-7.
     """
     best, waited = math.inf, 0
     for loss in losses:
@@ -58,17 +58,17 @@ def plateau_rate(lr: float, losses: Sequence[float]) -> float:
 
 
 def validation_loss(row: Mapping[str, Any]) -> float:
-    """An epoch's loss on the held-out images, or where none are held out on the test split."""
+    """An epoch's loss on the held-out images, or on the test split if no images are held out."""
     loss: float = row["holdout_loss"] if "holdout_loss" in row else row["test_loss"]
     return loss
 
 
 SIDE_STEP = 4
-"""Sides are multiples of it, so that both halvings of the networks for small images come out even."""
+"""Sides are multiples of this, so that the networks for small images can halve them twice."""
 
 
 def image_side(recipe: Recipe, progress: float, side: int) -> int:
-    """The side that images of `side` pixels are scaled to at `progress`; never more than their own."""
+    """The side to which images of `side` pixels are scaled at `progress`; never larger than `side`."""
     for until, share in recipe.resizing:
         if progress < until:
             return min(side, max(SIDE_STEP, round(share * side / SIDE_STEP) * SIDE_STEP))
