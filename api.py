@@ -4,9 +4,9 @@
 >>> import rtk
 >>> model = rtk.load("resnet20v1-cifar10")
 >>> answers = model.classify([np.zeros((32, 32, 3), np.uint8), "gone.png"], top_k=2)
->>> answers[0].label in model.card.classes, len(answers[0].guesses), answers[0].error
+>>> answers[0].label in model.card.classes, len(answers[0].predictions), answers[0].error
 (True, 2, '')
->>> answers[1].file, answers[1].error, answers[1].guesses
+>>> answers[1].file, answers[1].error, answers[1].predictions
 ('gone.png', 'no such file', ())
 >>> model.logits(np.zeros((5, 32, 32, 3), np.uint8)).shape
 (5, 10)
@@ -27,14 +27,14 @@ from numpy.typing import NDArray
 from .core.card import ModelCard
 from .core.errors import BackendError
 from .infer.backend import Backend, BackendOptions
-from .infer.classify import Answer, ClassifyConfig, Guess, classify
+from .infer.classify import Answer, ClassifyConfig, Prediction, classify
 from .infer.decode import Decoder
 from .infer.output.formats import Fit
 from .infer.sources.entry import Entry
 from .infer.sources.listing import entries
 from .workflow.select import open_model
 
-__all__ = ["Answer", "Guess", "Image", "Model", "load"]
+__all__ = ["Answer", "Image", "Model", "Prediction", "load"]
 
 Image = str | os.PathLike[str] | bytes | NDArray[np.uint8]
 """What is classified: a path (or anything else that `rtk classify` takes), an image file's bytes, or pixels."""
@@ -86,7 +86,7 @@ class Model:
         return self._backend.runs_on
 
     def classify(self, images: Image | Iterable[Image], *, top_k: int = 1, batch_size: int = 256) -> list[Answer]:
-        """One answer for each image, in order; unreadable ones have `error` instead of `guesses`.
+        """One answer for each image, in order; unreadable ones have `error` instead of `predictions`.
 
         `images`: one or several of: a path, which may lead to as many images as a folder or an archive holds, or be
         a quoted glob or a split such as cifar10:test; an image file's bytes; pixels, uint8 H x W, H x W x 1, 3 or 4,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..core.errors import BackendError, RtkError
 from ..core.text import one_line
 from .backend import Backend, BackendOptions
-from .classify import Answer, ClassifyConfig, Guess, classify
+from .classify import Answer, ClassifyConfig, Prediction, classify
 from .decode import Decoder
 from .output.formats import Fit
 from .sources.entry import Entry
@@ -180,12 +180,14 @@ class Classifier:
 
 def answers_from_json(text: str) -> Iterator[Answer]:
     """The answers of a row."""
-    for file, error, guesses in json.loads(text):
-        yield Answer(file, tuple(Guess(label, index, probability) for label, index, probability in guesses), error)
+    for file, error, predictions in json.loads(text):
+        yield Answer(
+            file, tuple(Prediction(label, index, probability) for label, index, probability in predictions), error
+        )
 
 
 def _plain(answers: list[Answer]) -> list[Any]:
-    return [[a.file, a.error, [[g.label, g.index, g.probability] for g in a.guesses]] for a in answers]
+    return [[a.file, a.error, [[g.label, g.index, g.probability] for g in a.predictions]] for a in answers]
 
 
 def _row(name: str, content: list[Any]) -> Columns:

@@ -76,7 +76,7 @@ def test_paths_bytes_and_arrays_are_answered_in_order(fake: api.Model, shapes64:
 def test_one_image_needs_no_list(fake: api.Model, shapes64: Split) -> None:
     (answer,) = fake.classify(shapes64.images_NHWC[7], top_k=99)
     assert answer.label == expected(shapes64.images_NHWC[7])
-    assert len(answer.guesses) == 10
+    assert len(answer.predictions) == 10
     assert answer.probability == pytest.approx(np.exp(10) / (np.exp(10) + 9))
 
 

@@ -19,8 +19,8 @@ from rtk.core.data import images
 from rtk.core.data.images import model_image
 from rtk.core.errors import BackendError, DataError
 from rtk.infer import decode
-from rtk.infer.classify import Answer, ClassifyConfig, Guess, classify, softmax
-from rtk.infer.decode import AT_ONCE, DIED, Decoder, decode_chunk
+from rtk.infer.classify import Answer, ClassifyConfig, Prediction, classify, softmax
+from rtk.infer.decode import CRASHED, IMAGES_BEFORE_POOL, Decoder, decode_chunk
 from rtk.infer.fake import FakeBackend
 from rtk.infer.output import formats
 from rtk.infer.output.formats import TEXT_FORMATS
@@ -61,12 +61,24 @@ def test_answers_line_up_with_their_entries(
     corpus: tuple[list[Entry], list[int | None]], batch_size: int, processes: int
 ) -> None:
     entries, expected = corpus
-    assert len(entries) > AT_ONCE  # so that processes are really started
+    assert len(entries) > IMAGES_BEFORE_POOL  # so that processes are really started
     with Decoder(SIZE, processes=processes) as decoder:
         answers = list(classify(entries, FakeBackend(size=SIZE), decoder, ClassifyConfig(batch_size=batch_size)))
     assert [answer.file for answer in answers] == [entry.name for entry in entries]
-    assert [answer.guesses[0].index if answer.guesses else None for answer in answers] == expected
-    assert all(bool(answer.error) != bool(answer.guesses) for answer in answers)
+    assert [answer.predictions[0].index if answer.predictions else None for answer in answers] == expected
+    assert all(bool(answer.error) != bool(answer.predictions) for answer in answers)
+
+
+def test_answers_carry_their_entries_only_on_request(corpus: tuple[list[Entry], list[int | None]]) -> None:
+    entries = [Entry(entry.name, content=entry.path.read_bytes()) for entry in corpus[0]]
+    for processes in (0, 1):
+        with Decoder(SIZE, processes=processes) as decoder:
+            config = ClassifyConfig(batch_size=37, keep_entries=True)
+            answers = list(classify(entries, FakeBackend(size=SIZE), decoder, config))
+            assert all(answer.entry is entry for answer, entry in zip(answers, entries, strict=True))
+            without = list(classify(entries, FakeBackend(size=SIZE), decoder, ClassifyConfig(batch_size=37)))
+            assert without == answers
+            assert not any(answer.entry for answer in without)
 
 
 @pytest.mark.parametrize("unreadable", [0, 1, 4])
@@ -93,7 +105,7 @@ def test_unreadable_entries_are_answered_before_many_more_are_asked_for(readable
         for number in range(2_000):
             answer = next(answers)
             assert answer.file == f"{number}.png"
-            assert bool(answer.guesses) == (number < readable_first)
+            assert bool(answer.predictions) == (number < readable_first)
             assert asked <= number + 4 * 16 + decoder.chunk_images
 
 
@@ -102,7 +114,7 @@ def test_a_batch_is_never_larger_than_the_backend_takes(corpus: tuple[list[Entry
     backend = FakeBackend(size=SIZE, max_batch=8)
     with Decoder(SIZE, processes=0) as decoder:
         answers = list(classify(entries[:100], backend, decoder, ClassifyConfig(batch_size=64)))
-    assert [answer.guesses[0].index if answer.guesses else None for answer in answers] == expected[:100]
+    assert [answer.predictions[0].index if answer.predictions else None for answer in answers] == expected[:100]
 
 
 def test_answers_before_a_failure_of_the_backend_are_given(corpus: tuple[list[Entry], list[int | None]]) -> None:
@@ -121,7 +133,7 @@ def test_guesses_are_sorted_and_their_probabilities_are_softmax() -> None:
 
 
 ANSWERS = [
-    Answer("a.png", (Guess("cat", 3, 0.75), Guess("dog", 5, 0.125))),
+    Answer("a.png", (Prediction("cat", 3, 0.75), Prediction("dog", 5, 0.125))),
     Answer('b\x1b[31m, "b".png', (), "damaged"),
 ]
 
@@ -161,7 +173,7 @@ def test_a_table_shows_names_without_letting_them_steer_the_terminal() -> None:
 
 @pytest.mark.parametrize("format_", TEXT_FORMATS)
 def test_a_name_that_is_no_utf8_can_be_written(format_: str) -> None:
-    text = "".join(lines([Answer("\udcff.png", (Guess("cat", 3, 1.0),))], format_, top_k=1))  # type: ignore[arg-type]
+    text = "".join(lines([Answer("\udcff.png", (Prediction("cat", 3, 1.0),))], format_, top_k=1))  # type: ignore[arg-type]
     assert text.encode()
 
 
@@ -184,10 +196,12 @@ def test_an_image_that_kills_its_process_is_unreadable_and_the_others_are_answer
         answers = list(classify(entries, FakeBackend(size=SIZE), decoder, ClassifyConfig(batch_size=37)))
     assert [answer.file for answer in answers] == [entry.name for entry in entries]
     assert {number for number, answer in enumerate(answers) if answer.error} == victims
-    assert {answers[number].error for number in victims} == {DIED}
+    assert {answers[number].error for number in victims} == {CRASHED}
     with Decoder(SIZE, processes=0) as decoder:
         alone = list(classify(pixels_500, FakeBackend(size=SIZE), decoder, ClassifyConfig(batch_size=500)))
-    assert [a.guesses for a in answers if not a.error] == [a.guesses for n, a in enumerate(alone) if n not in victims]
+    assert [a.predictions for a in answers if not a.error] == [
+        a.predictions for n, a in enumerate(alone) if n not in victims
+    ]
 
 
 def test_a_process_that_is_killed_from_outside_costs_no_answer(corpus: tuple[list[Entry], list[int | None]]) -> None:
@@ -195,7 +209,7 @@ def test_a_process_that_is_killed_from_outside_costs_no_answer(corpus: tuple[lis
     found: list[int | None] = []
     with Decoder(SIZE, processes=2) as decoder:
         for answer in classify(entries * 4, FakeBackend(size=SIZE), decoder, ClassifyConfig(batch_size=16)):
-            found.append(answer.guesses[0].index if answer.guesses else None)
+            found.append(answer.predictions[0].index if answer.predictions else None)
             if len(found) in (700, 1_500):
                 next(iter(decoder.start()._processes.values())).kill()  # SIGKILL; one that is gone already is no error
     assert found == expected * 4
@@ -206,7 +220,7 @@ def test_processes_that_always_die_end_in_one_clear_error(
 ) -> None:
     monkeypatch.setattr(decode, "MAX_DEATHS", 3)
     entries = [_killer(entry) for entry in pixels_500[:40]]
-    with Decoder(SIZE, processes=1) as decoder, pytest.raises(DataError, match="4 processes have died while decoding"):
+    with Decoder(SIZE, processes=1) as decoder, pytest.raises(DataError, match="4 processes died while decoding"):
         decoder.start()
         list(decoder.chunks(entries))
 
@@ -266,7 +280,7 @@ def _killer(entry: Entry) -> Entry:
 
 
 def test_large_images_do_not_wait_for_a_process_until_many_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "AT_ONCE_S", 0.0)
+    monkeypatch.setattr(decode, "BEFORE_POOL_S", 0.0)
     entries = [Entry(f"{n}", content=np.full((9, 9, 3), n, np.uint8)) for n in range(100)]
     with Decoder(SIZE, processes=1) as decoder:
         assert [len(chunk.names) for chunk in decoder.chunks(entries)] == [32, 68]
@@ -349,14 +363,14 @@ def test_every_mode_and_format_and_every_hostile_file(tmp_path: Path, processes:
     for answer in answers:
         if answer.file in good:
             assert not answer.error, answer
-            assert answer.guesses[0].index == good[answer.file]
+            assert answer.predictions[0].index == good[answer.file]
     found = {Path(answer.file).name: answer.error for answer in answers if answer.error}
     assert {name for name in reasons if not name.startswith("cut")} <= set(found)
     assert set(found) <= set(reasons)  # Pillow reads a PNG that lacks its very end
     assert len(found) >= len(reasons) - 1
     for name, error in found.items():
         assert reasons[name] in error
-    assert any(answer.file.endswith("within.png") and answer.guesses for answer in answers)
+    assert any(answer.file.endswith("within.png") and answer.predictions for answer in answers)
 
 
 @pytest.mark.slow
@@ -378,8 +392,8 @@ def test_a_hundred_thousand_damaged_images_are_answered_or_named(tmp_path: Path)
         unreadable = 0
         for number, answer in enumerate(answers):
             assert answer.file == str(number)
-            assert bool(answer.error) != bool(answer.guesses)
-            assert answer.error != DIED
+            assert bool(answer.error) != bool(answer.predictions)
+            assert answer.error != CRASHED
             unreadable += bool(answer.error)
     assert number == 99_999
     assert 1_000 < unreadable < 99_000

@@ -107,7 +107,7 @@ def test_answers_line_up_whatever_the_sizes_of_batches_and_chunks(
         answers = list(classify(entries, backend, decoder, ClassifyConfig(batch_size)))
     assert [answer.file for answer in answers] == [entry.name for entry in entries]
     assert [answer.error for answer in answers] == [entry.error for entry in entries]
-    classes = [answer.guesses[0].index if answer.guesses else None for answer in answers]
+    classes = [answer.predictions[0].index if answer.predictions else None for answer in answers]
     assert classes == [108 * number % 10 if good else None for number, good in enumerate(readable)]
     size = min(batch_size, largest_batch or batch_size)
     assert backend.calls == -(-sum(readable) // size)

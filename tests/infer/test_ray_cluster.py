@@ -16,7 +16,7 @@ from rtk.core.data.datasets import Split
 from rtk.core.data.synthetic_shapes import draw_shapes
 from rtk.core.errors import BackendError, DataError, OutputError
 from rtk.infer.backend import BackendOptions
-from rtk.infer.classify import Answer, ClassifyConfig, Guess, classify
+from rtk.infer.classify import Answer, ClassifyConfig, Prediction, classify
 from rtk.infer.decode import Decoder
 from rtk.infer.fake import FakeBackend
 from rtk.infer.output.parquet import write_shards
@@ -96,9 +96,10 @@ def test_a_cluster_without_what_was_asked_for_is_refused() -> None:
 def test_shards_hold_every_answer_once_and_appear_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pyarrow import parquet
 
-    monkeypatch.setattr("rtk.infer.output.parquet.ROWS_AT_ONCE", 10)
+    monkeypatch.setattr("rtk.infer.output.parquet.ROWS_PER_GROUP", 10)
     answers = [
-        Answer(f"{k}.png", (Guess("cat", 3, k / 25),)) if k % 5 else Answer(f"{k}.png", (), "bad") for k in range(25)
+        Answer(f"{k}.png", (Prediction("cat", 3, k / 25),)) if k % 5 else Answer(f"{k}.png", (), "bad")
+        for k in range(25)
     ]
     target = tmp_path / "out"
     (tmp_path / "out.part").mkdir()
@@ -128,12 +129,12 @@ def test_shards_hold_what_was_answered_before_it_stopped(
 ) -> None:
     from pyarrow import parquet
 
-    monkeypatch.setattr("rtk.infer.output.parquet.ROWS_AT_ONCE", 10)
+    monkeypatch.setattr("rtk.infer.output.parquet.ROWS_PER_GROUP", 10)
     monkeypatch.chdir(tmp_path)
 
     def stopped() -> Iterator[Answer]:
         for number in range(14):
-            yield Answer(f"{number}.png", (Guess("cat", 3, 0.5),))
+            yield Answer(f"{number}.png", (Prediction("cat", 3, 0.5),))
         raise stopping
 
     said: list[str] = []
@@ -187,7 +188,7 @@ if __name__ == "__main__":
     )
     answers, before = [], []
     for answer in answers_on_ray(["in", "gone.png", "many.npy"], work, address=cluster.address):
-        answers.append([answer.file, answer.error, [[g.label, g.index, g.probability] for g in answer.guesses]])
+        answers.append([answer.file, answer.error, [[g.label, g.index, g.probability] for g in answer.predictions]])
         if len(answers) == 100:
             before = actors()
             if dies == "actor":
@@ -228,9 +229,9 @@ def test_two_machines_of_which_one_dies_give_the_rows_of_one(tmp_path: Path, gra
     rows = [json.loads(line) for line in (tmp_path / "alone.jsonl").read_text().splitlines()]
     assert [answer[0] for answer in found["answers"]] == [row["file"] for row in rows]
     assert [answer[1] for answer in found["answers"]] == [row["error"] or "" for row in rows]
-    for (_, error, guesses), row in zip(found["answers"], rows, strict=True):
+    for (_, error, predictions), row in zip(found["answers"], rows, strict=True):
         if not error:
-            (label, index, probability), second = guesses
+            (label, index, probability), second = predictions
             assert [label, index, second[1]] == [row["label"], row["index"], row["index_2"]]
             assert probability == pytest.approx(row["probability"], abs=2e-6)
 
