@@ -6,10 +6,10 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import Answer, Prediction, Model, load
+    from .api import Answer, Model, Prediction, load
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "Prediction", "Model", "__version__", "load"]
+__all__ = ["Answer", "Model", "Prediction", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -112,9 +112,7 @@ def classify(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=0, help="Number of decoding processes; default: one per core.", rich_help_panel=groups.MACHINE
-        ),
+        typer.Option(min=0, help="Decoding processes; default: one per core.", rich_help_panel=groups.MACHINE),
     ] = None,
     ray: Annotated[
         str | None,

@@ -335,9 +335,8 @@ def test_ctrl_c_keeps_the_answers_and_logs_how_to_resume(tmp_path: Path, graph_p
     images = np.tile(draw_shapes(64, seed=1)[0], (4_000, 1, 1, 1))  # minutes of work
     np.save(tmp_path / "many.npy", images)
     command = [sys.executable, "-m", "rtk", "classify", "many.npy", "-m", str(graph_path), "-o", "a.jsonl"]
-    restore_ctrl_c = partial(
-        signal.signal, signal.SIGINT, signal.SIG_DFL
-    )  # a background job of a shell ignores the signal
+    # A background job of a shell ignores this signal.
+    with_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=with_ctrl_c) as process:
         _wait_for_rows(tmp_path / "a.jsonl.part")
         process.send_signal(signal.SIGINT)
