@@ -21,7 +21,7 @@ ARTIFACT_SUFFIX = {"torch": ".pt", "onnx": ".onnx", "trt": ".engine", "openvino"
 
 
 class Resident(abc.ABC):
-    """Images in the memory of the model's device, to time the computation without copies. Close it before its backend."""
+    """Images in the memory of the model's device, to time a run without copies. Close it before its backend."""
 
     @abc.abstractmethod
     def run(self, start: int, count: int) -> float | None:

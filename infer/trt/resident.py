@@ -23,7 +23,7 @@ class OnGpu(Resident):
         logits_bytes: int,
         current: Callable[[], contextlib.AbstractContextManager[None]],
     ) -> None:
-        """`logits_bytes`: size for the largest batch; `current`: makes the GPU's context current. Raises BackendError."""
+        """`logits_bytes`: for the largest batch; `current`: makes the GPU's context current. Raises BackendError."""
         self._engine, self._current = engine, current
         self._image_bytes = int(np.prod(images_NHWC.shape[1:]))
         with contextlib.ExitStack() as undo, current():

@@ -391,9 +391,7 @@ def test_cifar_10_and_100_binary_files(tmp_path: Path, shapes64: Split, labels: 
         (np.zeros((2, 3, 4), np.uint8).T, "an array in Fortran order"),
     ],
 )
-def test_arrays_that_are_not_images_are_reported_with_their_type(
-    tmp_path: Path, array: np.ndarray, reason: str
-) -> None:
+def test_arrays_that_are_not_images_are_described(tmp_path: Path, array: np.ndarray, reason: str) -> None:
     np.save(tmp_path / "a.npy", array)
     (entry,) = entries([str(tmp_path / "a.npy")])
     assert reason in entry.error
