@@ -198,7 +198,8 @@ class ClassifyOptions:
     def format(self) -> Format:
         """The requested format, or else the one that the output's suffix names, or else table."""
         suffix = self.output.suffix.lower() if self.output else ""
-        return self.requested_format or next((known for known in FORMATS if suffix == f".{known}"), "table")
+        by_suffix: Format = next((known for known in FORMATS if suffix == f".{known}"), "table")
+        return self.requested_format or by_suffix
 
     @property
     def resumable_file(self) -> Path | None:
@@ -308,7 +309,7 @@ def _write_resumable(
     )
     with ResumableOutput(target, key, resume=options.resume) as output:
         if output.is_whole:
-            _log.warning(f"{target}: already finished, nothing to resume; without --resume it is written again")
+            _log.warning(f"{target}: already finished; to write it again, leave out --resume")
             return 0
         output.write(watch.logged(output.new(answers(output.remaining(found)))))
         output.finish()

@@ -82,9 +82,7 @@ def check_outside(folder: Path, sources: Iterable[str]) -> None:
     for source in sources:
         root = os.path.realpath(source)
         if os.path.isdir(source) and os.path.commonpath([target, root]) == root:
-            raise UsageError(
-                f"--sort-into {folder}: is inside {source}, which is classified; choose a folder outside of it"
-            )
+            raise UsageError(f"--sort-into {folder}: is inside the source {source}; choose a folder elsewhere")
 
 
 def folder_names(classes: Iterable[str]) -> list[str]:

@@ -12,7 +12,6 @@ import glob
 import os
 import re
 import sys
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -20,15 +19,12 @@ from typing import BinaryIO, Literal
 from ...core.data.images import IMAGE_SUFFIXES, why_no_file
 from ...core.errors import RtkError, UsageError
 from .entry import Entry
+from .folders import folder_entries, glob_matches
 
 STDIN = "-"
 ARCHIVE = re.compile(r".*\.(zip|tar|tar\.(gz|bz2|xz)|tgz|tbz2|txz)", re.IGNORECASE | re.DOTALL)
 ARRAY = re.compile(r".*(\.npy|\.npz|\.bin|[.-]idx\d?-ubyte(\.gz)?|\.idx(\.gz)?)", re.IGNORECASE | re.DOTALL)
-RECURSIVE = re.compile(r"(|.*?/)/*\*\*(?:/+(.*))?", re.DOTALL)
-"""Splits a pattern at its first `**` into the parts before and after it."""
 SPLIT = re.compile(r"(cifar10|fashion-mnist|shapes):(train|test)")
-_Seen = set[tuple[int, int]]
-"""Folders, by device and inode."""
 
 
 def entries(paths: Iterable[str], *, stdin: BinaryIO | None = None, data_dir: Path | None = None) -> Iterator[Entry]:
@@ -49,11 +45,11 @@ def listed(paths: Iterable[str], *, stdin: BinaryIO | None = None) -> Iterator[E
         if path == STDIN:
             yield from listed(standard_input([path], stdin=stdin))
         elif os.path.isdir(path):
-            yield from _or_error(_folder(path), Entry(path, "no images in this folder"))
+            yield from _or_error(folder_entries(path), Entry(path, "no images in this folder"))
         elif os.path.lexists(path):
             yield Entry(path)
         elif glob.has_magic(path) and "\0" not in path:
-            matches = (Entry(name) for name in sorted(_matches(path, "", defaultdict(set))) if not os.path.isdir(name))
+            matches = (Entry(name) for name in sorted(glob_matches(path)) if not os.path.isdir(name))
             yield from _or_error(matches, Entry(path, "the pattern matches no file"))
         else:
             yield Entry(path, "" if SPLIT.fullmatch(path) else "no such file")
@@ -120,89 +116,32 @@ def _or_error(found: Iterator[Entry], otherwise: Entry) -> Iterator[Entry]:
     yield from found
 
 
-def _matches(pattern: str, root: str, seen: defaultdict[str, _Seen]) -> Iterator[str]:
-    """Yield what glob.glob finds below `root`, but each `**` searches a folder only once, even if links repeat it.
-
-    `seen`: the folders that each `**` has searched, by the pattern after it.
-    """
-    parts = RECURSIVE.fullmatch(pattern)
-    if parts is None:
-        yield from (os.path.join(root, name) for name in glob.iglob(pattern, root_dir=root, recursive=True))
-        return
-    head, tail = parts[1], "*" if parts[2] is None else parts[2]
-    for start in sorted(_matches(head, root, seen)) if head else [root]:
-        for folder, _ in _folders(start, seen[tail], hidden=False):
-            yield from _matches(tail, folder, seen)
-
-
-def _folder(root: str) -> Iterator[Entry]:
-    """Yield the image files of a folder before those of its sub-folders, each folder once, even if links repeat it."""
-    for folder, files in _folders(root, set()):
-        if isinstance(files, OSError):
-            yield Entry(folder, f"the folder cannot be read: {files.strerror or files}")
-        else:
-            images = sorted(name for name in files if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
-            yield from (Entry(os.path.join(folder, name)) for name in images)
-
-
-def _folders(root: str, seen: _Seen, *, hidden: bool = True) -> Iterator[tuple[str, list[str] | OSError]]:
-    """Yield the folder and its sub-folders that are not in `seen`, with the names of their files or the error."""
-    waiting = [root]
-    while waiting:
-        folder = waiting.pop()
-        files, folders = [], []
-        try:
-            status = os.stat(folder or os.curdir)  # noqa: PTH116 - strings, as in this whole module
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(folder or os.curdir) as listing:
-                for item in listing:
-                    if not _is_folder(item):
-                        files.append(item.name)
-                    elif hidden or not item.name.startswith("."):
-                        folders.append(item.name)
-        except OSError as error:
-            yield folder, error
-            continue
-        yield folder, files
-        folders.sort(reverse=True)
-        waiting += (os.path.join(folder, name) for name in folders)
-
-
-def _is_folder(item: "os.DirEntry[str]") -> bool:
-    try:
-        return item.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
 def _split(name: str, data_dir: Path | None) -> Iterator[Entry]:
     from ...core.data.datasets import open_dataset
 
     dataset, _, split = name.partition(":")
     try:
-        images_NHWC = (
-            open_dataset(dataset, data_dir=data_dir).split("train" if split == "train" else "test").images_NHWC
-        )
+        found = open_dataset(dataset, data_dir=data_dir).split("train" if split == "train" else "test")
     except RtkError as error:
         yield Entry(name, str(error))
         return
-    yield from (Entry(f"{name}[{number}]", content=image_HWC) for number, image_HWC in enumerate(images_NHWC))
+    yield from (Entry(f"{name}[{number}]", content=image_HWC) for number, image_HWC in enumerate(found.images_NHWC))
 
 
 def _stdin_paths(stdin: BinaryIO) -> Iterator[str]:
     """Yield paths that end with NUL; if there is no NUL, paths that end with newline or carriage return and newline."""
     rest, separator = b"", b"\n"
-
-    def names(paths: list[bytes]) -> Iterator[str]:
-        for path in paths:
-            if name := path if separator == b"\0" else path.removesuffix(b"\r"):
-                yield os.fsdecode(name)
-
     while block := stdin.read(1 << 16):
         if b"\0" in block:
             separator = b"\0"
-        *whole, rest = (rest + block).split(separator)
-        yield from names(whole)
-    yield from names([rest])
+        *complete, rest = (rest + block).split(separator)
+        yield from _decoded(complete, separator)
+    yield from _decoded([rest], separator)
+
+
+def _decoded(paths: list[bytes], separator: bytes) -> Iterator[str]:
+    """Yield the paths that are not empty, as text."""
+    for path in paths:
+        name = path if separator == b"\0" else path.removesuffix(b"\r")
+        if name:
+            yield os.fsdecode(name)

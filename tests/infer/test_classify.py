@@ -171,6 +171,17 @@ def test_names_in_a_table_cannot_steer_the_terminal() -> None:
     assert "not classified: damaged" in text
 
 
+def test_a_table_continues_in_the_next_line_after_80_columns() -> None:
+    predictions = tuple(Prediction(f"class {k}", k, 0.1) for k in range(5))
+    assert list(lines([Answer("photos/a.png", predictions), Answer("b.png", (), "damaged")], "table", top_k=5)) == [
+        "photos/a.png  class 0   10.00%  class 1   10.00%  class 2   10.00%\n",
+        "              class 3   10.00%  class 4   10.00%\n",
+        "b.png         not classified: damaged\n",
+    ]
+    long = list(lines([Answer("x" * 90, predictions[:2])], "table", top_k=2))
+    assert long == [f"{'x' * 90}  class 0   10.00%\n", f"{' ' * 90}  class 1   10.00%\n"]
+
+
 @pytest.mark.parametrize("format_", TEXT_FORMATS)
 def test_a_name_that_is_not_utf8_can_be_written(format_: str) -> None:
     text = "".join(lines([Answer("\udcff.png", (Prediction("cat", 3, 1.0),))], format_, top_k=1))  # type: ignore[arg-type]

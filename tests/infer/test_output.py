@@ -392,7 +392,7 @@ def test_the_command_sorts_only_into_folders_outside_the_sources(
     rtk("in", "--sort-into", "out", "--link", "--workers", "0", code=3)
     sorted_ = sorted(path.name for path in (tmp_path / "out").rglob("*.png"))
     assert sorted_ == [f"{number:02}.png" for number in range(60) if number % 7 != 2]
-    assert "is inside in, which is classified" in rtk("in", "--sort-into", "in/sorted", code=2)
+    assert "is inside the source in" in rtk("in", "--sort-into", "in/sorted", code=2)
     assert "--link: needs --sort-into" in rtk("in", "--link", code=2)
 
 
