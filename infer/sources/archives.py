@@ -37,7 +37,7 @@ def _gzip(raw: IO[bytes]) -> IO[bytes]:
     return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
 
 
-PACKERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
+DECOMPRESSORS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
     rb"\x1f\x8b": _gzip,
     rb"BZh[1-9]1AY&SY": bz2.BZ2File,
     rb"\xfd7zXZ\0": lzma.LZMAFile,
@@ -117,9 +117,9 @@ def _zip_refusal(member: zipfile.ZipInfo) -> str:
 def _tar_entries(path: str) -> Iterator[Entry]:
     with open(path, "rb") as raw:  # noqa: PTH123 - strings, as in listing
         start = raw.read(MAGIC_BYTES)
-        packer = next((packer for magic, packer in PACKERS.items() if re.match(magic, start)), None)
+        decompress = next((opened for magic, opened in DECOMPRESSORS.items() if re.match(magic, start)), None)
         raw.seek(0)
-        file = _Guarded(raw, packer(raw) if packer else None)
+        file = _GuardedReader(raw, decompress(raw) if decompress else None)
         with tarfile.open(fileobj=file, mode="r:") as archive:  # type: ignore[call-overload]
             while (member := archive.next()) is not None:
                 archive.members.clear()  # otherwise the list would grow with the archive
@@ -158,7 +158,7 @@ def _tar_refusal(member: tarfile.TarInfo) -> str:
     return ""
 
 
-class _Guarded:
+class _GuardedReader:
     """The bytes of a tar, decompressed if necessary. Raises _Refused for large reads, bombs and backward seeks.
 
     Reading members in order only goes forward: a backward seek, from a header's negative size, would never end.

@@ -111,7 +111,7 @@ class TrtEngine:
             strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
             context = self._engine.create_execution_context(strategy)
             if context is None:
-                raise BackendError(f"trt: {self._path.name}: no other context: {log.reason('no reason given')}")
+                raise BackendError(f"trt: {self._path.name}: no further context: {log.reason('no reason given')}")
         context.set_device_memory(int(self._shared), size)
         return TrtContext(context, self._loadable)
 
@@ -212,7 +212,7 @@ def _check_validity(trt: Any, runtime: Any, loadable: Loadable, log: LogLines) -
     reasons = {
         name for name, value in trt.EngineInvalidityDiagnostics.__members__.items() if int(diagnostics) & int(value)
     }
-    problem = f"TensorRT-RTX calls it invalid here ({', '.join(sorted(reasons)) or log.reason('no diagnostics')})"
+    problem = f"TensorRT-RTX rejects it on this machine ({', '.join(sorted(reasons)) or log.reason('no diagnostics')})"
     info, found = loadable.info, loadable.gpu
     here = (
         f"this machine has {loadable.flavor.version()} and {found.name} (compute capability {found.compute_capability})"
