@@ -1,19 +1,19 @@
-"""rtk: a residual network from PyTorch training to a deployed TensorRT engine, with proof that nothing was lost.
+"""rtk: image classifiers from PyTorch training to TensorRT engines, with proof that the engine keeps the accuracy.
 
-`rtk.load` opens a model in Python: see `rtk.api`.
+`rtk.load` opens a model in Python; `help(rtk.api)` has an example.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import Answer, Guess, Model, load
+    from .api import Answer, Model, Prediction, load
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "Guess", "Model", "__version__", "load"]
+__all__ = ["Answer", "Model", "Prediction", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, imported when they are first used: `import rtk` itself loads nothing heavy."""
+    """Import the public names on first use, so that `import rtk` loads nothing heavy."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import api

@@ -1,13 +1,20 @@
-"""The Python API: `rtk.load` opens a model, and the model classifies whatever `rtk classify` does, and arrays.
+"""The Python API: `rtk.load` opens a model, which classifies files, folders, archives, bytes and arrays.
 
 >>> import numpy as np
 >>> import rtk
 >>> model = rtk.load("resnet20v1-cifar10")
->>> answers = model.classify([np.zeros((32, 32, 3), np.uint8), "gone.png"], top_k=2)
->>> answers[0].label in model.card.classes, len(answers[0].guesses), answers[0].error
+
+One call classifies any number of images. An image that cannot be read has an error and no predictions:
+
+>>> image_HWC = np.zeros((32, 32, 3), np.uint8)
+>>> black, missing = model.classify([image_HWC, "missing.png"], top_k=2)
+>>> black.label in model.card.classes, len(black.predictions), black.error
 (True, 2, '')
->>> answers[1].file, answers[1].error, answers[1].guesses
-('gone.png', 'no such file', ())
+>>> missing.file, missing.error, missing.predictions
+('missing.png', 'no such file', ())
+
+`logits` returns the raw output of the model, N x K for N images and K classes:
+
 >>> model.logits(np.zeros((5, 32, 32, 3), np.uint8)).shape
 (5, 10)
 >>> model.close()
@@ -27,17 +34,17 @@ from numpy.typing import NDArray
 from .core.card import ModelCard
 from .core.errors import BackendError
 from .infer.backend import Backend, BackendOptions
-from .infer.classify import Answer, ClassifyConfig, Guess, classify
+from .infer.classify import Answer, ClassifyConfig, Prediction, classify
 from .infer.decode import Decoder
 from .infer.output.formats import Fit
 from .infer.sources.entry import Entry
 from .infer.sources.listing import entries
 from .workflow.select import open_model
 
-__all__ = ["Answer", "Guess", "Image", "Model", "load"]
+__all__ = ["Answer", "Image", "Model", "Prediction", "load"]
 
 Image = str | os.PathLike[str] | bytes | NDArray[np.uint8]
-"""What is classified: a path (or anything else that `rtk classify` takes), an image file's bytes, or pixels."""
+"""A path, glob or data set split as for `rtk classify`, the bytes of an image file, or an array of pixels."""
 
 
 def load(
@@ -48,14 +55,17 @@ def load(
     workers: int = 0,
     fit: Fit = "crop",
 ) -> "Model":
-    """Open a model: the name of one of the zoo, or the path of a checkpoint, graph or engine.
+    """Open a model.
 
-    `backend`: auto, or one of those that `rtk doctor` lists. `workers`: processes that decode; 0 decodes in the thread
-    that asks. A program that wants more keeps its own start behind `if __name__ == "__main__":`, for they import it.
-    `fit`: "crop" or "letterbox", for images of other proportions than the model's.
+    `name`: the name of a zoo model (`rtk models` lists them), or the path of a checkpoint, graph or engine.
+    `backend`: "auto", "torch", "onnx", "openvino" or "trt"; `rtk doctor` lists those that run on this machine.
+    `device`: "auto", "cpu", "cuda" or "cuda:N".
+    `workers`: number of decoding processes; 0 decodes in the calling thread. With workers, the main module of the
+    program needs `if __name__ == "__main__":`, because the processes import it.
+    `fit`: "crop" cuts the edges of images with other proportions than the model's; "letterbox" adds black bars.
 
-    Raises UnknownNameError for a name of nothing, ArtifactError for a file that is missing, damaged or foreign,
-    BackendError when the backend cannot run here. All of them are RtkError.
+    Raises UnknownNameError if no model or backend has that name, ArtifactError if the file is missing, damaged or not
+    written by rtk, and BackendError if the backend cannot run on this machine. All of them are RtkError.
     """
     options = BackendOptions(device=device, shares_cores=True)
     opened = open_model(os.fspath(name), backend=backend, options=options)
@@ -63,37 +73,46 @@ def load(
 
 
 class Model:
-    """An open model. Several threads may use it: they decode at the same time and take turns on the backend.
-    With `workers`, one call of `classify` waits for the other.
+    """An open model. Close it, or use it in a `with`.
 
-    Close it, or use it in a `with`.
+    Several threads may use it. They decode at the same time; the backend runs one batch at a time. With `workers`, only
+    one call of `classify` runs at a time.
     """
 
     def __init__(self, backend: Backend, decoder: Decoder) -> None:
-        """Takes over the backend and the decoder; `load` makes both."""
+        """Take ownership of the backend and the decoder. `load` makes both."""
         self._backend = _Shared(backend)
         self._decoder = decoder
         self._processes = threading.RLock() if decoder.processes else contextlib.nullcontext()
 
     @property
     def card(self) -> ModelCard:
-        """What the model is: classes, input size, preprocessing, score."""
+        """The description of the model: classes, input size, preprocessing, accuracy."""
         return self._backend.card
 
     @property
     def runs_on(self) -> str:
-        """What really runs it, with versions, in words for people."""
+        """The library and hardware that run the model, with versions, as text for people."""
         return self._backend.runs_on
 
     def classify(self, images: Image | Iterable[Image], *, top_k: int = 1, batch_size: int = 256) -> list[Answer]:
-        """One answer for each image, in order; unreadable ones have `error` instead of `guesses`.
+        """Return one answer per image, in order. An unreadable image has an `error` instead of `predictions`.
 
-        `images`: one or several of: a path, which may lead to as many images as a folder or an archive holds, or be
-        a quoted glob or a split such as cifar10:test; an image file's bytes; pixels, uint8 H x W, H x W x 1, 3 or 4,
-        or N x H x W x C for N images. Images of other sizes are scaled as the `rtk classify` does it. An answer's
-        `file` is the path, or `image[3]` for the fourth of the images that have none, or `image[3][7]`.
+        `images`: one of these, or an iterable of them:
 
-        Raises BackendError when the model is closed or fails, ValueError for `top_k` or `batch_size` below 1.
+        * a path: an image file, a folder, an archive or array with any number of images, a glob, or a data set split
+          such as "cifar10:test";
+        * the bytes of an image file;
+        * pixels, uint8: H x W, H x W x C with C 1, 3 or 4, or N x H x W x C for N images.
+
+        Images of other sizes are scaled to the model's size, as `rtk classify` does.
+        `top_k`: number of predictions per image, at most the number of classes. `batch_size`: images per run.
+
+        The `file` of an answer is the path. For bytes and pixels it is the position in `images`, such as `image[3]`, or
+        `image[3][7]` for one of N images in an array.
+
+        Raises BackendError if the model is closed or its backend fails, ValueError if `top_k` or `batch_size` is below
+        1, TypeError for other types of images.
         """
         if top_k < 1 or batch_size < 1:
             raise ValueError(f"top_k {top_k} and batch_size {batch_size}: expected at least 1")
@@ -104,17 +123,17 @@ class Model:
             return list(classify(_entries(given), self._backend, self._decoder, config))
 
     def logits(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits N x K of images uint8 N x H x W x C of the very size that the card says.
+        """Return the logits N x K, float32, of images uint8 N x H x W x C in exactly the size of `card.input`.
 
-        Raises BackendError when they are of another size or type, or when the model is closed or fails.
+        Raises BackendError if size or type differ, if the model is closed, or if its backend fails.
         """
         size = self._backend.max_batch or max(len(images_NHWC), 1)
         starts = range(0, max(len(images_NHWC), 1), size)
         return np.concatenate([self._backend(images_NHWC[start : start + size]) for start in starts])
 
     def close(self) -> None:
-        """Free everything; calling it twice does no harm. Threads that are using it get a BackendError."""
-        self._backend.close()  # first: it ends what is under way, and nobody decodes any more
+        """Free everything. A second call does nothing. Threads that use the model get a BackendError."""
+        self._backend.close()  # first, because it ends running calls, which use the decoder
         with self._processes:
             self._decoder.close()
 
@@ -128,7 +147,7 @@ class Model:
 
 
 class _Shared(Backend):
-    """A backend that threads take turns on, batch by batch."""
+    """A backend for several threads: a lock lets one batch run at a time."""
 
     def __init__(self, backend: Backend) -> None:
         self.name, self.card, self.device, self.runs_on = backend.name, backend.card, backend.device, backend.runs_on
@@ -137,7 +156,7 @@ class _Shared(Backend):
         self._backend: Backend | None = backend
 
     def check_open(self) -> Backend:
-        """The backend. Raises BackendError when it is closed."""
+        """Return the backend. Raises BackendError if it is closed."""
         if self._backend is None:
             raise BackendError(f"{self.card.name}: the model is closed")
         return self._backend
@@ -157,6 +176,7 @@ class _Shared(Backend):
 
 
 def _entries(images: Iterable[Image]) -> Iterator[Entry]:
+    """Yield the images as entries. Raises TypeError."""
     for number, image in enumerate(images):
         name = f"image[{number}]"
         if isinstance(image, bytes):
@@ -173,5 +193,6 @@ def _entries(images: Iterable[Image]) -> Iterator[Entry]:
 
 
 def _path(image: str | os.PathLike[str]) -> str:
+    """The path as text; "-" is a file here, not standard input."""
     path = os.fspath(image)
     return str(Path(".", path)) if path == "-" else path

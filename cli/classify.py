@@ -2,9 +2,9 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,15 +17,19 @@ from ..core.progress import Advance, progress_bar
 from ..core.text import visible
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from ..infer.output.formats import FORMATS, Fit, Format
+from . import help as groups
 from .options import DataDir
 
 if TYPE_CHECKING:
-    from ..infer.classify import Answer, ClassifyConfig
+    from ..infer.backend import Backend
+    from ..infer.classify import Answer
     from ..infer.sources.entry import Entry
 
 _log = logging.getLogger(__name__)
 
 SOME_UNREADABLE = 3
+"""Exit code if at least one image cannot be read."""
+NOT_WITH_RAY = "--resume, --sort-into, --link, --report, --cuda-graphs, --format"
 
 
 def classify(
@@ -33,191 +37,307 @@ def classify(
         list[str],
         typer.Argument(
             help="Images, folders, quoted globs, zip and tar archives, .npy, .npz, idx and CIFAR binary files, "
-            "cifar10:test and the like, or - for paths on stdin."
+            "data set splits such as cifar10:test, or - for paths on standard input."
         ),
     ],
-    model: Annotated[str, typer.Option("--model", "-m", help="A file of rtk's, or a model of the zoo.")] = ZOO_DEFAULT,
-    backend: Annotated[str, typer.Option(help="auto, torch, onnx, openvino or trt.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Model file or name of a zoo model.", rich_help_panel=groups.MODEL)
+    ] = ZOO_DEFAULT,
+    backend: Annotated[
+        str, typer.Option(help="Backend: auto, torch, onnx, openvino or trt.", rich_help_panel=groups.BACKEND)
+    ] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.", rich_help_panel=groups.BACKEND)
+    ] = "auto",
     cuda_graphs: Annotated[
-        bool, typer.Option("--cuda-graphs", help="trt: record each batch size's run as a CUDA graph.")
+        bool,
+        typer.Option(
+            "--cuda-graphs",
+            help="Record the run of each batch size as a CUDA graph (trt).",
+            rich_help_panel=groups.BACKEND,
+        ),
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 256,
-    top_k: Annotated[int, typer.Option(min=1, help="Guesses for each image.")] = 1,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Number of images per batch.", rich_help_panel=groups.BACKEND)
+    ] = 256,
+    fit: Annotated[
+        Fit,
+        typer.Option(
+            help="How to fit images of other proportions: crop the centre, or letterbox.", rich_help_panel=groups.DATA
+        ),
+    ] = "crop",
+    data_dir: DataDir = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first unreadable image.", rich_help_panel=groups.DATA)
+    ] = False,
+    top_k: Annotated[
+        int, typer.Option(min=1, help="Number of predictions per image.", rich_help_panel=groups.OUTPUT)
+    ] = 1,
     format_: Annotated[
-        Format | None, typer.Option("--format", help="Default: by --output's name, else table.", show_default=False)
+        Format | None,
+        typer.Option(
+            "--format",
+            help="Output format; default: the suffix of --output, else table.",
+            show_default=False,
+            rich_help_panel=groups.OUTPUT,
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file, whole or not at all.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an --output that was not finished.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Output file, written whole or not at all.", rich_help_panel=groups.OUTPUT),
+    ] = None,
     sort_into: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Put each image into DIR/<label>/, too.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also copy each image into DIR/<label>/.",
+            show_default=False,
+            rich_help_panel=groups.OUTPUT,
+        ),
     ] = None,
-    link: Annotated[bool, typer.Option("--link", help="--sort-into makes symbolic links instead of copies.")] = False,
+    link: Annotated[
+        bool,
+        typer.Option(
+            "--link", help="Make symbolic links instead of copies in --sort-into.", rich_help_panel=groups.OUTPUT
+        ),
+    ] = False,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="An HTML page of the least certain answers, too.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Also write an HTML page of the least certain answers.",
+            show_default=False,
+            rich_help_panel=groups.OUTPUT,
+        ),
     ] = None,
-    fit: Annotated[Fit, typer.Option(help="Images of other proportions: crop the centre, or letterbox.")] = "crop",
-    data_dir: DataDir = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode; default: one a core.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable input.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Decoding processes; default: one per core.", rich_help_panel=groups.MACHINE),
+    ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
             metavar="auto|local|ADDRESS",
-            help="On a Ray cluster, one actor for each GPU; --output is then a folder of Parquet files.",
+            help="Run on a Ray cluster, one actor per GPU; --output is then a folder of Parquet files.",
             show_default=False,
+            rich_help_panel=groups.MACHINE,
         ),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume an unfinished --output file.", rich_help_panel=groups.RESUMING)
+    ] = False,
 ) -> None:
-    """Classify images: images -> labels. Unreadable ones are named, and the exit code is then 3."""
+    """Classify images: images -> labels. Unreadable images are listed, and the exit code is then 3."""
+    options = ClassifyOptions(
+        paths=tuple(paths),
+        model=model,
+        backend=backend,
+        device=device,
+        cuda_graphs=cuda_graphs,
+        batch_size=batch_size,
+        fit=fit,
+        data_dir=data_dir,
+        strict=strict,
+        top_k=top_k,
+        requested_format=format_,
+        output=output,
+        sort_into=sort_into,
+        link=link,
+        report=report,
+        workers=workers,
+        ray=ray,
+        resume=resume,
+    )
+    unreadable = _classify_here(options) if ray is None else _classify_on_ray(options, ray)
+    if unreadable:
+        raise typer.Exit(SOME_UNREADABLE)
+
+
+@dataclass(frozen=True)
+class ClassifyOptions:
+    """The options of one command. Raises UsageError for options that contradict each other."""
+
+    paths: tuple[str, ...]
+    model: str
+    backend: str
+    device: str
+    cuda_graphs: bool
+    batch_size: int
+    fit: Fit
+    data_dir: Path | None
+    strict: bool
+    top_k: int
+    requested_format: Format | None
+    output: Path | None
+    sort_into: Path | None
+    link: bool
+    report: Path | None
+    workers: int | None
+    ray: str | None
+    resume: bool
+
+    def __post_init__(self) -> None:
+        if self.ray is not None:
+            self._check_ray()
+        elif (self.resume or self.format == "parquet") and self.resumable_file is None:
+            option = "--resume" if self.resume else "--format parquet"
+            raise UsageError(f"{option}: needs --output with a file, in the format csv, jsonl or parquet")
+        elif self.link and self.sort_into is None:
+            raise UsageError("--link: needs --sort-into")
+        elif self.report is not None and self.resume:
+            raise UsageError("--report: shows a run from its beginning; leave out --resume")
+
+    def _check_ray(self) -> None:
+        others = (self.resume, self.sort_into, self.link, self.report, self.cuda_graphs)
+        if any(others) or self.requested_format not in (None, "parquet"):
+            raise UsageError(f"--ray: writes only Parquet files; leave out {NOT_WITH_RAY}")
+        if self.output is None:
+            raise UsageError("--ray: needs --output with a folder")
+
+    @property
+    def format(self) -> Format:
+        """The requested format, or else the one that the output's suffix names, or else table."""
+        suffix = self.output.suffix.lower() if self.output else ""
+        by_suffix: Format = next((known for known in FORMATS if suffix == f".{known}"), "table")
+        return self.requested_format or by_suffix
+
+    @property
+    def resumable_file(self) -> Path | None:
+        """The output, if it can be resumed: tables and pipes cannot."""
+        return self.output if self.output and self.format != "table" and not is_stream(self.output) else None
+
+
+def _classify_here(options: ClassifyOptions) -> int:
+    """Classify on this machine, and return the number of unreadable images."""
     from ..infer.backend import BackendOptions
     from ..infer.classify import ClassifyConfig
     from ..infer.classify import classify as answers_of
     from ..infer.decode import Decoder
-    from ..infer.output.rows import lines
     from ..infer.sources.listing import count, entries
     from ..workflow.select import open_model
 
-    if ray is not None:
-        if resume or sort_into or link or report or cuda_graphs or format_ not in (None, "parquet"):
-            raise UsageError(
-                "--ray: writes Parquet files alone; leave out --resume, --sort-into, --report, --cuda-graphs, --format"
-            )
-        if output is None:
-            raise UsageError("--ray: needs --output with a folder")
-        config = ClassifyConfig(batch_size, top_k)
-        classify_on_ray(
-            paths,
-            ray,
-            output,
-            model=model,
-            backend=backend,
-            device=device,
-            config=config,
-            fit=fit,
-            data_dir=data_dir,
-            workers=workers,
-            strict=strict,
+    _check_outputs(options)
+    backend_options = BackendOptions(device=options.device, shares_cores=True, cuda_graphs=options.cuda_graphs)
+    with ExitStack() as stack:
+        backend = stack.enter_context(open_model(options.model, backend=options.backend, options=backend_options))
+        if options.cuda_graphs and backend.name != "trt":
+            _log.warning(f"--cuda-graphs: without effect on the {backend.name} backend")
+        decoder = stack.enter_context(Decoder(backend.card.input, processes=options.workers, fit=options.fit))
+        bar = stack.enter_context(progress_bar("classifying", lambda: count(options.paths), unit="images"))
+        consumers = _consumers(options, backend, stack)
+        config = ClassifyConfig(
+            batch_size=options.batch_size,
+            top_k=min(options.top_k, len(backend.card.classes)),
+            keep_entries=bool(consumers),
         )
-        return
-    by_name: Format = next((known for known in FORMATS if output and output.suffix.lower() == f".{known}"), "table")
-    chosen = format_ or by_name
-    journaled = output is not None and chosen != "table" and not is_stream(output)
-    if (resume or chosen == "parquet") and not journaled:
-        what = "--resume" if resume else "--format parquet"
-        raise UsageError(f"{what}: needs --output with a file, in the format csv, jsonl or parquet")
-    if chosen == "parquet":
+
+        def answers(found: "Iterator[Entry]") -> "Iterator[Answer]":
+            for answer in answers_of(found, backend, decoder, config):
+                for consume in consumers:
+                    consume(answer)
+                yield replace(answer, entry=None)  # an output may collect answers; images are too large for that
+
+        found = entries(options.paths, data_dir=options.data_dir)
+        watch = _Watch(bar, strict=options.strict)
+        if options.resumable_file is None:
+            _write_text(options, watch.logged(answers(found)), config.top_k)
+            return watch.unreadable
+        return _write_resumable(options, options.resumable_file, backend, found, answers, watch)
+
+
+def _check_outputs(options: ClassifyOptions) -> None:
+    """Raise UsageError for outputs that this machine cannot write."""
+    if options.format == "parquet":
         from ..infer.output.parquet import check_parquet
 
         check_parquet()
-    if sort_into is not None:
+    if options.sort_into is not None:
         from ..infer.output.sort import check_outside
 
-        check_outside(sort_into, paths)
-    elif link:
-        raise UsageError("--link: needs --sort-into")
-    if report is not None and resume:
-        raise UsageError("--report: shows a run from its beginning; leave out --resume")
-    options = BackendOptions(device=device, shares_cores=True, cuda_graphs=cuda_graphs)
-    with ExitStack() as stack:
-        opened = stack.enter_context(open_model(model, backend=backend, options=options))
-        if cuda_graphs and opened.name != "trt":
-            _log.warning(f"--cuda-graphs: without effect on the {opened.name} backend")
-        decoder = stack.enter_context(Decoder(opened.card.input, processes=workers, fit=fit))
-        config = ClassifyConfig(batch_size=batch_size, top_k=min(top_k, len(opened.card.classes)))
-        bar = progress_bar("classifying", lambda: count(paths), unit="images")
-        watch = _Watch(stack.enter_context(bar), strict=strict)
-        found = entries(paths, data_dir=data_dir)
-        sorter, sheet = None, None
-        if report is not None:
-            from ..infer.output.contact_sheet import Sheet
+        check_outside(options.sort_into, options.paths)
 
-            sheet = Sheet(report, opened.card)
-            stack.callback(sheet.write)  # of what is done, if the run is ended early
-        if sort_into is not None:
-            from ..infer.output.sort import Sorter
 
-            sorter = Sorter(sort_into, opened.card.classes, link=link)
+def _consumers(options: ClassifyOptions, backend: "Backend", stack: ExitStack) -> "list[Callable[[Answer], None]]":
+    """What each answer is passed to, with its image, before it is written."""
+    consumers: list[Callable[[Answer], None]] = []
+    if options.report is not None:
+        from ..infer.output.contact_sheet import ContactSheet
 
-        def answered(found: "Iterator[Entry]") -> "Iterator[Answer]":
-            found = sheet.noted(found) if sheet else found
-            found = sorter.noted(found) if sorter else found
-            answers = answers_of(found, opened, decoder, config)
-            answers = sorter.sorted(answers) if sorter else answers
-            return sheet.seen(answers) if sheet else answers
+        sheet = ContactSheet(options.report, backend.card)
+        stack.callback(sheet.write)  # also if the run ends early
+        consumers.append(sheet.add)
+    if options.sort_into is not None:
+        from ..infer.output.sort import Sorter
 
-        if journaled:
-            from ..infer.output.resumable import Journal, RunKey
+        consumers.insert(0, Sorter(options.sort_into, backend.card.classes, link=options.link).put)
+    return consumers
 
-            assert output is not None
-            card = opened.card
-            key = RunKey(
-                model=f"{card.name} {card.precision} {card.checkpoint_sha256[:12]}".strip(),
-                backend=opened.name,
-                format=chosen,
-                top_k=config.top_k,
-                batch_size=min(batch_size, opened.max_batch or batch_size),
-                fit=fit,
-            )
-            journal = stack.enter_context(Journal(output, key, resume=resume))
-            if journal.is_whole:
-                _log.warning(f"{output}: is finished, there is nothing to go on with; without --resume it is made anew")
-                return
-            journal.write(watch.passed(journal.new(answered(journal.remaining(found)))))
-            journal.finish()
-            watch.unreadable += journal.unreadable_before
-        else:
-            assert chosen != "parquet"
-            text = lines(watch.passed(answered(found)), chosen, top_k=config.top_k)
-            if output is None:
-                for line in text:
-                    sys.stdout.write(line)
-            else:
-                with whole_file(output) as file:
-                    file.writelines(line.encode() for line in text)
-    watch.end()
+
+def _write_text(options: ClassifyOptions, answers: "Iterator[Answer]", top_k: int) -> None:
+    """Write lines to standard output or a file."""
+    from ..infer.output.rows import lines
+
+    assert options.format != "parquet"
+    text = lines(answers, options.format, top_k=top_k)
+    if options.output is None:
+        for line in text:
+            sys.stdout.write(line)
+    else:
+        with whole_file(options.output) as file:
+            file.writelines(line.encode() for line in text)
+
+
+def _write_resumable(
+    options: ClassifyOptions,
+    target: Path,
+    backend: "Backend",
+    found: "Iterator[Entry]",
+    answers: "Callable[[Iterator[Entry]], Iterator[Answer]]",
+    watch: "_Watch",
+) -> int:
+    """Write a file that can be resumed, and return the number of unreadable images, also of the run before."""
+    from ..infer.output.resumable import ResumableOutput, RunKey
+
+    card = backend.card
+    key = RunKey(
+        model=f"{card.name} {card.precision} {card.checkpoint_sha256[:12]}".strip(),
+        backend=backend.name,
+        format=options.format,
+        top_k=min(options.top_k, len(card.classes)),
+        batch_size=min(options.batch_size, backend.max_batch or options.batch_size),
+        fit=options.fit,
+    )
+    with ResumableOutput(target, key, resume=options.resume) as output:
+        if output.is_whole:
+            _log.warning(f"{target}: already finished; to write it again, leave out --resume")
+            return 0
+        output.write(watch.logged(output.new(answers(output.remaining(found)))))
+        output.finish()
+        return watch.unreadable + output.unreadable_before
 
 
 class _Watch:
-    """Names unreadable images while answers pass, moves the bar, and knows the exit code."""
+    """Logs and counts unreadable images, and moves the progress bar."""
 
     def __init__(self, advance: Advance, *, strict: bool) -> None:
         self.advance, self.strict, self.unreadable = advance, strict, 0
 
-    def passed(self, answers: "Iterable[Answer]") -> "Iterator[Answer]":
-        """The answers as they are. Raises DataError at the first unreadable one, if strict."""
+    def logged(self, answers: "Iterable[Answer]") -> "Iterator[Answer]":
+        """Pass the answers on. With `strict`, raises DataError at the first unreadable image."""
         for answer in answers:
             if answer.error:
                 self.unreadable += 1
                 if self.strict:
-                    raise DataError(f"{answer.file}: {answer.error}; stopped, as --strict says")
+                    raise DataError(f"{answer.file}: {answer.error}; stopped because of --strict")
                 _log.warning(f"{visible(answer.file)}: {visible(answer.error)}")
             self.advance(1)
             yield answer
 
-    def end(self) -> None:
-        """Leave the command with its exit code if an image was unreadable."""
-        if self.unreadable:
-            raise typer.Exit(SOME_UNREADABLE)
 
-
-def classify_on_ray(
-    paths: list[str],
-    address: str,
-    output: Path,
-    *,
-    model: str,
-    backend: str,
-    device: str,
-    config: "ClassifyConfig",
-    fit: Fit,
-    data_dir: Path | None,
-    workers: int | None,
-    strict: bool,
-) -> None:
-    """rtk classify --ray: the same answers from a cluster, as Parquet files in a folder."""
+def _classify_on_ray(options: ClassifyOptions, address: str) -> int:
+    """Classify on a Ray cluster, into a folder of Parquet files, and return the number of unreadable images."""
     from ..infer.backend import BACKENDS, Backend, BackendOptions
+    from ..infer.classify import ClassifyConfig
     from ..infer.output.parquet import write_shards
     from ..infer.ray_cluster import Work, answers_on_ray
     from ..infer.sources.listing import count, standard_input
@@ -226,24 +346,26 @@ def classify_on_ray(
 
     if find_spec("ray") is None:
         raise UsageError("--ray: Ray Data is not installed; pip install 'ray[data]'")
-    if backend not in ("auto", *BACKENDS):
-        raise UnknownNameError("backend", backend, BACKENDS)
-    card = read_card(find_model(model))
+    if options.backend not in ("auto", *BACKENDS):
+        raise UnknownNameError("backend", options.backend, BACKENDS)
+    card = read_card(find_model(options.model))
+    model, backend = options.model, options.backend
 
-    def open_there(options: BackendOptions) -> Backend:
-        return open_model(model, backend=backend, options=options)
+    def open_there(backend_options: BackendOptions) -> Backend:
+        return open_model(model, backend=backend, options=backend_options)
 
     work = Work(
         open_there,
         folder=str(Path.cwd()),
-        config=replace(config, top_k=min(config.top_k, len(card.classes))),
-        fit=fit,
-        data_dir=data_dir,
-        options=BackendOptions(device=device, shares_cores=True),
-        processes=workers,
+        config=ClassifyConfig(options.batch_size, min(options.top_k, len(card.classes))),
+        fit=options.fit,
+        data_dir=options.data_dir,
+        options=BackendOptions(device=options.device, shares_cores=True),
+        processes=options.workers,
     )
-    with progress_bar("classifying", lambda: count(paths), unit="images") as advance:
-        watch = _Watch(advance, strict=strict)
-        answers = answers_on_ray(standard_input(paths), work, address=address)
-        write_shards(watch.passed(answers), output, top_k=work.config.top_k)
-    watch.end()
+    assert options.output is not None
+    with progress_bar("classifying", lambda: count(options.paths), unit="images") as advance:
+        watch = _Watch(advance, strict=options.strict)
+        answers = answers_on_ray(standard_input(options.paths), work, address=address)
+        write_shards(watch.logged(answers), options.output, top_k=work.config.top_k)
+    return watch.unreadable

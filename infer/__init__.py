@@ -1,1 +1,1 @@
-"""From images to answers: backends behind one contract, sources of images, classification."""
+"""Inference: sources of images, backends with one contract, classification, and outputs for answers."""

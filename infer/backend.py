@@ -1,4 +1,4 @@
-"""The contract of a backend, and the options that one is opened with.
+"""The contract of a backend, and the options to open one.
 
 A backend is a loaded model that turns uint8 images N x H x W x C into float32 logits N x K.
 """
@@ -17,41 +17,42 @@ from ..core.errors import BackendError
 
 BACKENDS = ("torch", "onnx", "openvino", "trt")
 ARTIFACT_SUFFIX = {"torch": ".pt", "onnx": ".onnx", "trt": ".engine", "openvino": ".onnx"}
-"""The kind of file that each backend runs."""
+"""The suffix of the file that each backend runs."""
 
 
 class Resident(abc.ABC):
-    """Images that lie on a device with the model, for timing the arithmetic alone. Close it before its backend."""
+    """Images in the memory of the model's device, to time a run without copies. Close it before its backend."""
 
     @abc.abstractmethod
     def run(self, start: int, count: int) -> float | None:
-        """Compute the logits of `count` images from `start` on, leave them there, and return when all is done.
+        """Compute the logits of the `count` images from index `start` on. They stay on the device.
 
-        Returns the seconds by the device's own clock, where it has one. Raises BackendError.
+        Returns when the computation is complete: the seconds on the device's own clock, or None if it has no clock.
+        Raises BackendError.
         """
 
-    def close(self) -> None:  # noqa: B027 - what lies in Python objects goes with them
+    def close(self) -> None:  # noqa: B027 - Python frees what Python objects own
         """Free the images."""
 
 
 class Backend(abc.ABC):
-    """A loaded model. Close it, or use it in a `with`; one thread at a time may call it."""
+    """A loaded model. Close it, or use it in a `with`. Only one thread at a time may call it."""
 
     name: str
     card: ModelCard
     device: str
     """cpu, or cuda:N."""
     runs_on: str
-    """What really runs it, with versions, in words for people."""
+    """The library and hardware that run the model, with versions, as text for people."""
     max_batch: int | None = None
-    """The largest batch of one call; None means what memory allows."""
+    """The largest batch of one call; None means that only memory limits it."""
     precision: str = ""
-    """What it claims to compute in, where that is not the card's."""
+    """The precision of the computation, if it differs from the card's."""
 
     def __call__(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits N x K of one batch, in an array of the caller's own.
+        """Compute the logits N x K of one batch. The caller owns the returned array.
 
-        Raises BackendError when the images are not what the card says, the batch is too large, or running fails.
+        Raises BackendError if the images do not fit the card, the batch is too large, or the computation fails.
         """
         self.checked(images_NHWC)
         if len(images_NHWC) == 0:
@@ -59,7 +60,7 @@ class Backend(abc.ABC):
         return self._run(np.ascontiguousarray(images_NHWC))
 
     def checked(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The same batch, if one call may take it. Raises BackendError as a call does."""
+        """Return the batch if a call accepts it. Raises BackendError as a call does."""
         expected = self.card.input.shape
         if images_NHWC.dtype != np.uint8 or images_NHWC.ndim != 4 or images_NHWC.shape[1:] != expected:
             raise BackendError(
@@ -71,25 +72,25 @@ class Backend(abc.ABC):
         return images_NHWC
 
     def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """Logits of batch after batch, in their order; backends that can overlap copies and arithmetic do so here."""
+        """Yield the logits of each batch, in order. Backends that can overlap copies and computation do so here."""
         return map(self, batches)
 
     @property
     def overlaps(self) -> bool:
-        """Whether `stream` has several batches on their way at a time; else it is call after call."""
+        """Whether `stream` works on several batches at a time; if not, it makes one call after the other."""
         return type(self).stream is not Backend.stream
 
     def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
-        """The images put where the model computes; None where that is host memory, so that nothing is to be copied."""
+        """Copy the images to the model's device; None if the model computes in host memory and needs no copy."""
         del images_NHWC
         return None
 
     @abc.abstractmethod
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """One batch that was checked."""
+        """Compute the logits of a checked batch."""
 
-    def close(self) -> None:  # noqa: B027 - most backends have nothing to free but memory
-        """Free everything; calling it twice does no harm."""
+    def close(self) -> None:  # noqa: B027 - most backends own only memory
+        """Free everything. A second call does nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -102,21 +103,16 @@ class Backend(abc.ABC):
 
 @dataclass(frozen=True)
 class BackendOptions:
-    """How a backend is opened."""
+    """How to open a backend."""
 
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N; auto takes a GPU where the backend finds one."""
+    """auto, cpu, cuda or cuda:N; auto uses a GPU if the backend finds one."""
     threads: int | None = None
-    """On a CPU; None means every core that this process may use."""
+    """CPU threads; None means one per core that this process may use."""
     hint: str | None = None
-    """openvino: fp16 or bf16 lets its runtime compute an fp32 graph so, where the processor can; None: as the graph."""
+    """openvino: fp16 or bf16 lets its runtime compute an fp32 graph in that precision, if the processor supports it;
+    None means the precision of the graph."""
     shares_cores: bool = False
-    """Whether other work, such as decoding, wants the same cores: then threads that wait sleep instead of spinning."""
-    slots: int = 3
-    """trt: batches of a stream on their way at the same time, each with buffers of its own; at least 2 to overlap."""
+    """Whether other work, such as decoding, uses the same cores: waiting threads then sleep instead of spinning."""
     cuda_graphs: bool = False
-    """trt: record each batch size's run as a CUDA graph; with the regular TensorRT that takes cuda-python."""
-    specialization: str = "lazy"
-    """trt with TensorRT-RTX: when kernels for the very batch size are compiled: lazy, eager or none."""
-    runtime_cache: bool = True
-    """trt with TensorRT-RTX: keep compiled kernels in the user's cache folder."""
+    """trt: record the run of each batch size as a CUDA graph; the regular TensorRT needs cuda-python for it."""

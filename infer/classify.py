@@ -1,8 +1,9 @@
-"""Classification: a stream of entries in, one answer for each of them out, in the same order."""
+"""Classify a stream of entries: one answer for each entry, in the same order."""
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,50 +14,55 @@ from .sources.entry import Entry
 
 
 @dataclass(frozen=True)
-class Guess:
-    """One class and how probable the model finds it."""
+class Prediction:
+    """One class and its probability."""
 
     label: str
     index: int
+    """The position of the class in the model's list of classes."""
     probability: float
     """0 to 1: softmax of the logits."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of one entry."""
+    """The result for one image: predictions, or the reason why the image cannot be read."""
 
     file: str
-    guesses: tuple[Guess, ...]
-    """The most probable first; empty where the image could not be read."""
+    """The name of the image, as in `Entry.name`."""
+    predictions: tuple[Prediction, ...]
+    """The most probable class first; empty if the image cannot be read."""
     error: str = ""
+    """Why the image cannot be read; empty if it can."""
+    entry: Entry | None = field(default=None, compare=False, repr=False)
+    """The image itself; None unless `ClassifyConfig.keep_entries` asks for it."""
 
     @property
     def label(self) -> str:
-        """The most probable class, or empty where the image could not be read."""
-        return self.guesses[0].label if self.guesses else ""
+        """The most probable class; empty if the image cannot be read."""
+        return self.predictions[0].label if self.predictions else ""
 
     @property
     def probability(self) -> float:
-        """That class's, or 0 where the image could not be read."""
-        return self.guesses[0].probability if self.guesses else 0.0
+        """The probability of the most probable class; 0 if the image cannot be read."""
+        return self.predictions[0].probability if self.predictions else 0.0
 
 
-ENTRIES_AN_IMAGE = 4
-"""A batch ends after so many times its size, however few of these entries can be read."""
+ENTRIES_PER_IMAGE = 4
+"""A batch ends after this many entries per image of its size, even if fewer images can be read."""
 
 
 class BatchEnds:
-    """Where batches end: with the last image that they have room for, or else after so many entries."""
+    """Decides where batches end: when the batch has all its images, or after too many entries."""
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size, self._images, self._entries = batch_size, 0, 0
 
-    def with_this(self, *, readable: bool) -> bool:
-        """Whether the next entry is its batch's last."""
+    def ends_with(self, *, readable: bool) -> bool:
+        """Count the next entry, and return whether it is the last of its batch."""
         self._entries += 1
         self._images += readable
-        if self._images < self.batch_size and self._entries < ENTRIES_AN_IMAGE * self.batch_size:
+        if self._images < self.batch_size and self._entries < ENTRIES_PER_IMAGE * self.batch_size:
             return False
         self._images = self._entries = 0
         return True
@@ -68,68 +74,82 @@ class ClassifyConfig:
 
     batch_size: int = 256
     top_k: int = 1
+    """Number of predictions per image."""
+    keep_entries: bool = False
+    """Give each answer its entry. The content of an entry then stays in memory as long as the answer does."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some entries, and the images of those that can be read."""
+
+    rows: list[tuple[str, str, Entry | None]]
+    """Name and error of each entry, and the entry itself if it is kept."""
+    images_NHWC: NDArray[np.uint8]
 
 
 def classify(
     entries: Iterable[Entry], backend: Backend, decoder: Decoder, config: ClassifyConfig | None = None
 ) -> Iterator[Answer]:
-    """Answer every entry, unreadable ones with their error; memory is bounded however many there are.
+    """Yield one answer for each entry; memory is bounded, however many entries there are.
 
-    Raises BackendError when the backend fails; the answers before it have been given.
+    Raises BackendError when the backend fails, after the answers of the batches before.
     """
     config = config or ClassifyConfig()
     batch_size = min(config.batch_size, backend.max_batch or config.batch_size)
-    waiting: deque[tuple[list[str], list[str], int]] = deque()  # names, errors and image count of the batches asked
+    in_flight: deque[_Batch] = deque()
 
     def batches() -> Iterator[NDArray[np.uint8]]:
-        for names, errors, images_NHWC in _batched(decoder.chunks(entries), batch_size):
-            waiting.append((names, errors, len(images_NHWC)))
-            yield images_NHWC
+        for batch in _batches_from_chunks(decoder.chunks(entries), batch_size, keep_entries=config.keep_entries):
+            in_flight.append(batch)
+            yield batch.images_NHWC
 
     for logits_NK in backend.stream(batches()):
-        names, errors, count = waiting.popleft()
-        assert len(logits_NK) == count
-        yield from _answers(names, errors, _guesses(logits_NK, backend.card.classes, config.top_k))
+        batch = in_flight.popleft()
+        assert len(logits_NK) == len(batch.images_NHWC)
+        yield from _answers(batch, _predictions(logits_NK, backend.card.classes, config.top_k))
 
 
-def _batched(chunks: Iterable[Chunk], batch_size: int) -> Iterator[tuple[list[str], list[str], NDArray[np.uint8]]]:
-    """Regroup chunks as BatchEnds has it: names, errors, and the images of the readable ones."""
+def _batches_from_chunks(chunks: Iterable[Chunk], batch_size: int, *, keep_entries: bool) -> Iterator[_Batch]:
+    """Regroup chunks into batches that end where BatchEnds says."""
     ends = BatchEnds(batch_size)
-    names: list[str] = []
-    errors: list[str] = []
+    rows: list[tuple[str, str, Entry | None]] = []
     parts: list[NDArray[np.uint8]] = []
     for chunk in chunks:
-        start, first, image = 0, 0, 0  # of this batch in the chunk: its first entry and image; the image after the last
-        for position, error in enumerate(chunk.errors, 1):
-            image += not error
-            if ends.with_this(readable=not error):
-                names += chunk.names[start:position]
-                errors += chunk.errors[start:position]
-                parts.append(chunk.images_NHWC[first:image])
-                yield names, errors, np.concatenate(parts)
-                names, errors, parts, start, first = [], [], [], position, image
-        names += chunk.names[start:]
-        errors += chunk.errors[start:]
-        parts.append(chunk.images_NHWC[first:])
-    if names:
-        yield names, errors, np.concatenate(parts)
+        kept: Iterable[Entry | None] = chunk.entries if keep_entries else itertools.repeat(None, len(chunk.entries))
+        chunk_rows = list(zip(chunk.names, chunk.errors, kept, strict=True))
+        first_row = first_image = 0  # of the current batch, in this chunk
+        next_image = 0
+        for next_row, error in enumerate(chunk.errors, 1):
+            next_image += not error
+            if ends.ends_with(readable=not error):
+                rows += chunk_rows[first_row:next_row]
+                parts.append(chunk.images_NHWC[first_image:next_image])
+                yield _Batch(rows, np.concatenate(parts))
+                rows, parts, first_row, first_image = [], [], next_row, next_image
+        rows += chunk_rows[first_row:]
+        parts.append(chunk.images_NHWC[first_image:])
+    if rows:
+        yield _Batch(rows, np.concatenate(parts))
 
 
-def _answers(names: list[str], errors: list[str], guesses: Iterator[tuple[Guess, ...]]) -> Iterator[Answer]:
-    for name, error in zip(names, errors, strict=True):
-        yield Answer(name, (), error) if error else Answer(name, next(guesses))
+def _answers(batch: _Batch, predictions: Iterator[tuple[Prediction, ...]]) -> Iterator[Answer]:
+    for name, error, entry in batch.rows:
+        yield Answer(name, () if error else next(predictions), error, entry)
 
 
-def _guesses(logits_NK: NDArray[np.float32], classes: tuple[str, ...], top_k: int) -> Iterator[tuple[Guess, ...]]:
+def _predictions(
+    logits_NK: NDArray[np.float32], classes: tuple[str, ...], top_k: int
+) -> Iterator[tuple[Prediction, ...]]:
     probabilities_NK = softmax(logits_NK)
     best_NT = np.argsort(-probabilities_NK, axis=1, kind="stable")[:, :top_k]
     best_probabilities_NT = np.take_along_axis(probabilities_NK, best_NT, axis=1)
     for indices, probabilities in zip(best_NT.tolist(), best_probabilities_NT.tolist(), strict=True):
-        yield tuple(Guess(classes[k], k, p) for k, p in zip(indices, probabilities, strict=True))
+        yield tuple(Prediction(classes[k], k, p) for k, p in zip(indices, probabilities, strict=True))
 
 
 def softmax(logits_NK: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities of the classes, in double precision; each row adds up to 1."""
+    """Probabilities of the classes, in double precision; each row sums to 1."""
     shifted_NK = logits_NK.astype(np.float64) - logits_NK.max(axis=1, keepdims=True)
     powers_NK = np.exp(shifted_NK)
     return powers_NK / powers_NK.sum(axis=1, keepdims=True)

@@ -1,11 +1,11 @@
-"""Decoding in parallel: entries in, chunks of arrays out, in the same order.
+"""Decode images in parallel: entries in, chunks of arrays out, in the same order.
 
-Processes decode, for threads only take turns at it: Pillow spends most of a small image's time in Python. The first
-images are decoded at once, so that a handful of files never waits for a process to start. Pixels that already have the
-model's size are passed on as they are.
+Decoding runs in processes because threads gain nothing: Pillow spends most of a small image's time in Python code. The
+first images are decoded in this process, so that a few files never wait for a process to start. Pixels that already
+have the model's size need no decoding.
 
-A process that dies (killed for its memory, or by a decoder's crash) takes no answer with it: what was on its way is
-decoded again, one image at a time in a process of its own, and the image that kills two of these as well is unreadable.
+A process that dies (out of memory, or a crash in the decoder) costs no answer. Everything that was in flight is decoded
+again, one image per request. An image whose process dies twice in this second attempt is reported as unreadable.
 """
 
 import multiprocessing
@@ -31,146 +31,177 @@ from ..core.errors import DataError, ImageError
 from ..core.machine import usable_cores
 from .sources.entry import Entry
 
-AT_ONCE = 256
-"""Images that are decoded before processes are started,"""
-AT_ONCE_S = 0.5
-"""unless they are so large that this time is over before."""
-FIRST_CHUNK = 32
-"""Images of a chunk until then."""
+IMAGES_BEFORE_POOL = 256
+"""Images that are decoded in this process before the pool starts."""
+BEFORE_POOL_S = 0.5
+"""The pool starts earlier if these images take longer than this."""
+FIRST_CHUNK_IMAGES = 32
+"""Images per chunk until the pool starts."""
 CHUNK_BYTES = 1 << 19
-"""Pixels that travel between processes together, at most."""
+"""Largest size of the decoded pixels of a chunk."""
+MAX_CHUNK_IMAGES = 128
 CHUNK_SOURCE_BYTES = 1 << 22
-"""Files' bytes that do, unless one file has more."""
+"""A chunk ends when its undecoded files reach this size."""
 IN_FLIGHT = 4
-"""Chunks waiting for each process: bounds the memory."""
+"""Chunks in flight per process: bounds the memory."""
 MAX_DEATHS = 20
-"""Of decoding processes, and nothing decoded in between, before it is taken for the machine's fault."""
-DIED = "decoding it ended the process, again and again: out of memory, or a crash in the decoder"
+"""After this many deaths of processes, with no chunk decoded in between, the machine is at fault, not the images."""
+CRASHED = "decoding it ended the process twice: out of memory, or a crash in the decoder"
+
+Decoded = tuple[list[str], NDArray[np.uint8]]
+"""The error of each entry (empty if readable), and the images N x H x W x C of the readable ones."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some entries, and the images of those that could be read."""
+    """Some entries, and the images of those that can be read."""
 
-    names: list[str]
+    entries: list[Entry]
     errors: list[str]
-    """One for each name; empty where the image could be read."""
+    """One for each entry; empty if the image can be read."""
     images_NHWC: NDArray[np.uint8]
-    """Of the readable ones, in order."""
+    """The readable images, in order."""
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the entries."""
+        return [entry.name for entry in self.entries]
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A chunk in flight."""
+
+    entries: list[Entry]
+    result: Future[Decoded] | Decoded
+
+    def value(self) -> Decoded:
+        """Wait for the result. Raises BrokenProcessPool when the process died."""
+        return self.result.result() if isinstance(self.result, Future) else self.result
+
+    def value_if_done(self) -> Decoded | None:
+        """The result if it arrived before the process died."""
+        if not isinstance(self.result, Future):
+            return self.result
+        finished = self.result.done() and not self.result.cancelled() and not self.result.exception()
+        return self.result.result() if finished else None
 
 
 class Decoder:
-    """Decodes entries to a model's size; close it, or use it in a `with`. Its processes start when they are needed."""
+    """Decodes entries to the input size of a model. Close it, or use it in a `with`.
+
+    Its processes start when they are first needed.
+    """
 
     def __init__(self, size: Input, *, processes: int | None = None, fit: Fit = "crop") -> None:
-        """`processes`: 0 decodes in the process that asks; None means one for each core."""
+        """`processes`: 0 decodes in the calling process; None means one process per core."""
         self.size = size
         self.fit: Fit = fit
         self.processes = usable_cores() if processes is None else processes
-        self.chunk_images = min(max(CHUNK_BYTES // (size.height * size.width * size.channels), 1), 128)
+        images = CHUNK_BYTES // (size.height * size.width * size.channels)
+        self.chunk_images = min(max(images, 1), MAX_CHUNK_IMAGES)
         self._pool: ProcessPoolExecutor | None = None
         self._deaths = 0
 
     def chunks(self, entries: Iterable[Entry]) -> Iterator[Chunk]:
-        """Every entry, decoded or with its error, in order. Raises DataError when processes die again and again."""
+        """Yield all entries, decoded or with their error, in order. Raises DataError when processes keep dying."""
         iterator = iter(entries)
         if self.processes == 0:
-            yield from (self._decoded(chunk) for chunk in _lists(iterator, self.chunk_images))
+            yield from (self._decode_here(part) for part in _lists(iterator, self.chunk_images))
             return
         if self._pool is None:
-            taken, started_at = 0, time.monotonic()
-            for chunk in _lists(iterator, min(FIRST_CHUNK, self.chunk_images)):
-                yield self._decoded(chunk)
-                taken += len(chunk)
-                if taken >= AT_ONCE or time.monotonic() - started_at > AT_ONCE_S:
-                    break
+            yield from self._first_chunks(iterator)
         yield from self._in_pool(_lists(iterator, self.chunk_images))
 
-    def _in_pool(self, waiting: Iterator[list[Entry]]) -> Iterator[Chunk]:
-        asked: deque[tuple[list[Entry], Future[Chunk] | Chunk]] = deque()
+    def _first_chunks(self, entries: Iterator[Entry]) -> Iterator[Chunk]:
+        """Decode the first images in this process."""
+        decoded, started_at = 0, time.monotonic()
+        for part in _lists(entries, min(FIRST_CHUNK_IMAGES, self.chunk_images)):
+            yield self._decode_here(part)
+            decoded += len(part)
+            if decoded >= IMAGES_BEFORE_POOL or time.monotonic() - started_at > BEFORE_POOL_S:
+                return
+
+    def _in_pool(self, parts: Iterator[list[Entry]]) -> Iterator[Chunk]:
+        """Decode in processes, several chunks at a time."""
+        in_flight: deque[_Request] = deque()
         try:
-            for chunk in waiting:
-                asked.append((chunk, self._asked(chunk)))
-                if len(asked) >= self.processes * IN_FLIGHT:
-                    yield from self._answered(asked)
-            while asked:
-                yield from self._answered(asked)
+            for part in parts:
+                in_flight.append(self._submit(part))
+                if len(in_flight) >= self.processes * IN_FLIGHT:
+                    yield from self._collect(in_flight)
+            while in_flight:
+                yield from self._collect(in_flight)
         finally:
-            for _, future in asked:
-                if isinstance(future, Future):
-                    future.cancel()
+            for request in in_flight:
+                if isinstance(request.result, Future):
+                    request.result.cancel()
 
-    def _asked(self, chunk: list[Entry]) -> Future[Chunk] | Chunk:
-        if all(_is_ready(entry, self.size) for entry in chunk):
-            return self._decoded(chunk)
+    def _submit(self, entries: list[Entry]) -> _Request:
+        if all(_needs_no_decoding(entry, self.size) for entry in entries):
+            return _Request(entries, decode(entries, self.size, self.fit))
         try:
-            return self.start().submit(decode_chunk, chunk, self.size, self.fit)
+            return _Request(entries, self.start().submit(decode, entries, self.size, self.fit))
         except BrokenProcessPool as error:
-            failed: Future[Chunk] = Future()
+            failed: Future[Decoded] = Future()
             failed.set_exception(error)
-            return failed
+            return _Request(entries, failed)
 
-    def _answered(self, asked: deque[tuple[list[Entry], Future[Chunk] | Chunk]]) -> Iterator[Chunk]:
-        """What was asked for first; when a process has died, everything that was."""
-        entries, future = asked[0]
+    def _collect(self, in_flight: deque[_Request]) -> Iterator[Chunk]:
+        """Yield the oldest chunk; if a process died, yield all chunks in flight."""
+        oldest = in_flight[0]
         try:
-            chunk = future.result() if isinstance(future, Future) else future
+            decoded = oldest.value()
         except BrokenProcessPool:
-            self._lost(entries[0].name)
+            self._count_death(oldest.entries[0].name)
         else:
-            asked.popleft()
+            in_flight.popleft()
             self._deaths = 0
-            yield chunk
+            yield Chunk(oldest.entries, *decoded)
             return
-        while asked:
-            entries, future = asked.popleft()
-            done = future if isinstance(future, Chunk) else None
-            if isinstance(future, Future) and future.done() and not future.cancelled() and not future.exception():
-                done = future.result()
-            yield done or self._one_by_one(entries)
+        while in_flight:
+            request = in_flight.popleft()
+            yield Chunk(request.entries, *(request.value_if_done() or self._decode_one_by_one(request.entries)))
 
-    def _one_by_one(self, entries: list[Entry]) -> Chunk:
-        """Decode each entry in a process of its own, if need be, so that one that kills it is found out."""
-        chunks = []
-        for entry in entries:
-            for _ in range(2):
-                try:
-                    chunks.append(self.start().submit(decode_chunk, [entry], self.size, self.fit).result())
-                except BrokenProcessPool:
-                    self._lost(entry.name)
-                else:
-                    self._deaths = 0
-                    break
+    def _decode_one_by_one(self, entries: list[Entry]) -> Decoded:
+        """Decode each entry in a request of its own, to find the one whose process dies."""
+        parts = [self._decode_alone(entry) for entry in entries]
+        return [error for errors, _ in parts for error in errors], np.concatenate([images for _, images in parts])
+
+    def _decode_alone(self, entry: Entry) -> Decoded:
+        for _ in range(2):
+            try:
+                decoded = self.start().submit(decode, [entry], self.size, self.fit).result()
+            except BrokenProcessPool:
+                self._count_death(entry.name)
             else:
-                chunks.append(Chunk([entry.name], [DIED], np.empty((0, *self.size.shape), np.uint8)))
-        return Chunk(
-            [name for chunk in chunks for name in chunk.names],
-            [error for chunk in chunks for error in chunk.errors],
-            np.concatenate([chunk.images_NHWC for chunk in chunks]),
-        )
+                self._deaths = 0
+                return decoded
+        return [CRASHED], np.empty((0, *self.size.shape), np.uint8)
 
-    def _lost(self, name: str) -> None:
+    def _count_death(self, name: str) -> None:
+        """Drop the broken pool. Raises DataError after too many deaths."""
         self.close()
         self._deaths += 1
         if self._deaths > MAX_DEATHS:
             raise DataError(
-                f"{name!r}: {self._deaths} processes have died while decoding; see the system's log for out of memory, "
+                f"{name!r}: {self._deaths} processes died while decoding; look for out of memory in the system log, "
                 "or decode in this process: --workers 0"
             )
 
-    def _decoded(self, chunk: list[Entry]) -> Chunk:
-        return decode_chunk(chunk, self.size, self.fit)
+    def _decode_here(self, entries: list[Entry]) -> Chunk:
+        return decode_chunk(entries, self.size, self.fit)
 
     def start(self) -> ProcessPoolExecutor:
-        """Start the processes now, if they are not running yet."""
+        """Start the processes now if they are not running."""
         if self._pool is None:
             context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-            self._pool = ProcessPoolExecutor(self.processes, mp_context=context, initializer=_begin)
+            self._pool = ProcessPoolExecutor(self.processes, mp_context=context, initializer=_prepare_process)
         return self._pool
 
     @property
     def process_ids(self) -> list[int]:
-        """Of the processes that decode; none before they are started."""
+        """The ids of the decoding processes; empty before they start."""
         return list(self._pool._processes) if self._pool is not None else []
 
     def close(self) -> None:
@@ -187,33 +218,39 @@ class Decoder:
 
 
 def decode_chunk(entries: list[Entry], size: Input, fit: Fit = "crop") -> Chunk:
-    """Decode some entries here."""
+    """Decode some entries in this process."""
+    return Chunk(entries, *decode(entries, size, fit))
+
+
+def decode(entries: list[Entry], size: Input, fit: Fit = "crop") -> Decoded:
+    """Decode some entries. Processes of the pool run this; the entries themselves are not sent back."""
     errors: list[str] = []
     images: list[NDArray[np.uint8]] = []
     for entry in entries:
         error = entry.error
         if not error:
-            content = entry.content
             try:
-                if isinstance(content, np.ndarray) and content.shape == size.shape and content.dtype == np.uint8:
-                    images.append(content)
-                else:
-                    source = entry.name if content is None else content
-                    images.append(model_image(source, size, name=entry.name, fit=fit))
+                images.append(_image(entry, size, fit))
             except ImageError as failure:
                 error = str(failure).removeprefix(f"{entry.name}: ")
         errors.append(error)
-    stacked = np.stack(images) if images else np.empty((0, *size.shape), np.uint8)
-    return Chunk([entry.name for entry in entries], errors, stacked)
+    return errors, np.stack(images) if images else np.empty((0, *size.shape), np.uint8)
 
 
-def _is_ready(entry: Entry, size: Input) -> bool:
-    """Whether there is nothing to decode."""
+def _image(entry: Entry, size: Input, fit: Fit) -> NDArray[np.uint8]:
+    """The image in the model's size. Raises ImageError."""
+    content = entry.content
+    if isinstance(content, np.ndarray) and content.shape == size.shape and content.dtype == np.uint8:
+        return content
+    return model_image(entry.name if content is None else content, size, name=entry.name, fit=fit)
+
+
+def _needs_no_decoding(entry: Entry, size: Input) -> bool:
     return bool(entry.error) or (isinstance(entry.content, np.ndarray) and entry.content.shape == size.shape)
 
 
-def _begin() -> None:
-    """In a decoding process: Ctrl-C is the parent's business, and when the parent is killed, so is this one."""
+def _prepare_process() -> None:
+    """Prepare a decoding process: it ignores Ctrl-C, which the parent handles, and ends when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -226,15 +263,15 @@ def _end_with_parent() -> None:
 
 
 def _lists(entries: Iterator[Entry], count: int) -> Iterator[list[Entry]]:
-    """Entries by `count`, or fewer when they carry much."""
-    chunk: list[Entry] = []
-    carried = 0
+    """Split entries into lists of `count`; a list ends earlier when its contents are large."""
+    part: list[Entry] = []
+    content_bytes = 0
     for entry in entries:
-        chunk.append(entry)
+        part.append(entry)
         if entry.content is not None:
-            carried += entry.content.nbytes if isinstance(entry.content, np.ndarray) else len(entry.content)
-        if len(chunk) == count or carried >= CHUNK_SOURCE_BYTES:
-            yield chunk
-            chunk, carried = [], 0
-    if chunk:
-        yield chunk
+            content_bytes += entry.content.nbytes if isinstance(entry.content, np.ndarray) else len(entry.content)
+        if len(part) == count or content_bytes >= CHUNK_SOURCE_BYTES:
+            yield part
+            part, content_bytes = [], 0
+    if part:
+        yield part

@@ -1,4 +1,4 @@
-"""A fake that keeps the contract of a backend without a model."""
+"""A fake backend without a model, for tests."""
 
 import time
 
@@ -11,9 +11,9 @@ from .backend import Backend
 
 
 class FakeBackend(Backend):
-    """Keeps the contract without a model: an image's class is the sum of its bytes, modulo the number of classes.
+    """Keeps the contract of a backend: an image's class is the sum of its bytes modulo the number of classes.
 
-    For tests of everything around a backend, and for planting slowness and failures.
+    Tests of the code around a backend use it, and can make it slow or let it fail.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class FakeBackend(Backend):
         max_batch: int | None = None,
         fail_at_call: int | None = None,
     ) -> None:
-        """`delay_s`: what each call takes; `fail_at_call`: the call, counted from 0, that raises BackendError."""
+        """`delay_s`: duration of each call; `fail_at_call`: the call, counted from 0, that raises BackendError."""
         channels = (size or Input(32, 32, 3)).channels
         self.name, self.device, self.runs_on, self.max_batch = name, "cpu", "nothing: a fake", max_batch
         self.delay_s, self.fail_at_call, self.calls = delay_s, fail_at_call, 0

@@ -29,7 +29,7 @@ ERRORS_ONLY = 3
 
 
 class OnnxBackend(Backend):
-    """Runs a graph of rtk's."""
+    """Runs a graph that rtk exported."""
 
     name = "onnx"
 
@@ -56,31 +56,31 @@ class OnnxBackend(Backend):
         except (Fail, RuntimeException) as error:
             if "memory" in str(error).lower():
                 raise BackendError(
-                    f"onnx: out of memory at a batch of {len(images_NHWC)}; use a smaller one"
+                    f"onnx: out of memory at a batch of {len(images_NHWC)}; use a smaller batch"
                 ) from error
             raise BackendError(f"onnx: {one_line(error)}") from error
         return logits_NK
 
     def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
-        """The images on the GPU; None on the CPU."""
+        """Copy the images to the GPU; None on the CPU."""
         if self._buffers is None:
             return None
         return OnDevice(self._session, self.card, images_NHWC, "cuda", int(self.device.partition(":")[2]))
 
     def close(self) -> None:
-        """Drop the session and its buffers."""
+        """Free the session and its buffers."""
         self._buffers = None
         self._session = None
 
 
 class DeviceBuffers:
-    """Buffers on the device for every batch size seen lately, bound to the graph's input and output once."""
+    """Buffers on the device for each recent batch size, bound once to the graph's input and output."""
 
     KEPT = 8
-    """Batch sizes: those of a stream with an odd end, and a benchmark's."""
+    """Batch sizes with buffers: enough for a stream with a short last batch, and for the sizes of a benchmark."""
 
     def __init__(self, session: onnxruntime.InferenceSession, card: ModelCard, kind: str, index: int) -> None:
-        """`kind`: as ONNX Runtime names devices, such as cuda."""
+        """`kind`: ONNX Runtime's name for the device, such as cuda."""
         self._session, self._card, self._place = session, card, (kind, index)
         self._bound: OrderedDict[int, tuple[Any, Any, Any]] = OrderedDict()
 
@@ -110,7 +110,7 @@ class DeviceBuffers:
 
 
 class OnDevice(Resident):
-    """Images on the device, bound to the graph's input where they lie. ONNX Runtime tells no time of its own."""
+    """Images on the device, bound to the graph's input without a copy. ONNX Runtime has no clock of its own."""
 
     def __init__(
         self,
@@ -120,13 +120,13 @@ class OnDevice(Resident):
         kind: str,
         index: int,
     ) -> None:
-        """`kind`: as ONNX Runtime names devices, such as cuda."""
+        """`kind`: ONNX Runtime's name for the device, such as cuda."""
         self._session, self._card, self._place = session, card, (kind, index)
         self._images = onnxruntime.OrtValue.ortvalue_from_numpy(images_NHWC, kind, index)
         self._logits: dict[int, Any] = {}
 
     def run(self, start: int, count: int) -> None:
-        """Run on the images where they lie, into a buffer that stays."""
+        """Run on the images without copying them, into a buffer that is used again."""
         if count not in self._logits:
             shape = (count, len(self._card.classes))
             self._logits[count] = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, *self._place)
@@ -139,7 +139,7 @@ class OnDevice(Resident):
 
 
 def open_session(graph: Path | bytes, options: BackendOptions) -> onnxruntime.InferenceSession:
-    """A session of ONNX Runtime on exactly the device that was asked for. Raises ArtifactError, BackendError."""
+    """Open a session of ONNX Runtime on exactly the requested device. Raises ArtifactError or BackendError."""
     device = options.device
     if device == "auto":
         device = "cuda" if gpu_count() and "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "cpu"
@@ -154,7 +154,7 @@ def open_session(graph: Path | bytes, options: BackendOptions) -> onnxruntime.In
         session = onnxruntime.InferenceSession(graph, settings, providers=_providers(device))
     except (InvalidProtobuf, InvalidGraph, InvalidArgument, NoSuchFile) as error:
         raise ArtifactError(f"{name}: truncated, damaged, or not an ONNX file that ONNX Runtime accepts") from error
-    except (Fail, HasNoKernel) as error:  # the latter as for bf16 convolutions on a CPU
+    except (Fail, HasNoKernel) as error:  # HasNoKernel: for example bf16 convolutions on a CPU
         raise BackendError(f"onnx: {name}: {one_line(error)}") from error
     if device != "cpu" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise BackendError(

@@ -1,4 +1,4 @@
-"""How a backend is opened by its name. Each is imported only when it is asked for."""
+"""Open a backend by its name. Each backend is imported only when it is opened."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,9 +8,10 @@ from .backend import BACKENDS, Backend, BackendOptions
 
 
 def open_backend(name: str, artifact: Path, options: BackendOptions | None = None) -> Backend:
-    """Load `artifact`, a checkpoint for torch, a graph for onnx and openvino, an engine for trt, into that backend.
+    """Load `artifact` into that backend: a checkpoint for torch, a graph for onnx and openvino, an engine for trt.
 
-    Raises UnknownNameError, ArtifactError for a file of another kind, BackendError when the backend cannot run here.
+    Raises UnknownNameError for an unknown name, ArtifactError for a file of another kind, and BackendError if the
+    backend cannot run on this machine.
     """
     options = options or BackendOptions()
     match name:

@@ -1,7 +1,7 @@
-"""The openvino backend: a graph in OpenVINO on the CPU, in bf16 and int8 too where the processor has them.
+"""The openvino backend: a graph in OpenVINO on the CPU, also in bf16 and int8 if the processor supports them.
 
-OpenVINO computes in bf16 by itself where it is fast, and takes a hint that the processor cannot follow without a word.
-So the hint is always given, the device is asked before, and the compiled model after.
+OpenVINO chooses bf16 without being asked if it is fast, and silently ignores a hint that the processor cannot follow.
+So this backend always gives the hint, asks the device before, and asks the compiled model afterwards.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ CAPABILITIES = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
 
 
 class OpenVinoBackend(Backend):
-    """Runs a graph of rtk's."""
+    """Runs a graph that rtk exported."""
 
     name = "openvino"
 
@@ -45,55 +45,56 @@ class OpenVinoBackend(Backend):
         try:
             self._model = core.compile_model(core.read_model(graph), DEVICE, settings)
         except RuntimeError as error:
-            raise ArtifactError(f"{graph}: refused by OpenVINO: {one_line(error)}") from error
+            raise ArtifactError(f"{graph}: OpenVINO rejects it: {one_line(error)}") from error
         followed = self._model.get_property("INFERENCE_PRECISION_HINT")
         if followed != HINTS[computes_in]:
-            raise BackendError(f"openvino: asked to compute in {computes_in}, it computes in {followed.to_string()}")
+            raise BackendError(f"openvino: computes in {followed.to_string()} although {computes_in} was requested")
         self._request = self._model.create_infer_request()
         self.card: ModelCard = card
         self.precision = options.hint or card.precision
         self.device = "cpu"
         where = f"{core.get_property(DEVICE, 'FULL_DEVICE_NAME')}, {threads} threads"
-        what = _words(card, options, computes_in)
-        self.runs_on = f"OpenVINO {openvino.__version__.split('-')[0]}, {where}, {what}"
+        precision = _precision_text(card, options, computes_in)
+        self.runs_on = f"OpenVINO {openvino.__version__.split('-')[0]}, {where}, {precision}"
 
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
             answer = self._request.infer({INPUT_NAME: images_NHWC}, share_inputs=True)
         except RuntimeError as error:
             raise BackendError(f"openvino: {one_line(error)}") from error
-        logits_NK: NDArray[np.float32] = np.array(answer[OUTPUT_NAME], np.float32)  # the request's buffer is reused
+        # A copy: the next call overwrites the request's buffer.
+        logits_NK: NDArray[np.float32] = np.array(answer[OUTPUT_NAME], np.float32)
         return logits_NK
 
     def close(self) -> None:
-        """Drop the compiled model."""
+        """Free the compiled model."""
         self._request = self._model = None
 
 
 def processor_computes_in(precision: str) -> bool:
-    """Whether OpenVINO says that this processor computes in that precision."""
+    """Whether this processor computes in that precision, according to OpenVINO."""
     capable = openvino.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     return CAPABILITIES[precision] in [str(one) for one in capable]
 
 
 def _arithmetic(card: ModelCard, options: BackendOptions, capable: list[str]) -> str:
-    """The precision of the floating-point arithmetic to ask for. Raises BackendError for a hint nothing follows."""
+    """The precision to request for floating-point arithmetic. Raises BackendError for a hint without effect."""
     if options.hint is None:
         wanted = card.precision if card.precision in HINTS else "fp32"
         return wanted if CAPABILITIES[wanted] in capable else "fp32"
     if options.hint not in HINTS or card.precision != "fp32":
         raise BackendError(
-            f"openvino: a hint of {options.hint} for a graph in {card.precision}: expected fp32, fp16 or bf16 for one "
-            "in fp32"
+            f"openvino: a hint of {options.hint} for a graph in {card.precision}: expected fp32, fp16 or bf16 for an "
+            "fp32 graph"
         )
     if CAPABILITIES[options.hint] not in capable:
-        raise BackendError(f"openvino: {options.hint}: this processor computes in {', '.join(capable)} only")
+        raise BackendError(f"openvino: {options.hint}: this processor computes only in {', '.join(capable)}")
     return options.hint
 
 
-def _words(card: ModelCard, options: BackendOptions, computes_in: str) -> str:
+def _precision_text(card: ModelCard, options: BackendOptions, computes_in: str) -> str:
     if options.hint:
         return f"{computes_in} by a hint to its runtime"
     if card.precision in (computes_in, "int8"):
         return card.precision
-    return f"{card.precision} graph computed in {computes_in}, which this processor has instead"
+    return f"{card.precision} graph computed in {computes_in}: this processor lacks {card.precision}"

@@ -1,14 +1,15 @@
-"""Classification on many machines: Ray Data maps the same backend over a cluster, one actor for each GPU.
+"""Classify on many machines: Ray Data maps the same backend over a cluster, with one actor per GPU.
 
-One task lists the sources; actors, each with a backend and a decoder of its own, answer groups of images; the answers
-come back in the order of the inputs. Sources, data and a model that is a file are read where the actors run: they lie
-on a disk that all machines share, and rtk is installed on each. An archive or array is one actor's work: many shards
-keep many actors busy.
+One task lists the sources. Actors, each with its own backend and decoder, classify groups of images. The answers arrive
+in the order of the inputs; they carry names and predictions, never pixels. Every machine must have rtk installed, and
+must see the sources, the data and the model file under the same paths (a shared disk). One archive or array goes to one
+actor, so use many shards to parallelise.
 
-What an actor had not given back when it died is answered again, by itself once Ray has started it anew, on another
-machine if its own is gone and there is room.
+If an actor dies, Ray starts it again, on another machine if necessary and possible. It then classifies again the groups
+whose answers had not arrived.
 """
 
+import itertools
 import json
 import logging
 import os
@@ -23,59 +24,58 @@ from numpy.typing import NDArray
 from ..core.errors import BackendError, RtkError
 from ..core.text import one_line
 from .backend import Backend, BackendOptions
-from .classify import Answer, ClassifyConfig, Guess, classify
+from .classify import Answer, ClassifyConfig, Prediction, classify
 from .decode import Decoder
 from .output.formats import Fit
 from .sources.entry import Entry
 from .sources.listing import kind_of, listed, within
 
-GROUP = 1_024
-"""Files that an actor is handed at once; what it loses when it dies."""
-ANSWERS_AT_ONCE = 1_024
+FILES_PER_GROUP = 1_024
+"""Files in one group: the work that is repeated when an actor dies."""
+ANSWERS_PER_ROW = 1_024
 CORES_PER_ACTOR = 4
-"""Of a machine without a GPU, or for each GPU that has so many."""
-SHARE_ASKED = 0.5
-"""What an actor asks Ray for, of the cores that it uses: the rest is room for the actors of a machine that is lost."""
+"""Cores that an actor uses, if the machine has that many per actor."""
+RESERVED_SHARE = 0.5
+"""The share of its cores that an actor reserves from Ray. The rest leaves room for the actors of a lost machine."""
 Columns = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Work:
-    """What every actor must know."""
+    """What every actor needs to know."""
 
     open_backend: Callable[[BackendOptions], Backend]
     """Opens the model where the actor runs."""
     folder: str
-    """That relative paths are meant from."""
+    """Relative paths start here."""
     config: ClassifyConfig
     fit: Fit
     data_dir: Path | None
     options: BackendOptions
     processes: int | None
-    """That decode for each actor; None means one for each of its cores."""
+    """Decoding processes per actor; None means one per core of the actor."""
 
 
 @dataclass(frozen=True)
 class Actors:
-    """How a cluster is used."""
+    """How many actors run on a cluster, and what each of them uses."""
 
     count: int
     cores: int
-    """That each of them uses."""
+    """Cores per actor."""
     gpus: int
-    """That each of them has, 0 or 1."""
+    """GPUs per actor, 0 or 1."""
 
 
 def answers_on_ray(paths: Iterable[str], work: Work, *, address: str) -> Iterator[Answer]:
-    """Answer what lies behind the paths on the Ray cluster at that address; local starts one on this machine.
+    """Classify the images of these paths on the Ray cluster at that address; "local" starts one on this machine.
 
-    Raises BackendError when there is no cluster, no room in it, or a backend fails there.
+    Raises BackendError if there is no cluster, if it has no free resources, or if a backend fails there.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of what it will do one day
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # avoids a warning about a future default of Ray
     import ray
-    import ray.data
     from ray.exceptions import RayError
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -85,27 +85,8 @@ def answers_on_ray(paths: Iterable[str], work: Work, *, address: str) -> Iterato
         raise BackendError(f"ray: no cluster at {address}: {one_line(error)}") from error
     try:
         actors = actors_for([node["Resources"] for node in ray.nodes() if node["Alive"]], work.options.device)
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.execution_options.preserve_order = True
-        context.target_max_block_size = 1  # each group, and each lot of answers, travels alone
-        groups = ray.data.from_items([{"paths": json.dumps(list(paths))}]).map_batches(
-            listed_groups,
-            batch_size=1,
-            num_cpus=0,  # there is always room for it
-            compute=ray.data.TaskPoolStrategy(size=1),
-            fn_kwargs={"folder": work.folder},
-        )
-        answers = groups.map_batches(
-            Classifier,
-            batch_size=1,
-            num_cpus=actors.cores * SHARE_ASKED,
-            num_gpus=actors.gpus,
-            compute=ray.data.ActorPoolStrategy(size=actors.count),
-            fn_constructor_kwargs={"work": work, "actors": actors},
-        )
-        for lot in answers.iter_batches(batch_size=None, batch_format="numpy"):
-            for text in lot["answers"]:
+        for batch in _answer_rows(paths, work, actors).iter_batches(batch_size=None, batch_format="numpy"):
+            for text in batch["answers"]:
                 yield from answers_from_json(text)
     except RayError as error:
         raise BackendError(f"ray: {_reason(error)}") from error
@@ -113,8 +94,33 @@ def answers_on_ray(paths: Iterable[str], work: Work, *, address: str) -> Iterato
         ray.shutdown()
 
 
+def _answer_rows(paths: Iterable[str], work: Work, actors: Actors) -> Any:
+    """The data set of answers, which Ray computes while it is read."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    context.target_max_block_size = 1  # send each group, and each row of answers, in a block of its own
+    groups = ray.data.from_items([{"paths": json.dumps(list(paths))}]).map_batches(
+        listed_groups,
+        batch_size=1,
+        num_cpus=0,  # so that the task can always be scheduled
+        compute=ray.data.TaskPoolStrategy(size=1),
+        fn_kwargs={"folder": work.folder},
+    )
+    return groups.map_batches(
+        Classifier,
+        batch_size=1,
+        num_cpus=actors.cores * RESERVED_SHARE,
+        num_gpus=actors.gpus,
+        compute=ray.data.ActorPoolStrategy(size=actors.count),
+        fn_constructor_kwargs={"work": work, "actors": actors},
+    )
+
+
 def actors_for(machines: list[dict[str, float]], device: str) -> Actors:
-    """One actor for each GPU; without one, for every few cores. Raises BackendError when there is nothing to use."""
+    """One actor per GPU, or without GPUs one per CORES_PER_ACTOR cores. Raises BackendError if there are neither."""
     gpus = sum(int(machine.get("GPU", 0)) for machine in machines)
     if device.startswith("cuda") and not gpus:
         raise BackendError(f"ray: --device {device}: the cluster has no GPU")
@@ -130,13 +136,13 @@ def actors_for(machines: list[dict[str, float]], device: str) -> Actors:
 
 
 def listed_groups(rows: Columns, *, folder: str) -> Iterator[Columns]:
-    """What is listed behind the paths of each row, in groups: files together, each archive, array or split alone."""
+    """List the sources of each row's paths in groups: files together, each archive, array or split alone."""
     os.chdir(folder)
     for text in rows["paths"]:
         group: list[Entry] = []
         for found in listed(json.loads(text)):
             alone = bool(not found.error and kind_of(found.name))
-            if group and (alone or len(group) == GROUP):
+            if group and (alone or len(group) == FILES_PER_GROUP):
                 yield _row("group", [[entry.name, entry.error] for entry in group])
                 group = []
             if alone:
@@ -148,10 +154,10 @@ def listed_groups(rows: Columns, *, folder: str) -> Iterator[Columns]:
 
 
 class Classifier:
-    """An actor: a backend and a decoder that stay open."""
+    """An actor: an open backend and an open decoder."""
 
     def __init__(self, work: Work, actors: Actors) -> None:
-        """Open the model, where relative paths mean what they mean to the user."""
+        """Open the model, in the folder where relative paths start."""
         os.chdir(work.folder)
         self.work = work
         self.backend = work.open_backend(replace(work.options, threads=actors.cores))
@@ -161,40 +167,35 @@ class Classifier:
             self.decoder.start()
 
     def __call__(self, rows: Columns) -> Iterator[Columns]:
-        """The answers to the groups, some at a time."""
+        """Yield the answers for the groups, ANSWERS_PER_ROW at a time."""
         for text in rows["group"]:
             entries = (
                 entry
                 for name, error in json.loads(text)
                 for entry in within(Entry(name, error), data_dir=self.work.data_dir)
             )
-            lot: list[Answer] = []
-            for answer in classify(entries, self.backend, self.decoder, self.work.config):
-                lot.append(answer)
-                if len(lot) == ANSWERS_AT_ONCE:
-                    yield _row("answers", _plain(lot))
-                    lot = []
-            if lot:
-                yield _row("answers", _plain(lot))
+            answers = classify(entries, self.backend, self.decoder, self.work.config)
+            while part := list(itertools.islice(answers, ANSWERS_PER_ROW)):
+                yield _row("answers", _json_from_answers(part))
 
 
 def answers_from_json(text: str) -> Iterator[Answer]:
-    """The answers of a row."""
-    for file, error, guesses in json.loads(text):
-        yield Answer(file, tuple(Guess(label, index, probability) for label, index, probability in guesses), error)
+    """The answers of one row."""
+    for file, error, predictions in json.loads(text):
+        yield Answer(file, tuple(Prediction(*fields) for fields in predictions), error)
 
 
-def _plain(answers: list[Answer]) -> list[Any]:
-    return [[a.file, a.error, [[g.label, g.index, g.probability] for g in a.guesses]] for a in answers]
+def _json_from_answers(answers: list[Answer]) -> list[Any]:
+    return [[a.file, a.error, [[p.label, p.index, p.probability] for p in a.predictions]] for a in answers]
 
 
 def _row(name: str, content: list[Any]) -> Columns:
-    """One row: JSON in ASCII, which holds names that are no UTF-8, and every digit of a number, as they are."""
+    """One row of ASCII JSON: it keeps every digit of a number, and names that are not UTF-8."""
     return {name: np.array([json.dumps(content)])}
 
 
 def _reason(error: BaseException) -> str:
-    """The words of rtk's own error where that is what stopped an actor, else the last that Ray says."""
+    """The message of rtk's own error if one stopped an actor, else the last line of Ray's message."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, RtkError):

@@ -1,4 +1,4 @@
-"""The torch backend: a checkpoint in PyTorch, fp32 without TF32. It is the reference that all others answer to."""
+"""The torch backend: a checkpoint in PyTorch, fp32 without TF32. It is the reference for all other backends."""
 
 import ctypes
 import sys
@@ -15,10 +15,10 @@ from .backend import Backend, BackendOptions, Resident
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 KEPT_BYTES = 512 * 2**20
-"""Of free memory at the end of the heap, at most."""
+"""Largest amount of free memory that glibc keeps at the end of the heap."""
 
 LARGEST_BLOCK = 32 * 2**20
-"""Larger ones still come from the system each time: glibc takes no larger number."""
+"""Larger blocks still come from the system each time: glibc accepts no larger number here."""
 
 
 class TorchBackend(Backend):
@@ -54,13 +54,13 @@ class TorchBackend(Backend):
                 logits_NK = self._model(torch.from_numpy(images_NHWC).to(self._torch_device))
         except torch.OutOfMemoryError as error:
             raise BackendError(
-                f"torch: out of GPU memory at a batch of {len(images_NHWC)}; use a smaller one"
+                f"torch: out of GPU memory at a batch of {len(images_NHWC)}; use a smaller batch"
             ) from error
         result: NDArray[np.float32] = logits_NK.cpu().numpy()
         return result
 
     def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
-        """The images on the GPU; None on the CPU."""
+        """Copy the images to the GPU; None on the CPU."""
         return None if self.device == "cpu" else _OnGpu(self._model, images_NHWC, self._torch_device)
 
     def close(self) -> None:
@@ -90,10 +90,11 @@ def _hardware(device: torch.device) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep what large tensors free, for the rest of the process; other C libraries are left as they are.
+    """Let glibc keep the memory that large tensors free, for the rest of the process. Other C libraries are unchanged.
 
-    By default glibc may return large blocks to the system, depending on the layout of the heap. The system then hands
-    out zeroed pages again, which costs eager PyTorch on a CPU much of its time, in some processes more than in others.
+    By default glibc may return large blocks to the system, depending on the layout of the heap. The system then
+    provides zeroed pages again. This takes much of the time of eager PyTorch on a CPU, in some processes more than in
+    others.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,1 +1,1 @@
-"""Where answers go: tables, files, folders, pages."""
+"""Outputs for answers: tables, files, folders of sorted images, HTML pages."""

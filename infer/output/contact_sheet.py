@@ -1,14 +1,11 @@
-"""A contact sheet of the answers that the model is least sure of, as one HTML page without a network.
+"""A contact sheet: the least certain answers with their images, as one HTML page that needs no network.
 
-However many answers come, only the least certain are held: a heap of small pictures. Names and labels come from
-strangers: they are shown as text that steers neither a browser nor a reader, and the page may load nothing and run
-nothing.
+Memory is bounded: a heap keeps only the least certain answers, as small JPEGs. File names and labels are untrusted, so
+they become text that steers neither a browser nor a terminal, and the page may neither load nor run anything.
 """
 
 import base64
 import heapq
-from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +17,9 @@ from ...core.web_page import escaped, web_page
 from ..classify import Answer
 from ..sources.entry import Entry
 
-SHOWN = 100
-"""Answers on a sheet."""
-PICTURE = Input(128, 128, 3)
-"""Their pictures, whole, with bars where they are not square."""
+ANSWERS_SHOWN = 100
+PICTURE_SIZE = Input(128, 128, 3)
+"""The whole image fits into this size; bars fill the rest."""
 JPEG_QUALITY = 85
 
 STYLE = """
@@ -34,74 +30,67 @@ img { width: 100%; height: auto; display: block; border-radius: .25rem; } small 
 
 
 @dataclass(frozen=True, order=True)
-class _Shown:
-    """One picture on the sheet; the smallest is the first to leave it."""
+class _Figure:
+    """One answer on the sheet. The smallest is the first to be replaced."""
 
-    certainty: float
-    """Minus the probability of the best guess."""
-    number: int
-    """Minus its place among the answers, so that of two that are equally certain the earlier one stays."""
-    figure: str
+    uncertainty: float
+    """Minus the probability of the best prediction."""
+    earliness: int
+    """Minus the number of the answer: of two equally certain answers, the earlier one stays."""
+    html: str
 
 
-class Sheet:
-    """Collects the least certain of the answers that pass through it, and writes them as a page."""
+class ContactSheet:
+    """Collects the least certain answers and writes them as a page."""
 
-    def __init__(self, path: Path, card: ModelCard, *, shown: int = SHOWN) -> None:
-        """Raises UsageError for a folder, OutputError when the page's folder cannot be made."""
+    def __init__(self, path: Path, card: ModelCard, *, shown: int = ANSWERS_SHOWN) -> None:
+        """Raises UsageError if `path` is a folder, OutputError if its folder cannot be made."""
         if path.is_dir():
             raise UsageError(f"--report {path}: is a folder; expected the name of an HTML file")
         make_folder(path.parent)
         self.path, self.card, self.shown = path, card, shown
         self.answered = self.unreadable = 0
-        self._heap: list[_Shown] = []
-        self._asked: deque[Entry] = deque()
+        self._heap: list[_Figure] = []
 
-    def noted(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """The entries, remembered until their answers come."""
-        for entry in entries:
-            self._asked.append(entry)
-            yield entry
-
-    def seen(self, answers: Iterable[Answer]) -> Iterator[Answer]:
-        """The answers to these entries, as they are."""
-        for answer in answers:
-            entry = self._asked.popleft()
-            assert entry.name == answer.file
-            self.answered += 1
-            if answer.error:
-                self.unreadable += 1
-            elif len(self._heap) < self.shown or -answer.probability > self._heap[0].certainty:
-                one = _Shown(-answer.probability, -self.answered, _figure(entry, answer))
-                (heapq.heappush if len(self._heap) < self.shown else heapq.heapreplace)(self._heap, one)
-            yield answer
+    def add(self, answer: Answer) -> None:
+        """Keep the answer if it is among the least certain ones so far. It must carry its entry."""
+        assert answer.entry is not None
+        self.answered += 1
+        if answer.error:
+            self.unreadable += 1
+        elif len(self._heap) < self.shown:
+            heapq.heappush(self._heap, self._figure(answer, answer.entry))
+        elif -answer.probability > self._heap[0].uncertainty:
+            heapq.heapreplace(self._heap, self._figure(answer, answer.entry))
 
     def write(self) -> None:
-        """Write the page, the least certain answer first, if there was any answer. Raises OutputError."""
+        """Write the page, the least certain answer first. Without answers, write nothing. Raises OutputError."""
         if not self.answered:
             return
         title = f"The least certain answers of {self.card.name}"
-        least = sorted(self._heap, reverse=True)
+        figures = sorted(self._heap, reverse=True)
         images = "image" if self.answered == 1 else "images"
-        words = f"{len(least):,} of {self.answered:,} {images}, {self.unreadable:,} of them unreadable"
+        counts = f"{len(figures):,} of {self.answered:,} {images}, {self.unreadable:,} of them unreadable"
         body = (
-            f"<h1>{escaped(title)}</h1><p>{words}; {escaped(self.card.precision)}</p>"
-            f"<main>{''.join(one.figure for one in least)}</main>"
+            f"<h1>{escaped(title)}</h1><p>{counts}; {escaped(self.card.precision)}</p>"
+            f"<main>{''.join(figure.html for figure in figures)}</main>"
         )
         write_whole(self.path, web_page(title, body, style=STYLE))
 
-
-def _figure(entry: Entry, answer: Answer) -> str:
-    guesses = "".join(f"<b>{escaped(guess.label)}</b> {guess.probability:.1%}<br>" for guess in answer.guesses)
-    return (
-        f"<figure>{_picture(entry)}<figcaption>{guesses}<small>{escaped(answer.file)}</small></figcaption></figure>\n"
-    )
+    def _figure(self, answer: Answer, entry: Entry) -> _Figure:
+        return _Figure(-answer.probability, -self.answered, _figure_html(answer, entry))
 
 
-def _picture(entry: Entry) -> str:
-    """The image itself in the page; or words, when its file has gone since it was answered."""
+def _figure_html(answer: Answer, entry: Entry) -> str:
+    predictions = "".join(f"<b>{escaped(one.label)}</b> {one.probability:.1%}<br>" for one in answer.predictions)
+    caption = f"<figcaption>{predictions}<small>{escaped(answer.file)}</small></figcaption>"
+    return f"<figure>{_picture_html(entry)}{caption}</figure>\n"
+
+
+def _picture_html(entry: Entry) -> str:
+    """The image inside the page, or a sentence if its file has changed since it was classified."""
     try:
-        pixels = model_image(entry.name if entry.content is None else entry.content, PICTURE, fit="letterbox")
+        pixels = model_image(entry.name if entry.content is None else entry.content, PICTURE_SIZE, fit="letterbox")
     except ImageError:
         return "<p>its file has changed since</p>"
     jpeg = base64.b64encode(encoded_image(pixels, format_="JPEG", quality=JPEG_QUALITY)).decode()

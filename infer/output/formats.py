@@ -1,4 +1,4 @@
-"""The choices of classification that its options name; nothing heavy is imported here."""
+"""Values of command line options of `rtk classify`; this module imports nothing heavy."""
 
 from typing import Literal, get_args
 
@@ -8,4 +8,5 @@ Format = Literal["table", "csv", "jsonl", "parquet"]
 TEXT_FORMATS: tuple[TextFormat, ...] = get_args(TextFormat)
 FORMATS: tuple[Format, ...] = get_args(Format)
 Fit = Literal["crop", "letterbox"]
-"""What becomes of images of other proportions than the model's: the same as in core.images, which loads Pillow."""
+"""How images of other proportions become the model's size: the same values as in core.data.images, which loads
+Pillow."""

@@ -1,4 +1,4 @@
-"""Answers as Parquet, through pyarrow: file, label and error as text, index as int32, probability as double."""
+"""Answers as Parquet, written by pyarrow: file, label and error as text, index as int32, probability as double."""
 
 import itertools
 import json
@@ -15,13 +15,13 @@ from .rows import columns, row
 
 _log = logging.getLogger(__name__)
 
-ROWS_AT_ONCE = 1 << 15
-"""Of a row group, and of a shard; bounds the memory."""
+ROWS_PER_GROUP = 1 << 15
+"""Rows of a row group and of a shard; bounds the memory."""
 Row = dict[str, Any]
 
 
 def check_parquet() -> None:
-    """Raises UsageError when pyarrow is missing."""
+    """Raise UsageError if pyarrow is missing."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
@@ -29,16 +29,17 @@ def check_parquet() -> None:
 
 
 def parquet_from_jsonl(rows: Path, target: IO[bytes], *, top_k: int) -> None:
-    """Write rows of JSON lines as a Parquet file."""
+    """Convert rows of JSON lines to a Parquet file."""
     with rows.open(encoding="utf-8") as file:
         _write(target, _groups(map(json.loads, file)), top_k)
 
 
 def write_shards(answers: Iterable[Answer], folder: Path, *, top_k: int) -> int:
-    """Write the answers as part-00000.parquet and so on, each whole, in `folder`, and return how many they are.
+    """Write the answers to part-00000.parquet and so on in `folder`, and return their number.
 
-    Until all are there the folder's name ends in .part; a warning is logged when it stays so. Raises OutputError,
-    before there is any answer, when the folder holds something already.
+    Each shard is written whole or not at all. The folder is named FOLDER.part until all shards are complete; if the run
+    stops early, it keeps that name and a warning is logged. Raises OutputError before the first answer if the folder
+    is not empty.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise OutputError(f"{folder}: exists and is not an empty folder; choose another")
@@ -77,13 +78,13 @@ def _write(target: IO[bytes], groups: Iterable[list[Row]], top_k: int) -> None:
 
 
 def _groups(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    """Rows by ROWS_AT_ONCE; those before an error, or Ctrl-C, come out before it does."""
+    """Split rows into groups of ROWS_PER_GROUP; an error or Ctrl-C is raised after the rows before it."""
     stopped: BaseException | None = None
     while stopped is None:
         group: list[Row] = []
         try:
-            for one in itertools.islice(rows, ROWS_AT_ONCE):
-                group.append(one)  # noqa: PERF402 - one by one, so that it holds them all when the next one fails
+            for one in itertools.islice(rows, ROWS_PER_GROUP):
+                group.append(one)  # noqa: PERF402 - one by one, so that the group keeps its rows when the next one fails
         except BaseException as error:
             stopped = error
         if not group:

@@ -1,9 +1,9 @@
-"""Answers on their way into a file, so that nothing which ends the process costs more than the last moment's work.
+"""A file of answers that can be resumed: whatever ends the process, only the work of the last moment is lost.
 
-While FILE is being made, its rows are in FILE.part, and what they belong to in FILE.part.json; at the end FILE.part
-becomes FILE in one step. Going on keeps the rows that are whole, checks that they are those of the same images, and
-answers from the beginning of the last batch, so that the batches, and with them the last digit of every probability,
-are those of a run that was never ended.
+While FILE is being made, its rows are in FILE.part, and what identifies the run is in FILE.part.json. At the end
+FILE.part becomes FILE in one step. A resumed run keeps the complete rows, checks that they belong to the same images,
+and classifies again from the start of the last batch. So the batches are those of an uninterrupted run, and with them
+the last digit of every probability.
 """
 
 import contextlib
@@ -27,12 +27,13 @@ from .rows import columns, file_of_line, file_text, lines
 _log = logging.getLogger(__name__)
 
 FLUSH_S = 0.5
-"""Rows wait in this process at most so long."""
+"""Rows stay in this process's buffer no longer than this."""
+RESTART = "start again without --resume"
 
 
 @dataclass(frozen=True)
 class RunKey:
-    """What must be the same for a run to go on."""
+    """What two runs must have in common for one to resume the other."""
 
     model: str
     backend: str
@@ -42,122 +43,133 @@ class RunKey:
     fit: str
 
 
-class Journal:
-    """The rows of one run. Use it in a `with`: left without `finish`, it keeps the rows and says how to go on."""
+class ResumableOutput:
+    """The rows of one run. Use it in a `with`: without `finish`, it keeps the rows and logs how to resume."""
 
     def __init__(self, target: Path, key: RunKey, *, resume: bool) -> None:
-        """Raises OutputError when nothing can be written there, UsageError when the other run was a different one."""
+        """Raises OutputError if the file cannot be written, UsageError if the run to resume has another key."""
         self.target = Path(os.path.realpath(target))
         self.part = self.target.with_name(f"{self.target.name}.part")
-        self._about = self.target.with_name(f"{self.target.name}.part.json")
+        self._key_file = self.target.with_name(f"{self.target.name}.part.json")
         self.name, self.key = target, key
         self.text: TextFormat = "csv" if key.format == "csv" else "jsonl"
         self.rows = 0
-        """Rows that are written, those from before included."""
+        """Rows in the file, including those of the earlier run."""
         self.unreadable_before = 0
-        """How many of the rows from before have an error."""
-        self._again = 0
+        """How many rows of the earlier run have an error."""
+        self._repeated = 0
+        """Answers that are computed again although their rows exist, to start at a batch boundary."""
         self._heading = ",".join(columns(key.top_k)) + "\n" if self.text == "csv" else ""
         if os.path.isdir(target):
             raise OutputError(f"{target}: cannot be written: Is a directory")
-        with self._writing(), contextlib.ExitStack() as stack:
-            stack.enter_context(locked(self._about))
+        with self._write_errors(), contextlib.ExitStack() as stack:
+            stack.enter_context(locked(self._key_file))
             self.is_whole = resume and self.target.exists() and not self.part.exists()
-            """Whether there is nothing to go on with, for the other run has ended well."""
+            """Whether there is nothing to resume because the earlier run finished."""
             if resume and self.part.exists():
                 self._check_key()
             elif not self.is_whole:
-                self.part.unlink(missing_ok=True)
-                self._about.write_text(json.dumps(asdict(key)), encoding="utf-8")  # whole before there is a part
-                self.part.write_text(self._heading, encoding="utf-8")
+                self._start_again()
             else:
-                self._about.unlink(missing_ok=True)
-            self._keeping = stack.pop_all()
+                self._key_file.unlink(missing_ok=True)
+            self._lock = stack.pop_all()
 
     def _check_key(self) -> None:
         try:
-            before = json.loads(self._about.read_text(encoding="utf-8"))
+            before = json.loads(self._key_file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise UsageError(f"{self._about}: missing or damaged; start anew without --resume") from error
+            raise UsageError(f"{self._key_file}: missing or damaged; {RESTART}") from error
         for name, now in asdict(self.key).items():
             if (then := before.get(name)) != now:
-                what = f"was begun with {name.replace('_', ' ')} {then}, not {now}"
-                raise UsageError(f"{self.part}: {what}; start anew without --resume")
+                difference = f"was started with {name.replace('_', ' ')} {then}, not {now}"
+                raise UsageError(f"{self.part}: {difference}; {RESTART}")
+
+    def _start_again(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self._key_file.write_text(json.dumps(asdict(self.key)), encoding="utf-8")  # complete before the part exists
+        self.part.write_text(self._heading, encoding="utf-8")
 
     def remaining(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """The entries that are still to be answered, from the beginning of the batch that the last row belongs to.
+        """Yield the entries to classify, from the start of the batch that the last row belongs to.
 
-        Raises UsageError when the entries are not those of the rows that are there.
+        Raises UsageError if the entries are not those of the existing rows.
         """
         iterator = iter(entries)
-        batch: list[Entry] = []  # of the rows since the last whole batch
-        ends, size = BatchEnds(self.key.batch_size), 0
-        with self._writing(), self.part.open("rb") as file:
-            for number, line in enumerate(file):
+        last_batch: list[Entry] = []  # entries of the existing rows after the last complete batch
+        ends, complete_bytes = BatchEnds(self.key.batch_size), 0
+        with self._write_errors(), self.part.open("rb") as file:
+            for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
                     break
-                size += len(line)
-                if number == 0 and self._heading:
+                complete_bytes += len(line)
+                if number == 1 and self._heading:
                     continue
-                entry = next(iterator, None)
-                try:
-                    name, failed = file_of_line(line.decode("utf-8"), self.text)
-                except ValueError as error:
-                    raise UsageError(
-                        f"{self.part}: damaged in line {number + 1}; start anew without --resume"
-                    ) from error
-                if entry is None or name != file_text(entry.name, self.text):
-                    raise UsageError(
-                        f"{self.part}: line {number + 1} is about {name}, but the image there is now "
-                        f"{entry.name if entry else 'none'}: the sources have changed; start anew without --resume"
-                    )
+                entry, failed = self._matching_entry(line, number, next(iterator, None))
                 self.rows += 1
                 self.unreadable_before += failed
-                batch.append(entry)
-                if ends.with_this(readable=not failed):
-                    batch.clear()
-            if not size and self._heading:
+                last_batch.append(entry)
+                if ends.ends_with(readable=not failed):
+                    last_batch.clear()
+            if not complete_bytes and self._heading:
                 self.part.write_text(self._heading, encoding="utf-8")
             else:
-                os.truncate(self.part, size)
-        self._again = len(batch)
-        yield from batch
-        del batch
+                os.truncate(self.part, complete_bytes)
+        self._repeated = len(last_batch)
+        yield from last_batch
+        del last_batch
         yield from iterator
 
+    def _matching_entry(self, line: bytes, number: int, entry: Entry | None) -> tuple[Entry, bool]:
+        """The entry, which must be the one of this row, and whether the row has an error. Raises UsageError."""
+        try:
+            name, failed = file_of_line(line.decode("utf-8"), self.text)
+        except ValueError as error:
+            raise UsageError(f"{self.part}: damaged in line {number}; {RESTART}") from error
+        if entry is None or name != file_text(entry.name, self.text):
+            raise UsageError(
+                f"{self.part}: line {number} is about {name}, but the sources now have "
+                f"{entry.name if entry else 'no image'} there; {RESTART}"
+            )
+        return entry, failed
+
     def new(self, answers: Iterable[Answer]) -> Iterator[Answer]:
-        """The answers to `remaining`, without those whose rows are there already."""
+        """The answers to `remaining`, without those that already have rows."""
         iterator = iter(answers)
-        first = next(iterator, None)  # only now it is known how many these are
+        first = next(iterator, None)  # this runs `remaining`, which sets `_repeated`
         every = itertools.chain([] if first is None else [first], iterator)
-        return itertools.islice(every, self._again, None)
+        return itertools.islice(every, self._repeated, None)
 
     def write(self, answers: Iterable[Answer]) -> None:
-        """Write the answers as rows."""
-        with self._writing(), _appended(self.part) as file:
+        """Append the answers as rows."""
+        with self._write_errors(), _appended(self.part) as file:
             for line in lines(answers, self.text, top_k=self.key.top_k, heading=False):
                 file.write(line.encode())
                 self.rows += 1
 
     def finish(self) -> None:
-        """Make FILE of the rows."""
-        with self._writing():
+        """Turn the rows into FILE."""
+        with self._write_errors():
             if self.key.format == "parquet":
-                from .parquet import parquet_from_jsonl
-
-                made = self.target.with_name(f"{self.target.name}.part.parquet")  # a name to be found again, if killed
-                with made.open("wb") as file:
-                    parquet_from_jsonl(self.part, file, top_k=self.key.top_k)
-                _to_disk(made)
-                made.replace(self.target)
-                self.part.unlink()
+                self._finish_parquet()
             else:
                 _to_disk(self.part)
                 self.part.replace(self.target)
-            self._about.unlink(missing_ok=True)
+            self._key_file.unlink(missing_ok=True)
+
+    def _finish_parquet(self) -> None:
+        from .parquet import parquet_from_jsonl
+
+        # A fixed name: the next run replaces the file if this process is killed.
+        made = self.target.with_name(f"{self.target.name}.part.parquet")
+        with made.open("wb") as file:
+            parquet_from_jsonl(self.part, file, top_k=self.key.top_k)
+        _to_disk(made)
+        made.replace(self.target)
+        self.part.unlink()
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _write_errors(self) -> Iterator[None]:
+        """Convert the system's errors to OutputError."""
         try:
             yield
         except OSError as error:
@@ -167,14 +179,14 @@ class Journal:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._keeping.close()
+        self._lock.close()
         if error is None or isinstance(error, UsageError) or not self.part.exists():
             return
         if self.rows == 0 and isinstance(error, RtkError):
             self.part.unlink(missing_ok=True)
-            self._about.unlink(missing_ok=True)
+            self._key_file.unlink(missing_ok=True)
         else:
-            _log.warning(f"{self.rows:,} answers are in {self.part}; to go on: the same command with --resume")
+            _log.warning(f"{self.rows:,} answers are in {self.part}; to resume, run the same command with --resume")
 
 
 def _to_disk(path: Path) -> None:
@@ -184,16 +196,16 @@ def _to_disk(path: Path) -> None:
 
 @contextlib.contextmanager
 def _appended(path: Path) -> Iterator[IO[bytes]]:
-    """The file's end, for writing; what is written is in the system's hands at most FLUSH_S later."""
+    """Open the file for appending; what is written reaches the system within FLUSH_S."""
     closed = threading.Event()
     with path.open("ab") as file:
 
-        def flush_now_and_then() -> None:
+        def flush_regularly() -> None:
             while not closed.wait(FLUSH_S):
-                with contextlib.suppress(OSError, ValueError):  # which whoever writes next, or closes, is told
+                with contextlib.suppress(OSError, ValueError):  # the next write, or close, raises the same error
                     file.flush()
 
-        flushing = threading.Thread(target=flush_now_and_then, daemon=True)
+        flushing = threading.Thread(target=flush_regularly, daemon=True)
         flushing.start()
         try:
             yield file

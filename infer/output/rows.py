@@ -1,12 +1,11 @@
-"""Answers as text: a table for people, CSV and JSON lines for programs. Every format is written row by row.
+"""Answers as text: a table for people, CSV and JSON lines for programs. Rows are written one by one.
 
-An answer is one line, whatever its name holds. File names come from strangers, so no format passes on what steers a
-terminal, and CSV nothing that a spreadsheet would run:
+File names and labels are untrusted. No format lets them steer a terminal, start a new line, or run in a spreadsheet:
 
-* bytes that are no UTF-8 are shown as \\xff in every format;
-* characters that are not printable are shown as escapes (\\n, \\x1b, \\u202e) in tables and CSV, and are JSON's own
-  escapes in JSON lines, where a parser gives them back;
-* in CSV a text that begins like a formula (= + - @, after spaces too) has an apostrophe before it.
+* bytes that are not UTF-8 become \\xff in every format;
+* characters that are not printable become escapes (\\n, \\x1b, \\u202e) in tables and CSV; JSON lines use JSON's own
+  escapes, so that a parser restores the characters;
+* in CSV, a text that begins like a formula (= + - @, also after spaces) gets an apostrophe in front.
 """
 
 import csv
@@ -21,14 +20,16 @@ from ...core.text import decodable, visible
 from ..classify import Answer
 from .formats import TextFormat
 
-WIDTH_ROWS = 1_000
-"""Rows that a table looks at to find the width of its columns."""
+ROWS_MEASURED = 1_000
+"""The widths of a table's columns come from this many rows."""
+TABLE_COLUMNS = 80
+"""Predictions that do not fit into this many columns go to further lines below."""
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a spreadsheet may run, in half and full width."""
+"""First characters of what a spreadsheet may run, in half and full width."""
 
 
 def columns(top_k: int) -> list[str]:
-    """Names of a row's fields: file, label, index, probability, error, then the other guesses."""
+    """Names of a row's fields: file, label, index, probability, error, then the further predictions."""
     others = itertools.chain.from_iterable(
         (f"label_{rank}", f"index_{rank}", f"probability_{rank}") for rank in range(2, top_k + 1)
     )
@@ -36,18 +37,18 @@ def columns(top_k: int) -> list[str]:
 
 
 def row(answer: Answer, top_k: int) -> dict[str, Any]:
-    """One answer by column; None where there is nothing."""
+    """One answer as a row, by column name; fields without a value are None."""
     fields: dict[str, Any] = dict.fromkeys(columns(top_k))
     fields |= {"file": decodable(answer.file), "error": decodable(answer.error) or None}
-    for rank, guess in enumerate(answer.guesses, 1):
+    for rank, prediction in enumerate(answer.predictions, 1):
         suffix = "" if rank == 1 else f"_{rank}"
-        fields |= {f"label{suffix}": guess.label, f"index{suffix}": guess.index}
-        fields[f"probability{suffix}"] = round(guess.probability, 6)
+        fields |= {f"label{suffix}": prediction.label, f"index{suffix}": prediction.index}
+        fields[f"probability{suffix}"] = round(prediction.probability, 6)
     return fields
 
 
 def lines(answers: Iterable[Answer], format_: TextFormat, *, top_k: int, heading: bool = True) -> Iterator[str]:
-    """The answers as lines of text, each with its newline, as soon as they are there; CSV's first is the heading."""
+    """Yield the answers as lines of text with their newlines, as they arrive; the first line of CSV is the heading."""
     writer: Callable[[Iterable[Answer], int], Iterator[str]] = {"table": _table, "csv": _csv, "jsonl": _jsonl}[format_]
     if format_ == "csv" and heading:
         yield ",".join(columns(top_k)) + "\n"
@@ -55,9 +56,9 @@ def lines(answers: Iterable[Answer], format_: TextFormat, *, top_k: int, heading
 
 
 def file_of_line(line: str, format_: TextFormat) -> tuple[str, bool]:
-    """The file in a line of CSV or JSON lines, as `file_text` has it, and whether it could not be read.
+    """The file name in a line of CSV or JSON lines, as `file_text` writes it, and whether the row has an error.
 
-    Raises ValueError, which csv.Error and json's errors are turned into, when it is no such line.
+    Raises ValueError if the line is not such a row; errors of csv and json are converted to it.
     """
     try:
         if format_ == "jsonl":
@@ -70,7 +71,7 @@ def file_of_line(line: str, format_: TextFormat) -> tuple[str, bool]:
 
 
 def file_text(name: str, format_: TextFormat) -> str:
-    """A file's name as it is found again in a line of this format."""
+    """A file name as it is written in a line of this format."""
     return decodable(name) if format_ == "jsonl" else _cell(decodable(name))
 
 
@@ -84,10 +85,15 @@ def _csv(answers: Iterable[Answer], top_k: int) -> Iterator[str]:
         buffer.truncate()
 
 
+def _cell(text: str) -> str:
+    shown = visible(text)
+    return f"'{shown}" if shown.lstrip().startswith(FORMULA) else shown
+
+
 def _jsonl(answers: Iterable[Answer], top_k: int) -> Iterator[str]:
     for answer in answers:
         text = json.dumps(row(answer, top_k), ensure_ascii=False)
-        if not text.isprintable():  # what is not, and json has left as it is, can only stand within a string
+        if not text.isprintable():  # json escapes some of these characters; the others can only be inside strings
             text = "".join(c if c.isprintable() else _json_escape(c) for c in text)
         yield text + "\n"
 
@@ -101,20 +107,25 @@ def _table(answers: Iterable[Answer], top_k: int) -> Iterator[str]:
     first: list[Answer] = []
     stopped: BaseException | None = None
     try:
-        first.extend(itertools.islice(iterator, WIDTH_ROWS))
-    except (RtkError, KeyboardInterrupt) as error:  # what was answered before is shown first
+        first.extend(itertools.islice(iterator, ROWS_MEASURED))
+    except (RtkError, KeyboardInterrupt) as error:  # show the answers so far, then raise
         stopped = error
     file_width = max((len(visible(answer.file)) for answer in first), default=4)
-    label_width = max((len(visible(guess.label)) for answer in first for guess in answer.guesses), default=5)
+    label_width = max((len(visible(one.label)) for answer in first for one in answer.predictions), default=5)
     for answer in itertools.chain(first, () if stopped else iterator):
-        guesses = "  ".join(
-            f"{visible(guess.label):<{label_width}}  {guess.probability:7.2%}" for guess in answer.guesses
-        )
-        yield f"{visible(answer.file):<{file_width}}  {guesses or 'not classified: ' + visible(answer.error)}\n"
+        yield from _table_lines(answer, file_width, label_width)
     if stopped:
         raise stopped
 
 
-def _cell(text: str) -> str:
-    shown = visible(text)
-    return f"'{shown}" if shown.lstrip().startswith(FORMULA) else shown
+def _table_lines(answer: Answer, file_width: int, label_width: int) -> Iterator[str]:
+    """The lines of one answer: file and predictions, or file and error."""
+    file = f"{visible(answer.file):<{file_width}}"
+    if not answer.predictions:
+        yield f"{file}  not classified: {visible(answer.error)}\n"
+        return
+    cells = [f"  {visible(one.label):<{label_width}}  {one.probability:7.2%}" for one in answer.predictions]
+    cell_width = label_width + len("    100.00%")
+    per_line = max((TABLE_COLUMNS - file_width) // cell_width, 1)
+    for start in range(0, len(cells), per_line):
+        yield f"{file if start == 0 else ' ' * file_width}{''.join(cells[start : start + per_line])}\n"

@@ -1,12 +1,11 @@
-"""Images sorted by their answers: copied or linked into a folder for each class."""
+"""Sort images by their predicted class: copy or link each into a folder for its class."""
 
 import filecmp
 import hashlib
 import os
 import re
 import shutil
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,63 +17,58 @@ from ..classify import Answer
 from ..sources.entry import Entry
 
 NAME_BYTES = 200
-"""Of a name, at most: its end, so that the suffix stays; file systems take 255, and something is put around it."""
-NOT_IN_NAMES = re.compile(r'[/\\:*?"<>|]')
+"""Longest file name: a longer one keeps its end, and so its suffix. File systems take 255 bytes, and digits and
+temporary suffixes are added."""
+FORBIDDEN_IN_NAMES = re.compile(r'[/\\:*?"<>|]')
 
 
 class Sorter:
-    """Puts each answered image into DIR/<label>/; unreadable ones go nowhere.
+    """Puts each readable image into DIR/<label>/.
 
-    Sorting the same image again changes nothing. Two images of one name: the later one's gets eight digits of its
-    whole path's SHA-256. Between question and answer the files of an archive are held in memory.
+    Sorting the same image again changes nothing. If two images have the same name, the later one gets the first eight
+    digits of the SHA-256 of its full path.
     """
 
     def __init__(self, folder: Path, classes: Iterable[str], *, link: bool = False) -> None:
-        """`link`: make symbolic links instead of copies; what comes from archives and arrays is written in any case."""
+        """`link`: make symbolic links instead of copies. Images from archives and arrays are always written."""
         self.folder, self.link = folder, link
         self._names = folder_names(classes)
-        self._asked: deque[Entry] = deque()
 
-    def noted(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """The entries, remembered until their answers come."""
-        for entry in entries:
-            self._asked.append(entry)
-            yield entry
-
-    def sorted(self, answers: Iterable[Answer]) -> Iterator[Answer]:
-        """The answers to these entries, each after its image has been put into its folder. Raises OutputError."""
-        for answer in answers:
-            entry = self._asked.popleft()
-            assert entry.name == answer.file
-            if answer.guesses:
-                self._put(entry, make_folder(self.folder / self._names[answer.guesses[0].index]))
-            yield answer
+    def put(self, answer: Answer) -> None:
+        """Put the image of this answer into its folder. The answer must carry its entry. Raises OutputError."""
+        assert answer.entry is not None
+        if answer.predictions:
+            self._put(answer.entry, make_folder(self.folder / self._names[answer.predictions[0].index]))
 
     def _put(self, entry: Entry, folder: Path) -> None:
-        content = encoded_image(entry.content) if isinstance(entry.content, np.ndarray) else entry.content
-        target = folder / (plain_name(entry.name) + (".png" if isinstance(entry.content, np.ndarray) else ""))
+        content, suffix = entry.content, ""
+        if isinstance(content, np.ndarray):
+            content, suffix = encoded_image(content), ".png"
+        target = folder / (plain_name(entry.name) + suffix)
         try:
             if os.path.lexists(target) and not self._is_there(target, entry.name, content):
                 digits = hashlib.sha256(os.fsencode(os.path.realpath(entry.name))).hexdigest()[:8]
                 target = target.with_name(f"{target.stem}-{digits}{target.suffix}")
-            if self._is_there(target, entry.name, content):
-                return
-            if target.is_symlink():  # or what it leads to would be written over
-                target.unlink()
-            if content is not None:
-                with whole_file(target) as file:
-                    file.write(content)
-            elif self.link:
-                target.unlink(missing_ok=True)
-                target.symlink_to(os.path.realpath(entry.name))
-            else:
-                with open(entry.name, "rb") as source, whole_file(target) as file:  # noqa: PTH123
-                    shutil.copyfileobj(source, file)
+            if not self._is_there(target, entry.name, content):
+                self._write(target, entry.name, content)
         except OSError as error:
             raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
 
+    def _write(self, target: Path, name: str, content: bytes | None) -> None:
+        if target.is_symlink():  # otherwise the file that it links to would be overwritten
+            target.unlink()
+        if content is not None:
+            with whole_file(target) as file:
+                file.write(content)
+        elif self.link:
+            target.unlink(missing_ok=True)
+            target.symlink_to(os.path.realpath(name))
+        else:
+            with open(name, "rb") as source, whole_file(target) as file:  # noqa: PTH123
+                shutil.copyfileobj(source, file)
+
     def _is_there(self, target: Path, name: str, content: bytes | None) -> bool:
-        """Whether this very image is there already, in the way that was asked for."""
+        """Return whether the target already is this image, as a copy or link as requested."""
         if content is not None:
             return target.is_file() and target.stat().st_size == len(content) and target.read_bytes() == content
         if self.link or target.is_symlink():
@@ -83,19 +77,19 @@ class Sorter:
 
 
 def check_outside(folder: Path, sources: Iterable[str]) -> None:
-    """Raises UsageError when `folder` lies in a source, where the images sorted into it would be found again."""
+    """Raise UsageError if `folder` is inside a source: a later run would find the sorted images there again."""
     target = os.path.realpath(folder)
     for source in sources:
-        within = os.path.realpath(source)
-        if os.path.isdir(source) and os.path.commonpath([target, within]) == within:
-            raise UsageError(f"--sort-into {folder}: lies in {source}, which is classified; choose a folder elsewhere")
+        root = os.path.realpath(source)
+        if os.path.isdir(source) and os.path.commonpath([target, root]) == root:
+            raise UsageError(f"--sort-into {folder}: is inside the source {source}; choose a folder elsewhere")
 
 
 def folder_names(classes: Iterable[str]) -> list[str]:
-    """A folder's name for each class: what no file system takes becomes _, and no two are the same."""
+    """A folder name for each class: characters that file systems forbid become _, and all names differ."""
     names: list[str] = []
     for label in classes:
-        name = plain_name(NOT_IN_NAMES.sub("_", label)) or "_"
+        name = plain_name(FORBIDDEN_IN_NAMES.sub("_", label)) or "_"
         while name.casefold() in {other.casefold() for other in names}:
             name += "_"
         names.append(name)
@@ -103,7 +97,8 @@ def folder_names(classes: Iterable[str]) -> list[str]:
 
 
 def plain_name(path: str) -> str:
-    """The last part of a path as a name that is one file's, neither hidden nor a way out."""
-    name = "".join(c if c.isprintable() else "_" for c in path.rstrip("/\\").replace("\\", "/").rpartition("/")[2])
-    name = NOT_IN_NAMES.sub("_", name).strip().encode()[-NAME_BYTES:].decode(errors="ignore")
+    """The last part of a path as a safe file name: not hidden, and without separators or `..`."""
+    last = path.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
+    name = "".join(c if c.isprintable() else "_" for c in last)
+    name = FORBIDDEN_IN_NAMES.sub("_", name).strip().encode()[-NAME_BYTES:].decode(errors="ignore")
     return "_" + name if name.startswith(".") or not name else name

@@ -1,1 +1,1 @@
-"""Where images come from: files, folders, globs, archives, arrays, splits, standard input."""
+"""Sources of images: files, folders, globs, archives, arrays, data set splits, standard input."""

@@ -1,8 +1,8 @@
-"""Images in zip and tar archives, WebDataset shards among them, read where they lie: nothing is unpacked.
+"""Images in zip and tar archives, including WebDataset shards, read without unpacking to disk.
 
-Archives come from strangers. Names that lead out of the archive, links and whatever else is no plain file, and
-contents that are blown up out of proportion are refused, each by its name; no single read asks for more memory than
-the largest image file that is taken. Members that are not named like images are passed over.
+Archives are untrusted. A member is refused, with its name in the message, if its name leads out of the archive, if it
+is a link or otherwise not a plain file, or if its content is much larger than its compressed size. No single read takes
+more memory than the largest allowed image file. Members without the name of an image file are skipped.
 """
 
 import bz2
@@ -23,12 +23,13 @@ from .entry import Entry
 MAX_MEMBER_BYTES = 1 << 26
 """The largest image file that is read from an archive: 64 MiB."""
 MAX_RATIO = 200
-"""How many times its compressed size content may have; image files hardly shrink at all."""
+"""Largest ratio of content to compressed size; image files can hardly be compressed."""
 SMALL_MEMBER_BYTES = 1 << 20
-"""A member up to this size may have any ratio."""
+"""Members up to this size may have any ratio."""
 SMALL_STREAM_BYTES = 1 << 28
-"""So may what a compressed tar has given up to here."""
+"""A compressed tar may have any ratio until it has given this much content."""
 SKIP_BYTES = 1 << 20
+"""Block size for skipping content in a compressed tar."""
 OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\]|$)", re.DOTALL)
 
 
@@ -36,12 +37,13 @@ def _gzip(raw: IO[bytes]) -> IO[bytes]:
     return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
 
 
-PACKERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
+DECOMPRESSORS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
     rb"\x1f\x8b": _gzip,
     rb"BZh[1-9]1AY&SY": bz2.BZ2File,
     rb"\xfd7zXZ\0": lzma.LZMAFile,
 }
-"""What opens a compressed tar, by a pattern of its first bytes: long ones, for a plain tar begins with a name."""
+"""Decompressors for compressed tars, by a pattern of the first bytes. The patterns are long because a plain tar begins
+with a file name, which could match a short one."""
 MAGIC_BYTES = 10
 
 
@@ -50,16 +52,16 @@ class _Refused(Exception):
 
 
 def archive_entries(path: str) -> Iterator[Entry]:
-    """The images of a zip or tar, in the archive's order, those that are refused with the reason.
+    """Yield the images of a zip or tar, in the archive's order; refused ones have the reason as their error.
 
-    What is damaged beyond going on becomes an entry of the archive's own name.
+    Damage that ends the reading becomes an entry with the archive's own name.
     """
     is_zip = path.lower().endswith(".zip")
     try:
         yield from _zip_entries(path) if is_zip else _tar_entries(path)
     except OSError as error:
         yield Entry(path, f"cannot be read: {error.strerror or error}")
-    # zipfile and tarfile raise nearly anything on hostile archives, and these must never stop the other sources.
+    # zipfile and tarfile raise many kinds of errors on hostile archives, and none may stop the other sources.
     except Exception as error:
         reason = one_line(error) or type(error).__name__
         yield Entry(path, str(error) if isinstance(error, _Refused) else f"damaged archive: {reason}")
@@ -76,18 +78,22 @@ def _zip_entries(path: str) -> Iterator[Entry]:
             if reason := _zip_refusal(member):
                 yield Entry(name, f"refused: {reason}")
             elif not member.is_dir() and _wanted(member.filename):
-                try:
-                    with archive.open(member) as file:
-                        content = file.read(member.file_size)  # never without a size: its memory would not be bounded
-                except Exception as error:  # as above: one member's damage leaves the others
-                    yield Entry(name, f"damaged archive member: {' '.join(str(error).split()) or type(error).__name__}")
-                else:
-                    short = len(content) < member.file_size
-                    yield Entry(name, "damaged archive member: truncated") if short else Entry(name, content=content)
+                yield _zip_entry(archive, member, name)
+
+
+def _zip_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Entry:
+    try:
+        with archive.open(member) as file:
+            content = file.read(member.file_size)  # always with a size, to bound the memory
+    except Exception as error:  # as above; a damaged member must not affect the others
+        return Entry(name, f"damaged archive member: {one_line(error) or type(error).__name__}")
+    if len(content) < member.file_size:
+        return Entry(name, "damaged archive member: truncated")
+    return Entry(name, content=content)
 
 
 def _zip_refusal(member: zipfile.ZipInfo) -> str:
-    """Why this member is not read; empty when it may be."""
+    """Why this member is refused; empty if it may be read."""
     kind = stat.S_IFMT(member.external_attr >> 16)
     if OUTSIDE.match(member.filename):
         return "its name leads out of the archive"
@@ -109,14 +115,14 @@ def _zip_refusal(member: zipfile.ZipInfo) -> str:
 
 
 def _tar_entries(path: str) -> Iterator[Entry]:
-    with open(path, "rb") as raw:  # noqa: PTH123 - strings, as in sources
+    with open(path, "rb") as raw:  # noqa: PTH123 - strings, as in listing
         start = raw.read(MAGIC_BYTES)
-        packer = next((packer for magic, packer in PACKERS.items() if re.match(magic, start)), None)
+        decompress = next((opened for magic, opened in DECOMPRESSORS.items() if re.match(magic, start)), None)
         raw.seek(0)
-        file = _Guarded(raw, packer(raw) if packer else None)
+        file = _GuardedReader(raw, decompress(raw) if decompress else None)
         with tarfile.open(fileobj=file, mode="r:") as archive:  # type: ignore[call-overload]
             while (member := archive.next()) is not None:
-                archive.members.clear()  # or the list would grow with the archive
+                archive.members.clear()  # otherwise the list would grow with the archive
                 name = f"{path}!/{member.name}"
                 if member.size < 0:
                     raise _Refused(f"damaged archive: a member of {member.size:,} bytes")
@@ -132,12 +138,13 @@ def _tar_entries(path: str) -> Iterator[Entry]:
                         return
                     yield Entry(name, content=image)
         if file.last_read.strip(b"\0"):
-            raise _Refused(f"damaged archive: no member begins at byte {file.tell() - len(file.last_read):,}")
+            raise _Refused(f"damaged archive: no member starts at byte {file.tell() - len(file.last_read):,}")
         if not file.last_read:
             raise _Refused("truncated archive: it has no end mark")
 
 
 def _tar_refusal(member: tarfile.TarInfo) -> str:
+    """Why this member is refused; empty if it may be read."""
     if OUTSIDE.match(member.name):
         return "its name leads out of the archive"
     if member.issym() or member.islnk():
@@ -151,11 +158,11 @@ def _tar_refusal(member: tarfile.TarInfo) -> str:
     return ""
 
 
-class _Guarded:
-    """A tar's bytes, unpacked or as they are; a read that is too large, a bomb and a way back raise _Refused.
+class _GuardedReader:
+    """The bytes of a tar, decompressed if necessary. Raises _Refused for large reads, bombs and backward seeks.
 
-    Reading members in their order only goes forward: a way back, by a header's negative size, would have no end.
-    Skipping in compressed ones reads, in blocks, so that it is counted too.
+    Reading members in order only goes forward: a backward seek, from a header's negative size, would never end.
+    Skipping in a compressed tar reads in blocks, so that the skipped bytes count towards the ratio.
     """
 
     def __init__(self, raw: IO[bytes], unpacked: IO[bytes] | None) -> None:
@@ -179,7 +186,7 @@ class _Guarded:
 
     def seek(self, position: int) -> None:
         if position < self.tell():
-            raise _Refused("damaged archive: it leads backwards")
+            raise _Refused("damaged archive: a header points backwards")
         if self.unpacked is None:
             self.raw.seek(position)
             return

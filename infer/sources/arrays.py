@@ -1,8 +1,8 @@
-"""Images in arrays: .npy and .npz, idx (gzip or not), CIFAR binary files. Read block by block, never whole.
+"""Images in arrays: .npy and .npz, idx (plain or gzip), CIFAR binary files. Files are read in blocks, never whole.
 
-An array is uint8, N x H x W x C with C 1, 3 or 4, N x C x H x W with C 1 or 3, or N x H x W; in a .npy of its own also
-one image, H x W or H x W x C. Arrays of a .npz that have other types or fewer sizes, labels for example, are passed
-over; one that cannot be read leaves the others.
+An array is uint8 with one of these shapes: N x H x W x C with C 1, 3 or 4; N x C x H x W with C 1 or 3; N x H x W. A
+.npy file may also hold one image, H x W or H x W x C. Arrays of other types or with fewer dimensions in a .npz, such as
+labels, are skipped; an unreadable array does not affect the others.
 """
 
 import gzip
@@ -22,42 +22,43 @@ from ...core.text import one_line
 from .entry import Entry
 
 BLOCK_BYTES = 1 << 20
-"""What is read at once, unless one image is larger."""
+"""Size of a block, unless one image is larger."""
 CIFAR100_ROW_BYTES = 1 + CIFAR10_ROW_BYTES
 MAX_RATIO = 200
+"""Largest ratio of content to compressed size."""
 SMALL_BYTES = 1 << 28
-"""Content may grow by MAX_RATIO when it is unpacked, and to this size in any case."""
+"""Content up to this size may have any ratio."""
 
 Bytes = NDArray[np.uint8]
 Convert = Callable[[Bytes], Bytes]
-"""From rows of a file, K x bytes, to images K x H x W or K x H x W x C."""
+"""Converts K rows of a file, K x bytes, to images K x H x W or K x H x W x C."""
 
 
 class _Refused(Exception):
-    """Why a file is not read, or not to its end."""
+    """Why a file is not read, or not read to its end."""
 
 
 def array_entries(path: str) -> Iterator[Entry]:
-    """The images of the file in their order; what is wrong with it is an entry of its own."""
+    """Yield the images of the file in order; a problem of the file becomes an entry with the reason as its error."""
     suffix = os.path.splitext(path)[1].lower()
     read = {".npy": _npy, ".npz": _npz, ".bin": _cifar}.get(suffix, _idx)
-    return _or_reason(read(path), path)
+    return _with_reason(read(path), path)
 
 
-def _or_reason(images: Iterator[Entry], name: str) -> Iterator[Entry]:
-    """The images, and if reading them ends early, an entry that says why."""
+def _with_reason(images: Iterator[Entry], name: str) -> Iterator[Entry]:
+    """Yield the images and, if reading ends early, an entry with the reason."""
     try:
         yield from images
     except OSError as error:
         yield Entry(name, f"cannot be read: {error.strerror or error}")
-    # NumPy, zipfile and gzip raise nearly anything on damaged files, and these must never stop the other sources.
+    # NumPy, zipfile and gzip raise many kinds of errors on damaged files, and none may stop the other sources.
     except Exception as error:
         reason = one_line(error) or type(error).__name__
         yield Entry(name, reason if isinstance(error, _Refused) else f"damaged: {reason}")
 
 
 def _npy(path: str) -> Iterator[Entry]:
-    with open(path, "rb") as file:  # noqa: PTH123 - strings, as in sources
+    with open(path, "rb") as file:  # noqa: PTH123 - strings, as in listing
         shape, dtype, fortran = _npy_header(file)
         if dtype != np.uint8:
             raise _Refused(f"an array of {dtype}, expected uint8")
@@ -70,7 +71,7 @@ def _npz(path: str) -> Iterator[Entry]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             name = f"{path}!/{member.filename.removesuffix('.npy')}"
-            yield from _or_reason(_npz_member(archive, member, name), name)
+            yield from _with_reason(_npz_member(archive, member, name), name)
 
 
 def _npz_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Iterator[Entry]:
@@ -87,7 +88,7 @@ def _npz_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) ->
 
 
 def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
-    """Shape, type and whether the order is Fortran's. Nothing in the file is run or unpickled."""
+    """Shape, type, and whether the order is Fortran's. This runs and unpickles nothing from the file."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
@@ -107,7 +108,7 @@ def _idx(path: str) -> Iterator[Entry]:
             raise _Refused("truncated in its header")
         shape = tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
         if len(shape) < 3:
-            raise _Refused(f"an idx file of shape {shape}: labels, no images")
+            raise _Refused(f"an idx file of shape {shape}: labels, not images")
         limit = max(SMALL_BYTES, MAX_RATIO * Path(path).stat().st_size)
         if packed and math.prod(shape) > limit:
             raise _Refused(f"refused: a compression bomb: its header says {shape}")
@@ -120,7 +121,7 @@ def _cifar(path: str) -> Iterator[Entry]:
     if row is None:
         raise _Refused(
             f"{size:,} bytes are not rows of {CIFAR10_ROW_BYTES:,} or {CIFAR100_ROW_BYTES:,}: "
-            "truncated, or not CIFAR binary"
+            "truncated, or not a CIFAR binary file"
         )
 
     def convert(rows: Bytes) -> Bytes:
@@ -131,34 +132,36 @@ def _cifar(path: str) -> Iterator[Entry]:
 
 
 def _images(file: IO[bytes], shape: tuple[int, ...], name: str, *, fortran: bool = False) -> Iterator[Entry]:
-    """The images of an array whose bytes follow in `file`. Raises _Refused for a shape or order that is not read."""
+    """Yield the images of an array whose bytes follow in `file`. Raises _Refused for an unsupported shape or order."""
     if fortran:  # every image is spread over the whole file
-        raise _Refused("an array in Fortran order; save np.ascontiguousarray of it")
+        raise _Refused("an array in Fortran order; save np.ascontiguousarray(array) instead")
     count, *image = shape
-    first = len(image) == 3 and image[2] not in (1, 3, 4) and image[0] in (1, 3)
-    if len(image) not in (2, 3) or 0 in shape or (len(image) == 3 and not first and image[2] not in (1, 3, 4)):
+    channels_last = len(image) == 3 and image[2] in (1, 3, 4)
+    channels_first = len(image) == 3 and not channels_last and image[0] in (1, 3)
+    if 0 in shape or not (len(image) == 2 or channels_last or channels_first):
         raise _Refused(f"an array of shape {shape}, expected N x H x W x C, N x C x H x W or N x H x W")
     if math.prod(image) > 4 * MAX_PIXELS:
-        raise _Refused(f"an array of shape {shape}: at most {MAX_PIXELS:,} pixels an image are read")
+        raise _Refused(f"an array of shape {shape}: at most {MAX_PIXELS:,} pixels per image are read")
 
     def convert(rows: Bytes) -> Bytes:
         images = rows.reshape(-1, *image)
-        return images.transpose(0, 2, 3, 1) if first else images
+        return images.transpose(0, 2, 3, 1) if channels_first else images
 
     yield from _rows(file, math.prod(image), count, convert, name)
 
 
 def _rows(file: IO[bytes], row_bytes: int, count: int, convert: Convert, name: str) -> Iterator[Entry]:
-    at_once = max(BLOCK_BYTES // row_bytes, 1)
+    """Yield `count` images of `row_bytes` each, read in blocks. Raises _Refused if the file ends before."""
+    block_rows = max(BLOCK_BYTES // row_bytes, 1)
     done = 0
     while done < count:
-        content = file.read(min(at_once, count - done) * row_bytes)
-        whole = len(content) // row_bytes
-        if whole:
-            for number, image in enumerate(
-                convert(np.frombuffer(content, np.uint8, whole * row_bytes).reshape(whole, -1))
-            ):
-                yield Entry(f"{name}[{done + number}]", content=image)
-        done += whole
-        if whole < min(at_once, count - done + whole):
-            raise _Refused(f"truncated: {count:,} images announced, {done:,} found")
+        wanted = min(block_rows, count - done)
+        content = file.read(wanted * row_bytes)
+        complete = len(content) // row_bytes
+        if complete:
+            rows = np.frombuffer(content, np.uint8, complete * row_bytes).reshape(complete, -1)
+            for number, image in enumerate(convert(rows), done):
+                yield Entry(f"{name}[{number}]", content=image)
+        done += complete
+        if complete < wanted:
+            raise _Refused(f"truncated: {count:,} images expected, {done:,} found")

@@ -1,4 +1,4 @@
-"""One image to be answered, wherever it comes from."""
+"""One image to classify, from any source."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One image to be answered, or a source that holds none and why."""
+    """One image to classify, or a source that has no images and the reason."""
 
     name: str
-    """As it is shown."""
+    """The name as it is shown."""
     error: str = ""
     content: bytes | NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
-    """An image file's bytes, or pixels H x W or H x W x C; None where `name` is the path of a file."""
+    """An image file's bytes, or pixels H x W or H x W x C; None if `name` is the path of a file."""
 
     @property
     def path(self) -> Path:
-        """Where the image lies, if it is a file."""
+        """The path of the image, if it is a file."""
         return Path(self.name)

@@ -1,6 +1,6 @@
 """The trt backend: an engine in TensorRT or TensorRT-RTX on an NVIDIA GPU. It imports neither torch nor onnx.
 
-PyCUDA holds the memory, on the GPU's primary context, so that PyTorch and ONNX Runtime work beside it.
+PyCUDA owns the memory, in the GPU's primary context, so that PyTorch and ONNX Runtime can work in the same process.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,22 +15,36 @@ from ...core.errors import UsageError
 from ..backend import Backend, BackendOptions, Resident
 from .cuda_graphs import CudaGraphs, RecordedRuns
 from .engine import RtxOptions, TrtEngine
-from .pipeline import Pipeline
+from .pipeline import SLOTS, Pipeline
 from .preflight import check_engine
 from .pycuda_driver import MIB, on_gpu, pycuda_driver
 from .resident import OnGpu
 
 
 class TrtBackend(Backend):
-    """Runs an engine of rtk's."""
+    """Runs an engine that rtk built."""
 
     name = "trt"
 
-    def __init__(self, engine: Path, options: BackendOptions) -> None:
-        """Load the engine. Raises ArtifactError and BackendError, each obstacle by its own message."""
-        if options.slots < 1:
-            raise UsageError(f"trt: {options.slots} slots: expected at least 1, and 2 to overlap copies and arithmetic")
-        rtx = RtxOptions(options.cuda_graphs, options.specialization, options.runtime_cache)
+    def __init__(
+        self,
+        engine: Path,
+        options: BackendOptions,
+        *,
+        slots: int = SLOTS,
+        specialization: str = "lazy",
+        runtime_cache: bool = True,
+    ) -> None:
+        """Load the engine.
+
+        `slots`: batches of a stream in flight at the same time, each with its own buffers; at least 2 to overlap.
+        `specialization` and `runtime_cache`: as in RtxOptions.
+
+        Raises ArtifactError or BackendError, with a message of its own for each obstacle.
+        """
+        if slots < 1:
+            raise UsageError(f"trt: {slots} slots: expected at least 1, and 2 to overlap copies and computation")
+        rtx = RtxOptions(options.cuda_graphs, specialization, runtime_cache)
         loadable = check_engine(engine, device=options.device)
         driver = pycuda_driver()
         index = loadable.gpu.index
@@ -54,18 +68,18 @@ class TrtBackend(Backend):
             classes=len(self.card.classes),
             max_batch=self.max_batch,
             device_index=index,
-            slots=options.slots,
+            slots=slots,
         )
 
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._pipeline.run(images_NHWC)
 
     def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """Logits of batch after batch, in order, uploads and downloads behind the arithmetic."""
+        """Yield the logits of each batch, in order; uploads and downloads overlap with the computation."""
         return self._pipeline.stream(map(self.checked, batches))
 
     def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident:
-        """The images on the GPU."""
+        """Copy the images to the GPU."""
         logits_bytes = (self.max_batch or 1) * len(self.card.classes) * np.dtype(np.float32).itemsize
         index = int(self.device.partition(":")[2])
         return OnGpu(
@@ -77,5 +91,5 @@ class TrtBackend(Backend):
         )
 
     def close(self) -> None:
-        """Free everything; calling it twice does no harm."""
+        """Free everything. A second call does nothing."""
         self._pipeline.close()

@@ -1,8 +1,8 @@
-"""CUDA graphs for the regular TensorRT: the launches of a run recorded once, then replayed by a single call.
+"""CUDA graphs for the regular TensorRT: record the kernel launches of a run once, then replay them with one call.
 
-A graph holds for one batch size, one pair of addresses and the state of the execution context that it was recorded
-from. So each has a context of its own, which nothing else touches; the contexts share their working memory, for all
-runs are on one stream. TensorRT-RTX records by itself. PyCUDA has no graphs: NVIDIA's cuda-python makes them.
+A graph is valid for one batch size, one pair of addresses, and the state of the execution context that it was recorded
+from. So each graph has its own context, which nothing else uses. The contexts share their working memory, because all
+runs are on one stream. TensorRT-RTX records graphs itself. PyCUDA has no graphs: NVIDIA's cuda-python makes them.
 """
 
 from collections import OrderedDict
@@ -15,27 +15,27 @@ from ...core.errors import BackendError
 from .pipeline import RunEngine
 
 KEPT = 32
-"""Graphs; the one that was not used for longest makes room. More than a pipeline has batches in flight."""
+"""Graphs that are kept; a new one replaces the least recently used. A pipeline has fewer batches in flight."""
 
 
 class Recorder(Protocol):
-    """What makes and launches CUDA graphs. All raise BackendError."""
+    """Records and launches CUDA graphs. Every method raises BackendError."""
 
     def record(self, stream_handle: int, work: Callable[[], None]) -> Any:
-        """What `work` puts onto the stream, as a graph that can be launched; nothing of it happens now."""
+        """Record what `work` enqueues on the stream as a graph; the work does not run now."""
 
     def launch(self, graph: Any, stream_handle: int) -> None:
-        """Put the graph's work onto the stream."""
+        """Enqueue the graph's work on the stream."""
 
     def destroy(self, graph: Any) -> None:
-        """Free a graph; one that is running ends first."""
+        """Free a graph, after it has run if it is running."""
 
 
 class ForkingEngine(RunEngine, Protocol):
     """An engine that can have several execution contexts."""
 
     def fork(self) -> RunEngine:
-        """A further context; runs of all contexts must be on one stream, as they share memory. Raises BackendError."""
+        """Make another context. All contexts share memory, so their runs must be on one stream. Raises BackendError."""
 
 
 @dataclass
@@ -45,10 +45,10 @@ class _Recorded:
 
 
 class RecordedRuns:
-    """An engine whose runs are recorded at their first time and replayed afterwards."""
+    """An engine that records each kind of run the first time and replays it afterwards."""
 
     def __init__(self, engine: ForkingEngine, recorder: Recorder, *, kept: int = KEPT) -> None:
-        """Takes over the engine."""
+        """Take ownership of the engine."""
         self._engine, self._recorder, self._kept = engine, recorder, kept
         self._recorded: OrderedDict[tuple[int, int, int], _Recorded] = OrderedDict()
 
@@ -65,7 +65,7 @@ class RecordedRuns:
             context.enqueue(count, images_at=images_at, logits_at=logits_at, stream_handle=stream_handle)
 
         try:
-            run()  # for its answers, and because TensorRT finishes a context's set-up in its first run
+            run()  # for its logits, and because TensorRT completes the set-up of a context in its first run
             self._recorded[key] = _Recorded(context, self._recorder.record(stream_handle, run))
         except BaseException:
             context.close()
@@ -74,7 +74,7 @@ class RecordedRuns:
             self._forget(self._recorded.popitem(last=False)[1])
 
     def close(self) -> None:
-        """Free the graphs, their contexts and the engine; nothing may be in flight."""
+        """Free the graphs, their contexts and the engine. No work may be in flight."""
         while self._recorded:
             self._forget(self._recorded.popitem()[1])
         self._engine.close()
@@ -85,23 +85,23 @@ class RecordedRuns:
 
 
 class CudaGraphs:
-    """Recording by cuda-python, on streams of whoever made them. The GPU's context must be current."""
+    """Records with cuda-python, on streams that the caller owns. The GPU's context must be current."""
 
     def __init__(self) -> None:
-        """Raises BackendError when cuda-python is missing."""
+        """Raises BackendError if cuda-python is missing."""
         if util.find_spec("cuda") is None or util.find_spec("cuda.bindings") is None:
             raise BackendError("trt: CUDA graphs need cuda-python; pip install cuda-bindings")
         self._cuda: Any = import_module("cuda.bindings.driver")
 
     def record(self, stream_handle: int, work: Callable[[], None]) -> Any:
-        """What `work` puts onto the stream, as a graph that can be launched. Raises BackendError."""
+        """Record what `work` enqueues on the stream as a graph. Raises BackendError."""
         cuda, stream = self._cuda, self._cuda.CUstream(stream_handle)
-        # In this mode other threads, PyTorch's perhaps, may go on allocating.
+        # In this mode other threads, for example PyTorch's, may allocate memory meanwhile.
         self._call("cuStreamBeginCapture", stream, cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
         try:
             work()
         except BaseException:
-            cuda.cuStreamEndCapture(stream)  # gives the stream back; the error that matters is on its way
+            cuda.cuStreamEndCapture(stream)  # ends the capture; the first error is raised
             raise
         recorded = self._call("cuStreamEndCapture", stream)
         try:
@@ -110,11 +110,11 @@ class CudaGraphs:
             self._call("cuGraphDestroy", recorded)
 
     def launch(self, graph: Any, stream_handle: int) -> None:
-        """Put the graph's work onto the stream. Raises BackendError."""
+        """Enqueue the graph's work on the stream. Raises BackendError."""
         self._call("cuGraphLaunch", graph, self._cuda.CUstream(stream_handle))
 
     def destroy(self, graph: Any) -> None:
-        """Free a graph; one that is running ends first. Raises BackendError."""
+        """Free a graph, after it has run if it is running. Raises BackendError."""
         self._call("cuGraphExecDestroy", graph)
 
     def _call(self, name: str, *arguments: Any) -> Any:

@@ -1,7 +1,7 @@
-"""An engine loaded by TensorRT or TensorRT-RTX: from the plan's bytes to runs on a stream.
+"""Load an engine with TensorRT or TensorRT-RTX and run it on a CUDA stream.
 
-Host code in engines stays off. RTX compiles its kernels when an engine is loaded and first run; what it compiled is
-kept on disk, for the next time.
+Host code in engines stays disabled. RTX compiles its kernels when an engine is loaded and first run; the compiled
+kernels are kept on disk for the next time.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ SPECIALIZATIONS = ("lazy", "eager", "none")
 
 @dataclass(frozen=True)
 class RtxOptions:
-    """What only TensorRT-RTX can do at run time."""
+    """Options at run time that only TensorRT-RTX has."""
 
     cuda_graphs: bool = False
-    """Capture each batch size's run as a CUDA graph."""
+    """Capture the run of each batch size as a CUDA graph."""
     specialization: str = "lazy"
-    """When kernels for the very batch size are compiled: lazy (in the background), eager (at once) or none."""
+    """When kernels for the exact batch size are compiled: lazy (in the background), eager (at once) or none."""
     runtime_cache: bool = True
     """Keep compiled kernels in the user's cache folder."""
 
@@ -41,7 +41,7 @@ class RtxOptions:
 
 
 class TrtContext:
-    """An execution context, which keeps shape and addresses from one run to the next."""
+    """An execution context. It keeps shape and addresses from one run to the next."""
 
     def __init__(self, context: Any, loadable: Loadable) -> None:
         self._context, self._name = context, loadable.path.name
@@ -69,21 +69,21 @@ class TrtContext:
 
 
 class TrtEngine:
-    """An engine with an execution context, and more on demand. The GPU's context must be current around every use."""
+    """An engine with one execution context, and more on demand. The GPU's context must be current for every call."""
 
     def __init__(self, loadable: Loadable, driver: Driver, rtx: RtxOptions) -> None:
-        """Load the engine. Raises ArtifactError when TensorRT refuses it, BackendError when memory is short."""
+        """Load the engine. Raises ArtifactError if TensorRT rejects it, BackendError if there is too little memory."""
         self._path, self._trt = loadable.path, loadable.flavor.load()
         self._loadable, self._driver = loadable, driver
         self._cache_path = cache_dir() / KERNELS / f"{_cache_name(loadable)}.cache"
         self._cache_read = b""
         self.layers: dict[str, int] = {}
-        """The engine's layers per data type, as its inspector tells; empty where it does not."""
+        """The number of layers per data type from the engine's inspector; empty if the inspector has none."""
         self._runtime: Any = None
         self._engine: Any = None
         self._context: TrtContext | None = None
         self._shared: DeviceMemory | None = None
-        """Working memory of the further contexts."""
+        """Working memory of the forked contexts."""
         self._settings: Any = None
         self._cache: Any = None
         try:
@@ -91,7 +91,7 @@ class TrtEngine:
                 self._load(loadable, log)
                 self._start(loadable, driver, rtx, log)
         except BaseException:
-            self._free()  # while the GPU's context is current; the traceback would keep it all alive
+            self._free()  # while the GPU's context is current; otherwise the traceback would keep everything alive
             raise
 
     def enqueue(self, count: int, *, images_at: int, logits_at: int, stream_handle: int) -> None:
@@ -100,9 +100,9 @@ class TrtEngine:
         self._context.enqueue(count, images_at=images_at, logits_at=logits_at, stream_handle=stream_handle)
 
     def fork(self) -> TrtContext:
-        """A further context, of the regular TensorRT. Runs of all of them must be on one stream: they share memory.
+        """Make another context (regular TensorRT only). All contexts share memory: their runs must be on one stream.
 
-        Raises BackendError when memory is short.
+        Raises BackendError if there is too little memory.
         """
         size = int(self._engine.device_memory_size_v2)
         if self._shared is None:
@@ -116,7 +116,7 @@ class TrtEngine:
         return TrtContext(context, self._loadable)
 
     def close(self) -> None:
-        """Keep what RTX compiled, then free the execution context, the engine and the runtime."""
+        """Keep the kernels that RTX compiled, then free the execution context, the engine and the runtime."""
         self._keep_runtime_cache()
         self._free()
 
@@ -127,10 +127,10 @@ class TrtEngine:
             setattr(self, name, None)
 
     def _load(self, loadable: Loadable, log: LogLines) -> None:
-        """Make the runtime and load the plan."""
+        """Create the runtime and load the plan."""
         try:
             self._runtime = runtime = self._trt.Runtime(logger_of(self._trt))
-        except TypeError as error:  # what the bindings raise when the constructor gives nothing
+        except TypeError as error:  # the bindings raise this if the constructor returns nothing
             raise BackendError(f"trt: TensorRT does not start: {log.reason(str(error))}") from error
         runtime.engine_host_code_allowed = False
         if loadable.flavor.checks_engines:
@@ -139,26 +139,26 @@ class TrtEngine:
         if self._engine is None:
             raise ArtifactError(
                 f"{self._path}: TensorRT does not load it: {log.reason('it gives no reason')}; "
-                f"build it anew: {rebuild_command(self._path)}"
+                f"build it again: {rebuild_command(self._path)}"
             )
         self._check_tensors(loadable)
         self.layers = layers_of_engine(self._engine, self._trt)
 
     def _start(self, loadable: Loadable, driver: Driver, rtx: RtxOptions, log: LogLines) -> None:
-        """Make the execution context, which takes the working memory."""
+        """Create the execution context, which allocates the working memory."""
         needed, (free, total) = int(self._engine.device_memory_size_v2), driver.mem_get_info()
         context = self._new_context(loadable, rtx)
         if context is None:
             raise BackendError(
                 f"{self._path}: no execution context: {log.reason('TensorRT gives no reason')}; it needs "
                 f"{needed / MIB:,.0f} MiB of working memory for batches of up to {loadable.info.profile.max_batch}, "
-                f"{free / MIB:,.0f} of {total / MIB:,.0f} MiB are free on the GPU; stop what else runs there, or "
+                f"{free / MIB:,.0f} of {total / MIB:,.0f} MiB are free on the GPU; stop other programs on it, or "
                 "build it with a smaller --max-batch"
             )
         self._context = TrtContext(context, loadable)
 
     def _check_tensors(self, loadable: Loadable) -> None:
-        """Raise ArtifactError when the engine's tensors and profile are not those of the JSON."""
+        """Raise ArtifactError if the engine's tensors and profile differ from those in its JSON."""
         engine, trt, card = self._engine, self._trt, loadable.info.card
         names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
         fits = (
@@ -171,9 +171,9 @@ class TrtEngine:
         )
         if not fits:
             raise ArtifactError(
-                f"{self._path}: its tensors are not those of its JSON (uint8 images {card.input.shape}, "
+                f"{self._path}: its tensors differ from those in its JSON (uint8 images {card.input.shape}, "
                 f"{len(card.classes)} logits, batches of up to {loadable.info.profile.max_batch}); "
-                f"build it anew: {rebuild_command(self._path)}"
+                f"build it again: {rebuild_command(self._path)}"
             )
 
     def _new_context(self, loadable: Loadable, rtx: RtxOptions) -> Any:
@@ -190,7 +190,7 @@ class TrtEngine:
             self._cache = settings.create_runtime_cache()
             if self._cache_path.is_file():
                 self._cache_read = self._cache_path.read_bytes()
-                self._cache.deserialize(self._cache_read)  # one of another driver or GPU is refused: compiled anew
+                self._cache.deserialize(self._cache_read)  # RTX ignores a cache of another driver or GPU
             settings.set_runtime_cache(self._cache)
         return self._engine.create_execution_context(settings)
 
@@ -205,31 +205,31 @@ class TrtEngine:
 
 
 def _check_validity(trt: Any, runtime: Any, loadable: Loadable, log: LogLines) -> None:
-    """Ask RTX whether the engine runs here. Raises ArtifactError or BackendError with its diagnostics."""
+    """Ask RTX whether the engine runs on this machine. Raises ArtifactError or BackendError with its diagnostics."""
     validity, diagnostics = runtime.get_engine_validity(loadable.plan)
     if validity != trt.EngineValidity.INVALID:
         return
-    info, found = loadable.info, loadable.gpu
-    said = {
+    reasons = {
         name for name, value in trt.EngineInvalidityDiagnostics.__members__.items() if int(diagnostics) & int(value)
     }
-    words = f"TensorRT-RTX calls it invalid here ({', '.join(sorted(said)) or log.reason('no diagnostics')})"
+    problem = f"TensorRT-RTX rejects it on this machine ({', '.join(sorted(reasons)) or log.reason('no diagnostics')})"
+    info, found = loadable.info, loadable.gpu
     here = (
         f"this machine has {loadable.flavor.version()} and {found.name} (compute capability {found.compute_capability})"
     )
-    if said & {"OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "CUDA_ERROR"}:
-        raise BackendError(f"trt: {loadable.path.name}: {words}; update the NVIDIA driver; {here}")
-    if "INSUFFICIENT_GPU_MEMORY" in said:
+    if reasons & {"OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "CUDA_ERROR"}:
+        raise BackendError(f"trt: {loadable.path.name}: {problem}; update the NVIDIA driver; {here}")
+    if "INSUFFICIENT_GPU_MEMORY" in reasons:
         raise BackendError(
-            f"trt: {loadable.path.name}: {words}: too little GPU memory; build it with a smaller --max-batch"
+            f"trt: {loadable.path.name}: {problem}: too little GPU memory; build it with a smaller --max-batch"
         )
     raise ArtifactError(
-        f"{loadable.path}: {words}: built by {info.flavor} {info.version} for {info.built_for}, {here}; "
-        f"build it anew here: {rebuild_command(loadable.path)}"
+        f"{loadable.path}: {problem}: built by {info.flavor} {info.version} for {info.built_for}, {here}; "
+        f"build it again here: {rebuild_command(loadable.path)}"
     )
 
 
 def _cache_name(loadable: Loadable) -> str:
-    """What compiled kernels are good for: this plan, on this GPU, with this version."""
+    """The name of the kernel cache: kernels are valid for one plan, GPU model and TensorRT version."""
     parts = (loadable.info.plan_sha256, loadable.gpu.name, loadable.gpu.compute_capability, loadable.flavor.version())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

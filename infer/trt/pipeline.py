@@ -1,8 +1,8 @@
-"""Batches through a GPU: upload, run, download, each on a stream of its own, so that they overlap.
+"""A pipeline of batches on a GPU: uploads, runs and downloads overlap because each has its own CUDA stream.
 
-A slot is one batch on its way: page-locked host buffers, device buffers, and an event after each of the three steps.
-A run waits for its upload and a download for its run, on the GPU; the host waits for a download before it reads the
-answers, and so before it uses the slot again: then nothing of the slot's last batch is in flight any more.
+A slot holds one batch in flight: page-locked host buffers, device buffers, and an event after each of the three steps.
+On the GPU, a run waits for its upload, and a download waits for its run. The host waits for the download before it
+reads the logits. Only then does it use the slot again, when nothing of the slot's last batch is in flight.
 
 Shapes: N images, H rows, W columns, C channels, K classes.
 """
@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 from ...core.errors import BackendError
 from .pycuda_driver import MIB, NO_TIMING, NON_BLOCKING, DeviceMemory, Driver, GpuEvent, GpuStream, on_gpu
 
+SLOTS = 3
+"""Batches of a stream in flight at the same time."""
+
 
 class RunEngine(Protocol):
-    """An engine on the GPU, for one batch at a time."""
+    """An engine on the GPU that runs one batch at a time."""
 
     def enqueue(self, count: int, *, images_at: int, logits_at: int, stream_handle: int) -> None:
         """Start a run of `count` images on a stream, between two addresses on the GPU. Raises BackendError."""
@@ -32,10 +35,10 @@ class RunEngine(Protocol):
 
 @dataclass
 class Slot:
-    """The buffers and events of one batch; of `max_batch` images."""
+    """The buffers and events of one batch. Buffers have room for the largest batch."""
 
     host_NHWC: NDArray[np.uint8] | None
-    """Page-locked; None where the caller's own array is read."""
+    """Page-locked; None if the GPU reads the caller's array."""
     logits_NK: NDArray[np.float32]
     """Page-locked."""
     device_images: DeviceMemory
@@ -44,13 +47,13 @@ class Slot:
     computed: GpuEvent
     downloaded: GpuEvent
     count: int = 0
-    """Images of the batch that is in flight, or was."""
+    """Images of the current or last batch."""
 
 
 class Pipeline:
-    """An engine with the streams and buffers to keep it busy. One thread at a time may use it.
+    """An engine with the streams and buffers that keep it busy. Only one thread at a time may use it.
 
-    It owns the engine: close() closes both, and so does an error while this is made.
+    The pipeline owns the engine: close() closes both, and so does an error in the constructor.
     """
 
     def __init__(
@@ -62,18 +65,18 @@ class Pipeline:
         classes: int,
         max_batch: int,
         device_index: int = 0,
-        slots: int = 3,
+        slots: int = SLOTS,
     ) -> None:
-        """Make buffers for `slots` batches of a stream and one of a single call. Raises BackendError."""
+        """Allocate buffers for `slots` batches of a stream and for one single call. Raises BackendError."""
         assert slots >= 1
         self._driver, self._engine = driver, engine
         self._index = device_index
         self._sizes = (max_batch, image_shape, classes)
         self._closed, self._streaming = False, False
         self._lanes: list[GpuStream] = []
-        """The streams: uploads, runs, downloads."""
+        """The three CUDA streams: uploads, runs, downloads."""
         self._slots: list[Slot] = []
-        """The slot of single calls, then those of a stream."""
+        """The slot of single calls, then the slots of a stream."""
         try:
             with self._current():
                 for _ in range(3):
@@ -85,7 +88,7 @@ class Pipeline:
             raise
 
     def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits N x K of one batch, uploaded straight from the caller's array, which must be contiguous."""
+        """Compute the logits N x K of one batch. The GPU reads the caller's array, which must be contiguous."""
         with self._current():
             try:
                 self._submit(self._slots[0], images_NHWC)
@@ -95,10 +98,10 @@ class Pipeline:
                 raise
 
     def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """Logits of batch after batch, in order, while the next ones are on their way.
+        """Yield the logits of each batch, in order, while the next batches are in flight.
 
-        A batch may be changed once the next one is asked for: it is copied into page-locked memory. Single calls in
-        between are fine; a second stream at the same time is a BackendError.
+        The source may change a batch when the next one is requested: it was copied into page-locked memory. Single
+        calls in between are allowed. Raises BackendError for a second stream at the same time.
         """
         if self._streaming:
             raise BackendError(
@@ -110,7 +113,7 @@ class Pipeline:
         try:
             for images_NHWC in batches:
                 answers = []
-                while in_flight and not (free and len(images_NHWC)):  # an empty batch waits for all before it
+                while in_flight and not (free and len(images_NHWC)):  # an empty batch waits for all earlier ones
                     answers.append(self._finish(in_flight.popleft(), free))
                 if len(images_NHWC):
                     in_flight.append(self._start(images_NHWC, free))
@@ -126,7 +129,7 @@ class Pipeline:
                     self._settle()
 
     def close(self) -> None:
-        """Wait for what is in flight and free everything; calling it twice does no harm."""
+        """Wait for the work in flight and free everything. A second call does nothing."""
         if self._closed:
             return
         with self._current(), contextlib.ExitStack() as frees:  # every callback runs, also after one that fails
@@ -142,7 +145,7 @@ class Pipeline:
         self._closed = True
 
     def _start(self, images_NHWC: NDArray[np.uint8], free: list[Slot]) -> Slot:
-        """Copy a batch into a free slot's page-locked memory and send it on its way."""
+        """Copy a batch into the page-locked memory of a free slot, and start its work."""
         slot = free.pop()
         assert slot.host_NHWC is not None  # a stream's slots have one
         staged_NHWC = slot.host_NHWC[: len(images_NHWC)]
@@ -152,14 +155,14 @@ class Pipeline:
         return slot
 
     def _finish(self, slot: Slot, free: list[Slot]) -> NDArray[np.float32]:
-        """The answers of the batch in this slot, and the slot free again."""
+        """Wait for the logits of this slot's batch, and free the slot."""
         with self._current():
             answers_NK = self._collect(slot)
         free.append(slot)
         return answers_NK
 
     def _submit(self, slot: Slot, images_NHWC: NDArray[np.uint8]) -> None:
-        """Put upload, run and download of one batch onto their streams; nothing is waited for."""
+        """Enqueue upload, run and download of one batch on their streams, without waiting."""
         uploads, runs, downloads = self._lanes
         slot.count = len(images_NHWC)
         self._driver.memcpy_htod_async(slot.device_images, images_NHWC, uploads)
@@ -177,18 +180,18 @@ class Pipeline:
         slot.downloaded.record(downloads)
 
     def _collect(self, slot: Slot) -> NDArray[np.float32]:
-        """Wait for a slot's download and copy its answers out."""
+        """Wait for the download of a slot, and return a copy of its logits."""
         slot.downloaded.synchronize()
         return slot.logits_NK[: slot.count].copy()
 
     def _settle(self) -> None:
-        """Wait for all that is in flight, so that no memory is touched afterwards; errors were told already."""
+        """Wait for all work in flight, so that the GPU touches no memory afterwards; its errors were raised before."""
         for lane in self._lanes:
             with contextlib.suppress(self._driver.Error):
                 lane.synchronize()
 
     def _new_slot(self, *, staged: bool) -> Slot:
-        """Allocate a slot whole, or nothing."""
+        """Allocate all buffers of a slot, or none."""
         driver, (batch, image_shape, classes) = self._driver, self._sizes
         with contextlib.ExitStack() as undo:
             device_images = driver.mem_alloc(batch * int(np.prod(image_shape)))
@@ -206,7 +209,7 @@ class Pipeline:
 
     @contextlib.contextmanager
     def _current(self) -> Iterator[None]:
-        """Work on the GPU, CUDA's errors as BackendErrors. Raises BackendError when closed."""
+        """Make the GPU's context current, and convert CUDA's errors to BackendError. Raises BackendError if closed."""
         if self._closed:
             raise BackendError("trt: this backend is closed")
         batch, image_shape, classes = self._sizes
@@ -216,5 +219,5 @@ class Pipeline:
 
 
 def _allocation(array: NDArray[Any]) -> Any:
-    """PyCUDA's page-locked allocation under an array: it has a `free`."""
+    """The page-locked allocation of PyCUDA that owns an array's memory; it has a `free`."""
     return array.base

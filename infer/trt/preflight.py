@@ -1,6 +1,6 @@
-"""What stands in the way of an engine on this machine, found out before anything heavy is loaded.
+"""Checks whether an engine can run on this machine, before anything heavy is loaded.
 
-Nothing here imports TensorRT or PyCUDA, and no CUDA context is made; it takes milliseconds.
+These checks import neither TensorRT nor PyCUDA and create no CUDA context; they take milliseconds.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from ...core.nvidia.flavor import AUTO, FLAVORS, Flavor, choose_flavor, flavor_n
 from .pycuda_driver import pycuda_installed
 
 AMPERE = 8
-"""Major compute capability from which an engine built with `ampere-plus` runs."""
+"""Lowest major compute capability for an engine built with `ampere-plus`."""
 
 
 @dataclass(frozen=True)
 class Loadable:
-    """An engine that passed, and what it will be loaded with."""
+    """An engine that passed the checks, and the TensorRT and GPU that will run it."""
 
     path: Path
     info: EngineInfo
@@ -28,10 +28,10 @@ class Loadable:
 
 
 def check_machine(*, device: str = "auto", flavor: str = AUTO) -> tuple[Gpu, Flavor]:
-    """The GPU and the TensorRT that the trt backend would use here, whatever the engine.
+    """Return the GPU and the TensorRT that the trt backend would use on this machine, without an engine.
 
-    Raises BackendError when the driver, the GPU, TensorRT or PyCUDA is missing, or the driver is too old; UsageError
-    for a device that is no GPU.
+    Raises BackendError if the driver, the GPU, TensorRT or PyCUDA is missing, or if the driver is too old; UsageError
+    if the device is not a GPU.
     """
     if device == "cpu":
         raise BackendError("trt: --device cpu: TensorRT runs on NVIDIA GPUs only; use --backend onnx")
@@ -40,10 +40,12 @@ def check_machine(*, device: str = "auto", flavor: str = AUTO) -> tuple[Gpu, Fla
         raise BackendError(f"trt: {no_gpu_reason()}; without a GPU use --backend onnx")
     found = gpu(index)
     if found.compute_mode == PROHIBITED:
-        raise BackendError(f"trt: cuda:{index}: {found.name} is in prohibited compute mode; see nvidia-smi -c")
+        raise BackendError(
+            f"trt: cuda:{index}: {found.name} is in prohibited compute mode; to change it: sudo nvidia-smi -c 0"
+        )
     chosen = choose_flavor() if flavor == AUTO else flavor_named(flavor)
     if not chosen.installed:
-        raise BackendError(f"trt: the engine is {chosen.name}'s, which is not installed; {chosen.install_hint()}")
+        raise BackendError(f"trt: the engine needs {chosen.name}, which is not installed; {chosen.install_hint()}")
     cuda, needed = driver_cuda(), chosen.cuda_major
     if cuda is not None and needed is not None and cuda[0] < needed:
         raise BackendError(
@@ -56,24 +58,24 @@ def check_machine(*, device: str = "auto", flavor: str = AUTO) -> tuple[Gpu, Fla
 
 
 def check_engine(engine: Path, *, device: str = "auto") -> Loadable:
-    """Everything that can be known about an engine and this machine without loading it.
+    """Check an engine against this machine without loading it.
 
-    Raises ArtifactError when the engine is missing, damaged, or built for something else; BackendError as
-    check_machine does.
+    Raises ArtifactError if the engine is missing, damaged, or built for another machine; BackendError as check_machine
+    does.
     """
     info = read_engine_info(engine)
     if info.flavor not in FLAVORS:
-        raise ArtifactError(f"{engine}: built by {info.flavor!r}, expected {' or '.join(FLAVORS)}; build it anew")
+        raise ArtifactError(f"{engine}: built by {info.flavor!r}, expected {' or '.join(FLAVORS)}; build it again")
     plan = read_plan(engine, info)
     found, flavor = check_machine(device=device, flavor=info.flavor)
     problem = "" if flavor.checks_engines else _mismatch(info, flavor, found)
     if problem:
-        raise ArtifactError(f"{engine}: {problem}; build it anew: {rebuild_command(engine)}")
+        raise ArtifactError(f"{engine}: {problem}; build it again: {rebuild_command(engine)}")
     return Loadable(engine, info, plan, flavor, found)
 
 
 def _mismatch(info: EngineInfo, flavor: Flavor, found: Gpu) -> str:
-    """Why an engine of the regular TensorRT does not run on this GPU and version, in words; empty when it does."""
+    """Why an engine of the regular TensorRT does not run on this GPU and version; empty if it does."""
     version = flavor.version()
     major, minor = _release(info.version), _release(version)
     later = major[0] == minor[0] and minor >= major

@@ -1,6 +1,7 @@
-"""The seam to CUDA: the few names of `pycuda.driver` that the trt backend uses, and how PyCUDA is found.
+"""The interface to CUDA: the names of `pycuda.driver` that the trt backend uses, and how PyCUDA is loaded.
 
-Nothing stands between the backend and PyCUDA. `LazyCuda` has the same names, and does everything as late as CUDA may.
+The backend calls PyCUDA directly. Tests replace it by `LazyCuda`, which has the same names and does all work as late as
+CUDA allows.
 """
 
 import contextlib
@@ -17,16 +18,16 @@ from ...core.errors import BackendError
 from ...core.text import one_line
 
 NON_BLOCKING = 1
-"""Stream flag: work on it does not wait for the default stream, where PyTorch's work is."""
+"""Stream flag: work on the stream does not wait for the default stream, which PyTorch uses."""
 NO_TIMING = 2
-"""Event flag: cheaper to record and to wait for."""
+"""Event flag: without a time, which makes recording and waiting cheaper."""
 TIMING = 0
-"""Event flag: the event keeps its time."""
+"""Event flag: the event records its time."""
 MIB = 2**20
 
 
 class GpuEvent(Protocol):
-    """A point in a stream's work."""
+    """A point in the work of a stream."""
 
     def record(self, stream: Any) -> Any: ...
     def synchronize(self) -> Any: ...
@@ -34,7 +35,7 @@ class GpuEvent(Protocol):
 
 
 class GpuStream(Protocol):
-    """Work that the GPU does in order."""
+    """A queue of work that the GPU does in order."""
 
     @property
     def handle(self) -> int: ...
@@ -50,7 +51,7 @@ class DeviceMemory(Protocol):
 
 
 class GpuContext(Protocol):
-    """A GPU's primary context, shared with PyTorch and ONNX Runtime; current from push to pop."""
+    """A GPU's primary context, which PyTorch and ONNX Runtime share. It is current from push to pop."""
 
     def push(self) -> Any: ...
 
@@ -88,13 +89,13 @@ class Driver(Hashable, Protocol):
 
 
 def pycuda_installed() -> bool:
-    """Whether PyCUDA can be found; it is not imported."""
+    """Whether PyCUDA is installed; this does not import it."""
     return util.find_spec("pycuda") is not None
 
 
 @functools.cache
 def pycuda_driver() -> Driver:
-    """PyCUDA's driver module, started. Raises BackendError when it is missing or does not start."""
+    """Import and initialise PyCUDA's driver module. Raises BackendError if it is missing or does not start."""
     if not pycuda_installed():
         raise BackendError("trt: PyCUDA is not installed; pip install pycuda (it compiles: nvcc must be on the PATH)")
     try:
@@ -113,27 +114,27 @@ def pycuda_driver() -> Driver:
 def primary_context(driver: Driver, index: int) -> GpuContext:
     """The primary context of that GPU, retained once for the life of the process.
 
-    PyCUDA's way of releasing one leaves it on the thread's stack of contexts, so none is ever released; keeping it
-    holds no memory of ours. Raises BackendError when the GPU gives none.
+    It is never released, because PyCUDA's release leaves the context on the thread's stack of contexts. A kept context
+    holds no memory of rtk. Raises BackendError if the GPU provides no context.
     """
     try:
         return driver.Device(index).retain_primary_context()
     except driver.MemoryError as error:
         raise BackendError(
-            f"trt: cuda:{index}: out of GPU memory; stop what else runs there (see nvidia-smi)"
+            f"trt: cuda:{index}: out of GPU memory; stop other programs on it (see nvidia-smi)"
         ) from error
     except driver.Error as error:
         reason = one_line(error)
-        hint = "another process holds it (exclusive compute mode): stop it or name another --device"
+        hint = "another process uses it (exclusive compute mode): stop that process or choose another --device"
         busy = "busy or unavailable" in reason or "unavailable" in reason.lower()
         raise BackendError(f"trt: cuda:{index}: no context: {reason}; {hint if busy else 'see nvidia-smi'}") from error
 
 
 @contextlib.contextmanager
 def on_gpu(driver: Driver, index: int, *, need: str = "") -> Iterator[None]:
-    """Make that GPU's primary context current while the block runs, and turn CUDA's errors into BackendErrors.
+    """Make that GPU's primary context current while the block runs, and convert CUDA's errors to BackendError.
 
-    `need`: how much memory was asked for, in words, for the message when there is too little.
+    `need`: the requested memory as text, for the message if there is too little.
     """
     primary_context(driver, index).push()
     try:
@@ -141,8 +142,8 @@ def on_gpu(driver: Driver, index: int, *, need: str = "") -> Iterator[None]:
     except driver.MemoryError as error:
         free, total = driver.mem_get_info()
         raise BackendError(
-            f"trt: cuda:{index}: out of GPU memory: {need or 'more was asked for'}, {free / MIB:,.0f} of "
-            f"{total / MIB:,.0f} MiB are free; stop what else runs there, or build with a smaller --max-batch"
+            f"trt: cuda:{index}: out of GPU memory: {need or 'the request failed'}, {free / MIB:,.0f} of "
+            f"{total / MIB:,.0f} MiB are free; stop other programs on it, or build with a smaller --max-batch"
         ) from error
     except driver.Error as error:
         raise BackendError(f"trt: cuda:{index}: {' '.join(str(error).split())}") from error

@@ -1,4 +1,4 @@
-"""Images that stay on the GPU, for timing an engine alone: no copy, CUDA events around every run."""
+"""Images that stay on the GPU, to time an engine without copies: CUDA events before and after every run."""
 
 import contextlib
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from .pycuda_driver import NON_BLOCKING, TIMING, Driver
 
 
 class OnGpu(Resident):
-    """An engine's images and logits on the GPU, with a stream of their own."""
+    """Images and logits on the GPU, with their own CUDA stream."""
 
     def __init__(
         self,
@@ -23,7 +23,7 @@ class OnGpu(Resident):
         logits_bytes: int,
         current: Callable[[], contextlib.AbstractContextManager[None]],
     ) -> None:
-        """`logits_bytes`: of the largest batch; `current`: makes the GPU's context current. Raises BackendError."""
+        """`logits_bytes`: for the largest batch; `current`: makes the GPU's context current. Raises BackendError."""
         self._engine, self._current = engine, current
         self._image_bytes = int(np.prod(images_NHWC.shape[1:]))
         with contextlib.ExitStack() as undo, current():
@@ -39,7 +39,7 @@ class OnGpu(Resident):
         self._closed = False
 
     def run(self, start: int, count: int) -> float:
-        """Run the engine on these images and wait; the seconds are those between two CUDA events."""
+        """Run the engine on these images, wait, and return the seconds between two CUDA events."""
         with self._current():
             self._began.record(self._stream)
             self._engine.enqueue(
@@ -53,7 +53,7 @@ class OnGpu(Resident):
             return self._ended.time_since(self._began) / 1e3
 
     def close(self) -> None:
-        """Free both; calling it twice does no harm."""
+        """Free images and logits. A second call does nothing."""
         if not self._closed:
             self._closed = True
             with self._current():

@@ -1,4 +1,4 @@
-"""`rtk.load` in Python: answers line up, threads agree, errors are rtk's own, and its documentation's examples run."""
+"""The Python API: answers line up, threads get their own answers, errors are RtkErrors, and the examples run."""
 
 import doctest
 import shutil
@@ -21,7 +21,7 @@ from rtk.infer.fake import FakeBackend
 
 @pytest.fixture
 def fake() -> api.Model:
-    """A model whose class is the sum of an image's bytes, modulo ten."""
+    """A model whose class is the sum of an image's bytes modulo ten."""
     backend = FakeBackend(delay_s=0.001)
     return api.Model(backend, Decoder(backend.card.input, processes=0))
 
@@ -30,7 +30,7 @@ def expected(image: np.ndarray) -> str:
     return f"class {int(image.astype(int).sum()) % 10}"
 
 
-def test_the_examples_in_its_documentation_run(
+def test_the_examples_in_the_documentation_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint_path: Path, graph_path: Path
 ) -> None:
     from rtk.core.artifacts.checkpoint import load_checkpoint
@@ -41,11 +41,11 @@ def test_the_examples_in_its_documentation_run(
     monkeypatch.setattr(zoo, "FOLDER", tmp_path)
     monkeypatch.chdir(tmp_path)
     result = doctest.testmod(api)
-    assert result.attempted == 8
+    assert result.attempted == 9
     assert result.failed == 0
 
 
-def test_importing_rtk_loads_nothing(in_new_process: Callable[[str], str]) -> None:
+def test_importing_rtk_loads_nothing_heavy(in_new_process: Callable[[str], str]) -> None:
     printed = in_new_process(
         "import sys, rtk\nprint(sorted({'numpy', 'PIL', 'torch', 'onnxruntime', 'rtk.api'} & set(sys.modules)))\n"
         "rtk.load\nprint('rtk.api' in sys.modules, 'torch' in sys.modules, 'load' in dir(rtk))"
@@ -55,7 +55,7 @@ def test_importing_rtk_loads_nothing(in_new_process: Callable[[str], str]) -> No
         rtk.lode  # noqa: B018
 
 
-def test_paths_bytes_and_arrays_are_answered_in_order(fake: api.Model, shapes64: Split, tmp_path: Path) -> None:
+def test_paths_bytes_and_arrays_are_classified_in_order(fake: api.Model, shapes64: Split, tmp_path: Path) -> None:
     images = shapes64.images_NHWC
     Image.fromarray(images[0]).save(tmp_path / "0.png")
     content = (tmp_path / "0.png").read_bytes()
@@ -76,11 +76,11 @@ def test_paths_bytes_and_arrays_are_answered_in_order(fake: api.Model, shapes64:
 def test_one_image_needs_no_list(fake: api.Model, shapes64: Split) -> None:
     (answer,) = fake.classify(shapes64.images_NHWC[7], top_k=99)
     assert answer.label == expected(shapes64.images_NHWC[7])
-    assert len(answer.guesses) == 10
+    assert len(answer.predictions) == 10
     assert answer.probability == pytest.approx(np.exp(10) / (np.exp(10) + 9))
 
 
-def test_pixels_of_other_sizes_and_types_are_scaled_or_refused(fake: api.Model) -> None:
+def test_pixels_of_other_sizes_are_scaled_and_other_types_are_rejected(fake: api.Model) -> None:
     grey, real, empty = np.full((50, 40), 9, np.uint8), np.zeros((32, 32, 3)), np.zeros((0, 4, 3), np.uint8)
     answers = fake.classify([grey, real, empty])  # type: ignore[list-item]
     assert answers[0].label == "class 8"  # 9 x 3 x 1,024 = 27,648
@@ -88,7 +88,7 @@ def test_pixels_of_other_sizes_and_types_are_scaled_or_refused(fake: api.Model) 
     assert "an empty image" in answers[2].error
 
 
-def test_threads_take_turns_and_get_their_own_answers(fake: api.Model, shapes64: Split) -> None:
+def test_several_threads_get_their_own_answers(fake: api.Model, shapes64: Split) -> None:
     wrong: list[int] = []
 
     def ask(seed: int) -> None:
@@ -105,7 +105,7 @@ def test_threads_take_turns_and_get_their_own_answers(fake: api.Model, shapes64:
     assert wrong == []
 
 
-def test_logits_are_the_backends_own_even_beyond_its_largest_batch(shapes64: Split) -> None:
+def test_logits_equal_the_backends_even_above_its_largest_batch(shapes64: Split) -> None:
     backend = FakeBackend(max_batch=5)
     model = api.Model(backend, Decoder(backend.card.input, processes=0))
     np.testing.assert_array_equal(model.logits(shapes64.images_NHWC), FakeBackend()(shapes64.images_NHWC))
@@ -114,7 +114,7 @@ def test_logits_are_the_backends_own_even_beyond_its_largest_batch(shapes64: Spl
         model.logits(shapes64.images_NHWC[:, :16])
 
 
-def test_a_closed_model_says_so(fake: api.Model, shapes64: Split) -> None:
+def test_a_closed_model_raises_a_backend_error(fake: api.Model, shapes64: Split) -> None:
     with fake:
         pass
     fake.close()
@@ -123,16 +123,16 @@ def test_a_closed_model_says_so(fake: api.Model, shapes64: Split) -> None:
             use(shapes64.images_NHWC[:1])
 
 
-def test_closing_while_another_thread_classifies_ends_it_with_a_backend_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_ends_the_call_of_another_thread_with_a_backend_error(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = FakeBackend()
     decoder = Decoder(backend.card.input, processes=1)
-    under_way, begun, errors = threading.Event(), threading.Event(), list[BaseException]()
+    running, closing, errors = threading.Event(), threading.Event(), list[BaseException]()
 
     def images() -> Iterator[np.ndarray]:
         for number in range(2_000):
             if number == 200:
-                under_way.set()
-                begun.wait(60)
+                running.set()
+                closing.wait(60)
             yield np.zeros((8, 8, 3), np.uint8)
 
     def ask() -> None:
@@ -141,31 +141,31 @@ def test_closing_while_another_thread_classifies_ends_it_with_a_backend_error(mo
         except BaseException as error:
             errors.append(error)
 
-    def noted(close: Callable[[], None]) -> Callable[[], None]:
-        return lambda: (close(), begun.set())[0]
+    def signalling(close: Callable[[], None]) -> Callable[[], None]:
+        return lambda: (close(), closing.set())[0]
 
     for part in (backend, decoder):
-        monkeypatch.setattr(part, "close", noted(part.close))
+        monkeypatch.setattr(part, "close", signalling(part.close))
     model = api.Model(backend, decoder)
     with decoder:
         decoder.start()
         thread = threading.Thread(target=ask)
         thread.start()
-        assert under_way.wait(60)
+        assert running.wait(60)
         model.close()
         thread.join(60)
         assert [type(error) for error in errors] == [BackendError]
         assert decoder.process_ids == []
 
 
-def test_names_of_nothing_are_refused_with_rtks_errors(tmp_path: Path) -> None:
+def test_unknown_names_and_missing_files_raise_rtk_errors(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="model 'resnet99'"):
         rtk.load("resnet99")
     with pytest.raises(ArtifactError, match="no such graph"):
         rtk.load(tmp_path / "gone.onnx")
 
 
-def test_what_is_no_image_is_a_type_error(fake: api.Model) -> None:
+def test_other_types_of_images_are_a_type_error(fake: api.Model) -> None:
     with pytest.raises(TypeError, match=r"image\[0\]: int; expected a path, bytes or an array"):
         fake.classify([3])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="expected at least 1"):

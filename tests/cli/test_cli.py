@@ -162,7 +162,7 @@ def test_an_empty_glob_is_named(rtk: Rtk, graph_path: Path) -> None:
 
 def test_strict_stops_at_the_first_unreadable_image(rtk: Rtk, graph_path: Path, photos: Path) -> None:
     done = rtk("classify", "gone.png", str(photos), "--strict", "--model", str(graph_path), code=1)
-    assert "gone.png: no such file; stopped, as --strict says" in done.stderr
+    assert "gone.png: no such file; stopped because of --strict" in done.stderr
 
 
 def test_paths_on_standard_input_and_an_output_file(rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path) -> None:

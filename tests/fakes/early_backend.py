@@ -1,8 +1,8 @@
-"""Fakes that return before their work is done, in the ways in which real programs do: for testing what must catch them.
+"""Fake backends that return before their work is complete, as real asynchronous programs do.
 
-`reading`: the answer is an object that computes when it is read, as lazy arrays do. `thread`: the array that is
-returned is filled later, by a thread that goes on working. `queue`: the same, and a call waits for the one before it,
-so that many calls in a row take their time and a single one seems to take none.
+Tests use them to show that a benchmark rejects asynchronous results. `reading`: the result is an object that computes
+when it is read, as lazy arrays do. `thread`: a thread fills the returned array later. `queue`: the same, but a call
+waits for the previous one, so that many calls take their full time and a single call seems to take none.
 """
 
 import threading
@@ -17,7 +17,7 @@ Early = Literal["reading", "thread", "queue"]
 
 
 class EarlyFake(FakeBackend):
-    """A fake whose delay comes after the call."""
+    """A fake backend whose delay comes after the call returns."""
 
     def __init__(self, early: Early, *, delay_s: float, name: str = "early") -> None:
         super().__init__(name=name)
@@ -26,7 +26,7 @@ class EarlyFake(FakeBackend):
 
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         if self.early == "reading":
-            return _Lazy(self, images_NHWC)  # type: ignore[return-value] # that is the lie
+            return _Lazy(self, images_NHWC)  # type: ignore[return-value] # a lazy object instead of an array
         if self.early == "queue":
             self.close()
         answer_NK = np.zeros((len(images_NHWC), len(self.card.classes)), np.float32)
@@ -35,7 +35,7 @@ class EarlyFake(FakeBackend):
         return answer_NK
 
     def answers(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """What it answers in the end, when the delay is over."""
+        """The logits, after the delay."""
         time.sleep(self.late_s)
         return super()._run(images_NHWC)
 
@@ -49,7 +49,7 @@ class EarlyFake(FakeBackend):
 
 
 class _Lazy:
-    """Looks like an array, and becomes one when it is read."""
+    """Looks like an array, and computes when it is read."""
 
     def __init__(self, backend: EarlyFake, images_NHWC: NDArray[np.uint8]) -> None:
         self._backend, self._images_NHWC = backend, images_NHWC

@@ -1,10 +1,10 @@
-"""LazyCuda: a fake of `pycuda.driver` that does nothing before it must, for tests of stream logic without a GPU.
+"""LazyCuda: a fake of `pycuda.driver` that does all work as late as possible, to test stream logic without a GPU.
 
-Copies and runs wait in their streams. They happen in stream order, and only as far as a synchronise asks for; a wait
-for an event makes the event's stream catch up first. What reads too early therefore reads what was there before:
-new memory is filled with noise. With `schedule`, random pieces of work happen earlier, as on a real GPU.
+Copies and runs wait in their streams. They run in stream order, and only as far as a synchronisation requires; a wait
+for an event makes the event's stream catch up first. So code that reads too early reads the old content: new memory is
+filled with noise. With `schedule`, random pieces of work run earlier, as on a real GPU.
 
-Memory is numpy arrays; what is allocated, and what was used after it was freed, is accounted for.
+Memory is numpy arrays. The fake keeps account of allocations, and raises an error for use after free.
 """
 
 import random
@@ -18,57 +18,57 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 NOISE = 0xA5
-"""Fills memory that nobody has written to."""
+"""The content of new memory."""
 PAGE = 4096
 
 
 class CudaError(Exception):
-    """What PyCUDA calls Error."""
+    """PyCUDA's Error."""
 
 
 class CudaMemoryError(CudaError):
-    """What PyCUDA calls MemoryError."""
+    """PyCUDA's MemoryError."""
 
 
 @dataclass
 class _Line:
-    """A stream's work: what was asked for, in order, and how much of it is done."""
+    """The work of a stream in order, and how much of it is done."""
 
     handle: int
     work: deque["Callable[[], None] | _Mark"] = field(default_factory=deque)
-    asked: int = 0
+    enqueued: int = 0
     done: int = 0
 
 
 @dataclass(frozen=True)
 class _Mark:
-    """A point in a line: reached when so much of it is done."""
+    """A point in a line: reached when `position` pieces of its work are done."""
 
     line: _Line
     position: int
 
 
 class LazyCuda:
-    """The names of `pycuda.driver` that the trt backend uses; one object is one machine."""
+    """The names of `pycuda.driver` that the trt backend uses. One object is one machine."""
 
     Error, MemoryError = CudaError, CudaMemoryError
 
     def __init__(self, *, memory_bytes: int = 2**30, devices: int = 1, schedule: random.Random | None = None) -> None:
-        """`memory_bytes`: of each device; `schedule`: lets work happen early, at random."""
+        """`memory_bytes`: memory of each device; `schedule`: makes random work run early."""
         self.memory_bytes, self.devices, self.schedule = memory_bytes, devices, schedule
         self.calls = Counter[str]()
-        """How often each name was called."""
+        """Number of calls of each name."""
         self.fail_at: dict[str, int] = {}
-        """The call, counted from 1 for each name, that raises Error instead."""
+        """The call of each name, counted from 1, that raises Error."""
         self.stack: list[int] = []
-        """The devices whose contexts are current, the innermost last."""
+        """The devices on the context stack, the current one last."""
         self.device_memory: dict[int, tuple[int, NDArray[np.uint8]]] = {}
         """Device and content of each allocation, by address."""
         self.pagelocked: list[PagelockedMemory] = []
         self.events: weakref.WeakSet[LazyEvent] = weakref.WeakSet()
         self.streams: weakref.WeakSet[LazyStream] = weakref.WeakSet()
         self.recording: dict[int, list[Callable[[], None] | _Mark]] = {}
-        """What was put onto streams that are being recorded, by their handle; it does not happen."""
+        """Work of streams that are being recorded, by stream handle; it does not run."""
         self._lines: list[_Line] = []
         self._next_address = PAGE
 
@@ -78,7 +78,7 @@ class LazyCuda:
         """Start CUDA."""
 
     def Device(self, index: int) -> "LazyDevice":  # PyCUDA's name
-        """A GPU. Raises Error where there is none of that index."""
+        """A GPU. Raises Error if there is none with that index."""
         if index >= self.devices:
             raise CudaError("cuDeviceGet failed: invalid device ordinal")
         return LazyDevice(self, index)
@@ -97,14 +97,14 @@ class LazyCuda:
         return stream
 
     def Event(self, flags: int) -> "LazyEvent":  # PyCUDA's name
-        """A new event, not recorded yet: waiting for it is no wait."""
+        """A new event. Until it is recorded, waiting for it returns at once."""
         self._called("Event")
         event = LazyEvent(self)
         self.events.add(event)
         return event
 
     def mem_alloc(self, size: int) -> "LazyDeviceMemory":
-        """Memory on the current device, full of noise. Raises MemoryError when there is too little left."""
+        """Memory on the current device, full of noise. Raises MemoryError if too little is free."""
         self._called("mem_alloc")
         if size > self.mem_get_info()[0]:
             raise CudaMemoryError("cuMemAlloc failed: out of memory")
@@ -120,7 +120,7 @@ class LazyCuda:
         return self.memory_bytes - used, self.memory_bytes
 
     def pagelocked_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """A page-locked array full of noise; `array.base.free()` frees it."""
+        """A page-locked array, full of noise; `array.base.free()` frees it."""
         self._called("pagelocked_empty")
         memory = PagelockedMemory(bytes([NOISE]) * (int(np.prod(shape)) * np.dtype(dtype).itemsize))
         memory.machine = self
@@ -128,7 +128,7 @@ class LazyCuda:
         return np.ndarray(shape, dtype, buffer=memory)
 
     def memcpy_htod_async(self, dest: Any, src: NDArray[Any], stream: Any) -> None:
-        """Copy to the device, some time."""
+        """Copy to the device later."""
         self._called("memcpy_htod_async")
 
         def copy() -> None:
@@ -138,7 +138,7 @@ class LazyCuda:
         self.add(stream.handle, copy)
 
     def memcpy_dtoh_async(self, dest: NDArray[Any], src: Any, stream: Any) -> None:
-        """Copy from the device, some time."""
+        """Copy from the device later."""
         self._called("memcpy_dtoh_async")
 
         def copy() -> None:
@@ -147,20 +147,20 @@ class LazyCuda:
 
         self.add(stream.handle, copy)
 
-    # For fake engines and for tests.
+    # For fake engines and tests.
 
     def add(self, handle: int, work: "Callable[[], None] | _Mark") -> None:
-        """Put work onto the stream of that handle."""
+        """Enqueue work on the stream with that handle."""
         if handle in self.recording:
             self.recording[handle].append(work)
             return
         line = self._lines[handle - 1]
         line.work.append(work)
-        line.asked += 1
-        self._happen_early()
+        line.enqueued += 1
+        self._run_some_early()
 
     def content(self, address: int, size: int) -> NDArray[np.uint8]:
-        """`size` bytes of an allocation, from an address in it on. Raises Error when it was freed, or is too small."""
+        """`size` bytes of an allocation, from this address. Raises Error if it was freed or is too small."""
         base = max((known for known in self.device_memory if known <= address), default=-1)
         content = self.device_memory[base][1] if base >= 0 else np.empty(0, np.uint8)
         offset = address - base
@@ -171,11 +171,11 @@ class LazyCuda:
         return content[offset : offset + size]
 
     def pending(self) -> int:
-        """Pieces of work that were asked for and have not happened, in all streams."""
+        """Number of pieces of work that have not run, in all streams."""
         return sum(len(line.work) for line in self._lines)
 
     def live(self) -> dict[str, int]:
-        """What exists: device bytes, page-locked bytes, streams and events."""
+        """Existing device bytes, page-locked bytes, streams and events."""
         return {
             "device_bytes": sum(len(content) for _, content in self.device_memory.values()),
             "pagelocked_bytes": sum(len(memory) for memory in self.pagelocked),
@@ -184,7 +184,7 @@ class LazyCuda:
         }
 
     def catch_up(self, mark: _Mark) -> None:
-        """Do a line's work up to that mark, and what it waits for first."""
+        """Do the work of a line up to the mark, and first the work that it waits for."""
         line = mark.line
         while line.done < mark.position:
             work = line.work.popleft()
@@ -201,7 +201,7 @@ class LazyCuda:
         if not self.stack:
             raise CudaError(f"{name}: no context is current")
 
-    def _happen_early(self) -> None:
+    def _run_some_early(self) -> None:
         while self.schedule is not None and self.schedule.random() < 0.5:
             ready = [line for line in self._lines if line.work and _is_ready(line.work[0])]
             if not ready:
@@ -217,7 +217,7 @@ class LazyDevice:
         self.machine, self.index = machine, index
 
     def retain_primary_context(self) -> "LazyContext":
-        """The GPU's context; not current yet."""
+        """The GPU's context, which is not current yet."""
         self.machine.calls["retain_primary_context"] += 1
         return LazyContext(self.machine, self.index)
 
@@ -240,33 +240,33 @@ class LazyContextStack:
         self.machine = machine
 
     def pop(self) -> None:
-        """Make the one before current again. Raises Error on an empty stack."""
+        """Make the previous context current again. Raises Error if the stack is empty."""
         if not self.machine.stack:
             raise CudaError("cannot pop context from empty stack")
         self.machine.stack.pop()
 
 
 class LazyStream:
-    """Work in order."""
+    """A queue of work in order."""
 
     def __init__(self, machine: LazyCuda, line: _Line) -> None:
         self.machine, self._line = machine, line
 
     @property
     def handle(self) -> int:
-        """What execute_async_v3 wants."""
+        """The handle that execute_async_v3 takes."""
         return self._line.handle
 
     def wait_for_event(self, event: "LazyEvent") -> None:
-        """Later work on this stream comes after what the event marks now."""
+        """Make later work on this stream wait for the work that the event marks now."""
         self.machine._called("wait_for_event")
         if event.mark is not None:
             self.machine.add(self.handle, event.mark)
 
     def synchronize(self) -> None:
-        """Everything asked of this stream happens now."""
+        """Do all work of this stream now."""
         self.machine._called("Stream.synchronize")
-        self.machine.catch_up(_Mark(self._line, self._line.asked))
+        self.machine.catch_up(_Mark(self._line, self._line.enqueued))
 
 
 class LazyEvent:
@@ -277,20 +277,20 @@ class LazyEvent:
         self.mark: _Mark | None = None
 
     def record(self, stream: LazyStream) -> "LazyEvent":
-        """Mark the work asked of the stream so far."""
+        """Mark the work enqueued so far on the stream."""
         self.machine._called("record")
-        self.mark = _Mark(stream._line, stream._line.asked)
+        self.mark = _Mark(stream._line, stream._line.enqueued)
         return self
 
     def synchronize(self) -> "LazyEvent":
-        """The marked work happens now."""
+        """Do the marked work now."""
         self.machine._called("Event.synchronize")
         if self.mark is not None:
             self.machine.catch_up(self.mark)
         return self
 
     def time_since(self, earlier: "LazyEvent") -> float:
-        """Milliseconds between two events: one for every piece of work. Raises Error where one has not happened."""
+        """Milliseconds between two events: one per piece of work. Raises Error if one was not reached."""
         marks = (earlier.mark, self.mark)
         if any(mark is None or mark.line.done < mark.position for mark in marks):
             raise CudaError("cuEventElapsedTime failed: not ready")
@@ -309,7 +309,7 @@ class LazyDeviceMemory:
         return self._address
 
     def free(self) -> None:
-        """Give it back. Raises Error the second time."""
+        """Free it. Raises Error the second time."""
         if self.machine.device_memory.pop(self._address, None) is None:
             raise CudaError("cuMemFree failed: invalid argument")
 
@@ -321,7 +321,7 @@ class PagelockedMemory(bytearray):
     freed = False
 
     def free(self) -> None:
-        """Give it back; what still copies to or from it then is an error. Raises Error the second time."""
+        """Free it. Later copies to or from it raise Error, and so does a second call."""
         if self.freed:
             raise CudaError("cuMemFreeHost failed: invalid argument")
         self.freed = True
@@ -329,7 +329,7 @@ class PagelockedMemory(bytearray):
 
 
 class LazyGraphs:
-    """What cuda-python does: a graph is the work that a stream was given while it was recorded."""
+    """A fake of CudaGraphs: a graph is the work that was enqueued on a stream during recording."""
 
     def __init__(self, machine: LazyCuda) -> None:
         self.machine = machine
@@ -337,7 +337,7 @@ class LazyGraphs:
         self.launches = 0
 
     def record(self, stream_handle: int, work: Callable[[], None]) -> "LazyGraph":
-        """What `work` puts onto the stream; nothing of it happens."""
+        """Record what `work` enqueues on the stream, without running it."""
         self.machine.recording[stream_handle] = []
         try:
             work()
@@ -347,7 +347,7 @@ class LazyGraphs:
         return self.live[-1]
 
     def launch(self, graph: "LazyGraph", stream_handle: int) -> None:
-        """Put the graph's work onto the stream. Raises CudaError when it was destroyed."""
+        """Enqueue the graph's work on the stream. Raises CudaError if the graph was destroyed."""
         if not any(graph is one for one in self.live):
             raise CudaError("cuGraphLaunch failed: invalid argument")
         self.launches += 1
@@ -369,18 +369,18 @@ class LazyGraph:
 
 
 class LazyEngine:
-    """An engine on a LazyCuda: its run reads the images and writes `fake_logits` when the stream gets there."""
+    """An engine on a LazyCuda: when its run is reached, it reads the images and writes `fake_logits`."""
 
     def __init__(self, machine: LazyCuda, *, image_shape: tuple[int, int, int], classes: int) -> None:
         self.machine, self.image_shape, self.classes = machine, image_shape, classes
         self.closed = False
         self.forks: list[LazyEngine] = []
         self.fail_at: int | None = None
-        """The run, counted from 1, that raises CudaError before anything is started."""
+        """The run, counted from 1, that raises CudaError instead of starting."""
         self.runs = 0
 
     def enqueue(self, count: int, *, images_at: int, logits_at: int, stream_handle: int) -> None:
-        """Put a run onto the stream."""
+        """Enqueue a run on the stream."""
         self.runs += 1
         if self.runs == self.fail_at:
             raise CudaError(f"the run failed on purpose at call {self.runs}")
@@ -393,7 +393,7 @@ class LazyEngine:
         self.machine.add(stream_handle, run)
 
     def fork(self) -> "LazyEngine":
-        """A further context."""
+        """Another context."""
         self.forks.append(LazyEngine(self.machine, image_shape=self.image_shape, classes=self.classes))
         return self.forks[-1]
 
@@ -403,7 +403,7 @@ class LazyEngine:
 
 
 def fake_logits(images_NHWC: NDArray[np.uint8], classes: int) -> NDArray[np.float32]:
-    """Logits N x K that depend on every pixel of their image and on nothing else; exact in float32."""
+    """Logits N x K that depend on every pixel of their own image only; exact in float32."""
     flat = images_NHWC.reshape(len(images_NHWC), int(np.prod(images_NHWC.shape[1:]))).astype(np.int64)
     place = np.arange(1, flat.shape[1] + 1)
     sums_NK = np.stack([(flat * (place % (k + 7))).sum(axis=1) for k in range(classes)], axis=1)
@@ -415,7 +415,7 @@ def _is_ready(work: "Callable[[], None] | _Mark") -> bool:
 
 
 def _host_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """A contiguous array's memory as bytes. Raises Error when it is page-locked memory that was freed."""
+    """The memory of a contiguous array as bytes. Raises Error for page-locked memory that was freed."""
     base: Any = array.base
     while isinstance(base, np.ndarray):
         base = base.base

@@ -1,4 +1,4 @@
-"""Listening to what rtk logs."""
+"""Capture the log lines of rtk."""
 
 import logging
 from collections.abc import Callable
@@ -15,7 +15,7 @@ class _Listener(logging.Handler):
 
 
 def logged(listener: Callable[[str], Any], function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What the function returns; the listener gets each line that rtk logs meanwhile, and may raise to stop it."""
+    """Call the function and return its result. The listener gets each log line, and may raise to stop the call."""
     log, handler = logging.getLogger("rtk"), _Listener(listener)
     before = log.level
     log.addHandler(handler)

@@ -1,4 +1,4 @@
-"""Archives and arrays are read where they lie, give what their files give alone, and hostile ones are refused."""
+"""Archives and arrays give the same images as files do, and hostile ones are refused."""
 
 import gzip
 import io
@@ -69,7 +69,7 @@ def found(*paths: str | Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "A.TGZ", "a.tar.bz2", "a.tar.xz", "a.zip", "stored.zip"])
-def test_an_archives_images_are_what_they_are_alone(
+def test_images_in_an_archive_equal_the_single_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes], shapes64: Split, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -95,7 +95,7 @@ def test_a_plain_tar_may_begin_with_any_name(tmp_path: Path, shapes64: Split, na
     assert found(tmp_path / "a.tar") == {f"{tmp_path}/a.tar!/{name}": ""}
 
 
-def test_globs_and_standard_input_lead_to_archives_too(tmp_path: Path, files: dict[str, bytes]) -> None:
+def test_globs_and_standard_input_may_name_archives(tmp_path: Path, files: dict[str, bytes]) -> None:
     write_tar(tmp_path / "shard-000.tar", files)
     write_tar(tmp_path / "shard-001.tar", files)
     assert len(found(tmp_path / "shard-*.tar")) == 42
@@ -103,7 +103,7 @@ def test_globs_and_standard_input_lead_to_archives_too(tmp_path: Path, files: di
     assert len(list(entries(["-"], stdin=stdin))) == 21
 
 
-def test_an_archive_without_images_is_named(tmp_path: Path) -> None:
+def test_an_archive_without_images_is_reported(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", {"notes.txt": b"x"})
     write_zip(tmp_path / "a.zip", {})
     assert set(found(tmp_path / "a.tar", tmp_path / "a.zip").values()) == {"no images in this archive"}
@@ -113,7 +113,7 @@ OUTSIDE = ["../up.png", "a/../../up.png", "/etc/evil.png", "..\\up.png", "C:\\ev
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_names_that_lead_out_of_an_archive_are_refused_one_by_one(tmp_path: Path, shapes64: Split, kind: str) -> None:
+def test_names_that_lead_out_of_an_archive_are_refused(tmp_path: Path, shapes64: Split, kind: str) -> None:
     path = tmp_path / f"a.{kind}"
     members = dict.fromkeys([*OUTSIDE, "..good.png", "a..b/c.png"], png(shapes64.images_NHWC[0]))
     (write_tar if kind == "tar" else write_zip)(path, members)
@@ -122,7 +122,7 @@ def test_names_that_lead_out_of_an_archive_are_refused_one_by_one(tmp_path: Path
     assert [name for name, error in reasons.items() if not error] == [f"{path}!/..good.png", f"{path}!/a..b/c.png"]
 
 
-def test_links_and_devices_in_a_tar_are_refused_by_name(tmp_path: Path, shapes64: Split) -> None:
+def test_links_and_devices_in_a_tar_are_refused(tmp_path: Path, shapes64: Split) -> None:
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as archive:
         for number, kind in enumerate([tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, b"S"]):
@@ -137,7 +137,7 @@ def test_links_and_devices_in_a_tar_are_refused_by_name(tmp_path: Path, shapes64
     assert list(found(path).values()) == ["refused: a link"] * 2 + ["refused: not a plain file"] * 2 + [""]
 
 
-def test_links_encryption_and_unbounded_methods_in_a_zip_are_refused_by_name(tmp_path: Path, shapes64: Split) -> None:
+def test_links_encryption_and_unbounded_methods_in_a_zip_are_refused(tmp_path: Path, shapes64: Split) -> None:
     path, content = tmp_path / "a.zip", png(shapes64.images_NHWC[0])
     with zipfile.ZipFile(path, "w") as archive:
         link = zipfile.ZipInfo("link.png")
@@ -158,7 +158,7 @@ def test_links_encryption_and_unbounded_methods_in_a_zip_are_refused_by_name(tmp
     ]
 
 
-def test_a_zip_bomb_is_refused_by_name_and_the_others_go_on(tmp_path: Path, shapes64: Split) -> None:
+def test_a_zip_bomb_is_refused_and_the_other_members_are_read(tmp_path: Path, shapes64: Split) -> None:
     path = tmp_path / "a.zip"
     write_zip(path, {"bomb.bmp": bytes(30_000_000), "good.png": png(shapes64.images_NHWC[0])})
     reasons = list(found(path).values())
@@ -167,7 +167,7 @@ def test_a_zip_bomb_is_refused_by_name_and_the_others_go_on(tmp_path: Path, shap
     assert reasons[1] == ""
 
 
-def test_members_beyond_the_limit_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_above_the_size_limit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 20_000)
     content = random.Random(0).randbytes(30_000)
     write_zip(tmp_path / "a.zip", {"large.png": content})
@@ -177,7 +177,7 @@ def test_members_beyond_the_limit_are_refused_by_name(tmp_path: Path, monkeypatc
     assert len(reasons) == 3
 
 
-def test_a_tar_that_unpacks_out_of_proportion_is_refused_by_name(
+def test_a_tar_with_a_high_compression_ratio_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shapes64: Split
 ) -> None:
     monkeypatch.setattr(archives, "SMALL_STREAM_BYTES", 1 << 20)
@@ -188,7 +188,7 @@ def test_a_tar_that_unpacks_out_of_proportion_is_refused_by_name(
     assert reasons[str(path)].startswith("refused: a compression bomb: ")
 
 
-def test_a_tar_header_that_asks_for_gigabytes_gets_none(tmp_path: Path) -> None:
+def test_a_tar_header_that_requests_gigabytes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     info = tarfile.TarInfo("long")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 7 << 30
@@ -199,7 +199,7 @@ def test_a_tar_header_that_asks_for_gigabytes_gets_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("second", ["b.txt", "../b.png"])
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_SPARSE])
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
-def test_a_tar_whose_sizes_lead_back_ends(tmp_path: Path, second: str, kind: bytes, name: str) -> None:
+def test_a_tar_with_negative_sizes_ends(tmp_path: Path, second: str, kind: bytes, name: str) -> None:
     headers = [tarfile.TarInfo(member) for member in ("a.txt", second, "c.txt")]
     headers[2].type, headers[2].size = kind, -1024  # back to the second header
     content = b"".join(header.tobuf(tarfile.GNU_FORMAT) for header in headers)
@@ -209,7 +209,7 @@ def test_a_tar_whose_sizes_lead_back_ends(tmp_path: Path, second: str, kind: byt
     assert [entry.error[:17] for entry in listed if entry.name == str(tmp_path / name)] == ["damaged archive: "]
 
 
-def test_sparse_and_long_named_members_and_those_of_any_size_leave_the_others(tmp_path: Path, shapes64: Split) -> None:
+def test_sparse_members_long_names_and_all_sizes_do_not_affect_other_members(tmp_path: Path, shapes64: Split) -> None:
     sparse = tarfile.TarInfo("sparse.png")
     sparse.type, sparse.size = tarfile.GNUTYPE_SPARSE, 1024
     header = bytearray(sparse.tobuf(tarfile.GNU_FORMAT))
@@ -233,7 +233,7 @@ def test_sparse_and_long_named_members_and_those_of_any_size_leave_the_others(tm
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.zip"])
-def test_a_truncated_archive_is_named_and_what_it_still_gives_is_right(
+def test_a_truncated_archive_is_reported_and_its_complete_images_are_right(
     tmp_path: Path, files: dict[str, bytes], shapes64: Split, name: str
 ) -> None:
     write = (
@@ -251,7 +251,7 @@ def test_a_truncated_archive_is_named_and_what_it_still_gives_is_right(
         np.testing.assert_array_equal(chunk.images_NHWC, shapes64.images_NHWC[: len(chunk.images_NHWC)])
 
 
-def test_a_damaged_zip_member_leaves_the_others(tmp_path: Path, files: dict[str, bytes]) -> None:
+def test_a_damaged_zip_member_does_not_affect_the_others(tmp_path: Path, files: dict[str, bytes]) -> None:
     path = tmp_path / "a.zip"
     write_zip(path, files, zipfile.ZIP_STORED)
     content = bytearray(path.read_bytes())
@@ -259,10 +259,10 @@ def test_a_damaged_zip_member_leaves_the_others(tmp_path: Path, files: dict[str,
     path.write_bytes(content)
     reasons = found(path)
     assert reasons[f"{path}!/set/0003.png"].startswith("damaged archive member: Bad CRC-32")
-    assert sum(bool(error) for error in reasons.values()) == 2  # and the member that is no image
+    assert sum(bool(error) for error in reasons.values()) == 2  # and the member that is not an image
 
 
-def test_what_is_named_like_an_archive_but_is_none_is_named(tmp_path: Path) -> None:
+def test_files_that_only_look_like_archives_by_name_are_reported(tmp_path: Path) -> None:
     names = ["a.zip", "b.tar", "c.tar.gz", "d.npy", "e.npz", "f.bin", "g.idx", "h-images-idx3-ubyte.gz"]
     for name in names:
         (tmp_path / name).write_bytes(b"\x1f\x8bnothing of the kind")
@@ -308,7 +308,7 @@ def pixels(*paths: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("block_bytes", [1, 5_000, 1 << 20])
-def test_npy_gives_its_images_whatever_the_block(
+def test_npy_gives_the_same_images_for_all_block_sizes(
     tmp_path: Path, shapes64: Split, monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
     monkeypatch.setattr(arrays, "BLOCK_BYTES", block_bytes)
@@ -335,7 +335,7 @@ def test_layouts_of_arrays(tmp_path: Path, shape: tuple[int, ...], each: tuple[i
     np.testing.assert_array_equal(pixels(tmp_path / "a.npy"), expected)
 
 
-def test_npz_gives_every_array_of_images_by_its_name_and_passes_over_labels(tmp_path: Path, shapes64: Split) -> None:
+def test_npz_gives_every_image_array_by_name_and_skips_labels(tmp_path: Path, shapes64: Split) -> None:
     path = tmp_path / "a.npz"
     labels = {"y": shapes64.labels_N, "z": shapes64.labels_N.astype(np.uint8)[:, None], "o": np.array([{}], object)}
     np.savez_compressed(path, x_train=shapes64.images_NHWC[:3], x_test=shapes64.images_NHWC[3:5], **labels)
@@ -344,7 +344,7 @@ def test_npz_gives_every_array_of_images_by_its_name_and_passes_over_labels(tmp_
     np.testing.assert_array_equal(pixels(path), shapes64.images_NHWC[:5])
 
 
-def test_an_array_of_a_npz_that_cannot_be_read_leaves_the_others(tmp_path: Path, shapes64: Split) -> None:
+def test_an_unreadable_array_of_a_npz_does_not_affect_the_others(tmp_path: Path, shapes64: Split) -> None:
     path, images = tmp_path / "a.npz", shapes64.images_NHWC[:2]
     turned, odd = np.asfortranarray(images), np.zeros((3, 5, 7, 9), np.uint8)
     np.savez(path, empty=np.zeros((0, 32, 32, 3), np.uint8), odd=odd, turned=turned, cut=images, good=images)
@@ -359,14 +359,14 @@ def test_an_array_of_a_npz_that_cannot_be_read_leaves_the_others(tmp_path: Path,
         ("odd", "an array of shape (3, 5, 7,"),
         ("turned", "an array in Fortran order; "),
         ("cut[0]", ""),
-        ("cut", "truncated: 2 images announc"),
+        ("cut", "truncated: 2 images expecte"),
         ("good[0]", ""),
         ("good[1]", ""),
     ]
 
 
 @pytest.mark.parametrize("name", ["t10k-images-idx3-ubyte", "t10k-images-idx3-ubyte.gz", "a.idx"])
-def test_idx_files_packed_or_not(tmp_path: Path, name: str) -> None:
+def test_idx_files_plain_and_gzipped(tmp_path: Path, name: str) -> None:
     images = np.random.default_rng(1).integers(0, 256, (7, 28, 28), np.uint8)
     content = b"\0\0\x08\3" + struct.pack(">3I", 7, 28, 28) + images.tobytes()
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
@@ -391,22 +391,22 @@ def test_cifar_10_and_100_binary_files(tmp_path: Path, shapes64: Split, labels: 
         (np.zeros((2, 3, 4), np.uint8).T, "an array in Fortran order"),
     ],
 )
-def test_arrays_that_are_no_images_say_what_they_are(tmp_path: Path, array: np.ndarray, reason: str) -> None:
+def test_arrays_that_are_not_images_are_described(tmp_path: Path, array: np.ndarray, reason: str) -> None:
     np.save(tmp_path / "a.npy", array)
     (entry,) = entries([str(tmp_path / "a.npy")])
     assert reason in entry.error
 
 
-def test_a_truncated_array_gives_what_is_there_and_says_what_is_missing(tmp_path: Path, shapes64: Split) -> None:
+def test_a_truncated_array_gives_its_complete_images_and_reports_the_rest(tmp_path: Path, shapes64: Split) -> None:
     path = tmp_path / "a.npy"
     np.save(path, shapes64.images_NHWC)
     path.write_bytes(path.read_bytes()[: 128 + 10 * 3072 + 5])
     *images, last = entries([str(path)])
     assert len(images) == 10
-    assert last == Entry(str(path), "truncated: 64 images announced, 10 found")
+    assert last == Entry(str(path), "truncated: 64 images expected, 10 found")
 
 
-def test_a_split_of_a_data_set_by_its_name(shapes64: Split, tmp_path: Path) -> None:
+def test_a_data_set_split_is_read_by_name(shapes64: Split, tmp_path: Path) -> None:
     found = list(entries(["shapes:test"]))
     assert len(found) == 2_000
     assert found[17].name == "shapes:test[17]"
@@ -427,7 +427,7 @@ def test_the_official_test_split_is_the_same_from_file_and_by_name(real_data: Pa
     assert len(packed) == 10_000
 
 
-def test_images_out_of_an_archive_take_the_same_way_as_files(tmp_path: Path) -> None:
+def test_images_in_an_archive_are_scaled_like_files(tmp_path: Path) -> None:
     photo = np.random.default_rng(2).integers(0, 256, (80, 50, 3), np.uint8)
     (tmp_path / "a.png").write_bytes(png(photo))
     write_tar(tmp_path / "a.tar", {"a.png": png(photo)})

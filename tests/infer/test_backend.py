@@ -1,4 +1,4 @@
-"""The contract of backends, held by each of them."""
+"""Every backend keeps the contract."""
 
 import platform
 from collections.abc import Callable
@@ -20,7 +20,7 @@ CPU = BackendOptions(device="cpu")
 
 @pytest.fixture(params=["fake", "torch", "onnx"])
 def backend(request: pytest.FixtureRequest, checkpoint_path: Path, graph_path: Path) -> Backend:
-    """Each backend that runs on every machine, open."""
+    """Each backend that runs on every machine."""
     match request.param:
         case "fake":
             return FakeBackend()
@@ -31,7 +31,7 @@ def backend(request: pytest.FixtureRequest, checkpoint_path: Path, graph_path: P
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 64])
-def test_every_image_gets_the_answer_that_it_gets_alone(backend: Backend, count: int) -> None:
+def test_an_image_gets_the_same_logits_in_a_batch_and_alone(backend: Backend, count: int) -> None:
     images_NHWC = probe_images(count, backend.card.input)
     together_NK = backend(images_NHWC)
     assert together_NK.shape == (count, 10)
@@ -40,11 +40,11 @@ def test_every_image_gets_the_answer_that_it_gets_alone(backend: Backend, count:
     np.testing.assert_allclose(together_NK, alone_NK, atol=1e-4)
 
 
-def test_no_images_get_no_answers(backend: Backend) -> None:
+def test_an_empty_batch_gives_no_logits(backend: Backend) -> None:
     assert backend(np.empty((0, 32, 32, 3), np.uint8)).shape == (0, 10)
 
 
-def test_a_view_with_strides_is_answered_like_a_copy_of_it(backend: Backend) -> None:
+def test_a_view_with_strides_gives_the_logits_of_its_copy(backend: Backend) -> None:
     images_NHWC = probe_images(8, backend.card.input)
     np.testing.assert_array_equal(backend(images_NHWC[::-2]), backend(images_NHWC[::-2].copy()))
 
@@ -58,14 +58,14 @@ def test_a_view_with_strides_is_answered_like_a_copy_of_it(backend: Backend) -> 
         np.zeros((2, 28, 28, 3), np.uint8),
     ],
 )
-def test_images_of_another_kind_are_refused_with_what_was_expected(
+def test_images_of_another_type_or_shape_are_rejected_with_the_expected_ones(
     backend: Backend, images: NDArray[np.generic]
 ) -> None:
     with pytest.raises(BackendError, match=r"expected uint8 \(N, 32, 32, 3\)"):
         backend(images)  # type: ignore[arg-type]
 
 
-def test_a_stream_answers_in_order_and_loses_no_batch(backend: Backend) -> None:
+def test_a_stream_gives_every_batch_in_order(backend: Backend) -> None:
     images_NHWC = probe_images(50, backend.card.input)
     sizes = [1, 20, 3, 20, 6]
     batches = np.split(images_NHWC, np.cumsum(sizes)[:-1])
@@ -74,13 +74,13 @@ def test_a_stream_answers_in_order_and_loses_no_batch(backend: Backend) -> None:
     np.testing.assert_allclose(np.concatenate(streamed), backend(images_NHWC), atol=1e-4)
 
 
-def test_a_closed_backend_may_be_closed_again(backend: Backend) -> None:
+def test_a_second_close_does_nothing(backend: Backend) -> None:
     backend.close()
     backend.close()
 
 
-def test_buffers_on_the_device_answer_like_the_plain_run_for_any_batch_in_any_order(graph_path: Path) -> None:
-    """On a GPU the onnx backend runs through them; ONNX Runtime lets them lie in the CPU's memory too."""
+def test_device_buffers_give_the_logits_of_a_plain_run_for_all_batch_sizes_in_any_order(graph_path: Path) -> None:
+    """The onnx backend uses them on a GPU; ONNX Runtime can also allocate them in the CPU's memory."""
     from rtk.infer.onnx_backend import DeviceBuffers, open_session
 
     backend = open_backend("onnx", graph_path, CPU)
@@ -90,24 +90,24 @@ def test_buffers_on_the_device_answer_like_the_plain_run_for_any_batch_in_any_or
         images_NHWC = probe_images(count, backend.card.input, seed=round_)
         logits_NK = buffers.run(images_NHWC)
         kept.append((logits_NK, backend(images_NHWC)))
-    for logits_NK, expected_NK in kept:  # answers of earlier calls are the caller's own
+    for logits_NK, expected_NK in kept:  # the caller owns the answers of earlier calls
         np.testing.assert_allclose(logits_NK, expected_NK, atol=1e-5)
 
 
-def test_onnx_equals_the_reference_on_what_it_was_exported_from(checkpoint_path: Path, graph_path: Path) -> None:
+def test_onnx_gives_the_logits_of_its_checkpoint(checkpoint_path: Path, graph_path: Path) -> None:
     reference, candidate = open_backend("torch", checkpoint_path, CPU), open_backend("onnx", graph_path, CPU)
     images_NHWC = probe_images(100, reference.card.input, seed=5)
     np.testing.assert_allclose(candidate(images_NHWC), reference(images_NHWC), atol=1e-4)
 
 
-def test_the_fake_answers_by_the_sum_of_the_bytes() -> None:
+def test_the_fake_classifies_by_the_sum_of_the_bytes() -> None:
     images_NHWC = np.zeros((2, 4, 4, 1), np.uint8)
     images_NHWC[1, 0, 0, 0] = 13
     logits_NK = FakeBackend(size=Input(4, 4, 1))(images_NHWC)
     assert logits_NK.argmax(axis=1).tolist() == [0, 3]
 
 
-def test_the_fake_fails_at_the_call_it_was_told_and_works_at_the_next() -> None:
+def test_the_fake_fails_only_at_the_chosen_call() -> None:
     backend, images_NHWC = FakeBackend(fail_at_call=1), probe_images(2, Input(32, 32, 3))
     backend(images_NHWC)
     with pytest.raises(BackendError, match="failed on purpose at call 1"):
@@ -115,7 +115,7 @@ def test_the_fake_fails_at_the_call_it_was_told_and_works_at_the_next() -> None:
     assert len(backend(images_NHWC)) == 2
 
 
-def test_a_batch_over_the_maximum_is_refused() -> None:
+def test_a_batch_over_the_maximum_is_rejected() -> None:
     with pytest.raises(BackendError, match="fake: a batch of 5, expected at most 4"):
         FakeBackend(max_batch=4)(probe_images(5, Input(32, 32, 3)))
 
@@ -126,9 +126,7 @@ def test_an_unknown_backend_lists_the_known_ones(graph_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["torch", "onnx"])
-def test_a_gpu_that_is_not_there_is_an_error_and_no_fallback(
-    name: str, checkpoint_path: Path, graph_path: Path
-) -> None:
+def test_a_missing_gpu_is_an_error_without_a_fallback(name: str, checkpoint_path: Path, graph_path: Path) -> None:
     from rtk.core.nvidia.driver import gpu_count
 
     device = f"cuda:{gpu_count()}"
@@ -136,7 +134,7 @@ def test_a_gpu_that_is_not_there_is_an_error_and_no_fallback(
         open_backend(name, checkpoint_path if name == "torch" else graph_path, BackendOptions(device=device))
 
 
-def test_a_graph_of_another_program_is_told_apart(tmp_path: Path) -> None:
+def test_a_graph_of_another_program_is_rejected(tmp_path: Path) -> None:
     import onnx
     from onnx import TensorProto, helper
 
@@ -166,15 +164,17 @@ def test_a_missing_graph_is_named(tmp_path: Path) -> None:
 
 def test_serving_a_graph_imports_neither_torch_nor_onnx(graph_path: Path, in_new_process: Callable[[str], str]) -> None:
     loaded = in_new_process(
-        "import sys; from pathlib import Path; from rtk.infer.backend import open_backend, BackendOptions\n"
+        "import sys; from pathlib import Path\n"
+        "from rtk.infer.backend import BackendOptions\n"
+        "from rtk.infer.open_backend import open_backend\n"
         f"open_backend('onnx', Path({str(graph_path)!r}), BackendOptions(device='cpu'))\n"
         "print(sorted({'torch', 'onnx', 'tensorrt', 'pycuda'} & set(sys.modules)))"
     )
     assert loaded.strip() == "[]"
 
 
-def test_a_graph_that_onnx_runtime_has_no_kernel_for_is_one_line(checkpoint_path: Path, tmp_path: Path) -> None:
-    """Its CPU provider has no bf16 convolution."""
+def test_a_graph_without_a_kernel_in_onnx_runtime_is_a_one_line_error(checkpoint_path: Path, tmp_path: Path) -> None:
+    """The CPU provider of ONNX Runtime has no bf16 convolution."""
     from rtk.workflow.artifacts import export_graph
 
     graph = export_graph(load_checkpoint(checkpoint_path), tmp_path / "half.onnx", precision="bf16").path
@@ -185,7 +185,8 @@ def test_a_graph_that_onnx_runtime_has_no_kernel_for_is_one_line(checkpoint_path
 FAULTS = """
 import resource, numpy as np
 from pathlib import Path
-from rtk.infer.backend import BackendOptions, open_backend
+from rtk.infer.backend import BackendOptions
+from rtk.infer.open_backend import open_backend
 images = np.zeros((256, 32, 32, 3), np.uint8)
 with open_backend("torch", Path({path!r}), BackendOptions(device="cpu", threads=1)) as backend:
     for _ in range(8):
@@ -197,10 +198,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's allocator than glibc's")
-def test_torch_on_a_cpu_does_not_ask_the_system_for_the_same_memory_again(
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc: the test is about its allocator")
+def test_torch_on_a_cpu_does_not_request_the_same_memory_again(
     checkpoint_path: Path, in_new_process: Callable[[str], str]
 ) -> None:
-    """A tensor of 256 x 16 x 32 x 32 floats is 4,096 pages, and each of the five calls has several: by glibc's own ways
-    the system gives all of them anew, call after call."""
+    """A tensor of 256 x 16 x 32 x 32 floats has 4,096 pages, and each of the five calls allocates several such tensors.
+    With glibc's defaults, the system provides all of these pages again in every call."""
     assert int(in_new_process(FAULTS.format(path=str(checkpoint_path)))) < 5 * 4_096

@@ -1,4 +1,4 @@
-"""Every entry gets its own answer, in order, whatever the batch size and whatever is unreadable in between."""
+"""Every entry gets its own answer, in order, for all batch sizes and with unreadable entries in between."""
 
 import csv
 import io
@@ -19,8 +19,8 @@ from rtk.core.data import images
 from rtk.core.data.images import model_image
 from rtk.core.errors import BackendError, DataError
 from rtk.infer import decode
-from rtk.infer.classify import Answer, ClassifyConfig, Guess, classify, softmax
-from rtk.infer.decode import AT_ONCE, DIED, Decoder, decode_chunk
+from rtk.infer.classify import Answer, ClassifyConfig, Prediction, classify, softmax
+from rtk.infer.decode import CRASHED, IMAGES_BEFORE_POOL, Decoder, decode_chunk
 from rtk.infer.fake import FakeBackend
 from rtk.infer.output import formats
 from rtk.infer.output.formats import TEXT_FORMATS
@@ -33,7 +33,7 @@ SIZE = Input(6, 6, 3)
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Entry], list[int | None]]:
-    """600 entries, every 7th unreadable, and the class that the fake must give each of the others."""
+    """600 entries, every 7th unreadable, and the class that the fake backend gives each readable one."""
     folder, random = tmp_path_factory.mktemp("corpus"), np.random.default_rng(0)
     entries: list[Entry] = []
     expected: list[int | None] = []
@@ -61,16 +61,28 @@ def test_answers_line_up_with_their_entries(
     corpus: tuple[list[Entry], list[int | None]], batch_size: int, processes: int
 ) -> None:
     entries, expected = corpus
-    assert len(entries) > AT_ONCE  # so that processes are really started
+    assert len(entries) > IMAGES_BEFORE_POOL  # so that processes really start
     with Decoder(SIZE, processes=processes) as decoder:
         answers = list(classify(entries, FakeBackend(size=SIZE), decoder, ClassifyConfig(batch_size=batch_size)))
     assert [answer.file for answer in answers] == [entry.name for entry in entries]
-    assert [answer.guesses[0].index if answer.guesses else None for answer in answers] == expected
-    assert all(bool(answer.error) != bool(answer.guesses) for answer in answers)
+    assert [answer.predictions[0].index if answer.predictions else None for answer in answers] == expected
+    assert all(bool(answer.error) != bool(answer.predictions) for answer in answers)
+
+
+def test_answers_carry_their_entries_only_on_request(corpus: tuple[list[Entry], list[int | None]]) -> None:
+    entries = [Entry(entry.name, content=entry.path.read_bytes()) for entry in corpus[0]]
+    for processes in (0, 1):
+        with Decoder(SIZE, processes=processes) as decoder:
+            config = ClassifyConfig(batch_size=37, keep_entries=True)
+            answers = list(classify(entries, FakeBackend(size=SIZE), decoder, config))
+            assert all(answer.entry is entry for answer, entry in zip(answers, entries, strict=True))
+            without = list(classify(entries, FakeBackend(size=SIZE), decoder, ClassifyConfig(batch_size=37)))
+            assert without == answers
+            assert not any(answer.entry for answer in without)
 
 
 @pytest.mark.parametrize("unreadable", [0, 1, 4])
-def test_entries_that_are_all_unreadable_are_all_named(tmp_path: Path, unreadable: int) -> None:
+def test_unreadable_entries_alone_are_all_reported(tmp_path: Path, unreadable: int) -> None:
     entries = [Entry(str(tmp_path / f"{number}.png")) for number in range(unreadable)]
     with Decoder(SIZE, processes=0) as decoder:
         answers = list(classify(entries, FakeBackend(size=SIZE), decoder, ClassifyConfig(batch_size=2)))
@@ -78,7 +90,7 @@ def test_entries_that_are_all_unreadable_are_all_named(tmp_path: Path, unreadabl
 
 
 @pytest.mark.parametrize("readable_first", [0, 3])
-def test_unreadable_entries_are_answered_before_many_more_are_asked_for(readable_first: int) -> None:
+def test_unreadable_entries_are_answered_before_many_more_are_read(readable_first: int) -> None:
     asked = 0
 
     def endless() -> Iterator[Entry]:
@@ -93,19 +105,19 @@ def test_unreadable_entries_are_answered_before_many_more_are_asked_for(readable
         for number in range(2_000):
             answer = next(answers)
             assert answer.file == f"{number}.png"
-            assert bool(answer.guesses) == (number < readable_first)
+            assert bool(answer.predictions) == (number < readable_first)
             assert asked <= number + 4 * 16 + decoder.chunk_images
 
 
-def test_a_batch_is_never_larger_than_the_backend_takes(corpus: tuple[list[Entry], list[int | None]]) -> None:
+def test_a_batch_is_never_larger_than_the_backend_allows(corpus: tuple[list[Entry], list[int | None]]) -> None:
     entries, expected = corpus
     backend = FakeBackend(size=SIZE, max_batch=8)
     with Decoder(SIZE, processes=0) as decoder:
         answers = list(classify(entries[:100], backend, decoder, ClassifyConfig(batch_size=64)))
-    assert [answer.guesses[0].index if answer.guesses else None for answer in answers] == expected[:100]
+    assert [answer.predictions[0].index if answer.predictions else None for answer in answers] == expected[:100]
 
 
-def test_answers_before_a_failure_of_the_backend_are_given(corpus: tuple[list[Entry], list[int | None]]) -> None:
+def test_answers_before_a_failure_of_the_backend_are_yielded(corpus: tuple[list[Entry], list[int | None]]) -> None:
     answers = []
     with Decoder(SIZE, processes=0) as decoder, pytest.raises(BackendError, match="failed on purpose"):
         for answer in classify(
@@ -115,18 +127,18 @@ def test_answers_before_a_failure_of_the_backend_are_given(corpus: tuple[list[En
     assert sum(not answer.error for answer in answers) == 30
 
 
-def test_guesses_are_sorted_and_their_probabilities_are_softmax() -> None:
+def test_probabilities_are_the_softmax_of_the_logits() -> None:
     probabilities = softmax(np.array([[0.0, np.log(3.0), -1000.0]], np.float32))
     np.testing.assert_allclose(probabilities, [[0.25, 0.75, 0.0]], atol=1e-7)
 
 
 ANSWERS = [
-    Answer("a.png", (Guess("cat", 3, 0.75), Guess("dog", 5, 0.125))),
+    Answer("a.png", (Prediction("cat", 3, 0.75), Prediction("dog", 5, 0.125))),
     Answer('b\x1b[31m, "b".png', (), "damaged"),
 ]
 
 
-def test_csv_has_a_heading_and_one_row_an_answer() -> None:
+def test_csv_has_a_heading_and_one_row_per_answer() -> None:
     rows = list(csv.DictReader(io.StringIO("".join(lines(ANSWERS, "csv", top_k=2)))))
     assert list(rows[0]) == ["file", "label", "index", "probability", "error", "label_2", "index_2", "probability_2"]
     assert rows[0] == {
@@ -144,7 +156,7 @@ def test_csv_has_a_heading_and_one_row_an_answer() -> None:
     assert rows[1]["label"] == ""
 
 
-def test_json_lines_have_the_same_columns_and_null_where_there_is_nothing() -> None:
+def test_json_lines_have_the_same_columns_and_null_for_missing_values() -> None:
     rows = [json.loads(line) for line in lines(ANSWERS, "jsonl", top_k=2)]
     assert [list(row) for row in rows] == [columns(2)] * 2
     assert rows[0]["probability"] == 0.75
@@ -152,16 +164,27 @@ def test_json_lines_have_the_same_columns_and_null_where_there_is_nothing() -> N
     assert rows[1]["error"] == "damaged"
 
 
-def test_a_table_shows_names_without_letting_them_steer_the_terminal() -> None:
+def test_names_in_a_table_cannot_steer_the_terminal() -> None:
     text = "".join(lines(ANSWERS, "table", top_k=2))
     assert "\x1b" not in text
     assert "cat   75.00%" in text
     assert "not classified: damaged" in text
 
 
+def test_a_table_continues_in_the_next_line_after_80_columns() -> None:
+    predictions = tuple(Prediction(f"class {k}", k, 0.1) for k in range(5))
+    assert list(lines([Answer("photos/a.png", predictions), Answer("b.png", (), "damaged")], "table", top_k=5)) == [
+        "photos/a.png  class 0   10.00%  class 1   10.00%  class 2   10.00%\n",
+        "              class 3   10.00%  class 4   10.00%\n",
+        "b.png         not classified: damaged\n",
+    ]
+    long = list(lines([Answer("x" * 90, predictions[:2])], "table", top_k=2))
+    assert long == [f"{'x' * 90}  class 0   10.00%\n", f"{' ' * 90}  class 1   10.00%\n"]
+
+
 @pytest.mark.parametrize("format_", TEXT_FORMATS)
-def test_a_name_that_is_no_utf8_can_be_written(format_: str) -> None:
-    text = "".join(lines([Answer("\udcff.png", (Guess("cat", 3, 1.0),))], format_, top_k=1))  # type: ignore[arg-type]
+def test_a_name_that_is_not_utf8_can_be_written(format_: str) -> None:
+    text = "".join(lines([Answer("\udcff.png", (Prediction("cat", 3, 1.0),))], format_, top_k=1))  # type: ignore[arg-type]
     assert text.encode()
 
 
@@ -170,13 +193,13 @@ def test_a_name_that_is_no_utf8_can_be_written(format_: str) -> None:
 
 @pytest.fixture(scope="module")
 def pixels_500() -> list[Entry]:
-    """500 images that have to be scaled."""
+    """500 images of another size than the model's."""
     pixels = np.random.default_rng(3).integers(0, 256, (500, 9, 9, 3), np.uint8)
     return [Entry(f"{number}", content=image) for number, image in enumerate(pixels)]
 
 
 @pytest.mark.parametrize("victims", [{300}, {290, 291, 499}])
-def test_an_image_that_kills_its_process_is_unreadable_and_the_others_are_answered(
+def test_an_image_that_kills_its_process_is_unreadable_and_the_others_are_classified(
     pixels_500: list[Entry], victims: set[int]
 ) -> None:
     entries = [_killer(entry) if number in victims else entry for number, entry in enumerate(pixels_500)]
@@ -184,29 +207,31 @@ def test_an_image_that_kills_its_process_is_unreadable_and_the_others_are_answer
         answers = list(classify(entries, FakeBackend(size=SIZE), decoder, ClassifyConfig(batch_size=37)))
     assert [answer.file for answer in answers] == [entry.name for entry in entries]
     assert {number for number, answer in enumerate(answers) if answer.error} == victims
-    assert {answers[number].error for number in victims} == {DIED}
+    assert {answers[number].error for number in victims} == {CRASHED}
     with Decoder(SIZE, processes=0) as decoder:
         alone = list(classify(pixels_500, FakeBackend(size=SIZE), decoder, ClassifyConfig(batch_size=500)))
-    assert [a.guesses for a in answers if not a.error] == [a.guesses for n, a in enumerate(alone) if n not in victims]
+    assert [a.predictions for a in answers if not a.error] == [
+        a.predictions for n, a in enumerate(alone) if n not in victims
+    ]
 
 
-def test_a_process_that_is_killed_from_outside_costs_no_answer(corpus: tuple[list[Entry], list[int | None]]) -> None:
+def test_killing_a_process_loses_no_answer(corpus: tuple[list[Entry], list[int | None]]) -> None:
     entries, expected = corpus
     found: list[int | None] = []
     with Decoder(SIZE, processes=2) as decoder:
         for answer in classify(entries * 4, FakeBackend(size=SIZE), decoder, ClassifyConfig(batch_size=16)):
-            found.append(answer.guesses[0].index if answer.guesses else None)
+            found.append(answer.predictions[0].index if answer.predictions else None)
             if len(found) in (700, 1_500):
-                next(iter(decoder.start()._processes.values())).kill()  # SIGKILL; one that is gone already is no error
+                next(iter(decoder.start()._processes.values())).kill()  # SIGKILL; no error if it has ended already
     assert found == expected * 4
 
 
-def test_processes_that_always_die_end_in_one_clear_error(
+def test_processes_that_always_die_are_one_clear_error(
     pixels_500: list[Entry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode, "MAX_DEATHS", 3)
     entries = [_killer(entry) for entry in pixels_500[:40]]
-    with Decoder(SIZE, processes=1) as decoder, pytest.raises(DataError, match="4 processes have died while decoding"):
+    with Decoder(SIZE, processes=1) as decoder, pytest.raises(DataError, match="4 processes died while decoding"):
         decoder.start()
         list(decoder.chunks(entries))
 
@@ -265,15 +290,15 @@ def _killer(entry: Entry) -> Entry:
     return Entry(entry.name, content=entry.content.view(_Killing))
 
 
-def test_large_images_do_not_wait_for_a_process_until_many_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "AT_ONCE_S", 0.0)
+def test_the_pool_starts_early_for_large_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "BEFORE_POOL_S", 0.0)
     entries = [Entry(f"{n}", content=np.full((9, 9, 3), n, np.uint8)) for n in range(100)]
     with Decoder(SIZE, processes=1) as decoder:
         assert [len(chunk.names) for chunk in decoder.chunks(entries)] == [32, 68]
         assert decoder._pool is not None
 
 
-def test_pixels_of_the_right_size_need_no_process() -> None:
+def test_pixels_of_the_model_size_need_no_process() -> None:
     entries = [Entry(f"{n}", content=np.full((6, 6, 3), n % 256, np.uint8)) for n in range(600)]
     with Decoder(SIZE, processes=2) as decoder:
         chunks = list(decoder.chunks(entries))
@@ -281,13 +306,13 @@ def test_pixels_of_the_right_size_need_no_process() -> None:
     np.testing.assert_array_equal(np.concatenate([c.images_NHWC for c in chunks])[:, 0, 0, 0], np.arange(600) % 256)
 
 
-def test_what_carries_much_travels_in_smaller_chunks() -> None:
+def test_entries_with_large_contents_go_in_smaller_chunks() -> None:
     entries = [Entry(f"{n}", content=bytes(3 << 20)) for n in range(6)]
     with Decoder(SIZE, processes=0) as decoder:
         assert [len(chunk.names) for chunk in decoder.chunks(entries)] == [2, 2, 2]
 
 
-def test_letterbox_cuts_nothing_off_and_crop_the_edges() -> None:
+def test_letterbox_keeps_the_whole_image_and_crop_cuts_the_edges() -> None:
     wide = np.zeros((4, 12, 3), np.uint8)
     wide[:, :4, 0], wide[:, 8:, 2] = 240, 240
     (boxed,) = decode_chunk([Entry("wide", content=wide)], SIZE, "letterbox").images_NHWC
@@ -299,11 +324,11 @@ def test_letterbox_cuts_nothing_off_and_crop_the_edges() -> None:
     assert get_args(formats.Fit) == get_args(images.Fit)
 
 
-# The corpus of everything.
+# All image formats, and hostile files.
 
 
 def _hostile(folder: Path, good: bytes) -> dict[str, str]:
-    """Names of files that cannot be answered, and a part of the reason."""
+    """Write files that cannot be read, and return their names with a part of the reason."""
     reasons: dict[str, str] = {}
     for percent in range(0, 100, 5):
         (folder / f"cut{percent}.png").write_bytes(good[: len(good) * percent // 100])
@@ -325,7 +350,7 @@ def _hostile(folder: Path, good: bytes) -> dict[str, str]:
     return reasons | {"device.png": "not a regular file", "self.png": "cannot be read", "memory.png": "cannot be read"}
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Pillow leaves what it cannot read open
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Pillow leaves unreadable files open
 @pytest.mark.parametrize("processes", [0, 2])
 def test_every_mode_and_format_and_every_hostile_file(tmp_path: Path, processes: int) -> None:
     good_paths = saved_images(tmp_path)
@@ -349,18 +374,18 @@ def test_every_mode_and_format_and_every_hostile_file(tmp_path: Path, processes:
     for answer in answers:
         if answer.file in good:
             assert not answer.error, answer
-            assert answer.guesses[0].index == good[answer.file]
+            assert answer.predictions[0].index == good[answer.file]
     found = {Path(answer.file).name: answer.error for answer in answers if answer.error}
     assert {name for name in reasons if not name.startswith("cut")} <= set(found)
-    assert set(found) <= set(reasons)  # Pillow reads a PNG that lacks its very end
+    assert set(found) <= set(reasons)  # Pillow reads a PNG without its last bytes
     assert len(found) >= len(reasons) - 1
     for name, error in found.items():
         assert reasons[name] in error
-    assert any(answer.file.endswith("within.png") and answer.guesses for answer in answers)
+    assert any(answer.file.endswith("within.png") and answer.predictions for answer in answers)
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_damaged_images_are_answered_or_named(tmp_path: Path) -> None:
+def test_a_hundred_thousand_damaged_images_are_classified_or_reported(tmp_path: Path) -> None:
     seeds = [path.read_bytes() for path in saved_images(tmp_path) if path.stat().st_size < 20_000]
     dice = random.Random(11)
 
@@ -378,8 +403,8 @@ def test_a_hundred_thousand_damaged_images_are_answered_or_named(tmp_path: Path)
         unreadable = 0
         for number, answer in enumerate(answers):
             assert answer.file == str(number)
-            assert bool(answer.error) != bool(answer.guesses)
-            assert answer.error != DIED
+            assert bool(answer.error) != bool(answer.predictions)
+            assert answer.error != CRASHED
             unreadable += bool(answer.error)
     assert number == 99_999
     assert 1_000 < unreadable < 99_000

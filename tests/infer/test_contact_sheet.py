@@ -1,11 +1,10 @@
-"""The contact sheet holds the least certain answers, however many pass, and what strangers named does no harm."""
+"""The contact sheet shows the least certain answers, in bounded memory, and untrusted names do no harm."""
 
 import base64
 import io
 import random
 import re
 import tracemalloc
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,15 +13,15 @@ import pytest
 from PIL import Image
 from rtk.core.card import ModelCard
 from rtk.core.errors import OutputError, UsageError
-from rtk.infer.classify import Answer, Guess
-from rtk.infer.output.contact_sheet import Sheet
+from rtk.infer.classify import Answer, Prediction
+from rtk.infer.output.contact_sheet import ContactSheet
 from rtk.infer.sources.entry import Entry
 
 PIXELS = np.full((6, 6, 3), 200, np.uint8)
 
 
 class Page(HTMLParser):
-    """What a browser would find: tags in order, their attributes, the text."""
+    """The page as a browser reads it: tags in order, their attributes, the text."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -45,25 +44,19 @@ class Page(HTMLParser):
         return [Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for source in sources]
 
 
-def pass_through(sheet: Sheet, pairs: list[tuple[Entry, float]], label: str = "cat") -> list[Answer]:
-    probabilities = dict(pairs)
-
-    def answers() -> Iterator[Answer]:
-        for entry in sheet.noted(entry for entry, _ in pairs):
-            guesses = (Guess(label, 3, probabilities[entry]), Guess("dog", 5, 0.01))
-            yield Answer(entry.name, (), entry.error) if entry.error else Answer(entry.name, guesses)
-
-    return list(sheet.seen(answers()))
+def add_all(sheet: ContactSheet, pairs: list[tuple[Entry, float]], label: str = "cat") -> None:
+    for entry, probability in pairs:
+        predictions = (Prediction(label, 3, probability), Prediction("dog", 5, 0.01))
+        sheet.add(Answer(entry.name, () if entry.error else predictions, entry.error, entry))
 
 
-def test_the_least_certain_answers_are_shown_first_and_the_others_not(tmp_path: Path, card: ModelCard) -> None:
+def test_only_the_least_certain_answers_are_shown_the_least_certain_first(tmp_path: Path, card: ModelCard) -> None:
     shares = [number / 1_000 for number in range(200, 1_000)]
     random.Random(3).shuffle(shares)
-    sheet = Sheet(tmp_path / "new" / "sheet.html", card, shown=7)
+    sheet = ContactSheet(tmp_path / "new" / "sheet.html", card, shown=7)
     pairs = [(Entry(f"{share:.3f}.png", content=PIXELS), share) for share in shares]
     pairs.insert(50, (Entry("bad.png", "damaged"), 0.0))
-    answers = pass_through(sheet, pairs)
-    assert [answer.file for answer in answers] == [entry.name for entry, _ in pairs]
+    add_all(sheet, pairs)
     sheet.write()
     page = Page(tmp_path / "new" / "sheet.html")
     assert re.findall(r"0\.\d{3}\.png", " ".join(page.words)) == [f"0.{200 + place}.png" for place in range(7)]
@@ -73,14 +66,14 @@ def test_the_least_certain_answers_are_shown_first_and_the_others_not(tmp_path: 
     assert len(page.pictures) == 7
 
 
-def test_of_answers_that_are_equally_certain_the_earlier_ones_stay(tmp_path: Path, card: ModelCard) -> None:
-    sheet = Sheet(tmp_path / "a.html", card, shown=3)
-    pass_through(sheet, [(Entry(f"{number}.png", content=PIXELS), 0.5) for number in range(9)])
+def test_of_equally_certain_answers_the_earlier_ones_stay(tmp_path: Path, card: ModelCard) -> None:
+    sheet = ContactSheet(tmp_path / "a.html", card, shown=3)
+    add_all(sheet, [(Entry(f"{number}.png", content=PIXELS), 0.5) for number in range(9)])
     sheet.write()
     assert re.findall(r"\d\.png", " ".join(Page(tmp_path / "a.html").words)) == ["0.png", "1.png", "2.png"]
 
 
-def test_pictures_are_whole_whatever_they_come_from(tmp_path: Path, card: ModelCard) -> None:
+def test_pictures_show_the_whole_image_of_every_source(tmp_path: Path, card: ModelCard) -> None:
     Image.fromarray(np.full((10, 40, 3), (250, 0, 0), np.uint8)).save(tmp_path / "wide.png")
     (tmp_path / "gone.png").write_bytes(b"was an image when it was answered")
     content = (tmp_path / "wide.png").read_bytes()
@@ -90,8 +83,8 @@ def test_pictures_are_whole_whatever_they_come_from(tmp_path: Path, card: ModelC
         (Entry("grey.npy[0]", content=PIXELS[..., :1]), 0.3),
         (Entry(str(tmp_path / "gone.png")), 0.4),
     ]
-    sheet = Sheet(tmp_path / "a.html", card)
-    pass_through(sheet, pairs)
+    sheet = ContactSheet(tmp_path / "a.html", card)
+    add_all(sheet, pairs)
     sheet.write()
     page = Page(tmp_path / "a.html")
     pictures = [np.asarray(picture).astype(int) for picture in page.pictures]
@@ -114,10 +107,10 @@ HARMFUL = [
 ]
 
 
-def test_names_and_labels_are_text_and_nothing_else(tmp_path: Path, card: ModelCard) -> None:
+def test_names_and_labels_become_plain_text(tmp_path: Path, card: ModelCard) -> None:
     for name in HARMFUL:
-        sheet = Sheet(tmp_path / "a.html", card)
-        pass_through(sheet, [(Entry(name, content=PIXELS), 0.5)], label=name)
+        sheet = ContactSheet(tmp_path / "a.html", card)
+        add_all(sheet, [(Entry(name, content=PIXELS), 0.5)], label=name)
         sheet.write()
         page = Page(tmp_path / "a.html")
         assert page.tags == ["html", "meta", "meta", "meta", "title", "style", "body", "h1", "p", "main", "figure",
@@ -132,9 +125,9 @@ def test_names_and_labels_are_text_and_nothing_else(tmp_path: Path, card: ModelC
     assert "&lt;b&gt;" in page.words  # not "<b>"
 
 
-def test_a_page_needs_no_network_and_has_a_dark_side(tmp_path: Path, card: ModelCard) -> None:
-    sheet = Sheet(tmp_path / "a.html", card)
-    pass_through(sheet, [(Entry("a.png", content=PIXELS), 0.5)])
+def test_a_page_needs_no_network_and_has_dark_colours(tmp_path: Path, card: ModelCard) -> None:
+    sheet = ContactSheet(tmp_path / "a.html", card)
+    add_all(sheet, [(Entry("a.png", content=PIXELS), 0.5)])
     sheet.write()
     text = (tmp_path / "a.html").read_text()
     assert "http://" not in text
@@ -144,32 +137,31 @@ def test_a_page_needs_no_network_and_has_a_dark_side(tmp_path: Path, card: Model
     assert "default-src 'none'; img-src data:" in text
 
 
-def test_a_hundred_thousand_answers_are_not_held(tmp_path: Path, card: ModelCard) -> None:
-    sheet = Sheet(tmp_path / "a.html", card, shown=10)
+def test_memory_does_not_grow_over_a_hundred_thousand_answers(tmp_path: Path, card: ModelCard) -> None:
+    sheet = ContactSheet(tmp_path / "a.html", card, shown=10)
     dice = random.Random(1)
 
-    def answers(count: int) -> Iterator[Answer]:
-        entries = (Entry(f"{number}.png", content=PIXELS) for number in range(count))
-        return (Answer(entry.name, (Guess("cat", 3, dice.random()),)) for entry in sheet.noted(entries))
+    def add(count: int) -> None:
+        for number in range(count):
+            entry = Entry(f"{number}.png", content=PIXELS)
+            sheet.add(Answer(entry.name, (Prediction("cat", 3, dice.random()),), entry=entry))
 
     tracemalloc.start()
     try:
-        for _ in sheet.seen(answers(10_000)):
-            pass
+        add(10_000)
         before = tracemalloc.get_traced_memory()[0]
-        for _ in sheet.seen(answers(90_000)):
-            pass
+        add(90_000)
         assert tracemalloc.get_traced_memory()[0] - before < 100_000
     finally:
         tracemalloc.stop()
     assert sheet.answered == 100_000
 
 
-def test_where_no_page_can_be_written_is_said_before_the_work(tmp_path: Path, card: ModelCard) -> None:
+def test_a_page_that_cannot_be_written_is_an_error_before_the_run(tmp_path: Path, card: ModelCard) -> None:
     with pytest.raises(UsageError, match="is a folder; expected the name of an HTML file"):
-        Sheet(tmp_path, card)
+        ContactSheet(tmp_path, card)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="the folder cannot be created"):
-        Sheet(tmp_path / "file" / "a.html", card)
-    Sheet(tmp_path / "a.html", card).write()
+        ContactSheet(tmp_path / "file" / "a.html", card)
+    ContactSheet(tmp_path / "a.html", card).write()
     assert not (tmp_path / "a.html").exists()  # nothing was answered

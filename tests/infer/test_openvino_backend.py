@@ -1,4 +1,4 @@
-"""The openvino backend keeps the contract, and says what it really computes in."""
+"""The openvino backend keeps the contract and reports the precision that it really computes in."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def backend(graph_path: Path) -> Backend:
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 64])
-def test_every_image_gets_the_reference_s_logits(backend: Backend, checkpoint_path: Path, count: int) -> None:
+def test_every_image_gets_the_logits_of_the_reference(backend: Backend, checkpoint_path: Path, count: int) -> None:
     images_NHWC = probe_images(count, backend.card.input)
     expected_NK = open_backend("torch", checkpoint_path, CPU)(images_NHWC)
     logits_NK = backend(images_NHWC)
@@ -28,7 +28,7 @@ def test_every_image_gets_the_reference_s_logits(backend: Backend, checkpoint_pa
     np.testing.assert_allclose(logits_NK, expected_NK, atol=1e-4)
 
 
-def test_the_next_batch_leaves_the_answers_before_alone(backend: Backend) -> None:
+def test_the_next_batch_does_not_change_earlier_answers(backend: Backend) -> None:
     images_NHWC = probe_images(8, backend.card.input)
     first_NK = backend(images_NHWC[:4])
     kept_NK = first_NK.copy()
@@ -36,7 +36,7 @@ def test_the_next_batch_leaves_the_answers_before_alone(backend: Backend) -> Non
     np.testing.assert_array_equal(first_NK, kept_NK)
 
 
-def test_no_images_get_no_answers_and_other_images_are_refused(backend: Backend) -> None:
+def test_no_images_give_no_answers_and_images_of_another_type_are_rejected(backend: Backend) -> None:
     assert backend(np.empty((0, 32, 32, 3), np.uint8)).shape == (0, 10)
     with pytest.raises(BackendError, match=r"openvino: images float32 .*expected uint8 \(N, 32, 32, 3\)"):
         backend(np.zeros((2, 32, 32, 3), np.float32))  # type: ignore[arg-type]
@@ -49,23 +49,23 @@ def test_an_fp32_graph_is_computed_in_fp32_even_where_bf16_is_faster(backend: Ba
     assert backend.device == "cpu"
 
 
-def test_bf16_by_a_hint_is_promised_only_where_the_processor_has_it(graph_path: Path) -> None:
+def test_a_bf16_hint_is_accepted_only_if_the_processor_supports_it(graph_path: Path) -> None:
     options = BackendOptions(device="cpu", threads=1, hint="bf16")
     if "BF16" in CAPABLE:
         opened = open_backend("openvino", graph_path, options)
         assert opened.runs_on.endswith("bf16 by a hint to its runtime")
         assert opened.precision == "bf16"
     else:
-        with pytest.raises(BackendError, match="openvino: bf16: this processor computes in FP32, .*only"):
+        with pytest.raises(BackendError, match="openvino: bf16: this processor computes only in FP32"):
             open_backend("openvino", graph_path, options)
 
 
-def test_a_hint_that_means_nothing_is_refused(graph_path: Path) -> None:
+def test_a_hint_without_meaning_is_rejected(graph_path: Path) -> None:
     with pytest.raises(BackendError, match="openvino: a hint of int8 for a graph in fp32: expected fp32, fp16 or bf16"):
         open_backend("openvino", graph_path, BackendOptions(device="cpu", hint="int8"))
 
 
-def test_a_gpu_is_refused(graph_path: Path) -> None:
+def test_a_gpu_is_rejected(graph_path: Path) -> None:
     with pytest.raises(BackendError, match="openvino: --device cuda:0: it runs on the CPU only"):
         open_backend("openvino", graph_path, BackendOptions(device="cuda:0"))
 
@@ -79,13 +79,13 @@ def test_a_truncated_graph_is_one_clear_error(graph_path: Path, tmp_path: Path, 
         open_backend("openvino", broken, CPU)
 
 
-def test_where_it_is_not_installed_the_package_is_named(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtk.infer.backend.find_spec", lambda name: None)
+def test_the_missing_package_is_named(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtk.infer.open_backend.find_spec", lambda name: None)
     with pytest.raises(BackendError, match="openvino is not installed: pip install openvino"):
         open_backend("openvino", graph_path, CPU)
 
 
-def test_closing_twice_does_no_harm(graph_path: Path) -> None:
+def test_a_second_close_does_nothing(graph_path: Path) -> None:
     opened = open_backend("openvino", graph_path, CPU)
     opened.close()
     opened.close()

@@ -1,4 +1,4 @@
-"""Answers reach their file whatever ends the process, harm nobody who opens it, and images their folders."""
+"""Output of answers: safe text, files that can be resumed, and folders of sorted images."""
 
 import csv
 import io
@@ -21,16 +21,16 @@ from rtk.cli import app as cli
 from rtk.core.card import Input
 from rtk.core.data.synthetic_shapes import draw_shapes
 from rtk.core.errors import BackendError, OutputError, UsageError
-from rtk.infer.classify import Answer, ClassifyConfig, Guess, classify
+from rtk.infer.classify import Answer, ClassifyConfig, Prediction, classify
 from rtk.infer.decode import Decoder
 from rtk.infer.fake import FakeBackend
 from rtk.infer.output.formats import TEXT_FORMATS, Format, TextFormat
-from rtk.infer.output.resumable import Journal, RunKey
+from rtk.infer.output.resumable import ResumableOutput, RunKey
 from rtk.infer.output.rows import file_of_line, file_text, lines
 from rtk.infer.output.sort import Sorter, folder_names
 from rtk.infer.sources.entry import Entry
 
-CAT = (Guess("cat", 3, 0.75),)
+CAT = (Prediction("cat", 3, 0.75),)
 SIZE = Input(6, 6, 3)
 HOSTILE = [
     "=cmd|' /C calc'!A0", "+1", "-1+1", "@SUM(A1)", " =1", "\t=1", "\r=1", "\uff1d1", "new\nline.png", "\x1b[31mred",
@@ -39,12 +39,12 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-# What is written harms nobody.
+# Names that could do harm.
 
 
 @pytest.mark.parametrize("format_", TEXT_FORMATS)
 def test_every_name_and_label_is_one_printable_line(format_: TextFormat) -> None:
-    answers = [Answer(name, (Guess(name, 3, 0.5),)) for name in HOSTILE]
+    answers = [Answer(name, (Prediction(name, 3, 0.5),)) for name in HOSTILE]
     text = list(lines(answers, format_, top_k=1, heading=False))
     assert len(text) == len(HOSTILE)
     for line in text:
@@ -53,8 +53,10 @@ def test_every_name_and_label_is_one_printable_line(format_: TextFormat) -> None
         assert line.encode()
 
 
-def test_no_cell_of_csv_begins_like_a_formula() -> None:
-    text = "".join(lines([Answer(name, (Guess(name, 3, 0.5),)) for name in HOSTILE], "csv", top_k=1, heading=False))
+def test_no_csv_cell_begins_like_a_formula() -> None:
+    text = "".join(
+        lines([Answer(name, (Prediction(name, 3, 0.5),)) for name in HOSTILE], "csv", top_k=1, heading=False)
+    )
     rows = list(csv.reader(io.StringIO(text)))
     assert len(rows) == len(HOSTILE)
     assert not [cell for row in rows for cell in row if cell.strip().startswith(("=", "+", "-", "@", "\uff1d"))]
@@ -62,14 +64,14 @@ def test_no_cell_of_csv_begins_like_a_formula() -> None:
     assert rows[-1] == ["plain.png", "plain.png", "3", "0.5", ""]
 
 
-def test_json_gives_back_every_name_that_is_text() -> None:
+def test_json_lines_restore_every_name_that_is_text() -> None:
     rows = [json.loads(line) for line in lines([Answer(name, CAT) for name in HOSTILE], "jsonl", top_k=1)]
     for name, row in zip(HOSTILE, rows, strict=True):
         assert row["file"] == ("\\xff.png" if name == "\udcff.png" else name)
 
 
 @pytest.mark.parametrize("format_", ["csv", "jsonl"])
-def test_a_line_tells_which_file_it_is_about(format_: TextFormat) -> None:
+def test_the_file_name_can_be_read_back_from_a_line(format_: TextFormat) -> None:
     for name in HOSTILE:
         for answer in (Answer(name, CAT), Answer(name, (), "damaged")):
             (line,) = lines([answer], format_, top_k=2, heading=False)
@@ -79,7 +81,7 @@ def test_a_line_tells_which_file_it_is_about(format_: TextFormat) -> None:
             file_of_line(damaged, format_)
 
 
-def test_a_table_shows_what_was_answered_before_a_failure() -> None:
+def test_a_table_shows_the_answers_before_a_failure() -> None:
     def failing() -> Iterator[Answer]:
         yield Answer("a.png", CAT)
         raise KeyboardInterrupt
@@ -90,7 +92,7 @@ def test_a_table_shows_what_was_answered_before_a_failure() -> None:
     assert shown == ["a.png  cat   75.00%\n"]
 
 
-# Going on.
+# Resuming.
 
 
 @pytest.fixture
@@ -118,24 +120,24 @@ def run(
     fail_at_call: int | None = None,
     batch_size: int = 8,
 ) -> FakeBackend:
-    """Classify the photos into the target; the backend that did so."""
+    """Classify the photos into the target, and return the backend."""
     key = RunKey("fake", "fake", format_, 2, batch_size, "crop")
     backend = FakeBackend(size=SIZE, fail_at_call=fail_at_call)
-    with Decoder(SIZE, processes=0) as decoder, Journal(target, key, resume=resume) as journal:
-        if not journal.is_whole:
+    with Decoder(SIZE, processes=0) as decoder, ResumableOutput(target, key, resume=resume) as output:
+        if not output.is_whole:
             config = ClassifyConfig(batch_size=batch_size, top_k=2)
-            journal.write(journal.new(classify(journal.remaining(photos), backend, decoder, config)))
-            journal.finish()
+            output.write(output.new(classify(output.remaining(photos), backend, decoder, config)))
+            output.finish()
     return backend
 
 
 @pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet"])
-def test_a_run_that_failed_goes_on_where_it_was(tmp_path: Path, photos: list[Entry], format_: Format) -> None:
+def test_a_failed_run_resumes_at_its_last_batch(tmp_path: Path, photos: list[Entry], format_: Format) -> None:
     run(tmp_path / "whole", photos, format_=format_)
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(BackendError):
-        logged(said.append, run, tmp_path / "a", photos, format_=format_, fail_at_call=3)
-    assert said == [f"28 answers are in {tmp_path}/a.part; to go on: the same command with --resume"]
+        logged(messages.append, run, tmp_path / "a", photos, format_=format_, fail_at_call=3)
+    assert messages == [f"28 answers are in {tmp_path}/a.part; to resume, run the same command with --resume"]
     assert not (tmp_path / "a").exists()
     again = run(tmp_path / "a", photos, format_=format_, resume=True)
     assert again.calls == 4  # of 7: 51 images by 8
@@ -144,7 +146,7 @@ def test_a_run_that_failed_goes_on_where_it_was(tmp_path: Path, photos: list[Ent
 
 
 @pytest.mark.parametrize("format_", ["csv", "jsonl"])
-def test_whatever_byte_the_process_died_at_the_file_becomes_the_same(
+def test_a_file_cut_at_any_byte_is_resumed_to_the_same_content(
     tmp_path: Path, photos: list[Entry], format_: Format
 ) -> None:
     run(tmp_path / "whole", photos, format_=format_)
@@ -160,7 +162,7 @@ def test_whatever_byte_the_process_died_at_the_file_becomes_the_same(
         assert (tmp_path / "a").read_bytes() == whole, cut
 
 
-def test_batches_are_those_of_a_run_that_was_never_ended(tmp_path: Path, photos: list[Entry]) -> None:
+def test_a_resumed_run_has_the_batches_of_an_uninterrupted_run(tmp_path: Path, photos: list[Entry]) -> None:
     with pytest.raises(BackendError):
         run(tmp_path / "a.csv", photos, fail_at_call=2)
     part = tmp_path / "a.csv.part"
@@ -174,14 +176,14 @@ def test_batches_are_those_of_a_run_that_was_never_ended(tmp_path: Path, photos:
 
     with Decoder(SIZE, processes=0) as decoder:
         key = RunKey("fake", "fake", "csv", 2, 8, "crop")
-        with Journal(tmp_path / "a.csv", key, resume=True) as journal:
-            remaining = journal.remaining(photos)
-            journal.write(journal.new(classify(remaining, Watched(size=SIZE), decoder, ClassifyConfig(8, 2))))
-            journal.finish()
+        with ResumableOutput(tmp_path / "a.csv", key, resume=True) as output:
+            remaining = output.remaining(photos)
+            output.write(output.new(classify(remaining, Watched(size=SIZE), decoder, ClassifyConfig(8, 2))))
+            output.finish()
     assert sizes == [8, 8, 8, 8, 8, 3]  # the second batch again, for its last rows are missing
 
 
-def test_batches_of_hardly_any_images_end_where_they_ended(tmp_path: Path, photos: list[Entry]) -> None:
+def test_batches_with_few_readable_images_end_at_the_same_entries(tmp_path: Path, photos: list[Entry]) -> None:
     rare = [one if k % 20 == 0 else Entry(f"{k}.png", "gone") for k, one in enumerate(photos)]
     run(tmp_path / "whole.csv", rare, batch_size=4)
     with pytest.raises(BackendError):
@@ -192,11 +194,11 @@ def test_batches_of_hardly_any_images_end_where_they_ended(tmp_path: Path, photo
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_one_process_at_a_time_writes_a_file(tmp_path: Path, photos: list[Entry]) -> None:
+def test_only_one_process_at_a_time_writes_a_file(tmp_path: Path, photos: list[Entry]) -> None:
     key = RunKey("fake", "fake", "csv", 2, 8, "crop")
     with pytest.raises(BackendError):
         run(tmp_path / "a.csv", photos, fail_at_call=2)
-    with Journal(tmp_path / "a.csv", key, resume=True):
+    with ResumableOutput(tmp_path / "a.csv", key, resume=True):
         for resume in (True, False):
             with pytest.raises(OutputError, match=r"a\.csv\.part\.json: another process writes there; wait for it"):
                 run(tmp_path / "a.csv", photos, resume=resume)
@@ -206,7 +208,7 @@ def test_one_process_at_a_time_writes_a_file(tmp_path: Path, photos: list[Entry]
     assert sorted(os.listdir(tmp_path)) == ["a.csv", "b.csv", "in"]
 
 
-def test_rows_reach_the_file_though_no_more_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_reach_the_file_even_if_no_more_rows_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtk.infer.output.resumable.FLUSH_S", 0.02)
     part = tmp_path / "a.csv.part"
 
@@ -218,49 +220,49 @@ def test_rows_reach_the_file_though_no_more_follow(tmp_path: Path, monkeypatch: 
             time.sleep(0.01)
         assert part.read_text().count("\n") == 4
 
-    with Journal(tmp_path / "a.csv", RunKey("f", "f", "csv", 1, 8, "crop"), resume=False) as journal:
-        journal.write(slow())
-        journal.finish()
+    with ResumableOutput(tmp_path / "a.csv", RunKey("f", "f", "csv", 1, 8, "crop"), resume=False) as output:
+        output.write(slow())
+        output.finish()
 
 
-def test_a_finished_file_is_left_as_it_is(tmp_path: Path, photos: list[Entry]) -> None:
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, photos: list[Entry]) -> None:
     run(tmp_path / "a.csv", photos)
     assert run(tmp_path / "a.csv", photos, resume=True).calls == 0
 
 
-def test_without_resume_a_run_begins_anew(tmp_path: Path, photos: list[Entry]) -> None:
+def test_without_resume_a_run_starts_again(tmp_path: Path, photos: list[Entry]) -> None:
     with pytest.raises(BackendError):
         run(tmp_path / "a.csv", photos, fail_at_call=2)
     assert run(tmp_path / "a.csv", photos).calls == 7
 
 
-def test_other_images_and_other_options_are_not_mixed(tmp_path: Path, photos: list[Entry]) -> None:
+def test_a_run_with_other_images_or_options_is_not_resumed(tmp_path: Path, photos: list[Entry]) -> None:
     with pytest.raises(BackendError):
         run(tmp_path / "a.csv", photos, fail_at_call=2)
     before = (tmp_path / "a.csv.part").read_bytes()
-    with pytest.raises(UsageError, match=r"a.csv.part: was begun with batch size 8, not 9; start anew"):
+    with pytest.raises(UsageError, match=r"a.csv.part: was started with batch size 8, not 9; start again"):
         run(tmp_path / "a.csv", photos, resume=True, batch_size=9)
-    with pytest.raises(UsageError, match=r"line 6 is about .*04.png, but the image there is now .*05.png"):
+    with pytest.raises(UsageError, match=r"line 6 is about .*04.png, but the sources now have .*05.png there"):
         run(tmp_path / "a.csv", photos[:4] + photos[5:], resume=True)
-    with pytest.raises(UsageError, match="the image there is now none"):
+    with pytest.raises(UsageError, match="the sources now have no image there"):
         run(tmp_path / "a.csv", photos[:3], resume=True)
     assert (tmp_path / "a.csv.part").read_bytes() == before
     (tmp_path / "a.csv.part").write_bytes(before[:200] + bytes(50) + b"\n" + before[200:])
-    with pytest.raises(UsageError, match="start anew without --resume"):
+    with pytest.raises(UsageError, match="start again without --resume"):
         run(tmp_path / "a.csv", photos, resume=True)
 
 
-def test_a_disk_that_is_full_is_one_line(tmp_path: Path, photos: list[Entry]) -> None:
+def test_a_full_disk_is_an_output_error(tmp_path: Path, photos: list[Entry]) -> None:
     (tmp_path / "full.csv.part").symlink_to("/dev/full")
     with pytest.raises(OutputError, match="full.csv"):
         key = RunKey("fake", "fake", "csv", 1, 8, "crop")
-        with Journal(tmp_path / "full.csv", key, resume=False) as journal:
+        with ResumableOutput(tmp_path / "full.csv", key, resume=False) as output:
             (tmp_path / "full.csv.part").unlink()
             (tmp_path / "full.csv.part").symlink_to("/dev/full")
-            journal.write(Answer(entry.name, CAT) for entry in photos)
+            output.write(Answer(entry.name, CAT) for entry in photos)
 
 
-def test_parquet_has_types(tmp_path: Path, photos: list[Entry]) -> None:
+def test_parquet_columns_have_types(tmp_path: Path, photos: list[Entry]) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     run(tmp_path / "a.parquet", photos, format_="parquet")
     table = parquet.read_table(tmp_path / "a.parquet")
@@ -278,7 +280,7 @@ def test_parquet_has_types(tmp_path: Path, photos: list[Entry]) -> None:
 def rtk(
     tmp_path: Path, graph_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
-    """Runs rtk classify in tmp_path and gives what it says on standard error: rtk("in", "-o", "a.csv", code=3)."""
+    """Run rtk classify in tmp_path and return its standard error: rtk("in", "-o", "a.csv", code=3)."""
     monkeypatch.chdir(tmp_path)
 
     def classify_(*words: str, code: int = 0) -> str:
@@ -295,27 +297,27 @@ def rtk(
     return classify_
 
 
-def test_the_command_goes_on_and_still_says_that_some_were_unreadable(
+def test_the_command_resumes_and_still_exits_with_3_for_unreadable_images(
     rtk: Callable[..., str], photos: list[Entry], tmp_path: Path
 ) -> None:
     rtk("in", "-o", "whole.csv", code=3)
     whole = (tmp_path / "whole.csv").read_text().splitlines(keepends=True)
     rtk("in", "-o", "a.csv", "--strict", code=1)
     (tmp_path / "a.csv.part").write_text("".join(whole[:40]))
-    said = rtk("in", "-o", "a.csv", "--resume", code=3)
+    printed = rtk("in", "-o", "a.csv", "--resume", code=3)
     assert (tmp_path / "a.csv").read_text() == "".join(whole)
-    assert said.count("not an image") == 3  # the unreadable among the last 21
-    assert "nothing to go on with" in rtk("in", "-o", "a.csv", "--resume")
+    assert printed.count("not an image") == 3  # the unreadable among the last 21
+    assert "already finished" in rtk("in", "-o", "a.csv", "--resume")
 
 
 @pytest.mark.parametrize(
     "words", [["--resume"], ["--resume", "-o", "a.txt"], ["--format", "parquet"], ["--resume", "-o", "/dev/null"]]
 )
-def test_what_cannot_go_on_is_a_usage_error(rtk: Callable[..., str], words: list[str]) -> None:
+def test_an_output_that_cannot_be_resumed_is_a_usage_error(rtk: Callable[..., str], words: list[str]) -> None:
     assert "needs --output with a file" in rtk("in", *words, code=2)
 
 
-def test_what_stands_in_a_file_stays_when_output_is_added_to_it(tmp_path: Path, graph_path: Path) -> None:
+def test_output_appended_to_a_file_keeps_its_content(tmp_path: Path, graph_path: Path) -> None:
     Image.fromarray(draw_shapes(1, seed=1)[0][0]).save(tmp_path / "\u732b.png")
     words = f"{sys.executable} -m rtk classify \u732b.png --model {graph_path} --workers 0"
     script = f"echo before > all.csv; {words} --format csv -o /dev/stdout >> all.csv && {words} && {words} -o B.CSV"
@@ -329,26 +331,28 @@ def test_what_stands_in_a_file_stays_when_output_is_added_to_it(tmp_path: Path, 
     assert (tmp_path / "B.CSV").read_text(encoding="utf-8").splitlines() == lines_[1:]
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path, graph_path: Path) -> None:
+def test_ctrl_c_keeps_the_answers_and_logs_how_to_resume(tmp_path: Path, graph_path: Path) -> None:
     images = np.tile(draw_shapes(64, seed=1)[0], (4_000, 1, 1, 1))  # minutes of work
     np.save(tmp_path / "many.npy", images)
     command = [sys.executable, "-m", "rtk", "classify", "many.npy", "-m", str(graph_path), "-o", "a.jsonl"]
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job that runs behind a shell ignores it
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
+    # A background job of a shell ignores this signal.
+    with_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=with_ctrl_c) as process:
         _wait_for_rows(tmp_path / "a.jsonl.part")
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, printed = process.communicate(timeout=60)
     assert process.returncode == 130
     rows = (tmp_path / "a.jsonl.part").read_text().splitlines()
     assert (
-        said == f"rtk: {len(rows):,} answers are in {tmp_path}/a.jsonl.part; to go on: the same command with --resume\n"
+        printed
+        == f"rtk: {len(rows):,} answers are in {tmp_path}/a.jsonl.part; to resume, run the same command with --resume\n"
     )
     assert [json.loads(row)["file"] for row in rows] == [f"many.npy[{k}]" for k in range(len(rows))]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet"])
-def test_kill_9_at_any_moment_loses_and_doubles_nothing(tmp_path: Path, graph_path: Path, format_: str) -> None:
+def test_kill_9_at_any_moment_neither_loses_nor_repeats_a_row(tmp_path: Path, graph_path: Path, format_: str) -> None:
     for number, image_HWC in enumerate(draw_shapes(6_000, seed=1)[0]):
         (tmp_path / "in" / str(number % 7)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image_HWC).save(tmp_path / "in" / str(number % 7) / f"{number}.png")
@@ -382,17 +386,17 @@ def _wait_for_rows(path: Path) -> None:
     raise AssertionError(f"{path}: no rows")
 
 
-def test_the_command_sorts_into_folders_elsewhere_only(
+def test_the_command_sorts_only_into_folders_outside_the_sources(
     rtk: Callable[..., str], photos: list[Entry], tmp_path: Path
 ) -> None:
     rtk("in", "--sort-into", "out", "--link", "--workers", "0", code=3)
     sorted_ = sorted(path.name for path in (tmp_path / "out").rglob("*.png"))
     assert sorted_ == [f"{number:02}.png" for number in range(60) if number % 7 != 2]
-    assert "lies in in, which is classified" in rtk("in", "--sort-into", "in/sorted", code=2)
+    assert "is inside the source in" in rtk("in", "--sort-into", "in/sorted", code=2)
     assert "--link: needs --sort-into" in rtk("in", "--link", code=2)
 
 
-def test_the_command_writes_a_sheet_of_what_it_is_least_sure_of(
+def test_the_command_writes_a_contact_sheet_of_the_least_certain_answers(
     rtk: Callable[..., str], photos: list[Entry], tmp_path: Path
 ) -> None:
     rtk("in", "--report", "sheets/a.html", "--sort-into", "out", "-o", "a.csv", "--workers", "0", code=3)
@@ -414,22 +418,20 @@ def test_the_command_writes_a_sheet_of_what_it_is_least_sure_of(
 def sort(folder: Path, entries: list[Entry], label: str = "class 0", *, link: bool = False) -> list[str]:
     sorter = Sorter(folder, ["class 0", "T-shirt/top"], link=link)
     index = 0 if label == "class 0" else 1
-    answers = (
-        Answer(entry.name, (), entry.error) if entry.error else Answer(entry.name, (Guess(label, index, 1.0),))
-        for entry in sorter.noted(entries)
-    )
-    assert len(list(sorter.sorted(answers))) == len(entries)
+    for entry in entries:
+        predictions = () if entry.error else (Prediction(label, index, 1.0),)
+        sorter.put(Answer(entry.name, predictions, entry.error, entry))
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
 
-def test_images_are_copied_into_their_folders_however_often(tmp_path: Path, photos: list[Entry]) -> None:
+def test_sorting_the_same_images_again_changes_nothing(tmp_path: Path, photos: list[Entry]) -> None:
     once = sort(tmp_path / "out", photos[:3], "T-shirt/top")
     assert once == [f"T-shirt_top/{number:02}.png" for number in range(3)]
     assert sort(tmp_path / "out", photos[:3], "T-shirt/top") == once
     assert (tmp_path / "out" / "T-shirt_top" / "01.png").read_bytes() == photos[1].path.read_bytes()
 
 
-def test_images_of_one_name_are_all_kept(tmp_path: Path) -> None:
+def test_images_with_the_same_name_are_all_kept(tmp_path: Path) -> None:
     for folder in "abc":
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.png").write_bytes(folder.encode())
@@ -442,7 +444,7 @@ def test_images_of_one_name_are_all_kept(tmp_path: Path) -> None:
     assert all((tmp_path / "link" / name).is_symlink() for name in once)
 
 
-def test_what_a_link_in_the_way_leads_to_is_not_written_over(tmp_path: Path) -> None:
+def test_the_target_of_an_existing_link_is_not_overwritten(tmp_path: Path) -> None:
     for folder in ("x", "r1", "r2"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "1.png").write_bytes(folder.encode())
@@ -456,7 +458,7 @@ def test_what_a_link_in_the_way_leads_to_is_not_written_over(tmp_path: Path) -> 
     assert {(tmp_path / "out" / name).read_bytes() for name in found} >= {b"x", b"r2"}
 
 
-def test_images_of_one_relative_name_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_with_the_same_relative_path_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in "abc":
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.png").write_bytes(folder.encode())
@@ -465,7 +467,7 @@ def test_images_of_one_relative_name_are_all_kept(tmp_path: Path, monkeypatch: p
     assert {(tmp_path / "out" / name).read_bytes() for name in found} == {b"a", b"b", b"c"}
 
 
-def test_names_as_long_as_a_file_system_takes_are_sorted(tmp_path: Path) -> None:
+def test_names_of_the_greatest_length_are_sorted(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     path = tmp_path / "in" / ("\u732b" * 83 + ".png")
     path.write_bytes(b"x")
@@ -477,7 +479,7 @@ def test_names_as_long_as_a_file_system_takes_are_sorted(tmp_path: Path) -> None
     assert all(name.endswith(".png") for name in found)
 
 
-def test_images_without_a_file_are_written_and_unreadable_ones_are_not(tmp_path: Path) -> None:
+def test_images_from_archives_and_arrays_are_written_and_unreadable_ones_are_not(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
     entries = [
         Entry("a.tar!/../x/1.png", content=b"bytes"),
@@ -491,7 +493,7 @@ def test_images_without_a_file_are_written_and_unreadable_ones_are_not(tmp_path:
     assert sort(tmp_path / "out", entries) == once
 
 
-def test_folders_of_classes_are_plain_names_and_never_the_same() -> None:
+def test_class_folders_have_plain_names_that_all_differ() -> None:
     labels = ["a/b", "a_b", "..", "", "CON:", "x\ny", "A_B", "/", "-rf"]
     names = folder_names(labels)
     assert len({name.casefold() for name in names}) == len(labels)

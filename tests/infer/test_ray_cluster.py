@@ -1,4 +1,4 @@
-"""A cluster gives the rows that one machine gives, whoever dies on the way."""
+"""A cluster gives the same rows as one machine, even if an actor or a machine dies."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from rtk.core.data.datasets import Split
 from rtk.core.data.synthetic_shapes import draw_shapes
 from rtk.core.errors import BackendError, DataError, OutputError
 from rtk.infer.backend import BackendOptions
-from rtk.infer.classify import Answer, ClassifyConfig, Guess, classify
+from rtk.infer.classify import Answer, ClassifyConfig, Prediction, classify
 from rtk.infer.decode import Decoder
 from rtk.infer.fake import FakeBackend
 from rtk.infer.output.parquet import write_shards
@@ -28,7 +28,7 @@ SIZE = Input(6, 6, 3)
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A folder of 60 images, some unreadable, one of an odd name; an array of 40; a file that is missing."""
+    """A folder of 60 images, some unreadable, one with an unusual name; an array of 40; a file that is missing."""
     monkeypatch.chdir(tmp_path)
     dice = np.random.default_rng(0)
     (tmp_path / "in").mkdir()
@@ -52,11 +52,11 @@ def open_fake(options: BackendOptions) -> FakeBackend:
     return FakeBackend(size=SIZE)
 
 
-def test_groups_and_actors_make_of_the_sources_what_one_machine_does(
+def test_groups_and_actors_give_the_answers_of_one_machine(
     sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rtk.infer.ray_cluster.GROUP", 16)
-    monkeypatch.setattr("rtk.infer.ray_cluster.ANSWERS_AT_ONCE", 7)
+    monkeypatch.setattr("rtk.infer.ray_cluster.FILES_PER_GROUP", 16)
+    monkeypatch.setattr("rtk.infer.ray_cluster.ANSWERS_PER_ROW", 7)
     work = Work(open_fake, str(tmp_path), ClassifyConfig(16, 2), "crop", None, BackendOptions(), processes=0)
     rows = list(listed_groups({"paths": np.array([json.dumps(sources)])}, folder=str(tmp_path)))
     groups = [json.loads(text) for row in rows for text in row["group"]]
@@ -64,9 +64,9 @@ def test_groups_and_actors_make_of_the_sources_what_one_machine_does(
     assert groups[4] == [["many.npy", ""]]
     assert groups[5] == [["in/00.png", ""], ["*.gif", "the pattern matches no file"]]
     actor = Classifier(work, Actors(1, cores=3, gpus=0))
-    lots = [lot["answers"] for row in rows for lot in actor(row)]
-    assert [answer for lot in lots for text in lot for answer in answers_from_json(text)] == alone(sources)
-    assert max(len(json.loads(text)) for lot in lots for text in lot) == 7
+    texts = [text for group in rows for row in actor(group) for text in row["answers"]]
+    assert [answer for text in texts for answer in answers_from_json(text)] == alone(sources)
+    assert max(len(json.loads(text)) for text in texts) == 7
 
 
 @pytest.mark.parametrize(
@@ -80,25 +80,26 @@ def test_groups_and_actors_make_of_the_sources_what_one_machine_does(
         ([{"CPU": 16.0, "GPU": 2.0}], "cpu", Actors(4, cores=4, gpus=0)),
     ],
 )
-def test_there_is_an_actor_for_each_gpu_or_for_every_few_cores(
+def test_there_is_one_actor_per_gpu_or_per_few_cores(
     machines: list[dict[str, float]], device: str, expected: Actors
 ) -> None:
     assert actors_for(machines, device) == expected
 
 
-def test_a_cluster_without_what_was_asked_for_is_refused() -> None:
+def test_a_cluster_without_the_requested_device_is_refused() -> None:
     with pytest.raises(BackendError, match="ray: --device cuda: the cluster has no GPU"):
         actors_for([{"CPU": 8.0}], "cuda")
     with pytest.raises(BackendError, match="neither GPUs nor cores"):
         actors_for([{"memory": 1.0}], "auto")
 
 
-def test_shards_hold_every_answer_once_and_appear_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_contain_every_answer_once_and_appear_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pyarrow import parquet
 
-    monkeypatch.setattr("rtk.infer.output.parquet.ROWS_AT_ONCE", 10)
+    monkeypatch.setattr("rtk.infer.output.parquet.ROWS_PER_GROUP", 10)
     answers = [
-        Answer(f"{k}.png", (Guess("cat", 3, k / 25),)) if k % 5 else Answer(f"{k}.png", (), "bad") for k in range(25)
+        Answer(f"{k}.png", (Prediction("cat", 3, k / 25),)) if k % 5 else Answer(f"{k}.png", (), "bad")
+        for k in range(25)
     ]
     target = tmp_path / "out"
     (tmp_path / "out.part").mkdir()
@@ -123,23 +124,23 @@ def test_shards_hold_every_answer_once_and_appear_together(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("stopping", [KeyboardInterrupt(), DataError("--strict")])
-def test_shards_hold_what_was_answered_before_it_stopped(
+def test_shards_contain_the_answers_before_the_run_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopping: BaseException
 ) -> None:
     from pyarrow import parquet
 
-    monkeypatch.setattr("rtk.infer.output.parquet.ROWS_AT_ONCE", 10)
+    monkeypatch.setattr("rtk.infer.output.parquet.ROWS_PER_GROUP", 10)
     monkeypatch.chdir(tmp_path)
 
     def stopped() -> Iterator[Answer]:
         for number in range(14):
-            yield Answer(f"{number}.png", (Guess("cat", 3, 0.5),))
+            yield Answer(f"{number}.png", (Prediction("cat", 3, 0.5),))
         raise stopping
 
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(type(stopping)):
-        logged(said.append, write_shards, stopped(), Path("out"), top_k=1)
-    assert said == [f"14 answers are in {tmp_path}/out.part"]
+        logged(messages.append, write_shards, stopped(), Path("out"), top_k=1)
+    assert messages == [f"14 answers are in {tmp_path}/out.part"]
     assert parquet.read_table("out.part")["file"].to_pylist() == [f"{number}.png" for number in range(14)]
 
 
@@ -187,7 +188,7 @@ if __name__ == "__main__":
     )
     answers, before = [], []
     for answer in answers_on_ray(["in", "gone.png", "many.npy"], work, address=cluster.address):
-        answers.append([answer.file, answer.error, [[g.label, g.index, g.probability] for g in answer.guesses]])
+        answers.append([answer.file, answer.error, [[g.label, g.index, g.probability] for g in answer.predictions]])
         if len(answers) == 100:
             before = actors()
             if dies == "actor":
@@ -201,7 +202,9 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dies", ["actor", "machine"])
-def test_two_machines_of_which_one_dies_give_the_rows_of_one(tmp_path: Path, graph_path: Path, dies: str) -> None:
+def test_two_machines_give_the_rows_of_one_even_if_an_actor_or_machine_dies(
+    tmp_path: Path, graph_path: Path, dies: str
+) -> None:
     images_NHWC = draw_shapes(6_000, seed=1)[0]
     (tmp_path / "in").mkdir()
     for number, image_HWC in enumerate(images_NHWC[:5_000]):
@@ -228,9 +231,9 @@ def test_two_machines_of_which_one_dies_give_the_rows_of_one(tmp_path: Path, gra
     rows = [json.loads(line) for line in (tmp_path / "alone.jsonl").read_text().splitlines()]
     assert [answer[0] for answer in found["answers"]] == [row["file"] for row in rows]
     assert [answer[1] for answer in found["answers"]] == [row["error"] or "" for row in rows]
-    for (_, error, guesses), row in zip(found["answers"], rows, strict=True):
+    for (_, error, predictions), row in zip(found["answers"], rows, strict=True):
         if not error:
-            (label, index, probability), second = guesses
+            (label, index, probability), second = predictions
             assert [label, index, second[1]] == [row["label"], row["index"], row["index_2"]]
             assert probability == pytest.approx(row["probability"], abs=2e-6)
 
@@ -262,7 +265,7 @@ def test_the_command_writes_the_parquet_rows_of_one_machine(tmp_path: Path, grap
     assert again.stderr == "rtk: shards: exists and is not an empty folder; choose another\n"
 
 
-def test_options_that_do_not_go_with_a_cluster_are_refused(
+def test_options_that_a_cluster_does_not_support_are_refused(
     in_new_process: Callable[[str], str], tmp_path: Path
 ) -> None:
     code = (
@@ -290,7 +293,7 @@ print(os.listdir())
 
 
 @pytest.mark.slow
-def test_no_cluster_at_the_address_is_one_line(tmp_path: Path, graph_path: Path) -> None:
+def test_a_missing_cluster_is_a_one_line_error(tmp_path: Path, graph_path: Path) -> None:
     command = [sys.executable, "-m", "rtk", "classify", "a.png", "-m", str(graph_path), "--ray", "auto", "-o", "out"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)

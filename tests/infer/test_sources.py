@@ -1,4 +1,4 @@
-"""What people point at becomes one stream of entries."""
+"""All kinds of sources become one stream of entries."""
 
 import glob
 import io
@@ -17,7 +17,7 @@ from rtk.infer.sources.listing import count, entries
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """b.png, a.jpg, notes.txt, sub/c.PNG and an empty folder; the working directory is there."""
+    """A working directory with b.png, a.jpg, notes.txt, sub/c.PNG and an empty folder."""
     for name in ("b.png", "a.jpg", "notes.txt", "sub/c.PNG"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
@@ -30,20 +30,20 @@ def names(*paths: str, stdin: bytes = b"") -> list[str]:
     return [entry.name for entry in entries(paths, stdin=io.BytesIO(stdin))]
 
 
-def test_a_folder_is_searched_in_order_for_what_is_named_like_an_image(tree: Path) -> None:
+def test_a_folder_gives_its_image_files_in_order(tree: Path) -> None:
     assert names(".") == ["./a.jpg", "./b.png", "./sub/c.PNG"]
 
 
-def test_a_file_that_is_named_is_taken_whatever_its_name(tree: Path) -> None:
+def test_a_file_that_is_named_explicitly_may_have_any_suffix(tree: Path) -> None:
     assert names("notes.txt") == ["notes.txt"]
 
 
-def test_a_glob_is_sorted_and_may_search_sub_folders(tree: Path) -> None:
+def test_a_glob_is_sorted_and_may_include_sub_folders(tree: Path) -> None:
     assert names("*.*") == ["a.jpg", "b.png", "notes.txt"]
     assert names("**/*.PNG") == ["sub/c.PNG"]
 
 
-def test_sources_keep_the_order_in_which_they_were_given(tree: Path) -> None:
+def test_sources_keep_their_order(tree: Path) -> None:
     assert names("sub", "b.png", "a.jpg") == ["sub/c.PNG", "b.png", "a.jpg"]
 
 
@@ -62,7 +62,7 @@ def test_paths_come_from_standard_input(tree: Path, stdin: bytes) -> None:
     assert names("-", stdin=stdin) == ["b.png", "a.jpg"]
 
 
-def test_names_separated_by_nul_may_hold_newlines(tree: Path) -> None:
+def test_names_that_end_with_nul_may_contain_newlines(tree: Path) -> None:
     for name in ("two\nlines.png", "return.png\r"):
         (tree / name).write_bytes(b"x")
     assert names("-", stdin=b"two\nlines.png\0return.png\r\0a.jpg\0") == ["two\nlines.png", "return.png\r", "a.jpg"]
@@ -74,13 +74,13 @@ def test_standard_input_that_is_closed_is_an_error(monkeypatch: pytest.MonkeyPat
         list(entries(["-"]))
 
 
-def test_a_name_that_is_no_utf8_survives(tree: Path) -> None:
+def test_a_name_that_is_not_utf8_is_kept(tree: Path) -> None:
     raw = os.fsencode(tree) + b"/\xff.png"
     Path(os.fsdecode(raw)).write_bytes(b"x")
     assert [os.fsencode(name) for name in names("-", stdin=raw)] == [raw]
 
 
-def test_what_holds_no_image_is_an_entry_with_the_reason(tree: Path) -> None:
+def test_a_source_without_images_is_an_entry_with_the_reason(tree: Path) -> None:
     found = list(entries(["empty", "*.gif", "gone.png"]))
     assert found == [
         Entry("empty", "no images in this folder"),
@@ -89,20 +89,20 @@ def test_what_holds_no_image_is_an_entry_with_the_reason(tree: Path) -> None:
     ]
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_taken_as_it_is(tree: Path) -> None:
+def test_an_existing_file_with_the_name_of_a_pattern_is_not_a_pattern(tree: Path) -> None:
     (tree / "[1].png").write_bytes(b"x")
     assert names("[1].png") == ["[1].png"]
 
 
 @pytest.mark.parametrize("name", ["0.png", "0.tar", "0.npy"])
-def test_a_link_to_a_name_that_is_too_long_leaves_the_others(tmp_path: Path, name: str) -> None:
+def test_a_link_to_a_name_that_is_too_long_does_not_affect_other_files(tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to("x" * 300)
     Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
     chunk = decode_chunk(list(entries([f"{tmp_path}/*"])), Input(8, 8, 3))
     assert chunk.errors == ["cannot be read: File name too long", ""]
 
 
-def test_links_between_folders_lead_round_only_once(tree: Path) -> None:
+def test_folders_in_a_circle_of_links_are_searched_once(tree: Path) -> None:
     (tree / "sub" / "up").symlink_to(tree)
     (tree / "sub" / "itself").symlink_to("itself")
     (tree / "other").symlink_to("sub")
@@ -119,7 +119,7 @@ def test_links_between_folders_lead_round_only_once(tree: Path) -> None:
         "**/sub/**/c.*", "**/**/*.png", "su**/*", "*//**//c*", "**/[[]x]/*", "[[]x]/**", "gone/**/*",
     ],
 )  # fmt: skip
-def test_a_glob_without_links_finds_what_pythons_own_does(tree: Path, pattern: str) -> None:
+def test_a_glob_without_links_matches_what_python_matches(tree: Path, pattern: str) -> None:
     for name in ("sub/deep/sub/c.PNG", "[x]/in.png", ".hidden/d.png", "sub/.e.png"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).touch()
@@ -128,7 +128,7 @@ def test_a_glob_without_links_finds_what_pythons_own_does(tree: Path, pattern: s
         assert names(pattern_here) == (sorted(expected) or [pattern_here])
 
 
-def test_a_glob_leads_round_links_between_folders_only_once(tree: Path) -> None:
+def test_a_glob_searches_folders_in_a_circle_of_links_once(tree: Path) -> None:
     (tree / "sub" / "loop").symlink_to("../sub")
     (tree / "other").symlink_to("sub")
     assert names("sub/**/*.PNG") == ["sub/c.PNG"]
@@ -137,7 +137,7 @@ def test_a_glob_leads_round_links_between_folders_only_once(tree: Path) -> None:
     assert names("*/**/*.PNG", "*/*.PNG") == ["other/c.PNG", "other/c.PNG", "sub/c.PNG"]
 
 
-def test_a_folder_that_cannot_be_read_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_is_reported(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scan = os.scandir
 
     def refusing(path: str) -> object:
@@ -162,13 +162,13 @@ def test_a_million_entries_are_listed_one_by_one(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "a\0b", "a\0/*", "x" * 5_000, "[", "cifar10:nothing", "/" * 100 + "gone"])
-def test_odd_paths_are_no_files(path: str) -> None:
+def test_unusual_paths_are_reported_as_missing(path: str) -> None:
     (entry,) = entries([path])
     assert entry.name == path
     assert entry.error in ("no such file", "the pattern matches no file")
 
 
-def test_entries_are_counted_where_listing_tells_how_many_they_are(tree: Path) -> None:
+def test_entries_are_counted_if_listing_tells_their_number(tree: Path) -> None:
     for paths in ([".", "gone.png", "*.gif", "cifar10:gone"], ["sub"], []):
         assert count(paths) == len(list(entries(paths)))
     assert count(["."]) == 3

@@ -1,4 +1,4 @@
-"""Runs recorded as CUDA graphs: the answers stay those of each image, and nothing is left behind."""
+"""Runs recorded as CUDA graphs: each image gets its own logits, and nothing leaks."""
 
 import random
 import sys
@@ -25,7 +25,7 @@ def images(count: int, *, seed: int = 0) -> NDArray[np.uint8]:
 
 
 class Bench:
-    """A pipeline over recorded runs on a CUDA that does everything as late as it may."""
+    """A pipeline with recorded runs, on a fake CUDA that does all work as late as possible."""
 
     def __init__(self, *, schedule: random.Random | None = None, kept: int = 32) -> None:
         self.machine = LazyCuda(schedule=schedule)
@@ -40,7 +40,7 @@ class Bench:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_every_batch_gets_its_own_answers_whatever_happens_early(seed: int) -> None:
+def test_every_batch_gets_its_own_logits_in_every_schedule(seed: int) -> None:
     random_ = random.Random(seed)
     bench = Bench(schedule=random_ if seed else None, kept=random_.choice([4, 32]))
     bench.check([images(random_.choice([0, 1, 2, MAX_BATCH]), seed=k) for k in range(60)])
@@ -49,21 +49,21 @@ def test_every_batch_gets_its_own_answers_whatever_happens_early(seed: int) -> N
         assert np.array_equal(bench.pipeline.run(batch), fake_logits(batch, CLASSES))
 
 
-def test_a_size_is_recorded_once_for_each_slot_and_replayed_from_then_on() -> None:
+def test_a_batch_size_is_recorded_once_per_slot_and_then_replayed() -> None:
     bench = Bench()
     bench.check([images(MAX_BATCH, seed=k) for k in range(10)])
     assert len(bench.graphs.live) == 2  # slots
     assert bench.graphs.launches == 8
-    assert [fork.runs for fork in bench.engine.forks] == [2, 2]  # once for the answers, once to be recorded
+    assert [fork.runs for fork in bench.engine.forks] == [2, 2]  # once for the logits, once to record
     assert bench.engine.runs == 0
 
 
-def test_graphs_that_were_not_used_for_long_make_room() -> None:
+def test_a_new_graph_replaces_the_least_recently_used() -> None:
     bench = Bench(kept=3)
     for count in (1, 2, 3, 1, 4, 5):
         bench.pipeline.run(images(count))
     assert len(bench.graphs.live) == 3
-    assert [fork.closed for fork in bench.engine.forks] == [False, True, True, False, False]  # 2 and 3 went
+    assert [fork.closed for fork in bench.engine.forks] == [False, True, True, False, False]  # 2 and 3 were replaced
 
 
 def test_closing_frees_graphs_contexts_and_engine() -> None:
@@ -76,7 +76,7 @@ def test_closing_frees_graphs_contexts_and_engine() -> None:
     assert set(bench.machine.live().values()) == {0}
 
 
-def test_a_recording_that_fails_leaves_the_stream_usable_and_no_context_behind() -> None:
+def test_a_failed_recording_leaves_the_stream_usable_and_closes_its_context() -> None:
     bench = Bench()
     fork = bench.engine.fork
 
@@ -104,15 +104,15 @@ def test_a_destroyed_graph_cannot_be_launched() -> None:
         graphs.launch(graph, stream.handle)
 
 
-# The calls of cuda-python, on a stand-in that notes them.
+# The calls of cuda-python, on a stand-in that records them.
 
 
 class Driver(ModuleType):
-    """cuda.bindings.driver: every call is noted and answers (status, result)."""
+    """cuda.bindings.driver: records every call and returns (status, result)."""
 
     def __init__(self, *, fails: str = "") -> None:
         super().__init__("cuda.bindings.driver")
-        self.noted: list[tuple[Any, ...]] = []
+        self.calls: list[tuple[Any, ...]] = []
         self.CUresult = SimpleNamespace(CUDA_SUCCESS=SimpleNamespace(name="CUDA_SUCCESS"))
         self.CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL="thread local")
         self.CUstream: Callable[[int], str] = "stream {}".format
@@ -128,7 +128,7 @@ class Driver(ModuleType):
 
     def _call(self, name: str, result: tuple[str, ...], *, fails: str) -> Callable[..., tuple[Any, ...]]:
         def call(*arguments: Any) -> tuple[Any, ...]:
-            self.noted.append((name, *arguments))
+            self.calls.append((name, *arguments))
             status = SimpleNamespace(name="CUDA_ERROR_OF_A_TEST") if name == fails else self.CUresult.CUDA_SUCCESS
             return (status, *result)
 
@@ -143,13 +143,13 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> Driver:
     return driver
 
 
-def test_recording_launching_and_freeing_are_these_calls_in_this_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recording_launching_and_freeing_make_these_calls_in_this_order(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = stand_in(monkeypatch, Driver())
     graphs = CudaGraphs()
-    graph = graphs.record(7, lambda: driver.noted.append(("work",)))
+    graph = graphs.record(7, lambda: driver.calls.append(("work",)))
     graphs.launch(graph, 7)
     graphs.destroy(graph)
-    assert driver.noted == [
+    assert driver.calls == [
         ("cuStreamBeginCapture", "stream 7", "thread local"),
         ("work",),
         ("cuStreamEndCapture", "stream 7"),
@@ -160,7 +160,7 @@ def test_recording_launching_and_freeing_are_these_calls_in_this_order(monkeypat
     ]
 
 
-def test_a_capture_ends_even_when_the_work_in_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_capture_ends_even_if_its_work_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = stand_in(monkeypatch, Driver())
 
     def fail() -> None:
@@ -168,17 +168,17 @@ def test_a_capture_ends_even_when_the_work_in_it_fails(monkeypatch: pytest.Monke
 
     with pytest.raises(BackendError, match="refused"):
         CudaGraphs().record(7, fail)
-    assert [name for name, *_ in driver.noted] == ["cuStreamBeginCapture", "cuStreamEndCapture"]
+    assert [name for name, *_ in driver.calls] == ["cuStreamBeginCapture", "cuStreamEndCapture"]
 
 
 @pytest.mark.parametrize("name", ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate"])
-def test_a_call_that_fails_is_named_with_cudas_word_for_it(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_failed_call_is_reported_with_the_name_of_its_cuda_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     stand_in(monkeypatch, Driver(fails=name))
     with pytest.raises(BackendError, match=f"^trt: CUDA graphs: {name} failed: CUDA_ERROR_OF_A_TEST$"):
         CudaGraphs().record(7, lambda: None)
 
 
-def test_without_cuda_python_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_cuda_python_is_reported_with_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trt_graphs.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match="pip install cuda-bindings"):
         CudaGraphs()

@@ -1,4 +1,4 @@
-"""Images that stay on the device: the engine reads them where they lie, and nothing is left behind."""
+"""Images that stay on the device: the engine reads them without a copy, and nothing leaks."""
 
 from typing import Any
 
@@ -34,15 +34,15 @@ def logits_on(machine: LazyCuda, resident: Any, count: int) -> NDArray[np.float3
     return content.view(np.float32).reshape(count, CLASSES)
 
 
-def test_an_engine_computes_the_images_from_where_it_was_told_and_is_done_on_return() -> None:
+def test_a_run_starts_at_the_given_image_and_is_complete_on_return() -> None:
     resident, machine, _ = opened()
     for start, count in ((0, 6), (6, 6), (13, 5), (19, 1)):
-        assert resident.run(start, count) == pytest.approx(1e-3)  # LazyCuda: a millisecond for every piece of work
+        assert resident.run(start, count) == pytest.approx(1e-3)  # LazyCuda: one millisecond per piece of work
         assert machine.pending() == 0
         assert np.array_equal(logits_on(machine, resident, count), fake_logits(images(20)[start : start + count], 5))
 
 
-def test_images_are_copied_once_and_freed_at_the_end() -> None:
+def test_images_are_copied_once_and_freed_on_close() -> None:
     resident, machine, _ = opened()
     for _ in range(5):
         resident.run(0, 3)
@@ -54,7 +54,7 @@ def test_images_are_copied_once_and_freed_at_the_end() -> None:
     assert machine.stack == []
 
 
-def test_too_little_memory_is_said_and_leaves_nothing() -> None:
+def test_too_little_memory_is_reported_and_leaks_nothing() -> None:
     with pytest.raises(BackendError, match="out of GPU memory"):
         opened(memory_bytes=20 * 48 + 10)
     machine = LazyCuda(memory_bytes=20 * 48 + 10)
@@ -64,8 +64,8 @@ def test_too_little_memory_is_said_and_leaves_nothing() -> None:
     assert machine.live()["device_bytes"] == 0
 
 
-def test_onnx_runs_on_images_where_they_lie(graph_path: Any) -> None:
-    """On the CPU, which ONNX Runtime names as a device like any other, so that the binding is really exercised."""
+def test_onnx_runs_on_images_without_a_copy(graph_path: Any) -> None:
+    """On the CPU, which ONNX Runtime treats as a device like any other, so that the binding really runs."""
     from rtk.core.probe import probe_images
     from rtk.infer.backend import BackendOptions
 
@@ -79,6 +79,6 @@ def test_onnx_runs_on_images_where_they_lie(graph_path: Any) -> None:
         assert backend.resident(images_NHWC) is None
 
 
-def test_what_computes_in_host_memory_has_nothing_to_put_anywhere() -> None:
+def test_a_backend_that_computes_in_host_memory_has_no_resident_images() -> None:
     assert FakeBackend().resident(np.zeros((1, 32, 32, 3), np.uint8)) is None
     assert not FakeBackend().overlaps

@@ -1,0 +1,86 @@
+"""Search folders and globs for files. Each folder is searched only once, even if links lead to it again."""
+
+import glob
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+
+from ...core.data.images import IMAGE_SUFFIXES
+from .entry import Entry
+
+RECURSIVE = re.compile(r"(|.*?/)/*\*\*(?:/+(.*))?", re.DOTALL)
+"""Splits a pattern at its first `**` into the parts before and after it."""
+_Seen = set[tuple[int, int]]
+"""Folders, by device and inode."""
+
+
+def folder_entries(root: str) -> Iterator[Entry]:
+    """Yield the image files of a folder, then those of its sub-folders; an unreadable folder has an error."""
+    for folder, files in _folders(root, set()):
+        if isinstance(files, OSError):
+            yield Entry(folder, f"the folder cannot be read: {files.strerror or files}")
+        else:
+            images = sorted(name for name in files if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
+            yield from (Entry(os.path.join(folder, name)) for name in images)
+
+
+def glob_matches(pattern: str) -> Iterator[str]:
+    """Yield what glob.glob finds, unsorted, but each `**` searches a folder only once."""
+    yield from _matches(pattern, "", defaultdict(set))
+
+
+def _matches(pattern: str, root: str, seen: defaultdict[str, _Seen]) -> Iterator[str]:
+    """Yield the matches below `root`. `seen`: the folders that each `**` has searched, by the pattern after it."""
+    parts = RECURSIVE.fullmatch(pattern)
+    if parts is None:
+        yield from (os.path.join(root, name) for name in glob.iglob(pattern, root_dir=root, recursive=True))
+        return
+    head, tail = parts[1], "*" if parts[2] is None else parts[2]
+    for start in sorted(_matches(head, root, seen)) if head else [root]:
+        for folder, _ in _folders(start, seen[tail], hidden=False):
+            yield from _matches(tail, folder, seen)
+
+
+def _folders(root: str, seen: _Seen, *, hidden: bool = True) -> Iterator[tuple[str, list[str] | OSError]]:
+    """Yield the folder and its sub-folders that are not in `seen`, with the names of their files or the error."""
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            if not _is_new(folder, seen):
+                continue
+            files, folders = _content(folder)
+        except OSError as error:
+            yield folder, error
+            continue
+        yield folder, files
+        shown = sorted((name for name in folders if hidden or not name.startswith(".")), reverse=True)
+        waiting += (os.path.join(folder, name) for name in shown)
+
+
+def _is_new(folder: str, seen: _Seen) -> bool:
+    """Whether the folder is not in `seen`; adds it. Raises OSError."""
+    status = os.stat(folder or os.curdir)  # noqa: PTH116 - strings, because Path is slow and changes names
+    number = (status.st_dev, status.st_ino)
+    if number in seen:
+        return False
+    seen.add(number)
+    return True
+
+
+def _content(folder: str) -> tuple[list[str], list[str]]:
+    """Names of the files and of the sub-folders of a folder. Raises OSError."""
+    files: list[str] = []
+    folders: list[str] = []
+    with os.scandir(folder or os.curdir) as items:
+        for item in items:
+            (folders if _is_folder(item) else files).append(item.name)
+    return files, folders
+
+
+def _is_folder(item: "os.DirEntry[str]") -> bool:
+    try:
+        return item.is_dir()
+    except OSError:  # a link to itself
+        return False
