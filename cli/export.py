@@ -187,7 +187,7 @@ def export(
 
 def ensemble(models: list[str], folder: Path) -> Path:
     """rtk export A B ...: the ensemble's checkpoint."""
-    from ..export.ensemble import ensemble_of
+    from ..export.ensemble import ensemble_from_checkpoints
     from ..workflow.models import find_model
 
     checkpoints = []
@@ -196,7 +196,7 @@ def ensemble(models: list[str], folder: Path) -> Path:
         if member.checkpoint is None:
             raise UsageError(f"{name}: an ensemble is made of checkpoints")
         checkpoints.append(member.checkpoint)
-    return ensemble_of(checkpoints, folder)
+    return ensemble_from_checkpoints(checkpoints, folder)
 
 
 def build_engine(config: EngineConfig) -> Path:

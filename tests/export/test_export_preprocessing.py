@@ -16,9 +16,9 @@ from rtk.core.artifacts.graph import load_graph
 from rtk.core.card import Input, ModelCard, Preprocessing
 from rtk.core.models.model import build_model
 from rtk.core.nvidia.flavor import FLAVORS
-from rtk.export.config import EngineConfig
+from rtk.export.config import EngineConfig, Int8Config
 from rtk.export.int8.calibration import Calibration
-from rtk.export.int8.quantize import Int8Config, int8_from_checkpoint
+from rtk.export.int8.quantize import int8_from_checkpoint
 from rtk.export.to_onnx import onnx_from_checkpoint
 from rtk.export.trt.build import engine_from_onnx
 

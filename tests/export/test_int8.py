@@ -18,9 +18,9 @@ from rtk.core.data.datasets import Split
 from rtk.core.errors import ArtifactError, DataError, UnknownNameError
 from rtk.core.nvidia.flavor import FLAVORS
 from rtk.core.tolerances import largest_share
-from rtk.export.config import EngineConfig
-from rtk.export.int8.calibration import Calibration, content_hashes, draw_calibration, guard
-from rtk.export.int8.quantize import Closeness, Int8Config, int8_from_checkpoint
+from rtk.export.config import EngineConfig, Int8Config
+from rtk.export.int8.calibration import Calibration, check_images, content_hashes, draw_calibration
+from rtk.export.int8.quantize import Closeness, int8_from_checkpoint
 from rtk.export.int8.ranges import Histogram, range_of
 from rtk.export.int8.sensitivity import explain
 from rtk.export.trt.build import engine_from_onnx
@@ -119,10 +119,10 @@ def test_closeness_is_the_larger_share_of_two_limits() -> None:
     even, peak = reference_NK + 0.1, reference_NK.copy()
     peak[7, 0] += 1.5
     assert astuple(Closeness.of(even, reference_NK)) == pytest.approx((0.05, 0.1, 0.05), rel=1e-4)
-    assert Closeness.of(even, reference_NK).of_limits == pytest.approx(0.5, rel=1e-4)
+    assert Closeness.of(even, reference_NK).share_of_limits == pytest.approx(0.5, rel=1e-4)
     assert astuple(Closeness.of(peak, reference_NK)) == pytest.approx((0.0375, 1.5, 0.75), rel=1e-4)
     peak[7, 0] += 1.0
-    assert Closeness.of(peak, reference_NK).of_limits == pytest.approx(1.25, rel=1e-4)
+    assert Closeness.of(peak, reference_NK).share_of_limits == pytest.approx(1.25, rel=1e-4)
 
 
 def test_the_surest_answers_may_be_off_by_more() -> None:
@@ -263,9 +263,9 @@ def test_images_that_are_not_fit_for_calibration_are_refused(
     checkpoint: Checkpoint, change: Callable[[Split], Split], message: str
 ) -> None:
     sound, test = patterns(600, seed=11), patterns_dataset().split("test")
-    guard(sound, checkpoint.card, test=test, name="mine")
+    check_images(sound, checkpoint.card, test=test, name="mine")
     with pytest.raises(DataError, match=f"^mine: .*{message}"):
-        guard(change(sound), checkpoint.card, test=test, name="mine")
+        check_images(change(sound), checkpoint.card, test=test, name="mine")
 
 
 def test_a_data_set_of_other_classes_is_refused(checkpoint: Checkpoint) -> None:

@@ -32,7 +32,8 @@ from rtk.core.artifacts.graph import set_card
 from rtk.core.errors import ArtifactError, BackendError, OutputError, UnknownNameError, UsageError
 from rtk.core.nvidia.flavor import FLAVORS
 from rtk.export.config import EngineConfig
-from rtk.export.trt.build import DEFAULT_TARGETS, engine_from_onnx
+from rtk.export.trt.build import engine_from_onnx
+from rtk.export.trt.hardware import DEFAULT_TARGETS
 
 ROOT = Path(__file__).parent.parent.parent
 real_rtx = pytest.mark.skipif(not FLAVORS["tensorrt-rtx"].installed, reason="needs the package tensorrt-rtx")
