@@ -166,7 +166,7 @@ def _quiet() -> Iterator[None]:
 
 
 def folded(model: Model) -> Model:
-    """Return a copy in evaluation mode; the batch norms that a block lists in CONV_NORM are folded into convolutions."""
+    """Return a copy in evaluation mode; batch norms that a block lists in CONV_NORM are folded into convolutions."""
     copied = copy.deepcopy(model).eval()
     for block in copied.modules():
         for conv_name, norm_name in getattr(block, "CONV_NORM", ()):

@@ -76,7 +76,7 @@ def activations(graph: onnx.ModelProto) -> list[str]:
 
 
 def histograms(graph: onnx.ModelProto, images_NHWC: NDArray[np.uint8]) -> dict[str, Histogram]:
-    """Return a histogram of each activation over all images. Two passes: the first finds the ends, the second counts."""
+    """Return a histogram of each activation over all images. The first pass finds the ends, the second one counts."""
     names = activations(graph)
     wide = with_outputs(graph, names)
     session = session_as_written(wide)

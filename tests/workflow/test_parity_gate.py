@@ -17,8 +17,8 @@ from rtk.core.artifacts.checkpoint import save_checkpoint
 from rtk.core.artifacts.engine import read_engine_info
 from rtk.core.artifacts.graph import load_graph
 from rtk.core.card import ModelCard
-from rtk.core.data import datasets
 from rtk.core.errors import DataError, ParityError, UsageError
+from rtk.workflow import export_model
 from rtk.workflow.parity_gate import Gate
 
 
@@ -33,7 +33,7 @@ def checkpoint(card: ModelCard, randomise: Callable[..., None], tmp_path_factory
 @pytest.fixture
 def run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """rtk export --require-parity default of the fitted network, on the patterns' test split; its folder."""
-    monkeypatch.setattr(datasets, "open_dataset", lambda name, data_dir=None: patterns_dataset())
+    monkeypatch.setattr(export_model, "open_dataset", lambda name, data_dir=None: patterns_dataset())
     shutil.copy(checkpoint, tmp_path / "fitted.pt")
 
     def export(**options: Any) -> Path:
@@ -96,7 +96,7 @@ def test_a_faulty_graph_is_refused_with_the_numbers(checkpoint: Path, run: Calla
     path.write_bytes(graph.SerializeToString())
     gate = Gate(checkpoint, patterns_dataset(), Requirement())
     with pytest.raises(ParityError, match=r"onnx: no parity with the reference in fp32: as close as fp32 is: logits"):
-        gate.judge_graph(path, noting=True)
+        gate.judge_graph(path, add_note=True)
 
 
 def test_a_data_set_of_other_classes_is_refused(checkpoint: Path) -> None:
