@@ -1,4 +1,4 @@
-"""Ensembles: the mean of the members' probabilities, in one graph, with a card that names them."""
+"""Ensembles: one graph that computes the mean of the members' probabilities, with a card that names the members."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -43,7 +43,7 @@ def members(tmp_path: Path, save_untrained: Callable[..., Path]) -> list[Path]:
     ]
 
 
-def test_its_logits_are_the_logarithms_of_the_mean_probabilities(
+def test_the_logits_are_the_logarithms_of_the_mean_probabilities(
     members: list[Path], tmp_path: Path, shapes64: Split
 ) -> None:
     path = ensemble_from_checkpoints(members, tmp_path)
@@ -58,7 +58,9 @@ def test_its_logits_are_the_logarithms_of_the_mean_probabilities(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-def test_it_is_exported_like_any_other(members: list[Path], tmp_path: Path, shapes64: Split, precision: str) -> None:
+def test_an_ensemble_is_exported_like_one_model(
+    members: list[Path], tmp_path: Path, shapes64: Split, precision: str
+) -> None:
     path = ensemble_from_checkpoints(members, tmp_path)
     exported = export_graph(load_checkpoint(path), tmp_path / "ensemble.onnx", precision=precision)
     card = load_graph(exported.path)[1]
@@ -69,7 +71,9 @@ def test_it_is_exported_like_any_other(members: list[Path], tmp_path: Path, shap
         np.testing.assert_allclose(logits_NK, logits_of(path, shapes64.images_NHWC), atol=1e-4)
 
 
-def test_it_is_quantised_like_any_other(card: ModelCard, randomise: Callable[..., None], tmp_path: Path) -> None:
+def test_an_ensemble_is_quantised_like_one_model(
+    card: ModelCard, randomise: Callable[..., None], tmp_path: Path
+) -> None:
     fitted = fitted_checkpoint(card, randomise)
     for name in ("a.pt", "b.pt"):
         save_checkpoint(tmp_path / name, fitted.card, fitted.weights)
@@ -80,16 +84,16 @@ def test_it_is_quantised_like_any_other(card: ModelCard, randomise: Callable[...
     assert made.agreeing >= 0.98 * made.images
 
 
-def test_its_parameters_are_those_of_its_members() -> None:
+def test_an_ensemble_has_the_parameters_of_its_members() -> None:
     both = parameter_count("resnet8v1") + parameter_count("resnet11v2")
     assert parameter_count("resnet8v1+resnet11v2") == both
 
 
-def test_members_that_differ_are_refused_by_name(
+def test_members_that_differ_are_refused(
     members: list[Path], tmp_path: Path, save_untrained: Callable[..., Path]
 ) -> None:
     other = save_untrained(tmp_path / "grey.pt", size=Input(32, 32, 1))
-    with pytest.raises(UsageError, match=r"grey.pt: differs from .*0.pt in input, which an ensemble's members share"):
+    with pytest.raises(UsageError, match=r"grey.pt: differs from .*0.pt in input; all members .* must have the same"):
         ensemble_from_checkpoints([members[0], other], tmp_path)
     renamed = load_checkpoint(members[1])
     save_checkpoint(tmp_path / "renamed.pt", replace(renamed.card, classes=renamed.card.classes[::-1]), renamed.weights)
@@ -99,5 +103,5 @@ def test_members_that_differ_are_refused_by_name(
     save_checkpoint(tmp_path / "shifted.pt", renamed.card, shifted)
     with pytest.raises(UsageError, match=r"shifted.pt: differs from .*0.pt in preprocessing"):
         ensemble_from_checkpoints([members[0], tmp_path / "shifted.pt"], tmp_path)
-    with pytest.raises(UsageError, match=r"resnet8v1-cifar10-x2.pt: an ensemble already; name its members instead"):
+    with pytest.raises(UsageError, match=r"resnet8v1-cifar10-x2.pt: already an ensemble; name its members instead"):
         ensemble_from_checkpoints([members[0], ensemble_from_checkpoints([members[0], members[2]], tmp_path)], tmp_path)
