@@ -1,18 +1,19 @@
 """rtk export."""
 
 import logging
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from ..core.artifacts.engine import Profile
-from ..core.errors import UsageError
+from ..core.nvidia.driver import device_index
 from ..core.text import text_table
-from ..export.config import EngineConfig
+from ..export.config import EngineConfig, Int8Config, Int8Flavor, Method
+from . import help as groups
 from .options import DataDir
+
+if TYPE_CHECKING:
+    from ..export.int8.sensitivity import LayerCost
 
 _log = logging.getLogger(__name__)
 
@@ -22,232 +23,209 @@ def export(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="A checkpoint, with --trt a graph too, with --triton an engine too, or a model of the zoo. "
+            help="A checkpoint or a model of the zoo; with --trt also a graph, with --triton also an engine. "
             "Several checkpoints become one model, an ensemble.",
         ),
     ],
-    trt: Annotated[bool, typer.Option("--trt", help="Build a TensorRT engine from the graph.")] = False,
     precision: Annotated[
-        str | None, typer.Option(help="fp32, fp16, bf16 or int8; default: fp32, or a graph's own.", show_default=False)
+        str | None,
+        typer.Option(
+            help="fp32, fp16, bf16 or int8; default: fp32, or the precision of the given graph.",
+            show_default=False,
+            rich_help_panel=groups.PRECISION,
+        ),
     ] = None,
-    int8_flavor: Annotated[str, typer.Option(help="int8 for whom: tensorrt or cpu.")] = "tensorrt",
+    int8_flavor: Annotated[
+        str,
+        typer.Option(help="Target runtime of the int8 graph: tensorrt or cpu.", rich_help_panel=groups.PRECISION),
+    ] = Int8Config.flavor,
+    int8_method: Annotated[
+        str,
+        typer.Option(
+            help="How int8 ranges are chosen: minmax, percentile, mse, or auto for the best of the three on held-out "
+            "images.",
+            rich_help_panel=groups.PRECISION,
+        ),
+    ] = Int8Config.method,
+    calibration_images: Annotated[
+        int,
+        typer.Option(
+            help="Number of training images to measure int8 ranges on; at least 500.", rich_help_panel=groups.PRECISION
+        ),
+    ] = Int8Config.calibration_images,
     keep_fp32: Annotated[
-        list[str] | None, typer.Option(help="int8: a layer to leave in fp32; repeatable.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER",
+            help="Layer of the int8 graph that stays in fp32; repeatable.",
+            show_default=False,
+            rich_help_panel=groups.PRECISION,
+        ),
     ] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="int8: show what each layer costs, and write nothing.")
+        bool,
+        typer.Option(
+            "--explain",
+            help="List the cost of each layer in int8, and write no file.",
+            rich_help_panel=groups.PRECISION,
+        ),
     ] = False,
     require_parity: Annotated[
         str | None,
         typer.Option(
-            help="Leave no file unless the whole test split is answered like the reference does: points that may be "
-            "lost, default, mlperf-99 or mlperf-99.9; exit code 4.",
+            metavar="POINTS|PRESET",
+            help="Write files only if parity holds on the whole test split; exit code 4 if not. Number of accuracy "
+            "points that may be lost, default, mlperf-99 or mlperf-99.9.",
             show_default=False,
+            rich_help_panel=groups.PARITY,
         ),
     ] = None,
+    trt: Annotated[
+        bool,
+        typer.Option("--trt", help="Build a TensorRT engine from the graph.", rich_help_panel=groups.TENSORRT),
+    ] = False,
+    flavor: Annotated[
+        str, typer.Option(help="auto, tensorrt or tensorrt-rtx.", rich_help_panel=groups.TENSORRT)
+    ] = EngineConfig.flavor,
+    max_batch: Annotated[
+        int, typer.Option(help="Largest batch size of the engine.", rich_help_panel=groups.TENSORRT)
+    ] = EngineConfig.max_batch,
+    opt_batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Batch size that TensorRT optimises for; default: 64, or --max-batch if that is smaller.",
+            show_default=False,
+            rich_help_panel=groups.TENSORRT,
+        ),
+    ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="GPU to build on: auto, cuda or cuda:N. Without a GPU only tensorrt-rtx builds.",
+            rich_help_panel=groups.TENSORRT,
+        ),
+    ] = "auto",
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Compute capability to build for, such as 8.9; repeatable; tensorrt-rtx only.",
+            show_default=False,
+            rich_help_panel=groups.TENSORRT,
+        ),
+    ] = None,
+    workspace_mib: Annotated[
+        int | None,
+        typer.Option(
+            help="Largest scratch memory of one layer, in MiB; default: TensorRT's own limit.",
+            show_default=False,
+            rich_help_panel=groups.TENSORRT,
+        ),
+    ] = None,
+    hardware_compatibility: Annotated[
+        str,
+        typer.Option(
+            help="GPUs that can run the engine: none for the GPU model of the build, ampere-plus or "
+            "same-compute-capability; tensorrt only.",
+            rich_help_panel=groups.TENSORRT,
+        ),
+    ] = EngineConfig.hardware_compatibility,
+    version_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--version-compatible",
+            help="Let later minor versions of TensorRT run the engine; tensorrt only.",
+            rich_help_panel=groups.TENSORRT,
+        ),
+    ] = EngineConfig.version_compatible,
+    cache: Annotated[
+        bool,
+        typer.Option(
+            help="Use the engine in the cache if there is one, and store a new engine there.",
+            rich_help_panel=groups.TENSORRT,
+        ),
+    ] = EngineConfig.cache,
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Its training split calibrates int8, its test split is --require-parity's; default: the model's.",
+            help="Data set for int8 (its training split) and --require-parity (its test split); default: the data set "
+            "of the model.",
             show_default=False,
+            rich_help_panel=groups.DATA,
         ),
     ] = None,
     data_dir: DataDir = None,
-    flavor: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = EngineConfig.flavor,
-    max_batch: Annotated[int, typer.Option(help="The largest batch of the engine.")] = EngineConfig.max_batch,
-    opt_batch: Annotated[
-        int | None, typer.Option(help="The batch that the engine is fastest at; default: 64.", show_default=False)
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for the files; default: the folder of the model.",
+            show_default=False,
+            rich_help_panel=groups.OUTPUT,
+        ),
     ] = None,
-    target: Annotated[
-        list[str] | None, typer.Option(help="Compute capability to build for, such as 8.9; repeatable; RTX only.")
-    ] = None,
-    workspace_mib: Annotated[
-        int | None, typer.Option(help="Scratch memory of a layer, at most.", show_default=False)
-    ] = None,
-    hardware_compatibility: Annotated[
-        str, typer.Option(help="none, ampere-plus or same-compute-capability; not for RTX.")
-    ] = EngineConfig.hardware_compatibility,
-    version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="Later minor versions may run the engine; not for RTX.")
-    ] = EngineConfig.version_compatible,
-    cache: Annotated[bool, typer.Option(help="Take the engine from the cache, and keep it there.")] = True,
     triton: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write a model repository for NVIDIA Triton, too.", show_default=False),
+        typer.Option(
+            metavar="DIR",
+            help="Also write a model repository for NVIDIA Triton.",
+            show_default=False,
+            rich_help_panel=groups.OUTPUT,
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: beside the model.")] = None,
 ) -> None:
-    """Export a model: checkpoint -> ONNX graph, checked before it is written; with --trt -> TensorRT engine."""
-    from ..bench.parity.verdict import requirement
-    from ..core.artifacts.checkpoint import load_checkpoint
-    from ..core.artifacts.engine import SUFFIX, json_path
-    from ..core.data.datasets import open_dataset
-    from ..core.files import make_folder, temporary_folder, write_whole
-    from ..core.nvidia.flavor import choose_flavor
-    from ..core.tolerances import precision_named
-    from ..workflow.artifacts import export_graph
-    from ..workflow.models import find_model, find_reference, read_card
+    """Export a model: checkpoint -> ONNX graph, compared with PyTorch; with --trt -> TensorRT engine."""
+    from ..workflow.export_model import ExportConfig, explain_layers, export_model, write_triton_repository
 
-    model = models[0]
-    found = find_model(model)
-    as_it_is = not found.checkpoint and not trt
-    if (found.engine and trt) or (as_it_is and (triton is None or precision)):
-        raise UsageError(f"{model}: expected a checkpoint; an engine is made from a graph with --trt")
-    if as_it_is and require_parity is not None:
-        raise UsageError(f"{model}: nothing is exported that --require-parity could judge; use rtk bench")
-    if precision is not None:
-        precision_named(precision)
-    if precision != "int8" and (keep_fp32 or explain or (dataset and require_parity is None)):
-        raise UsageError("--keep-fp32, --explain and --dataset go with --precision int8")
-    if explain and require_parity is not None:
-        raise UsageError("--explain writes nothing that --require-parity could judge")
-    if trt:  # before an export that would have been for nothing
-        chosen = choose_flavor(flavor)
-        if triton is not None:
-            from ..export.triton import check_flavor
-
-            check_flavor(chosen.name)
-    folder = out or (Path() if found.in_zoo else found.given.parent)
-    if not explain:
-        make_folder(folder)
-    with ExitStack() as stack:
-        making, made, joined = folder, list[Path](), list[Path]()
-        if require_parity is not None or explain:  # what is made may not be left
-            making = stack.enter_context(temporary_folder(None if explain else folder))
-        if len(models) > 1:
-            joined.append(ensemble(models, making))
-            found = find_model(str(joined[0]))
-            _log.info(f"{found.name}: an ensemble of {len(models)}")
-        config = EngineConfig(
-            graph=found.graph or folder / f"{found.name}.onnx",
-            out=folder,
+    config = ExportConfig(
+        models=tuple(models),
+        out=out,
+        precision=precision,
+        int8=Int8Config(
+            flavor=cast(Int8Flavor, int8_flavor),  # Int8Config checks the names
+            method=cast(Method, int8_method),
+            keep_fp32=tuple(keep_fp32 or ()),
+            calibration_images=calibration_images,
+        ),
+        require_parity=require_parity,
+        dataset=dataset,
+        data_dir=data_dir,
+        trt=trt,
+        engine=EngineConfig(
+            graph=Path(models[0]),
             flavor=flavor,
             max_batch=max_batch,
             opt_batch=opt_batch,
+            device=device_index(device),
             targets=tuple(target or ()),
             workspace_mib=workspace_mib,
             hardware_compatibility=hardware_compatibility,
             version_compatible=version_compatible,
             cache=cache,
-            precision=precision,
-        )
-        gate = None
-        if require_parity is not None:
-            from ..workflow.parity_gate import Gate
-
-            required = requirement(require_parity)
-            labelled = open_dataset(dataset or read_card(found).dataset, data_dir=data_dir)
-            gate = Gate(find_reference(found), labelled, required)
-        if found.checkpoint and precision == "int8":
-            graph = export_int8(
-                found.checkpoint,
-                making / f"{found.name}.int8.onnx",
-                flavor=int8_flavor,
-                keep_fp32=tuple(keep_fp32 or ()),
-                dataset=dataset,
-                data_dir=data_dir,
-                explained=explain,
-            )
-            if graph is None:
-                return
-            made.append(graph)
-        elif trt and found.in_zoo and found.graph and precision in (None, "fp32"):
-            made.append(making / found.graph.name)
-            write_whole(made[0], found.graph.read_bytes())
-        elif found.checkpoint:
-            wanted = precision or "fp32"
-            path = making / (f"{found.name}.onnx" if wanted == "fp32" else f"{found.name}.{wanted}.onnx")
-            exported = export_graph(load_checkpoint(found.checkpoint), path, precision=wanted)
-            _log.info(f"largest logit difference from PyTorch: {exported.largest_difference:.2g}")
-            made.append(exported.path)
-        config = replace(config, out=making, graph=made[0] if made else config.graph)
-        if gate:
-            _log.info(gate.judge_graph(config.graph, noting=bool(made)).to_text())
-        if trt:
-            made.append(build_engine(config))
-            if gate:
-                verdict = gate.judge_engine(made[-1])
-                _log.info(
-                    verdict.to_text() if verdict else "the engine itself could not be judged here: its JSON says so"
-                )
-        for path in (*joined, *made):
-            if making != folder:
-                path.replace(folder / path.name)
-                if path.suffix == SUFFIX:
-                    json_path(path).replace(json_path(folder / path.name))
-        for path in made:
-            print(folder / path.name)
-    if triton is not None:
-        from ..export.triton import triton_from_artifact
-
-        artifact = folder / made[-1].name if made else found.given
-        print(triton_from_artifact(artifact, triton, profile=Profile(config.fastest_at, config.max_batch)))
-        _log.info(f"to serve it: tritonserver --model-repository={triton}")
-
-
-def ensemble(models: list[str], folder: Path) -> Path:
-    """rtk export A B ...: the ensemble's checkpoint."""
-    from ..export.ensemble import ensemble_of
-    from ..workflow.models import find_model
-
-    checkpoints = []
-    for name in models:
-        member = find_model(name)
-        if member.checkpoint is None:
-            raise UsageError(f"{name}: an ensemble is made of checkpoints")
-        checkpoints.append(member.checkpoint)
-    return ensemble_of(checkpoints, folder)
-
-
-def build_engine(config: EngineConfig) -> Path:
-    """rtk export --trt: build the engine and say what it is."""
-    from ..export.trt.build import engine_from_onnx
-
-    built = engine_from_onnx(config)
-    _log.info(
-        f"from the cache: {built.info.plan_bytes:,} bytes" if built.cached else f"built in {built.info.build_s:.1f} s"
+        ),
+        triton=triton,
+        explain=explain,
     )
-    _log.info(f"{built.info.flavor} {built.info.version} for {built.info.built_for}; {built.info.profile}")
-    _log.info(f"precision: {built.info.precision}")
-    return built.path
+    if config.explain:
+        print(cost_table(explain_layers(config)))
+        return
+    files = export_model(config)
+    for path in files:
+        print(path)
+    if config.triton is not None:
+        print(write_triton_repository(config, files))
+        _log.info(f"to serve it: tritonserver --model-repository={config.triton}")
 
 
-def export_int8(
-    checkpoint: Path,
-    path: Path,
-    *,
-    flavor: str,
-    keep_fp32: tuple[str, ...],
-    dataset: str | None,
-    data_dir: Path | None,
-    explained: bool,
-) -> Path | None:
-    """rtk export --precision int8: calibrate and quantise, or with `explained` only show what each layer costs."""
-    from ..core.artifacts.checkpoint import load_checkpoint
-    from ..core.data.datasets import open_dataset
-    from ..export.int8.calibration import draw_calibration
-    from ..export.int8.quantize import Int8Config, int8_flavor_named, int8_from_checkpoint
-    from ..export.int8.sensitivity import explain
-
-    config = Int8Config(flavor=int8_flavor_named(flavor), keep_fp32=keep_fp32)
-    loaded = load_checkpoint(checkpoint)
-    calibration = draw_calibration(open_dataset(dataset or loaded.card.dataset, data_dir=data_dir), loaded.card)
-    if explained:
-        rows = [
+def cost_table(costs: "list[LayerCost]") -> str:
+    """Return the costs of layers as a table."""
+    return text_table(
+        [
             {
                 "layer": cost.layer,
                 "operator": cost.operator,
                 "relative error": f"{cost.relative_error:.2%}",
                 "largest difference": f"{cost.largest_difference:.2g}",
             }
-            for cost in explain(loaded, calibration=calibration, config=config)
+            for cost in costs
         ]
-        print(text_table(rows))
-        return None
-    made = int8_from_checkpoint(loaded, path, calibration=calibration, config=config)
-    largest = made.tried[made.method].largest_difference
-    _log.info(
-        f"calibrated by {made.method} on {len(calibration.images_NHWC):,} training images; on {made.images:,} others "
-        f"{made.agreeing:,} answers agree with PyTorch's, largest logit difference {largest:.2g}"
     )
-    return made.path

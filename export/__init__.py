@@ -1,1 +1,1 @@
-"""From a checkpoint to a graph, and from a graph to an engine."""
+"""Export: a graph from a checkpoint, and an engine from a graph."""

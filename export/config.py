@@ -1,13 +1,21 @@
-"""EngineConfig: what an engine is built from and for. Nothing here imports TensorRT or ONNX."""
+"""EngineConfig and Int8Config: how an engine is built and how a graph is quantised. Loads no TensorRT and no ONNX."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from ..core.errors import UsageError
+from ..core.errors import UnknownNameError, UsageError
 from ..core.nvidia.flavor import AUTO, flavor_named
 
 HARDWARE_COMPATIBILITY = ("none", "ampere-plus", "same-compute-capability")
 DEFAULT_OPT_BATCH = 64
+
+Int8Flavor = Literal["tensorrt", "cpu"]
+INT8_FLAVORS: tuple[Int8Flavor, ...] = ("tensorrt", "cpu")
+Method = Literal["minmax", "percentile", "mse"]
+METHODS: tuple[Method, ...] = ("minmax", "percentile", "mse")
+"""How the range of an activation is chosen. Which method is best depends on the network: `auto` tries all."""
+FEWEST_CALIBRATION_IMAGES = 500
 
 
 @dataclass(frozen=True)
@@ -15,28 +23,29 @@ class EngineConfig:
     """How an engine is built."""
 
     graph: Path
-    """An ONNX file of rtk's; its precision is the engine's."""
+    """An ONNX file that rtk exported; its precision is the precision of the engine."""
     out: Path | None = None
-    """Folder for STEM.engine and STEM.engine.json; None means beside the graph."""
+    """Folder for STEM.engine and STEM.engine.json; default: the folder of the graph."""
     flavor: str = AUTO
     """auto, tensorrt or tensorrt-rtx."""
     precision: str | None = None
-    """What the engine must turn out to be; None means what the graph's card says."""
+    """The precision that the engine must have; default: the precision in the card of the graph."""
     max_batch: int = 1024
     opt_batch: int | None = None
-    """The batch size to be fastest at; None means 64, or max_batch where that is less."""
+    """Batch size that TensorRT optimises for; default: 64, or max_batch if that is smaller."""
     device: int = 0
-    """Index of the GPU to build on, where there is one."""
+    """Index of the GPU to build on, if the machine has GPUs."""
     targets: tuple[str, ...] = ()
-    """tensorrt-rtx: compute capabilities such as 8.9; none means this machine's GPU, or without one a default list."""
+    """Compute capabilities to build for, such as 8.9; tensorrt-rtx only. Default: the GPU of this machine; on a machine
+    without a GPU, DEFAULT_TARGETS of export/trt/hardware.py."""
     workspace_mib: int | None = None
-    """Limit of the scratch memory of one layer, in MiB; None means TensorRT's own."""
+    """Limit on the scratch memory of one layer, in MiB; default: TensorRT's own limit."""
     hardware_compatibility: str = "none"
     """none, ampere-plus or same-compute-capability; tensorrt only."""
     version_compatible: bool = False
-    """Let later minor versions of the same TensorRT run the engine."""
+    """Let later minor versions of the same major version of TensorRT run the engine."""
     cache: bool = True
-    """Take the engine from the cache where it is there, and keep it there."""
+    """Use the engine in the cache if there is one, and store a new engine there."""
 
     def __post_init__(self) -> None:
         if self.flavor != AUTO:
@@ -46,16 +55,41 @@ class EngineConfig:
         if self.opt_batch is not None and not 1 <= self.opt_batch <= self.max_batch:
             raise UsageError(f"--opt-batch {self.opt_batch}: expected 1 to --max-batch, {self.max_batch}")
         if self.workspace_mib is not None and self.workspace_mib < 1:
-            raise UsageError(f"a workspace of {self.workspace_mib} MiB: expected at least 1")
+            raise UsageError(f"--workspace-mib {self.workspace_mib}: expected at least 1")
         if self.hardware_compatibility not in HARDWARE_COMPATIBILITY:
             known = ", ".join(HARDWARE_COMPATIBILITY)
-            raise UsageError(f"hardware compatibility {self.hardware_compatibility!r} is unknown; known: {known}")
+            raise UsageError(f"--hardware-compatibility {self.hardware_compatibility}: unknown; known: {known}")
         if self.targets and self.flavor == "tensorrt":
             raise UsageError(
-                "compute capabilities to build for go with --flavor tensorrt-rtx; tensorrt builds for its GPU"
+                "--target: only tensorrt-rtx builds for named compute capabilities, tensorrt builds for the GPU of "
+                "this machine; use --flavor tensorrt-rtx"
             )
 
     @property
-    def fastest_at(self) -> int:
-        """The batch size to be fastest at."""
+    def optimal_batch(self) -> int:
+        """The batch size that TensorRT optimises for."""
         return self.opt_batch or min(DEFAULT_OPT_BATCH, self.max_batch)
+
+
+@dataclass(frozen=True)
+class Int8Config:
+    """How a checkpoint is quantised."""
+
+    flavor: Int8Flavor = "tensorrt"
+    """Target runtime: tensorrt, or cpu for ONNX Runtime and OpenVINO."""
+    method: Method | Literal["auto"] = "auto"
+    """auto uses the method that is best on the held-out images."""
+    keep_fp32: tuple[str, ...] = ()
+    """Layers that stay in fp32, by the names that `explain` lists."""
+    calibration_images: int = 1_000
+    """Number of training images that activation ranges are measured on."""
+
+    def __post_init__(self) -> None:
+        if self.flavor not in INT8_FLAVORS:
+            raise UnknownNameError("int8 flavor", self.flavor, INT8_FLAVORS)
+        if self.method not in ("auto", *METHODS):
+            raise UnknownNameError("calibration method", self.method, ("auto", *METHODS))
+        if self.calibration_images < FEWEST_CALIBRATION_IMAGES:
+            raise UsageError(
+                f"--calibration-images {self.calibration_images}: expected at least {FEWEST_CALIBRATION_IMAGES}"
+            )

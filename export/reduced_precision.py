@@ -1,9 +1,9 @@
-"""fp16 and bf16: the network cast, its ends left in fp32, and a graph that shows on any machine what that costs.
+"""fp16 and bf16 graphs, and the same graph in fp32 arithmetic to measure the rounding error on any machine.
 
-The pixels are normalised in fp32, the network's weights and layers are of the lower precision, the logits are cast back
-to float32. ONNX Runtime's CPU provider computes fp16 by casting up and has no bf16 convolution; so a graph is proved by
-`rounded_after_every_layer`: the same graph in fp32 arithmetic on rounded weights, every result rounded. That is what
-hardware does that multiplies in the lower precision and sums in fp32; the order of its sums stays unchecked.
+Pixels are normalised in fp32; weights and layers of the network have the lower precision; logits are cast back to
+float32. ONNX Runtime's CPU provider casts fp16 graphs up to fp32 and has no bf16 convolution. Therefore the check runs
+`rounded_after_every_layer`: the same graph in fp32 arithmetic, with weights and every result rounded. Hardware that
+multiplies in the lower precision and sums in fp32 does the same; only the order of its sums stays unchecked.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from ..core.models.model import Model
 
 @dataclass(frozen=True)
 class Half:
-    """A lower precision as torch and ONNX know it."""
+    """A 16-bit precision in torch and in ONNX."""
 
     torch_type: torch.dtype
     onnx_type: int
     opset: int
-    """The first from which ONNX has a convolution of this type, or rtk's usual one."""
+    """The first opset with a convolution of this type, but at least the opset of rtk's fp32 graphs."""
 
 
 HALVES = {
@@ -36,7 +36,7 @@ UNCHECKED = "arithmetic in {precision} itself: the hardware's order of sums"
 
 
 class LowerPrecision(nn.Module):
-    """A model whose network computes in a lower precision; pixels are normalised, and logits returned, in fp32."""
+    """A model whose network computes in a 16-bit precision; normalised pixels and logits are fp32."""
 
     def __init__(self, model: Model, half: Half) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class LowerPrecision(nn.Module):
 
 
 def rounded_after_every_layer(graph: onnx.ModelProto, half: Half) -> onnx.ModelProto:
-    """A copy of a graph of lower precision that ONNX Runtime computes on a CPU with the lower precision's rounding."""
+    """Return a copy of a 16-bit graph that computes in fp32 on a CPU and rounds every result to 16 bits."""
     copied = onnx.ModelProto()
     copied.CopyFrom(graph)
     low = _tensors_of_type(copied, half.onnx_type)
@@ -84,7 +84,7 @@ def rounded_after_every_layer(graph: onnx.ModelProto, half: Half) -> onnx.ModelP
 
 
 def _tensors_of_type(graph: onnx.ModelProto, onnx_type: int) -> set[str]:
-    """Names of the graph's tensors of that type, weights included."""
+    """Return the names of the tensors of that type, including weights."""
     typed = onnx.shape_inference.infer_shapes(graph, strict_mode=True).graph
     names = {value.name for value in typed.value_info if value.type.tensor_type.elem_type == onnx_type}
     return names | {tensor.name for tensor in typed.initializer if tensor.data_type == onnx_type}

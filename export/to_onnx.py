@@ -1,7 +1,7 @@
-"""From a checkpoint to a graph that proves itself before it is written.
+"""Export a checkpoint to an ONNX graph whose logits are compared with PyTorch's before the file is written.
 
-The graph takes uint8 `images` [N, H, W, C] and returns float32 `logits` [N, K]; only N is dynamic. Preprocessing is in
-it, batch norm is folded, the card is in its metadata.
+The graph takes uint8 `images` [N, H, W, C] and returns float32 `logits` [N, K]; only N is dynamic. It contains the
+preprocessing, batch norm is folded into the convolutions, and its metadata hold the card.
 """
 
 import contextlib
@@ -35,57 +35,42 @@ OPSET = 20
 PROBE_IMAGES = 48
 
 RunGraph = Callable[[bytes, NDArray[np.uint8]], NDArray[np.float32]]
-"""Runs a serialised graph on images N x H x W x C and returns logits N x K; comes from the room that can do it."""
+"""Runs a serialised graph on images [N, H, W, C] and returns logits [N, K]. The caller passes it, because export/ does
+not import the inference backends."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A graph on disk, and how far its answers were from the reference's."""
+    """A graph on disk, and how far its logits were from PyTorch's."""
 
     path: Path
     largest_difference: float
     relative_error: float = 0.0
-    """Root mean square of the differences over the standard deviation of the reference's logits."""
+    """Root mean square of the differences over the standard deviation of PyTorch's logits."""
 
 
 def onnx_from_checkpoint(
     checkpoint: Checkpoint, path: Path, *, run_graph: RunGraph, precision: str = "fp32"
 ) -> Exported:
-    """Write the checkpoint as a graph of that precision: fp32, fp16 or bf16.
+    """Write the checkpoint as a graph in fp32, fp16 or bf16 that has passed ONNX's checker and a comparison of logits.
 
-    Before, it passed ONNX's checker, and `run_graph` gave the reference's logits, as closely as the precision allows;
-    below fp32 with every layer's result rounded, which the card says. Raises ArtifactError, and leaves no file, when
-    it does not; UsageError for int8, which wants calibration images; OutputError when `path` cannot be written.
+    `run_graph` computes the logits that are compared with PyTorch's, on synthetic images. For fp16 and bf16 it runs the
+    graph in fp32 arithmetic with the result of every layer rounded, and the card says so.
+
+    Raises ArtifactError, and writes no file, if the logits differ by more than the precision allows; UsageError for
+    int8, which needs calibration images; OutputError if `path` cannot be written.
     """
-    limits = precision_named(precision)
+    precision_named(precision)
     if precision == "int8":
         raise UsageError("--precision int8: needs images of the training split to calibrate with")
     model = checkpoint.model()
     images_NHWC = probe_images(PROBE_IMAGES, checkpoint.card.input)
-    graph = graph_of(checkpoint, precision)
+    graph = graph_from_checkpoint(checkpoint, precision)
     with torch.inference_mode():
         reference_NK = model(torch.from_numpy(images_NHWC)).numpy()
     runnable = rounded_after_every_layer(graph, HALVES[precision]) if precision in HALVES else graph
     logits_NK = run_graph(runnable.SerializeToString(), images_NHWC)
-    largest, relative = differences(logits_NK, reference_NK)
-    if not np.isfinite(largest):
-        raise ArtifactError(f"{path}: not written: some of its logits are not finite in {precision}")
-    allowed, share = limits.equal_within(float(np.abs(reference_NK).max())), largest_share(logits_NK, reference_NK)
-    if not largest <= allowed:
-        raise ArtifactError(
-            f"{path}: not written: its logits differ from PyTorch's by up to {largest:.2g}, "
-            f"expected at most {allowed:.2g}"
-        )
-    if not share <= limits.largest_share:
-        raise ArtifactError(
-            f"{path}: not written: its logits differ from PyTorch's by up to {share:.2g} of their spread, "
-            f"expected at most {limits.largest_share:.2g} in {precision}"
-        )
-    if precision in HALVES and not relative <= limits.relative_error:
-        raise ArtifactError(
-            f"{path}: not written: its logits differ from PyTorch's by {relative:.2%} of their spread, "
-            f"expected at most {limits.relative_error:.2%} in {precision}"
-        )
+    largest, relative = _check_closeness(logits_NK, reference_NK, precision, path)
     check = {"images": len(images_NHWC), "largest_logit_difference": largest, "libraries": this_machine().libraries}
     if precision in HALVES:
         check |= {
@@ -98,8 +83,35 @@ def onnx_from_checkpoint(
     return Exported(path, largest, relative)
 
 
-def graph_of(checkpoint: Checkpoint, precision: str = "fp32") -> onnx.ModelProto:
-    """The checkpoint's graph in fp32, fp16 or bf16, without a card; it passed ONNX's checker."""
+def _check_closeness(
+    logits_NK: NDArray[np.float32], reference_NK: NDArray[np.float32], precision: str, path: Path
+) -> tuple[float, float]:
+    """Return the largest and the relative difference. Raises ArtifactError if the precision does not allow them."""
+    limits = precision_named(precision)
+    largest, relative = differences(logits_NK, reference_NK)
+    if not np.isfinite(largest):
+        raise ArtifactError(f"{path}: not written: some of its logits are not finite in {precision}")
+    allowed, share = limits.equal_within(float(np.abs(reference_NK).max())), largest_share(logits_NK, reference_NK)
+    if not largest <= allowed:
+        raise ArtifactError(
+            f"{path}: not written: its logits differ from PyTorch's by up to {largest:.2g}, "
+            f"expected at most {allowed:.2g}"
+        )
+    if not share <= limits.largest_share:
+        raise ArtifactError(
+            f"{path}: not written: largest logit error {share:.2g} standard deviations of PyTorch's logits, "
+            f"expected at most {limits.largest_share:.2g} in {precision}"
+        )
+    if precision in HALVES and not relative <= limits.relative_error:
+        raise ArtifactError(
+            f"{path}: not written: relative RMS error of the logits {relative:.2%}, "
+            f"expected at most {limits.relative_error:.2%} in {precision}"
+        )
+    return largest, relative
+
+
+def graph_from_checkpoint(checkpoint: Checkpoint, precision: str = "fp32") -> onnx.ModelProto:
+    """Return the checkpoint as a graph in fp32, fp16 or bf16, without a card; ONNX's checker has accepted it."""
     model: nn.Module = folded(checkpoint.model())
     images_NHWC = probe_images(2, checkpoint.card.input)
     if precision in HALVES:
@@ -113,7 +125,7 @@ def graph_of(checkpoint: Checkpoint, precision: str = "fp32") -> onnx.ModelProto
 
 
 def _traced(model: nn.Module, images_NHWC: NDArray[np.uint8], *, opset: int = OPSET) -> onnx.ModelProto:
-    """The model as ONNX, without what tracing leaves of this machine's paths."""
+    """Return the model as ONNX, without the paths of this machine that tracing writes into it."""
     with _quiet():
         program = torch.onnx.export(
             model,
@@ -141,7 +153,7 @@ def _traced(model: nn.Module, images_NHWC: NDArray[np.uint8], *, opset: int = OP
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter and its warnings about its own insides off the terminal."""
+    """Keep the exporter's output and its warnings about its own code off the terminal."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -154,7 +166,7 @@ def _quiet() -> Iterator[None]:
 
 
 def folded(model: Model) -> Model:
-    """A copy of a model in evaluation mode, without the batch norms that its blocks list in CONV_NORM."""
+    """Return a copy in evaluation mode; batch norms that a block lists in CONV_NORM are folded into convolutions."""
     copied = copy.deepcopy(model).eval()
     for block in copied.modules():
         for conv_name, norm_name in getattr(block, "CONV_NORM", ()):

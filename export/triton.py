@@ -1,8 +1,8 @@
 """A model repository for NVIDIA Triton: DIR/NAME/config.pbtxt, labels.txt and 1/model.onnx or 1/model.plan.
 
-Preprocessing lies in the model, so that clients send uint8 pixels N x H x W x C and get logits; with Triton's
-classification extension they get labels. Triton adds the batch dimension itself where max_batch_size is above 0: the
-sizes in the configuration are those of one image. What its fields mean: ModelConfig in Triton's model_config.proto.
+The model contains the preprocessing: clients send uint8 pixels [N, H, W, C] and receive logits, or labels with Triton's
+classification extension. The configuration gives the sizes of one image, because Triton adds the batch dimension itself
+if max_batch_size is above 0. The fields are defined by ModelConfig in Triton's model_config.proto.
 """
 
 import re
@@ -18,31 +18,31 @@ from ..core.files import make_folder, write_whole
 from ..core.text import one_line
 
 QUEUE_DELAY_US = 1_000
-"""How long a request waits, at most, for others to share its batch: little beside a network's round trip."""
-NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
+"""Longest time that a request waits for others to share its batch: short compared with a network round trip."""
+FORBIDDEN_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True)
 class Platform:
-    """What Triton runs a file with."""
+    """How Triton runs a model file."""
 
     name: str
     file: str
     instances: int
-    """Copies of the model that each device holds."""
+    """Number of copies of the model on each device."""
     kind: str
-    """Where they are: on a GPU, or on one where there is one."""
+    """Triton's name of the device: KIND_GPU, or KIND_AUTO for a GPU if there is one."""
 
 
 ONNX = Platform("onnxruntime_onnx", "model.onnx", instances=1, kind="KIND_AUTO")
 PLAN = Platform("tensorrt_plan", "model.plan", instances=2, kind="KIND_GPU")
-"""Two instances: while one copies, the other computes."""
+"""Two instances: one copies while the other computes."""
 
 
 def triton_from_artifact(artifact: Path, repository: Path, *, profile: Profile) -> Path:
-    """Write a graph or an engine into a model repository and return the model's folder there.
+    """Write a graph or an engine into a model repository and return the folder of the model there.
 
-    `profile`: the batch sizes for a graph; an engine has its own. Each file is written whole or not at all, the
+    `profile`: the batch sizes of a graph; an engine has its own. Each file is written whole or not at all, the
     configuration last. Raises ArtifactError as load_graph and read_plan do, UsageError for an engine of TensorRT-RTX,
     which Triton cannot run, OutputError.
     """
@@ -50,24 +50,24 @@ def triton_from_artifact(artifact: Path, repository: Path, *, profile: Profile) 
         info = read_engine_info(artifact)
         check_flavor(info.flavor)
         platform, card, profile, content = PLAN, info.card, info.profile, read_plan(artifact, info)
-        words = f"{card.arch}, {card.precision}; {info.flavor} {info.version} for {info.built_for}"
+        comment = f"{card.arch}, {card.precision}; {info.flavor} {info.version} for {info.built_for}"
     else:
         platform, card, content = ONNX, load_graph(artifact)[1], artifact.read_bytes()
-        words = f"{card.arch}, {card.precision}; checkpoint {card.checkpoint_sha256}"
-    name = NOT_IN_NAMES.sub("_", artifact.stem)
+        comment = f"{card.arch}, {card.precision}; checkpoint {card.checkpoint_sha256}"
+    name = FORBIDDEN_IN_NAMES.sub("_", artifact.stem)
     folder = make_folder(repository / name)
     write_whole(make_folder(folder / "1") / platform.file, content)
     write_whole(folder / "labels.txt", "".join(f"{one_line(label)}\n" for label in card.classes))
-    write_whole(folder / "config.pbtxt", f"# {one_line(words)}\n" + _config(name, card, platform, profile))
+    write_whole(folder / "config.pbtxt", f"# {one_line(comment)}\n" + _config(name, card, platform, profile))
     return folder
 
 
 def check_flavor(flavor: str) -> None:
-    """Raises UsageError for TensorRT-RTX."""
+    """Raise UsageError for TensorRT-RTX."""
     if flavor == "tensorrt-rtx":
         raise UsageError(
             "--triton: Triton runs engines of TensorRT, not of TensorRT-RTX; build one with --flavor tensorrt, "
-            "or leave out --trt: Triton runs the graph in ONNX Runtime"
+            "or omit --trt: then Triton runs the graph in ONNX Runtime"
         )
 
 

@@ -68,7 +68,8 @@ def check_engines(out: Path) -> None:
     from ..core.probe import probe_images
     from ..core.zoo import DEFAULT, zoo_file
     from ..export.config import EngineConfig
-    from ..export.trt.build import DEFAULT_TARGETS, engine_from_onnx
+    from ..export.trt.build import engine_from_onnx
+    from ..export.trt.hardware import DEFAULT_TARGETS
     from ..infer.backend import BackendOptions
     from ..infer.open_backend import open_backend
 

@@ -1,1 +1,1 @@
-"""What needs several rooms: finding models, making and caching artifacts, choosing a backend, the parity gate."""
+"""Workflows: what combines several rooms, such as exporting a model and judging it."""

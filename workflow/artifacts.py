@@ -1,14 +1,14 @@
-"""What a backend runs, made from what there is: graphs and engines, exported and built into the cache."""
+"""The file that a backend runs: graphs and engines, exported and built into the cache if they are missing."""
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ..core.artifacts.graph_card import INPUT_NAME
 from ..core.errors import ArtifactError, UnknownNameError
-from ..core.files import make_folder, sha256_of
+from ..core.files import make_folder
 from ..core.paths import cache_dir
-from .models import ModelFiles, find_reference
+from .models import ModelFiles, file_sha256, find_reference
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ..core.artifacts.checkpoint import Checkpoint
     from ..core.data.datasets import Dataset
+    from ..export.config import Int8Flavor
     from ..export.int8.quantize import Int8Exported
     from ..export.to_onnx import Exported
 
@@ -23,9 +24,9 @@ _log = logging.getLogger(__name__)
 
 
 def export_graph(checkpoint: "Checkpoint", path: Path, *, precision: str = "fp32") -> "Exported":
-    """Export to ONNX in fp32, fp16 or bf16 and prove it with ONNX Runtime on the CPU.
+    """Export to ONNX in fp32, fp16 or bf16, with ONNX Runtime on the CPU to check the logits.
 
-    Raises as onnx_from_checkpoint does.
+    Raises the errors of onnx_from_checkpoint.
     """
     from ..export.to_onnx import onnx_from_checkpoint
     from ..infer.backend import BackendOptions
@@ -40,13 +41,14 @@ def export_graph(checkpoint: "Checkpoint", path: Path, *, precision: str = "fp32
 
 
 def cached_graph_path(checkpoint: Path, *, suffix: str = "") -> Path:
-    """Where the checkpoint's graph is kept, if it is. Raises ArtifactError when there is no such checkpoint.
+    """Return the path of the checkpoint's graph in the cache; the graph may not exist yet.
 
-    `suffix`: of another precision than fp32, as cached_graph has it.
+    `suffix`: the part of the file name that stands for the precision; see cached_graph. Raises ArtifactError if there
+    is no such checkpoint.
     """
     if not checkpoint.is_file():
         raise ArtifactError(f"{checkpoint}: no such checkpoint")
-    return cache_dir() / "graphs" / f"{sha256_of(checkpoint)[:32]}{suffix}.onnx"
+    return cache_dir() / "graphs" / f"{file_sha256(checkpoint)[:32]}{suffix}.onnx"
 
 
 def cached_graph(
@@ -56,12 +58,13 @@ def cached_graph(
     int8_flavor: str = "cpu",
     dataset: "Dataset | None" = None,
 ) -> Path:
-    """The checkpoint's graph in the cache; exported when it is not there yet, which is logged.
+    """Return the checkpoint's graph in the cache; if it is missing, export it and log that.
 
-    int8 needs the data set whose training split it is calibrated on. Raises as onnx_from_checkpoint does.
+    int8 needs a data set, whose training split calibrates it. Raises the errors of onnx_from_checkpoint and
+    int8_from_checkpoint.
     """
-    calibrated = f"-{int8_flavor}-{dataset.name}" if precision == "int8" and dataset else ""
-    suffix = "" if precision == "fp32" else f".{precision}{calibrated}"
+    calibration = f"-{int8_flavor}-{dataset.name}" if precision == "int8" and dataset else ""
+    suffix = "" if precision == "fp32" else f".{precision}{calibration}"
     path = cached_graph_path(checkpoint, suffix=suffix)
     if not path.is_file():
         from ..core.artifacts.checkpoint import load_checkpoint
@@ -78,18 +81,19 @@ def cached_graph(
 
 
 def export_int8_graph(checkpoint: "Checkpoint", path: Path, *, dataset: "Dataset", flavor: str) -> "Int8Exported":
-    """Calibrate on the data set's training split and export in int8. Raises as int8_from_checkpoint does."""
+    """Calibrate on the data set's training split and export in int8. Raises the errors of int8_from_checkpoint."""
+    from ..export.config import Int8Config
     from ..export.int8.calibration import draw_calibration
-    from ..export.int8.quantize import Int8Config, int8_flavor_named, int8_from_checkpoint
+    from ..export.int8.quantize import int8_from_checkpoint
 
-    config = Int8Config(flavor=int8_flavor_named(flavor))
+    config = Int8Config(flavor=cast("Int8Flavor", flavor))  # it checks the name
     return int8_from_checkpoint(checkpoint, path, calibration=draw_calibration(dataset, checkpoint.card), config=config)
 
 
 def artifact_for(backend: str, found: ModelFiles, *, max_batch: int = 1) -> Path:
-    """The file that this backend runs, made in the cache where it is not there; an engine for at least `max_batch`.
+    """Return the file that this backend runs; if it is missing, make it in the cache. Engines take `max_batch` or more.
 
-    Raises ArtifactError when the backend cannot run what was found.
+    Raises ArtifactError if the backend cannot run the files of this model.
     """
     match backend:
         case "torch":
@@ -110,9 +114,9 @@ def artifact_for(backend: str, found: ModelFiles, *, max_batch: int = 1) -> Path
 
 
 def built_engine(found: ModelFiles, *, max_batch: int) -> Path:
-    """An engine for this machine, from the cache or built into it, which is logged.
+    """Return an engine for this machine, from the cache or built into it, and log which.
 
-    Raises BackendError, before anything is exported or built, when no engine could run here.
+    Raises BackendError, before any export or build, if this machine cannot run engines.
     """
     from ..export.config import EngineConfig
     from ..export.trt.build import engine_from_onnx
@@ -121,7 +125,7 @@ def built_engine(found: ModelFiles, *, max_batch: int) -> Path:
     _, flavor = check_machine()
     graph = artifact_for("onnx", found)
     largest = max(max_batch, EngineConfig.max_batch)
-    folder = cache_dir() / "opened" / f"{sha256_of(graph)[:32]}-{largest}"
+    folder = cache_dir() / "opened" / f"{file_sha256(graph)[:32]}-{largest}"
     config = EngineConfig(graph, out=folder, flavor=flavor.name, max_batch=largest)
     built = engine_from_onnx(config)
     _log.info(f"{built.path}: {'from the cache' if built.cached else f'built in {built.info.build_s:.1f} s'}")

@@ -1,8 +1,8 @@
-"""The files behind a model's name, its card, and the checkpoint that it answers to."""
+"""Find the files of a model by its name, read its card, and find its reference checkpoint."""
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..core.artifacts.engine import read_engine_info
 from ..core.card import ModelCard
@@ -10,16 +10,12 @@ from ..core.errors import ArtifactError, UnknownNameError
 from ..core.files import sha256_of
 from ..core.zoo import zoo_card, zoo_file, zoo_names
 
-if TYPE_CHECKING:
-    pass
-
-
 KINDS = {".pt": "checkpoint", ".onnx": "graph", ".engine": "engine"}
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The files behind a model's name; those that are not there are None."""
+    """The files of a model; those that it does not have are None."""
 
     name: str
     checkpoint: Path | None = None
@@ -28,21 +24,36 @@ class ModelFiles:
 
     @property
     def in_zoo(self) -> bool:
-        """Whether it is a model of the zoo, by its name."""
+        """Whether this is a model of the zoo."""
         return self.checkpoint == zoo_file(self.name, ".pt")
 
     @property
     def given(self) -> Path:
-        """The file that was named; for a model of the zoo, its checkpoint."""
+        """The file that the user named; for a model of the zoo, its checkpoint."""
         path = self.checkpoint or self.graph or self.engine
         assert path is not None
         return path
 
+    @cached_property
+    def card(self) -> ModelCard:
+        """The card, read once. Reading it from a checkpoint needs torch, from a graph onnx. Raises ArtifactError."""
+        if self.in_zoo:
+            return zoo_card(self.name)
+        if self.checkpoint:
+            from ..core.artifacts.checkpoint import load_checkpoint
+
+            return load_checkpoint(self.checkpoint).card
+        if self.graph:
+            from ..core.artifacts.graph import load_graph
+
+            return load_graph(self.graph)[1]
+        return read_engine_info(self.given).card
+
 
 def find_model(name: str) -> ModelFiles:
-    """A file of rtk's, by path, or a model of the zoo, by name.
+    """Find a checkpoint, graph or engine by its path, or a model of the zoo by its name.
 
-    Raises ArtifactError for a missing file or another kind of file, UnknownNameError for a name of nothing.
+    Raises ArtifactError for a missing file or another kind of file, UnknownNameError for any other name.
     """
     path = Path(name)
     in_zoo = path.stem if path == zoo_file(path.stem, ".pt") else name
@@ -58,24 +69,15 @@ def find_model(name: str) -> ModelFiles:
 
 
 def read_card(found: ModelFiles) -> ModelCard:
-    """The card of whatever was found; a checkpoint's needs torch, a graph's needs onnx."""
-    if found.in_zoo:
-        return zoo_card(found.name)
-    if found.checkpoint:
-        from ..core.artifacts.checkpoint import load_checkpoint
-
-        return load_checkpoint(found.checkpoint).card
-    if found.graph:
-        from ..core.artifacts.graph import load_graph
-
-        return load_graph(found.graph)[1]
-    return read_engine_info(found.given).card
+    """Return the card of a model; its file is read once. Raises ArtifactError."""
+    return found.card
 
 
 def find_reference(found: ModelFiles, *, explicit: Path | None = None) -> Path:
-    """The checkpoint that a model answers to: itself, or looked up by its sha256 beside the file, then in the zoo.
+    """Return the checkpoint that parity compares a model with: `explicit`, or the checkpoint that it was exported from.
 
-    Raises ArtifactError when there is none, or when `explicit` has another sha256 than the card says.
+    The latter is found by the sha256 in the card, first in the folder of the file, then in the zoo. Raises
+    ArtifactError if there is none.
     """
     if explicit is not None:
         if not explicit.is_file():
@@ -83,12 +85,23 @@ def find_reference(found: ModelFiles, *, explicit: Path | None = None) -> Path:
         return explicit
     if found.checkpoint:
         return found.checkpoint
-    wanted = read_card(found).checkpoint_sha256
-    beside = sorted(found.given.parent.glob("*.pt"))
-    for path in (*beside, *(zoo_file(name, ".pt") for name in zoo_names())):
-        if path.is_file() and sha256_of(path) == wanted:
+    sha256 = read_card(found).checkpoint_sha256
+    neighbours = sorted(found.given.parent.glob("*.pt"))
+    for path in (*neighbours, *(zoo_file(name, ".pt") for name in zoo_names())):
+        if path.is_file() and file_sha256(path) == sha256:
             return path
     raise ArtifactError(
-        f"{found.given}: its checkpoint (sha256 {wanted[:12]}...) is neither beside it nor in the zoo; "
+        f"{found.given}: its checkpoint (sha256 {sha256[:12]}...) is neither beside it nor in the zoo; "
         "name it with --reference FILE"
     )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, which is read once per process unless it changes."""
+    status = path.stat()
+    return _sha256_of_version(path.resolve(), status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1_024)
+def _sha256_of_version(path: Path, inode: int, size: int, mtime_ns: int) -> str:
+    return sha256_of(path)

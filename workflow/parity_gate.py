@@ -1,8 +1,8 @@
-"""The parity gate of an export: what was made answers the whole test split before it is left behind.
+"""The parity gate of an export: a graph or an engine must predict the whole test split as the reference does.
 
-A graph is judged on a backend that runs here and computes in its precision. Where none does (fp16 and bf16 on most
-processors), the same graph is, in fp32 arithmetic with every layer's result rounded. An engine is judged where there is
-a GPU for it. What was found goes into the artifact's card, and so does what could not be checked here.
+A graph is judged on a backend that computes in its precision on this machine. If there is none (fp16 and bf16 on most
+processors), the same graph is judged in fp32 arithmetic with the result of every layer rounded. An engine is judged if
+this machine has a GPU for it. The card of the artifact records the results, and what could not be checked.
 """
 
 import contextlib
@@ -25,49 +25,49 @@ from ..infer.open_backend import open_backend
 
 ON_CPU = BackendOptions(device="cpu")
 NOTE = "parity"
-"""The topic of the card's notes."""
+"""The key in the card's notes."""
 
 
 class Gate:
-    """Judges what is made of one checkpoint by one test split, which the reference answers once."""
+    """Judges the exports of one checkpoint on one test split; the reference runs on it once."""
 
     def __init__(self, checkpoint: Path, dataset: Dataset, required: Requirement) -> None:
-        """Raises ArtifactError for the checkpoint, DataError when the data set's classes are not the model's."""
+        """Raises ArtifactError for the checkpoint, DataError if the classes of the data set are not the model's."""
         self._dataset, self._split, self._required = dataset.name, dataset.split("test"), required
         with open_backend("torch", checkpoint, ON_CPU) as reference:
             labelled_as(reference.card.classes, self._split, dataset.classes, name=dataset.name)
-            self._reference_NK = self._answers(reference)
+            self._reference_NK = self._logits_of(reference)
 
-    def judge_graph(self, graph: Path, *, noting: bool) -> Verdict:
-        """Judge a graph and, when `noting`, write what was found into its card.
+    def judge_graph(self, graph: Path, *, add_note: bool) -> Verdict:
+        """Judge a graph and, if `add_note`, write the results into its card.
 
-        Raises ParityError, with the numbers, when it is not close enough.
+        Raises ParityError with the numbers if it does not have parity.
         """
         from ..core.artifacts.graph import load_graph, set_card
 
         loaded, card = load_graph(graph)
-        with _runner(graph) as (backend, words, doubt):
+        with _open_graph(graph) as (backend, ran_on, unchecked):
             verdict, parity = self._judge(backend, card.precision)
         verdict.enforce()
-        if noting:
-            set_card(loaded, replace(card, notes={**card.notes, NOTE: self._note(parity, words, doubt)}))
+        if add_note:
+            set_card(loaded, replace(card, notes={**card.notes, NOTE: self._note(parity, ran_on, unchecked)}))
             write_whole(graph, loaded.SerializeToString())
         return verdict
 
-    def judge_engine(self, engine: Path) -> Verdict | None:
-        """Judge an engine on this machine's GPU, and write what was found into the JSON beside it.
+    def judge_engine(self, engine: Path, *, device: str = "auto") -> Verdict | None:
+        """Judge an engine on a GPU of this machine, and write the results into the JSON beside it.
 
-        Where no engine can run, that is written instead, and there is no verdict. Raises ParityError when it is not
-        close enough.
+        If this machine cannot run engines, write the reason instead and return None. Raises ParityError with the
+        numbers if the engine does not have parity.
         """
         info = read_engine_info(engine)
-        obstacle = _engine_obstacle()
+        obstacle = _engine_obstacle(device)
         verdict = None
         if obstacle:
             known = info.card.notes.get(NOTE, {})
             note = {**known, "unchecked": [*known.get("unchecked", []), f"the engine itself: {obstacle}"]}
         else:
-            with open_backend("trt", engine) as backend:
+            with open_backend("trt", engine, BackendOptions(device=device)) as backend:
                 verdict, parity = self._judge(backend, info.card.precision)
                 note = self._note(parity, backend.runs_on, ())
             verdict.enforce()
@@ -76,16 +76,16 @@ class Gate:
         return verdict
 
     def _judge(self, backend: Backend, precision: str) -> tuple[Verdict, Parity]:
-        logits_NK = self._answers(backend)
+        logits_NK = self._logits_of(backend)
         parity = compare(backend.name, self._reference_NK, logits_NK, self._split.labels_N)
         return judge(parity, precision=precision, required=self._required), parity
 
-    def _answers(self, backend: Backend) -> Any:
+    def _logits_of(self, backend: Backend) -> Any:
         images_NHWC = self._split.images_NHWC
-        with progress_bar(f"answers of {backend.name}", len(images_NHWC), unit="images") as advance:
+        with progress_bar(f"logits of {backend.name}", len(images_NHWC), unit="images") as advance:
             return all_logits(backend, images_NHWC, advance=advance)
 
-    def _note(self, parity: Parity, words: str, unchecked: tuple[str, ...]) -> dict[str, Any]:
+    def _note(self, parity: Parity, ran_on: str, unchecked: tuple[str, ...]) -> dict[str, Any]:
         return {
             "dataset": f"{self._dataset}, test split",
             "images": parity.images,
@@ -94,25 +94,25 @@ class Gate:
             "agreeing": parity.agreeing,
             "largest_logit_difference": parity.largest_difference,
             "relative_logit_error": parity.relative_error,
-            "ran_on": words,
+            "ran_on": ran_on,
             "unchecked": list(unchecked),
         }
 
 
-def _engine_obstacle() -> str:
-    """Why no engine can be judged on this machine; empty when one can."""
+def _engine_obstacle(device: str) -> str:
+    """Return why this machine cannot run engines; empty if it can."""
     from ..infer.trt.preflight import check_machine
 
     try:
-        check_machine()
+        check_machine(device=device)
     except BackendError as error:
         return str(error)
     return ""
 
 
 @contextlib.contextmanager
-def _runner(graph: Path) -> Iterator[tuple[Backend, str, tuple[str, ...]]]:
-    """What runs a graph here, in which words, and what that leaves unchecked."""
+def _open_graph(graph: Path) -> Iterator[tuple[Backend, str, tuple[str, ...]]]:
+    """Open a graph on a backend of this machine; yield it, what it runs on in words, and what stays unchecked."""
     from ..core.artifacts.graph import load_graph
     from ..export.reduced_precision import CHECKED, HALVES, UNCHECKED, rounded_after_every_layer
 
@@ -121,8 +121,7 @@ def _runner(graph: Path) -> Iterator[tuple[Backend, str, tuple[str, ...]]]:
         if card.precision not in HALVES:
             backend = stack.enter_context(open_backend("onnx", graph, ON_CPU))
             for_tensorrt = card.precision == "int8" and card.notes.get("export", {}).get("flavor") == "tensorrt"
-            doubt = ("integer kernels of a GPU",) if for_tensorrt else ()
-            yield backend, backend.runs_on, doubt
+            yield backend, backend.runs_on, ("integer kernels of a GPU",) if for_tensorrt else ()
         elif _openvino_computes_in(card.precision):
             backend = stack.enter_context(open_backend("openvino", graph, ON_CPU))
             yield backend, backend.runs_on, ()
@@ -131,8 +130,8 @@ def _runner(graph: Path) -> Iterator[tuple[Backend, str, tuple[str, ...]]]:
             rounded = Path(folder) / graph.name
             rounded.write_bytes(rounded_after_every_layer(loaded, HALVES[card.precision]).SerializeToString())
             backend = stack.enter_context(open_backend("onnx", rounded, ON_CPU))
-            words = f"{backend.runs_on}: {CHECKED.format(precision=card.precision)}"
-            yield backend, words, (UNCHECKED.format(precision=card.precision),)
+            ran_on = f"{backend.runs_on}: {CHECKED.format(precision=card.precision)}"
+            yield backend, ran_on, (UNCHECKED.format(precision=card.precision),)
 
 
 def _openvino_computes_in(precision: str) -> bool:

@@ -1,4 +1,4 @@
-"""Which backend runs a model here, and a model opened on it."""
+"""Choose the best backend for a model on this machine, and open the model on it."""
 
 import contextlib
 from typing import TYPE_CHECKING
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def choose_backend(found: ModelFiles, *, on_cpu: bool = False) -> str:
-    """The best backend that can run this here: trt where it can, else the faster of those for CPUs that may be trusted.
+    """Return the best backend for a model on this machine: trt if it can run, else openvino or onnx.
 
-    That is openvino where this very graph has shown parity on it, here; else onnx.
+    openvino is chosen only if this graph has shown parity on it on this machine.
     """
     from ..infer.trt.preflight import check_machine
 
@@ -34,7 +34,7 @@ def choose_backend(found: ModelFiles, *, on_cpu: bool = False) -> str:
 
 
 def open_model(name: str, *, backend: str = "auto", options: "BackendOptions | None" = None) -> "Backend":
-    """Open a model by name on a backend. Raises as find_model, artifact_for and open_backend do."""
+    """Open a model by its name on a backend. Raises the errors of find_model, artifact_for and open_backend."""
     from ..infer.open_backend import open_backend
 
     found = find_model(name)

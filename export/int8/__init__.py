@@ -1,1 +1,1 @@
-"""int8 graphs: calibration images, ranges, quantisation, and which layers suffer from it."""
+"""int8 graphs: calibration images, activation ranges, quantisation, and the cost of each layer."""

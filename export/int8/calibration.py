@@ -1,7 +1,8 @@
-"""Which images int8 ranges are measured on: drawn from the training split by a seed, evenly over the classes, guarded.
+"""Calibration images for int8: drawn at random from the training split, balanced over the classes, and checked.
 
-An image of the test split among them would make the parity that is measured there worth less; random noise has another
-spectrum than pictures, so that its ranges fit no activation. Shapes: N images, H rows, W columns, C channels.
+The images must not come from the test split, because parity is measured there. They must not be random noise: noise has
+another spectrum than pictures, so its ranges fit no activation.
+Shapes: N images, H rows, W columns, C channels.
 """
 
 import hashlib
@@ -13,17 +14,17 @@ from numpy.typing import NDArray
 from ...core.card import ModelCard
 from ...core.data.datasets import Dataset, Split
 from ...core.errors import DataError
+from ..config import FEWEST_CALIBRATION_IMAGES, Int8Config
 
-FEWEST = 500
-NOISE = 0.6
-"""Mean squared step between neighbouring pixels over twice the variance: 1 in white noise, under 0.3 in pictures."""
-UNEVEN = 1.2
-"""The most frequent class may have so many times the images of the rarest."""
+LARGEST_ROUGHNESS = 0.6
+"""Limit of `roughness_of`, which is 1 for white noise and under 0.3 for pictures."""
+LARGEST_IMBALANCE = 1.2
+"""Limit of the images of the most frequent class over those of the rarest class."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Images to measure ranges on, and others to choose the method by; all of the training split."""
+    """Images to measure ranges on, and held-out images to choose the method by; all from the training split."""
 
     images_NHWC: NDArray[np.uint8]
     held_out_NHWC: NDArray[np.uint8]
@@ -31,7 +32,7 @@ class Calibration:
     seed: int
 
     def note(self) -> dict[str, object]:
-        """What the card tells of them."""
+        """Return the calibration entry of the card's notes."""
         return {
             "dataset": f"{self.dataset}, training split",
             "images": len(self.images_NHWC),
@@ -42,11 +43,16 @@ class Calibration:
 
 
 def draw_calibration(
-    dataset: Dataset, card: ModelCard, *, images: int = 1_000, held_out: int = 1_000, seed: int = 0
+    dataset: Dataset,
+    card: ModelCard,
+    *,
+    images: int = Int8Config.calibration_images,
+    held_out: int = 1_000,
+    seed: int = 0,
 ) -> Calibration:
-    """Draw images evenly over the classes, none of them also in the test split, and guard them.
+    """Draw images balanced over the classes, without images that are also in the test split, and check them.
 
-    Raises DataError when the classes are not the card's, or there are too few, uneven, noisy or foreign images.
+    Raises DataError if the classes are not those of the card, or as `check_images` does.
     """
     if dataset.classes != card.classes:
         raise DataError(
@@ -54,60 +60,64 @@ def draw_calibration(
             f"found {', '.join(dataset.classes)}, expected {', '.join(card.classes)}"
         )
     train, test = dataset.split("train"), dataset.split("test")
-    seen = set(content_hashes(test.images_NHWC))
-    fresh_N = np.array([one not in seen for one in content_hashes(train.images_NHWC)], bool)
+    test_hashes = set(content_hashes(test.images_NHWC))
+    usable_N = np.array([one not in test_hashes for one in content_hashes(train.images_NHWC)], bool)
     random, classes = np.random.default_rng(seed), len(card.classes)
-    for_ranges, for_choice = [], []
+    for_ranges, for_method = [], []
     for label in range(classes):
-        index = random.permutation(np.flatnonzero((train.labels_N == label) & fresh_N))
+        index = random.permutation(np.flatnonzero((train.labels_N == label) & usable_N))
         share = (images + classes - 1 - label) // classes
-        share = min(share, len(index) - max(1, len(index) // 5))  # of few images some are left to choose by
+        share = min(share, len(index) - max(1, len(index) // 5))  # a small class keeps a fifth as held-out images
         for_ranges.append(index[:share])
-        for_choice.append(index[share : share + max(1, held_out // classes)])
+        for_method.append(index[share : share + max(1, held_out // classes)])
     drawn = train.take(np.sort(np.concatenate(for_ranges)))
-    guard(drawn, card, test=test, name=dataset.name)
-    chosen = train.take(np.sort(np.concatenate(for_choice)))
-    return Calibration(drawn.images_NHWC, chosen.images_NHWC, dataset.name, seed)
+    check_images(drawn, card, test=test, name=dataset.name)
+    kept = train.take(np.sort(np.concatenate(for_method)))
+    return Calibration(drawn.images_NHWC, kept.images_NHWC, dataset.name, seed)
 
 
-def guard(calibration: Split, card: ModelCard, *, test: Split, name: str) -> None:
-    """Raise DataError when these images are not fit for calibration."""
+def check_images(calibration: Split, card: ModelCard, *, test: Split, name: str) -> None:
+    """Raise DataError for a wrong size or label, and if images are too few, unbalanced, noise or in the test split."""
     if calibration.images_NHWC.shape[1:] != card.input.shape:
         raise DataError(
             f"{name}: calibration images {calibration.images_NHWC.shape[1:]}, expected {card.input.shape} (H, W, C)"
         )
-    if len(calibration) < FEWEST:
-        raise DataError(f"{name}: {len(calibration)} calibration images, expected at least {FEWEST}")
+    if len(calibration) < FEWEST_CALIBRATION_IMAGES:
+        raise DataError(f"{name}: {len(calibration)} calibration images, expected at least {FEWEST_CALIBRATION_IMAGES}")
     classes = len(card.classes)
     if calibration.labels_N.min() < 0 or calibration.labels_N.max() >= classes:
         raise DataError(f"{name}: label {calibration.labels_N.max()} found, expected 0 to {classes - 1}")
     counts = np.bincount(calibration.labels_N, minlength=classes)
-    if counts.max() > UNEVEN * counts.min():
+    if counts.max() > LARGEST_IMBALANCE * counts.min():
         rare, frequent = card.classes[int(counts.argmin())], card.classes[int(counts.argmax())]
         raise DataError(
             f"{name}: calibration images are not balanced: {counts.min()} of {rare!r}, {counts.max()} of {frequent!r}"
         )
-    foreign = set(content_hashes(test.images_NHWC))
-    leaked = [index for index, one in enumerate(content_hashes(calibration.images_NHWC)) if one in foreign]
+    test_hashes = set(content_hashes(test.images_NHWC))
+    leaked = [index for index, one in enumerate(content_hashes(calibration.images_NHWC)) if one in test_hashes]
     if leaked:
         raise DataError(
-            f"{name}: {len(leaked)} calibration images are in the test split too, the first at {leaked[0]}; "
+            f"{name}: {len(leaked)} calibration images are also in the test split, the first at index {leaked[0]}; "
             "calibrate with images of the training split"
         )
     roughness = float(np.median(roughness_of(calibration.images_NHWC)))
-    if roughness > NOISE:
+    if roughness > LARGEST_ROUGHNESS:
         raise DataError(
-            f"{name}: the calibration images are random noise (roughness {roughness:.2f}, pictures stay under {NOISE})"
+            f"{name}: the calibration images are random noise (roughness {roughness:.2f}, expected at most "
+            f"{LARGEST_ROUGHNESS})"
         )
 
 
 def content_hashes(images_NHWC: NDArray[np.uint8]) -> list[str]:
-    """The SHA-256 of every image's pixels."""
+    """Return the SHA-256 of the pixels of each image."""
     return [hashlib.sha256(image.tobytes()).hexdigest() for image in images_NHWC]
 
 
 def roughness_of(images_NHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """For every image the mean squared step to the right over twice the variance; 0 for a flat one."""
+    """Return for each image the mean squared difference of horizontal neighbours over twice the variance.
+
+    It is 0 for an image of one colour.
+    """
     values_NHWC = images_NHWC.astype(np.float64)
     step_N = (np.diff(values_NHWC, axis=2) ** 2).mean(axis=(1, 2, 3))
     variance_N = values_NHWC.var(axis=(1, 2)).mean(axis=1)

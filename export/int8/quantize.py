@@ -1,14 +1,15 @@
-"""int8: static post-training quantisation with ONNX Runtime's quantiser, in two flavours, and the best of few methods.
+"""int8 by static post-training quantisation with ONNX Runtime's quantiser, for two target runtimes.
 
-`tensorrt`: QuantizeLinear and DequantizeLinear around what is to run in int8, symmetric, weights per channel, biases
-left in fp32, on both inputs of every residual addition. `cpu`: activations in uint8, and weights in seven bits, so that
-processors without VNNI, whose int8 kernels saturate at 16 bits, answer like all others. Only what a layer reads is
-quantised, never what it gives out: that goes through its activation first.
+`tensorrt`: QuantizeLinear and DequantizeLinear before every layer that runs in int8 and on both inputs of every
+residual addition; symmetric, weights per channel, biases in fp32. `cpu`: activations in uint8, weights in seven bits,
+so that processors without VNNI, whose int8 kernels saturate at 16 bits, compute the same logits as all others. Only the
+inputs of a layer are quantised, never its output, because the output goes through the activation function first.
 
-The ranges' method is chosen on images of the training split that were held out, by both of the limits that parity is
-judged by: clipping rare peaks may lower the error of all logits together and ruin a few images' answers. Correcting
-biases for the mean shift of every layer, two rounds for all layers at once, was tried on a trained network and made its
-logits worse; ONNX Runtime's entropy ranges came out as min-max's. Both are left out.
+The range method is chosen on held-out images of the training split by both limits of parity: a method that clips rare
+peaks may lower the error of all logits together and still spoil the predictions of a few images.
+
+Two methods were tried and are left out. Bias correction for the mean shift of every layer, two rounds for all layers at
+once, made the logits of a trained network worse. ONNX Runtime's entropy ranges were the same as those of minmax.
 """
 
 import logging
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,47 +30,19 @@ from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
 from ...core.artifacts.checkpoint import Checkpoint
 from ...core.artifacts.graph import set_card
-from ...core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
 from ...core.errors import ArtifactError, UnknownNameError
 from ...core.files import write_whole
 from ...core.machine import this_machine
 from ...core.tolerances import differences, largest_share, precision_named
-from ..to_onnx import graph_of
+from ..config import METHODS, Int8Config, Method
+from ..to_onnx import graph_from_checkpoint
 from .calibration import Calibration
-from .ranges import BATCH, METHODS, QUANTISED, Histogram, Method, Range, histograms, range_of, session_as_written
-
-Int8Flavor = Literal["tensorrt", "cpu"]
-FLAVORS: tuple[Int8Flavor, ...] = ("tensorrt", "cpu")
-
-
-def int8_flavor_named(name: str) -> Int8Flavor:
-    """The flavour of that name. Raises UnknownNameError."""
-    for known in FLAVORS:
-        if known == name:
-            return known
-    raise UnknownNameError("int8 flavor", name, FLAVORS)
-
-
-@dataclass(frozen=True)
-class Int8Config:
-    """How a checkpoint is quantised."""
-
-    flavor: Int8Flavor = "tensorrt"
-    method: Method | Literal["auto"] = "auto"
-    """minmax, percentile or mse; auto takes the best on the held-out images."""
-    keep_fp32: tuple[str, ...] = ()
-    """Layers that stay in fp32, by the names that `explain` lists."""
-
-    def __post_init__(self) -> None:
-        if self.flavor not in FLAVORS:
-            raise UnknownNameError("int8 flavor", self.flavor, FLAVORS)
-        if self.method not in ("auto", *METHODS):
-            raise UnknownNameError("calibration method", self.method, ("auto", *METHODS))
+from .ranges import BATCH, QUANTISED, Histogram, Range, histograms, logits_as_written, range_of
 
 
 @dataclass(frozen=True)
 class Closeness:
-    """How far logits are from PyTorch's; see core/closeness.py."""
+    """How far logits are from PyTorch's; core/tolerances.py defines the three numbers."""
 
     relative_error: float
     largest_difference: float
@@ -77,13 +50,13 @@ class Closeness:
 
     @classmethod
     def of(cls, logits_NK: NDArray[np.float32], reference_NK: NDArray[np.float32]) -> "Closeness":
-        """Of these logits to those."""
+        """Compare logits with those of the reference."""
         largest, relative = differences(logits_NK, reference_NK)
         return cls(relative, largest, largest_share(logits_NK, reference_NK))
 
     @property
-    def of_limits(self) -> float:
-        """The larger of what is used up of the two limits of int8; above 1 it is not close enough."""
+    def share_of_limits(self) -> float:
+        """The larger of the two errors, each over its int8 limit; above 1 the logits are not close enough."""
         limits = precision_named("int8")
         return max(self.relative_error / limits.relative_error, self.largest_share / limits.largest_share)
 
@@ -95,43 +68,62 @@ class Int8Exported:
     path: Path
     method: Method
     tried: dict[Method, Closeness]
-    """Every method, on the held-out images."""
+    """Every method that was tried, on the held-out images."""
     agreeing: int
-    """Of the held-out images, those with PyTorch's answer."""
+    """Number of held-out images with the same prediction as PyTorch."""
     images: int
+    """Number of held-out images."""
 
 
 def int8_from_checkpoint(
     checkpoint: Checkpoint, path: Path, *, calibration: Calibration, config: Int8Config | None = None
 ) -> Int8Exported:
-    """Write the checkpoint as an int8 graph that is close enough to PyTorch on the held-out images.
+    """Write the checkpoint as an int8 graph whose logits are close to PyTorch's on the held-out images.
 
-    Raises ArtifactError, and leaves no file, when it is not; UnknownNameError for a layer that there is not.
+    Raises ArtifactError, and writes no file, if they are not; UnknownNameError for an unknown layer in keep_fp32.
     """
     config = config or Int8Config()
-    graph = graph_of(checkpoint)
-    kept = _nodes_named(graph, config.keep_fp32)
+    graph = graph_from_checkpoint(checkpoint)
+    excluded = _nodes_named(graph, config.keep_fp32)
     counted = histograms(graph, calibration.images_NHWC)
     reference_NK = reference_logits(checkpoint, calibration.held_out_NHWC)
 
     tried: dict[Method, Closeness] = {}
     candidates: dict[Method, tuple[onnx.ModelProto, NDArray[np.float32]]] = {}
     for method in METHODS if config.method == "auto" else (config.method,):
-        candidate = quantised(graph, ranges_by(method, counted, config), config, kept=kept)
+        candidate = quantised(graph, ranges_by(method, counted, config), config, excluded=excluded)
         logits_NK = logits_as_written(candidate, calibration.held_out_NHWC)
         candidates[method] = candidate, logits_NK
         tried[method] = Closeness.of(logits_NK, reference_NK)
-    method = min(tried, key=lambda name: tried[name].of_limits)
-    (best, logits_NK), found = candidates[method], tried[method]
-    if not found.of_limits <= 1:
+    method = min(tried, key=lambda name: tried[name].share_of_limits)
+    best, logits_NK = candidates[method]
+    _check_closeness(tried[method], path)
+
+    agreeing = int((logits_NK.argmax(axis=1) == reference_NK.argmax(axis=1)).sum())
+    note = _note(config, calibration, method, tried, agreeing)
+    set_card(best, replace(checkpoint.card, precision="int8", notes={**checkpoint.card.notes, "export": note}))
+    best.producer_name, best.producer_version = "rtk", ""
+    write_whole(path, best.SerializeToString())
+    return Int8Exported(path, method, tried, agreeing, len(logits_NK))
+
+
+def _check_closeness(found: Closeness, path: Path) -> None:
+    """Raise ArtifactError if the logits are farther from PyTorch's than int8 allows, or not finite."""
+    if not found.share_of_limits <= 1:
         limits = precision_named("int8")
         raise ArtifactError(
-            f"{path}: not written: its logits differ from PyTorch's by {found.relative_error:.2%} of their spread and "
-            f"by {found.largest_share:.0%} in the worst, expected at most {limits.relative_error:.2%} and "
-            f"{limits.largest_share:.0%} in int8; see which layers cost most, and keep those in fp32"
+            f"{path}: not written: relative RMS error of the logits {found.relative_error:.2%}, expected at most "
+            f"{limits.relative_error:.2%} in int8; largest logit error {found.largest_share:.0%} of their standard "
+            f"deviation, expected at most {limits.largest_share:.0%}; list the cost of each layer with --explain, "
+            "and keep the costliest in fp32 with --keep-fp32 LAYER"
         )
-    agreeing = int((logits_NK.argmax(axis=1) == reference_NK.argmax(axis=1)).sum())
-    note = {
+
+
+def _note(
+    config: Int8Config, calibration: Calibration, method: Method, tried: dict[Method, Closeness], agreeing: int
+) -> dict[str, Any]:
+    """Return the export entry of the card's notes."""
+    return {
         "flavor": config.flavor,
         "weights": "int8 per channel" + (" in 7 bits" if config.flavor == "cpu" else ""),
         "activations": "int8 symmetric" if config.flavor == "tensorrt" else "uint8",
@@ -145,14 +137,10 @@ def int8_from_checkpoint(
         "unchecked": "integer kernels of the device that runs it",
         "libraries": this_machine().libraries,
     }
-    set_card(best, replace(checkpoint.card, precision="int8", notes={**checkpoint.card.notes, "export": note}))
-    best.producer_name, best.producer_version = "rtk", ""
-    write_whole(path, best.SerializeToString())
-    return Int8Exported(path, method, tried, agreeing, len(logits_NK))
 
 
 def layer_names(graph: onnx.ModelProto) -> dict[str, str]:
-    """For people's names of layers, such as network.blocks.0.conv1, the nodes' own."""
+    """Map readable layer names, such as network.blocks.0.conv1, to the names of the graph's nodes."""
     names = {}
     for node in graph.graph.node:
         if node.op_type in QUANTISED:
@@ -161,10 +149,25 @@ def layer_names(graph: onnx.ModelProto) -> dict[str, str]:
     return names
 
 
+def _nodes_named(graph: onnx.ModelProto, layers: tuple[str, ...]) -> list[str]:
+    """Return the nodes of these layers. Raises UnknownNameError."""
+    known = layer_names(graph)
+    for layer in layers:
+        if layer not in known:
+            raise UnknownNameError("layer", layer, known)
+    return [known[layer] for layer in layers]
+
+
+def ranges_by(method: Method, counted: dict[str, Histogram], config: Int8Config) -> dict[str, Range]:
+    """Return the range of every activation by that method for that target runtime."""
+    symmetric = config.flavor == "tensorrt"
+    return {name: range_of(histogram, method, symmetric=symmetric) for name, histogram in counted.items()}
+
+
 def quantised(
-    graph: onnx.ModelProto, ranges: dict[str, Range], config: Int8Config, *, kept: list[str]
+    graph: onnx.ModelProto, ranges: dict[str, Range], config: Int8Config, *, excluded: list[str]
 ) -> onnx.ModelProto:
-    """The graph with QuantizeLinear and DequantizeLinear of these ranges, everywhere but at the nodes `kept`."""
+    """Return the graph with QuantizeLinear and DequantizeLinear of these ranges, except at the `excluded` nodes."""
     on_cpu = config.flavor == "cpu"
     tensors = {
         name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
@@ -184,7 +187,7 @@ def quantised(
             per_channel=True,
             reduce_range=on_cpu,
             op_types_to_quantize=list(QUANTISED),
-            nodes_to_exclude=kept,
+            nodes_to_exclude=excluded,
             extra_options={
                 "ActivationSymmetric": not on_cpu,
                 "WeightSymmetric": True,
@@ -198,22 +201,8 @@ def quantised(
     return result
 
 
-def ranges_by(method: Method, counted: dict[str, Histogram], config: Int8Config) -> dict[str, Range]:
-    """Every activation's range by that method, for that flavour."""
-    symmetric = config.flavor == "tensorrt"
-    return {name: range_of(histogram, method, symmetric=symmetric) for name, histogram in counted.items()}
-
-
-def _nodes_named(graph: onnx.ModelProto, layers: tuple[str, ...]) -> list[str]:
-    known = layer_names(graph)
-    for layer in layers:
-        if layer not in known:
-            raise UnknownNameError("layer", layer, known)
-    return [known[layer] for layer in layers]
-
-
 def reference_logits(checkpoint: Checkpoint, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """PyTorch's logits."""
+    """Return PyTorch's logits."""
     model = checkpoint.model()
     with torch.inference_mode():
         return np.concatenate(
@@ -221,16 +210,9 @@ def reference_logits(checkpoint: Checkpoint, images_NHWC: NDArray[np.uint8]) -> 
         )
 
 
-def logits_as_written(graph: onnx.ModelProto, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The graph's logits, as `session_as_written` computes them."""
-    session = session_as_written(graph)
-    starts = range(0, len(images_NHWC), BATCH)
-    return np.concatenate([session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC[i : i + BATCH]})[0] for i in starts])
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the quantiser's advice off the terminal."""
+    """Keep the quantiser's log lines off the terminal."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

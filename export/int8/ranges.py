@@ -1,7 +1,6 @@
-"""The range of every activation on the calibration images, by several methods, from one histogram each."""
+"""The range of every activation on the calibration images, by several methods, from one histogram per activation."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -9,26 +8,24 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
-from ...core.artifacts.graph_card import INPUT_NAME
+from ...core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
+from ..config import Method
 
-Method = Literal["minmax", "percentile", "mse"]
-METHODS: tuple[Method, ...] = ("minmax", "percentile", "mse")
-"""Which of them fits best depends on the network: `auto` tries all."""
 PERCENTILE = 0.99999
-"""Of the values, half of the rest is cut off at either end; nothing at an end that is zero."""
+"""Share of the values that the range keeps. Half of the others are cut off at each end; none at an end that is 0."""
 QUANTISED = ("Conv", "Gemm", "Add")
-"""Operators that int8 is for; an addition is a residual one."""
+"""Operators that run in int8; an Add is a residual addition."""
 BINS = 2_048
 BATCH = 100
 CLIPS = np.linspace(0.3, 1.0, 71)
-"""mse: shares of the largest magnitude that are tried."""
+"""mse: the candidate ranges, as shares of the largest magnitude."""
 
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often an activation took which values."""
+    """Counts of the values of one activation."""
 
     counts: NDArray[np.int64]
     low: float
@@ -36,15 +33,16 @@ class Histogram:
 
     @property
     def centres(self) -> NDArray[np.float64]:
-        """The middle of every bin."""
+        """The middle of each bin."""
         edges = np.linspace(self.low, self.high, BINS + 1)
         return (edges[1:] + edges[:-1]) / 2
 
 
 def session_as_written(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """ONNX Runtime on the CPU, computing a quantised graph as it is written: dequantise, compute in fp32, quantise.
+    """Open a quantised graph in ONNX Runtime on the CPU as it is written: dequantise, compute in fp32, quantise.
 
-    Its integer kernels are left out: before VNNI they saturate at 16 bits, and then answer another question.
+    ONNX Runtime's integer kernels are switched off: on processors without VNNI they saturate at 16 bits, so their
+    logits would not be those of the graph.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -52,8 +50,15 @@ def session_as_written(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
+def logits_as_written(graph: onnx.ModelProto, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the logits of the graph, computed by `session_as_written`."""
+    session = session_as_written(graph)
+    starts = range(0, len(images_NHWC), BATCH)
+    return np.concatenate([session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC[i : i + BATCH]})[0] for i in starts])
+
+
 def with_outputs(graph: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """A copy that gives out these tensors too."""
+    """Return a copy of the graph that has these tensors as outputs too."""
     copied = onnx.ModelProto()
     copied.CopyFrom(graph)
     known = {value.name for value in copied.graph.output}
@@ -64,14 +69,14 @@ def with_outputs(graph: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
 
 
 def activations(graph: onnx.ModelProto) -> list[str]:
-    """The tensors that get quantised: what convolutions, dense layers and additions read, weights excepted."""
+    """Return the tensors to quantise: the inputs of convolutions, dense layers and additions, except weights."""
     weights = {tensor.name for tensor in graph.graph.initializer}
     read = (name for node in graph.graph.node if node.op_type in QUANTISED for name in node.input)
     return list(dict.fromkeys(name for name in read if name not in weights))
 
 
 def histograms(graph: onnx.ModelProto, images_NHWC: NDArray[np.uint8]) -> dict[str, Histogram]:
-    """Histograms of the activations over all images; two passes: one for the ends, one to count."""
+    """Return a histogram of each activation over all images. The first pass finds the ends, the second one counts."""
     names = activations(graph)
     wide = with_outputs(graph, names)
     session = session_as_written(wide)
@@ -92,7 +97,7 @@ def histograms(graph: onnx.ModelProto, images_NHWC: NDArray[np.uint8]) -> dict[s
 
 
 def range_of(histogram: Histogram, method: Method, *, symmetric: bool) -> Range:
-    """The range to quantise, zero in it."""
+    """Return the range to quantise; it contains zero."""
     low, high = min(0.0, histogram.low), max(0.0, histogram.high)
     match method:
         case "minmax":
@@ -111,7 +116,7 @@ def range_of(histogram: Histogram, method: Method, *, symmetric: bool) -> Range:
 
 
 def _squared_error(histogram: Histogram, low: float, high: float, *, symmetric: bool) -> float:
-    """What quantising to eight bits between `low` and `high` costs, summed over all values."""
+    """Return the squared error of quantisation to eight bits between `low` and `high`, summed over all values."""
     if symmetric:
         limit = max(-low, high)
         low, high, steps = -limit, limit, 254

@@ -1,34 +1,35 @@
-"""What each layer costs in int8, so that one sees which to keep in fp32."""
+"""The cost of each layer in int8, to choose the layers that stay in fp32."""
 
 from dataclasses import dataclass
 
 from ...core.artifacts.checkpoint import Checkpoint
 from ...core.tolerances import differences
-from ..to_onnx import graph_of
+from ..config import Int8Config
+from ..to_onnx import graph_from_checkpoint
 from .calibration import Calibration
-from .quantize import Int8Config, layer_names, logits_as_written, quantised, ranges_by, reference_logits
-from .ranges import histograms
+from .quantize import layer_names, quantised, ranges_by, reference_logits
+from .ranges import histograms, logits_as_written
 
 IMAGES = 256
-"""Held-out images that every layer is judged on."""
+"""Number of held-out images for each layer."""
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """A layer, and what quantising it and nothing else does to the logits."""
+    """The error of the logits if this layer alone is quantised."""
 
     layer: str
-    """The name that --keep-fp32 takes."""
+    """Its name for --keep-fp32."""
     operator: str
     relative_error: float
-    """Root mean square of the logits' differences over the standard deviation of the reference's."""
+    """Root mean square of the logit differences over the standard deviation of PyTorch's logits."""
     largest_difference: float
 
 
 def explain(checkpoint: Checkpoint, *, calibration: Calibration, config: Int8Config | None = None) -> list[LayerCost]:
-    """Quantise one layer at a time and compare logits with PyTorch's; the costliest layer first."""
+    """Quantise one layer at a time and compare the logits with PyTorch's; return the costliest layer first."""
     config = config or Int8Config()
-    graph = graph_of(checkpoint)
+    graph = graph_from_checkpoint(checkpoint)
     layers = layer_names(graph)
     operators = {node.name: node.op_type for node in graph.graph.node}
     counted = histograms(graph, calibration.images_NHWC)
@@ -37,7 +38,7 @@ def explain(checkpoint: Checkpoint, *, calibration: Calibration, config: Int8Con
     reference_NK = reference_logits(checkpoint, images_NHWC)
     costs = []
     for layer, node in layers.items():
-        alone = quantised(graph, ranges, config, kept=[other for other in layers.values() if other != node])
+        alone = quantised(graph, ranges, config, excluded=[other for other in layers.values() if other != node])
         largest, relative = differences(logits_as_written(alone, images_NHWC), reference_NK)
         costs.append(LayerCost(layer, operators[node], relative, largest))
     return sorted(costs, key=lambda cost: -cost.relative_error)

@@ -1,1 +1,1 @@
-"""TensorRT engines from graphs."""
+"""TensorRT engines from ONNX graphs."""

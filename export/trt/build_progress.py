@@ -1,4 +1,4 @@
-"""TensorRT's progress while it builds, as bars on standard error; Ctrl-C stops the build and not the interpreter."""
+"""Progress bars of a TensorRT build on standard error, and Ctrl-C that stops the build cleanly."""
 
 import contextlib
 import signal
@@ -10,30 +10,30 @@ from typing import Any
 
 
 class BuildProgress:
-    """What the builder told of its phases; drawn as one bar for each open phase."""
+    """The builder's open phases, drawn as one bar each."""
 
     def __init__(self) -> None:
         self.interrupted = False
         self.phases: list[str] = []
-        """The open phases, the outermost first."""
+        """The open phases, outermost first."""
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
 
     def start(self, phase: str, steps: int) -> None:
-        """A phase of so many steps begins."""
+        """Begin a phase of that many steps."""
         self.phases.append(phase)
         if self._bars is not None:
             indent = "  " * (len(self.phases) - 1)
             self._tasks[phase] = self._bars.add_task(f"{indent}{phase}", total=steps)
 
     def step(self, phase: str) -> bool:
-        """One step of a phase is done; False asks the builder to stop."""
+        """Count one finished step of a phase; return False to ask the builder to stop."""
         if phase in self._tasks:
             self._bars.advance(self._tasks[phase])
         return not self.interrupted
 
     def finish(self, phase: str) -> None:
-        """A phase ended, or was broken off."""
+        """End a phase, finished or not."""
         if phase in self.phases:
             self.phases.remove(phase)
         if phase in self._tasks:
@@ -41,10 +41,10 @@ class BuildProgress:
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """Draw bars, where standard error is a terminal, and hold back Ctrl-C while the block runs.
+        """Draw bars if standard error is a terminal, and defer Ctrl-C while the block runs.
 
-        An exception must not pass through TensorRT, so that Ctrl-C sets `interrupted` and the builder stops by itself.
-        Raises KeyboardInterrupt at the end, if it was pressed.
+        An exception must not pass through TensorRT. Therefore Ctrl-C sets `interrupted`, and the builder stops at its
+        next step. Raises KeyboardInterrupt at the end if Ctrl-C was pressed.
         """
         with contextlib.ExitStack() as stack:
             if sys.stderr.isatty():
@@ -67,8 +67,8 @@ class BuildProgress:
         self.interrupted = True
 
 
-def monitor_of(trt: Any, progress: BuildProgress) -> Any:
-    """An IProgressMonitor that tells `progress`."""
+def monitor_for(trt: Any, progress: BuildProgress) -> Any:
+    """Return an IProgressMonitor that reports to `progress`."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the base class comes from a module without types
         def __init__(self) -> None:

@@ -19,10 +19,12 @@ from rtk.core.card import Input, ModelCard
 from rtk.core.data.datasets import Split
 from rtk.core.data.images import model_image
 from rtk.core.models.model import Model
+from rtk.export.config import INT8_FLAVORS, Int8Config
 from rtk.export.int8.calibration import Calibration, draw_calibration
-from rtk.export.int8.quantize import FLAVORS, Int8Config, int8_from_checkpoint, logits_as_written
+from rtk.export.int8.quantize import int8_from_checkpoint
+from rtk.export.int8.ranges import logits_as_written
 from rtk.export.reduced_precision import HALVES, rounded_after_every_layer
-from rtk.export.to_onnx import graph_of
+from rtk.export.to_onnx import graph_from_checkpoint
 
 RunGraph = Callable[[bytes, NDArray[np.uint8]], NDArray[np.float32]]
 
@@ -54,14 +56,14 @@ def road(card: ModelCard, randomise: Callable[..., None]) -> Road:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_sound_export_passes(road: Road, precision: str, run_in_onnxruntime: RunGraph) -> None:
-    graph = graph_of(road.checkpoint, precision)
+    graph = graph_from_checkpoint(road.checkpoint, precision)
     if precision in HALVES:
         graph = rounded_after_every_layer(graph, HALVES[precision])
     verdict = road.verdict(run_in_onnxruntime(graph.SerializeToString(), road.test.images_NHWC), precision)
     assert verdict.passed, verdict.to_text()
 
 
-@pytest.mark.parametrize("flavor", FLAVORS)
+@pytest.mark.parametrize("flavor", INT8_FLAVORS)
 def test_a_sound_int8_export_passes_and_one_calibrated_on_noise_does_not(
     road: Road, tmp_path: Path, flavor: Any
 ) -> None:

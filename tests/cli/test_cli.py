@@ -518,7 +518,7 @@ def test_int8_is_calibrated_on_training_images_and_explained_layer_by_layer(rtk:
     [
         (["--precision", "fp8"], "'fp8' is unknown"),
         (["--precision", "int8", "--int8-flavor", "gpu"], "int8 flavor 'gpu' is unknown"),
-        (["--keep-fp32", "stem"], "go with --precision int8"),
+        (["--keep-fp32", "stem"], "--keep-fp32: only for --precision int8"),
     ],
 )
 def test_export_options_that_make_no_sense_are_refused(

@@ -23,8 +23,9 @@ from rtk.core.models.initialise import initialise
 from rtk.core.models.model import build_network
 from rtk.core.models.summary import layer_table
 from rtk.core.probe import probe_images
+from rtk.export.config import Int8Config
 from rtk.export.int8.calibration import draw_calibration
-from rtk.export.int8.quantize import Int8Config, int8_from_checkpoint
+from rtk.export.int8.quantize import int8_from_checkpoint
 from rtk.export.int8.sensitivity import explain
 from rtk.export.to_onnx import onnx_from_checkpoint
 from rtk.infer.backend import BackendOptions

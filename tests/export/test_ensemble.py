@@ -1,4 +1,4 @@
-"""Ensembles: the mean of the members' probabilities, in one graph, with a card that names them."""
+"""Ensembles: one graph that computes the mean of the members' probabilities, with a card that names the members."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +15,7 @@ from rtk.core.card import Input, ModelCard
 from rtk.core.data.datasets import Split
 from rtk.core.errors import UsageError
 from rtk.core.models.summary import parameter_count
-from rtk.export.ensemble import ensemble_of
+from rtk.export.ensemble import ensemble_from_checkpoints
 from rtk.infer.backend import BackendOptions
 from rtk.infer.onnx_backend import open_session
 from rtk.infer.open_backend import open_backend
@@ -43,10 +43,10 @@ def members(tmp_path: Path, save_untrained: Callable[..., Path]) -> list[Path]:
     ]
 
 
-def test_its_logits_are_the_logarithms_of_the_mean_probabilities(
+def test_the_logits_are_the_logarithms_of_the_mean_probabilities(
     members: list[Path], tmp_path: Path, shapes64: Split
 ) -> None:
-    path = ensemble_of(members, tmp_path)
+    path = ensemble_from_checkpoints(members, tmp_path)
     expected_NK = np.log(np.mean([softmax(logits_of(member, shapes64.images_NHWC)) for member in members], axis=0))
     np.testing.assert_allclose(logits_of(path, shapes64.images_NHWC), expected_NK, atol=1e-4)
     card = load_checkpoint(path).card
@@ -58,8 +58,10 @@ def test_its_logits_are_the_logarithms_of_the_mean_probabilities(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-def test_it_is_exported_like_any_other(members: list[Path], tmp_path: Path, shapes64: Split, precision: str) -> None:
-    path = ensemble_of(members, tmp_path)
+def test_an_ensemble_is_exported_like_one_model(
+    members: list[Path], tmp_path: Path, shapes64: Split, precision: str
+) -> None:
+    path = ensemble_from_checkpoints(members, tmp_path)
     exported = export_graph(load_checkpoint(path), tmp_path / "ensemble.onnx", precision=precision)
     card = load_graph(exported.path)[1]
     assert (card.precision, card.arch) == (precision, "resnet8v1+resnet11v2+resnet8v1")
@@ -69,35 +71,37 @@ def test_it_is_exported_like_any_other(members: list[Path], tmp_path: Path, shap
         np.testing.assert_allclose(logits_NK, logits_of(path, shapes64.images_NHWC), atol=1e-4)
 
 
-def test_it_is_quantised_like_any_other(card: ModelCard, randomise: Callable[..., None], tmp_path: Path) -> None:
+def test_an_ensemble_is_quantised_like_one_model(
+    card: ModelCard, randomise: Callable[..., None], tmp_path: Path
+) -> None:
     fitted = fitted_checkpoint(card, randomise)
     for name in ("a.pt", "b.pt"):
         save_checkpoint(tmp_path / name, fitted.card, fitted.weights)
-    path = ensemble_of([tmp_path / "a.pt", tmp_path / "b.pt"], tmp_path)
+    path = ensemble_from_checkpoints([tmp_path / "a.pt", tmp_path / "b.pt"], tmp_path)
     made = export_int8_graph(
         load_checkpoint(path), tmp_path / "x2.int8.onnx", dataset=patterns_dataset(), flavor="tensorrt"
     )
     assert made.agreeing >= 0.98 * made.images
 
 
-def test_its_parameters_are_those_of_its_members() -> None:
+def test_an_ensemble_has_the_parameters_of_its_members() -> None:
     both = parameter_count("resnet8v1") + parameter_count("resnet11v2")
     assert parameter_count("resnet8v1+resnet11v2") == both
 
 
-def test_members_that_differ_are_refused_by_name(
+def test_members_that_differ_are_refused(
     members: list[Path], tmp_path: Path, save_untrained: Callable[..., Path]
 ) -> None:
     other = save_untrained(tmp_path / "grey.pt", size=Input(32, 32, 1))
-    with pytest.raises(UsageError, match=r"grey.pt: differs from .*0.pt in input, which an ensemble's members share"):
-        ensemble_of([members[0], other], tmp_path)
+    with pytest.raises(UsageError, match=r"grey.pt: differs from .*0.pt in input; all members .* must have the same"):
+        ensemble_from_checkpoints([members[0], other], tmp_path)
     renamed = load_checkpoint(members[1])
     save_checkpoint(tmp_path / "renamed.pt", replace(renamed.card, classes=renamed.card.classes[::-1]), renamed.weights)
     with pytest.raises(UsageError, match=r"renamed.pt: differs from .*0.pt in classes"):
-        ensemble_of([members[0], tmp_path / "renamed.pt"], tmp_path)
+        ensemble_from_checkpoints([members[0], tmp_path / "renamed.pt"], tmp_path)
     shifted = {name: value + 1 if name == "normalise.mean" else value for name, value in renamed.weights.items()}
     save_checkpoint(tmp_path / "shifted.pt", renamed.card, shifted)
     with pytest.raises(UsageError, match=r"shifted.pt: differs from .*0.pt in preprocessing"):
-        ensemble_of([members[0], tmp_path / "shifted.pt"], tmp_path)
-    with pytest.raises(UsageError, match=r"resnet8v1-cifar10-x2.pt: an ensemble already; name its members instead"):
-        ensemble_of([members[0], ensemble_of([members[0], members[2]], tmp_path)], tmp_path)
+        ensemble_from_checkpoints([members[0], tmp_path / "shifted.pt"], tmp_path)
+    with pytest.raises(UsageError, match=r"resnet8v1-cifar10-x2.pt: already an ensemble; name its members instead"):
+        ensemble_from_checkpoints([members[0], ensemble_from_checkpoints([members[0], members[2]], tmp_path)], tmp_path)

@@ -1,4 +1,4 @@
-"""Every kind of preprocessing lies in the graph: parity in every precision, itself in fp32, and engines build."""
+"""Preprocessing in the graph: every kind has parity in every precision, stays in fp32, and builds as an engine."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,9 +16,9 @@ from rtk.core.artifacts.graph import load_graph
 from rtk.core.card import Input, ModelCard, Preprocessing
 from rtk.core.models.model import build_model
 from rtk.core.nvidia.flavor import FLAVORS
-from rtk.export.config import EngineConfig
+from rtk.export.config import EngineConfig, Int8Config
 from rtk.export.int8.calibration import Calibration
-from rtk.export.int8.quantize import Int8Config, int8_from_checkpoint
+from rtk.export.int8.quantize import int8_from_checkpoint
 from rtk.export.to_onnx import onnx_from_checkpoint
 from rtk.export.trt.build import engine_from_onnx
 
@@ -40,7 +40,7 @@ KINDS = {
 def checkpoints(
     card: ModelCard, randomise: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Checkpoint]:
-    """A small network of random weights after each kind of preprocessing."""
+    """A small network with random weights for each kind of preprocessing."""
     made = {}
     for kind, (size, preprocessing) in KINDS.items():
         chosen = replace(card, input=size, preprocessing=preprocessing)
@@ -59,7 +59,7 @@ def checkpoints(
 
 
 def types_before_the_network(path: Path) -> tuple[list[str], set[int]]:
-    """The operations before the first convolution, and the types of what they give out."""
+    """The operators before the first convolution, and the data types of their outputs."""
     typed = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True).graph
     names = [node.op_type for node in typed.node]
     first = names.index("Conv")
@@ -69,7 +69,7 @@ def types_before_the_network(path: Path) -> tuple[list[str], set[int]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_graph_carries_its_preprocessing(
+def test_a_graph_contains_its_preprocessing(
     checkpoints: dict[str, Checkpoint], tmp_path: Path, run_in_onnxruntime: RunGraph, kind: str
 ) -> None:
     exported = onnx_from_checkpoint(checkpoints[kind], tmp_path / "a.onnx", run_graph=run_in_onnxruntime)
@@ -82,7 +82,7 @@ def test_a_graph_carries_its_preprocessing(
         expected = checkpoints[kind].model()(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(run_in_onnxruntime(exported.path.read_bytes(), images), expected, atol=1e-4)
     before, _ = types_before_the_network(exported.path)
-    assert before[0] == "Cast"  # TensorRT takes no other operation on uint8
+    assert before[0] == "Cast"  # TensorRT accepts no other operator on uint8
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -93,7 +93,7 @@ def test_a_lower_precision_leaves_preprocessing_in_fp32(
     onnx_from_checkpoint(checkpoints["everything"], path, run_graph=run_in_onnxruntime, precision=precision)
     before, types = types_before_the_network(path)
     assert {"ReduceMean", "MatMul", "Resize"} <= set(before)
-    assert before[-1] == "Cast"  # to the lower precision, at last
+    assert before[-1] == "Cast"  # the last operator casts to the lower precision
     assert types == {TensorProto.FLOAT} or types == {TensorProto.FLOAT, TensorProto.INT64}
 
 
@@ -116,7 +116,7 @@ def test_int8_leaves_preprocessing_in_fp32(checkpoints: dict[str, Checkpoint], t
 
 @real_rtx
 @pytest.mark.parametrize("kind", KINDS)
-def test_engines_build(
+def test_engines_are_built(
     checkpoints: dict[str, Checkpoint], tmp_path: Path, run_in_onnxruntime: RunGraph,
     monkeypatch: pytest.MonkeyPatch, kind: str,
 ) -> None:  # fmt: skip

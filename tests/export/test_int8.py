@@ -1,4 +1,4 @@
-"""int8: what the graphs of both flavours are, which calibration images are refused, and what layers cost."""
+"""int8: the graphs of both flavours, the calibration images that are refused, and the cost of layers."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from rtk.core.artifacts.checkpoint import Checkpoint
 from rtk.core.artifacts.graph import load_graph
 from rtk.core.card import ModelCard
 from rtk.core.data.datasets import Split
-from rtk.core.errors import ArtifactError, DataError, UnknownNameError
+from rtk.core.errors import ArtifactError, DataError, UnknownNameError, UsageError
 from rtk.core.nvidia.flavor import FLAVORS
 from rtk.core.tolerances import largest_share
-from rtk.export.config import EngineConfig
-from rtk.export.int8.calibration import Calibration, content_hashes, draw_calibration, guard
-from rtk.export.int8.quantize import Closeness, Int8Config, int8_from_checkpoint
+from rtk.export.config import EngineConfig, Int8Config
+from rtk.export.int8.calibration import Calibration, check_images, content_hashes, draw_calibration
+from rtk.export.int8.quantize import Closeness, int8_from_checkpoint
 from rtk.export.int8.ranges import Histogram, range_of
 from rtk.export.int8.sensitivity import explain
 from rtk.export.trt.build import engine_from_onnx
@@ -54,7 +54,7 @@ def graphs(checkpoint: Checkpoint, calibration: Calibration, tmp_path_factory: p
 
 
 def _quantised_inputs(graph: onnx.ModelProto) -> dict[str, list[bool]]:
-    """For convolutions, dense layers and additions, whether data inputs 0 and 1 come from a DequantizeLinear."""
+    """For each convolution, dense layer and addition: do inputs 0 and 1 come from a DequantizeLinear?"""
     maker = {name: node.op_type for node in graph.graph.node for name in node.output}
     kinds = ("Conv", "Gemm", "Add")
     return {
@@ -74,7 +74,7 @@ def test_every_convolution_dense_layer_and_both_inputs_of_additions_are_quantise
     assert graph.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
 
 
-def test_tensorrt_gets_symmetric_int8_and_biases_in_fp32(graphs: Graphs) -> None:
+def test_the_graph_for_tensorrt_has_symmetric_int8_and_biases_in_fp32(graphs: Graphs) -> None:
     graph = onnx.load(graphs["tensorrt"])
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
     zero_points = [
@@ -86,7 +86,7 @@ def test_tensorrt_gets_symmetric_int8_and_biases_in_fp32(graphs: Graphs) -> None
     assert not any(array.dtype == np.int32 for array in weights.values())
 
 
-def test_cpus_get_uint8_activations_and_weights_in_seven_bits(graphs: Graphs) -> None:
+def test_the_graph_for_cpus_has_uint8_activations_and_weights_in_seven_bits(graphs: Graphs) -> None:
     graph = onnx.load(graphs["cpu"])
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
     activations = [weights[node.input[2]].dtype for node in graph.graph.node if node.op_type == "QuantizeLinear"]
@@ -97,7 +97,7 @@ def test_cpus_get_uint8_activations_and_weights_in_seven_bits(graphs: Graphs) ->
 
 
 @pytest.mark.parametrize("flavor", ["tensorrt", "cpu"])
-def test_the_card_says_how_it_was_quantised(
+def test_the_card_says_how_the_graph_was_quantised(
     graphs: Graphs, flavor: str, checkpoint: Checkpoint, calibration: Calibration
 ) -> None:
     _, card = load_graph(graphs[flavor])
@@ -114,37 +114,37 @@ def test_the_card_says_how_it_was_quantised(
 
 
 def test_closeness_is_the_larger_share_of_two_limits() -> None:
-    """Logits of standard deviation 2: int8 may be off by 0.1 x 2 in the root mean square and by 1 x 2 at its worst."""
+    """For logits of standard deviation 2, int8 may have an RMS error of 0.1 x 2 and a largest error of 1 x 2."""
     reference_NK = np.tile(np.array([[2.0, -2.0]], np.float32), (200, 1))
     even, peak = reference_NK + 0.1, reference_NK.copy()
     peak[7, 0] += 1.5
     assert astuple(Closeness.of(even, reference_NK)) == pytest.approx((0.05, 0.1, 0.05), rel=1e-4)
-    assert Closeness.of(even, reference_NK).of_limits == pytest.approx(0.5, rel=1e-4)
+    assert Closeness.of(even, reference_NK).share_of_limits == pytest.approx(0.5, rel=1e-4)
     assert astuple(Closeness.of(peak, reference_NK)) == pytest.approx((0.0375, 1.5, 0.75), rel=1e-4)
     peak[7, 0] += 1.0
-    assert Closeness.of(peak, reference_NK).of_limits == pytest.approx(1.25, rel=1e-4)
+    assert Closeness.of(peak, reference_NK).share_of_limits == pytest.approx(1.25, rel=1e-4)
 
 
-def test_the_surest_answers_may_be_off_by_more() -> None:
-    """Of two hundred images whose logits are 2 apart from their mean, one has 20 and loses 3: 3 / 20 of its own."""
+def test_an_image_with_larger_logits_may_have_a_larger_error() -> None:
+    """In 199 images the logits are 2 from their mean; in one they are 20, and an error of 3 is 3 / 20 of that."""
     reference_NK = np.tile(np.array([[2.0, -2.0]], np.float32), (200, 1))
     reference_NK[5] *= 10
     clipped = reference_NK.copy()
     clipped[5, 0] -= 3
     assert largest_share(clipped, reference_NK) == pytest.approx(0.15)
-    clipped[6, 0] -= 3  # any other image, by all the logits' spread: the root of (199 x 4 + 400) / 200
+    clipped[6, 0] -= 3  # in any other image, over the deviation of all logits: the root of (199 x 4 + 400) / 200
     assert largest_share(clipped, reference_NK) == pytest.approx(3 / ((199 * 4 + 400) / 200) ** 0.5)
 
 
 @real_rtx
-def test_tensorrt_builds_it_as_int8(graphs: Graphs) -> None:
+def test_tensorrt_builds_an_int8_engine(graphs: Graphs) -> None:
     built = engine_from_onnx(EngineConfig(graphs["tensorrt"], max_batch=16, targets=("8.9",)))
     assert built.info.precision.label == built.info.card.precision == "int8"
     assert built.info.precision.products == {"int8": 10}
 
 
 @real_rtx
-def test_tensorrt_builds_pre_activation_networks_as_int8(
+def test_tensorrt_builds_int8_engines_of_pre_activation_networks(
     card: ModelCard, randomise: Callable[..., None], tmp_path: Path
 ) -> None:
     checkpoint = fitted_checkpoint(card, randomise, arch="resnet11v2")
@@ -159,7 +159,7 @@ def test_tensorrt_builds_pre_activation_networks_as_int8(
 # Layers.
 
 
-def test_a_layer_that_is_kept_stays_in_fp32(checkpoint: Checkpoint, calibration: Calibration, tmp_path: Path) -> None:
+def test_a_layer_of_keep_fp32_stays_in_fp32(checkpoint: Checkpoint, calibration: Calibration, tmp_path: Path) -> None:
     config = Int8Config(method="minmax", keep_fp32=("network.stem.0", "network.head.dense"))
     done = int8_from_checkpoint(checkpoint, tmp_path / "a.onnx", calibration=calibration, config=config)
     found = Counter(tuple(inputs) for inputs in _quantised_inputs(onnx.load(done.path)).values())
@@ -167,7 +167,7 @@ def test_a_layer_that_is_kept_stays_in_fp32(checkpoint: Checkpoint, calibration:
     assert load_graph(done.path)[1].notes["export"]["kept_fp32"] == ["network.stem.0", "network.head.dense"]
 
 
-def test_a_layer_that_there_is_not_lists_those_that_there_are(
+def test_the_error_for_an_unknown_layer_suggests_a_known_one(
     checkpoint: Checkpoint, calibration: Calibration, tmp_path: Path
 ) -> None:
     with pytest.raises(UnknownNameError, match=r"layer 'network\.stem\.1' is unknown; did you mean network\.stem\.0"):
@@ -176,7 +176,7 @@ def test_a_layer_that_there_is_not_lists_those_that_there_are(
         )
 
 
-def test_explain_lists_every_layer_the_costliest_first(checkpoint: Checkpoint, calibration: Calibration) -> None:
+def test_explain_lists_every_layer_with_the_costliest_first(checkpoint: Checkpoint, calibration: Calibration) -> None:
     costs = explain(checkpoint, calibration=calibration)
     assert Counter(cost.operator for cost in costs) == {"Conv": 9, "Gemm": 1, "Add": 3}
     assert {"network.stem.0", "network.head.dense", "network.blocks.2.projection"} <= {cost.layer for cost in costs}
@@ -185,27 +185,32 @@ def test_explain_lists_every_layer_the_costliest_first(checkpoint: Checkpoint, c
     assert 0 < errors[-1] < errors[0] < 0.1
 
 
-def test_an_int8_graph_that_is_too_far_off_leaves_no_file(
+def test_an_int8_graph_with_too_large_an_error_is_not_written(
     checkpoint: Checkpoint, calibration: Calibration, tmp_path: Path
 ) -> None:
     flat = replace(calibration, images_NHWC=np.full_like(calibration.images_NHWC, 128))
-    with pytest.raises(ArtifactError, match=r"a\.onnx: not written: its logits differ .* keep those in fp32$"):
+    with pytest.raises(
+        ArtifactError,
+        match=r"a\.onnx: not written: relative RMS error of the logits .* with --keep-fp32 LAYER$",
+    ):
         int8_from_checkpoint(checkpoint, tmp_path / "a.onnx", calibration=flat, config=Int8Config())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unknown_flavors_and_methods_are_refused() -> None:
+def test_invalid_options_are_refused() -> None:
     wrong: Any = "tpu"
     with pytest.raises(UnknownNameError, match="int8 flavor 'tpu' is unknown; .*known: tensorrt, cpu"):
         Int8Config(wrong)
     with pytest.raises(UnknownNameError, match="calibration method 'tpu' is unknown; .*known: auto, minmax"):
         Int8Config(method=wrong)
+    with pytest.raises(UsageError, match="--calibration-images 499: expected at least 500"):
+        Int8Config(calibration_images=499)
 
 
 # Ranges.
 
 
-def test_a_single_outlier_stretches_minmax_and_not_the_others() -> None:
+def test_a_single_outlier_widens_only_the_range_of_minmax() -> None:
     counts = np.zeros(2048, np.int64)
     counts[:20] = 1_000_000
     counts[-1] = 1
@@ -218,7 +223,7 @@ def test_a_single_outlier_stretches_minmax_and_not_the_others() -> None:
 # Calibration images.
 
 
-def test_calibration_images_are_balanced_repeatable_and_of_the_training_split(
+def test_calibration_images_are_reproducible_and_from_the_training_split(
     checkpoint: Checkpoint, calibration: Calibration
 ) -> None:
     again = draw_calibration(patterns_dataset(), checkpoint.card, images=500, held_out=200)
@@ -230,10 +235,10 @@ def test_calibration_images_are_balanced_repeatable_and_of_the_training_split(
     assert not drawn & held_out
 
 
-def test_of_few_images_some_are_left_to_choose_by(checkpoint: Checkpoint) -> None:
+def test_a_fifth_of_a_small_training_split_is_held_out(checkpoint: Checkpoint) -> None:
     small = replace(patterns_dataset(), read=lambda name: patterns(700 if name == "train" else 100, seed=3 + len(name)))
     drawn = draw_calibration(small, checkpoint.card)
-    assert (len(drawn.images_NHWC), len(drawn.held_out_NHWC)) == (560, 140)  # of 70 in each class 56 and 14
+    assert (len(drawn.images_NHWC), len(drawn.held_out_NHWC)) == (560, 140)  # 56 and 14 of the 70 in each class
 
 
 @pytest.mark.parametrize(
@@ -254,21 +259,21 @@ def test_of_few_images_some_are_left_to_choose_by(checkpoint: Checkpoint) -> Non
                 np.concatenate([patterns_dataset().split("test").images_NHWC[:2], split.images_NHWC[2:]]),
                 split.labels_N,
             ),
-            "2 calibration images are in the test split too, the first at 0",
+            "2 calibration images are also in the test split, the first at index 0",
         ),
     ],
-    ids=["too few", "another size", "label out of range", "unbalanced", "noise", "of the test split"],
+    ids=["too few", "another size", "label out of range", "unbalanced", "noise", "in the test split"],
 )
-def test_images_that_are_not_fit_for_calibration_are_refused(
+def test_unsuitable_calibration_images_are_refused(
     checkpoint: Checkpoint, change: Callable[[Split], Split], message: str
 ) -> None:
-    sound, test = patterns(600, seed=11), patterns_dataset().split("test")
-    guard(sound, checkpoint.card, test=test, name="mine")
+    good, test = patterns(600, seed=11), patterns_dataset().split("test")
+    check_images(good, checkpoint.card, test=test, name="mine")
     with pytest.raises(DataError, match=f"^mine: .*{message}"):
-        guard(change(sound), checkpoint.card, test=test, name="mine")
+        check_images(change(good), checkpoint.card, test=test, name="mine")
 
 
-def test_a_data_set_of_other_classes_is_refused(checkpoint: Checkpoint) -> None:
+def test_a_data_set_with_other_classes_is_refused(checkpoint: Checkpoint) -> None:
     foreign = replace(patterns_dataset(), classes=tuple(reversed(patterns_dataset().classes)))
     with pytest.raises(DataError, match="patterns: its classes are not the model's: found pattern 9, pattern 8"):
         draw_calibration(foreign, checkpoint.card)

@@ -1,4 +1,4 @@
-"""Export to ONNX: what the graph is, that it proves itself, and that another ONNX tool gives the same logits."""
+"""Export to ONNX: the graph, the check of its logits before it is written, and the logits of another ONNX tool."""
 
 import itertools
 from collections.abc import Callable
@@ -64,8 +64,8 @@ def test_the_graph_is_one_file(graph_path: Path) -> None:
     assert all(not tensor.external_data for tensor in onnx.load(graph_path).graph.initializer)
 
 
-def test_the_pixels_are_cast_before_anything_else(graph_path: Path) -> None:
-    """TensorRT refuses any other operation on uint8."""
+def test_only_a_cast_reads_the_pixels(graph_path: Path) -> None:
+    """TensorRT refuses any other operator on uint8."""
     readers = [node.op_type for node in onnx.load(graph_path).graph.node if "images" in node.input]
     assert readers == ["Cast"]
 
@@ -77,14 +77,14 @@ def test_batch_norm_is_folded_into_convolutions(graph_path: Path) -> None:
     assert found.count("Relu") == 7
 
 
-def test_folding_changes_no_logit_beyond_rounding(checkpoint_path: Path) -> None:
+def test_folding_changes_the_logits_only_by_rounding(checkpoint_path: Path) -> None:
     checkpoint = load_checkpoint(checkpoint_path)
     images = torch.from_numpy(probe_images(16, checkpoint.card.input))
     model = checkpoint.model()
     with torch.inference_mode():
         before, after = model(images), folded(model)(images)
     assert float((before - after).abs().max()) < 1e-4
-    assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.modules()), "the original is left alone"
+    assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.modules()), "the original model is unchanged"
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded(model).modules())
 
 
@@ -103,7 +103,7 @@ def test_any_batch_gives_the_logits_of_pytorch(
 # The card.
 
 
-def test_the_card_is_the_checkpoints_with_what_the_export_found(graph_path: Path, checkpoint_path: Path) -> None:
+def test_the_card_is_that_of_the_checkpoint_with_a_note_on_the_export(graph_path: Path, checkpoint_path: Path) -> None:
     _, card = load_graph(graph_path)
     original = load_checkpoint(checkpoint_path).card
     assert replace(card, notes={}) == original
@@ -115,7 +115,7 @@ def test_the_card_is_the_checkpoints_with_what_the_export_found(graph_path: Path
     assert card.notes["export"]["libraries"]["torch"] == torch.__version__
 
 
-def test_the_file_says_that_rtk_made_it_and_names_no_machine(graph_path: Path, checkpoint_path: Path) -> None:
+def test_the_file_names_rtk_and_no_path_of_this_machine(graph_path: Path, checkpoint_path: Path) -> None:
     graph = onnx.load(graph_path)
     assert graph.producer_name == "rtk"
     content = graph_path.read_bytes()
@@ -141,10 +141,10 @@ def test_exporting_twice_gives_the_same_bytes(
     assert 0 <= again.largest_difference <= 1e-4
 
 
-# Graphs of others.
+# Graphs of other programs.
 
 
-def test_a_graph_of_another_program_is_told_apart(graph_path: Path, tmp_path: Path) -> None:
+def test_the_error_for_a_foreign_graph_names_its_program(graph_path: Path, tmp_path: Path) -> None:
     graph = onnx.load(graph_path)
     del graph.metadata_props[:]
     graph.producer_name = "pytorch"
@@ -158,14 +158,14 @@ def test_a_graph_of_another_program_is_told_apart(graph_path: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
-def test_a_truncated_graph_says_so(graph_path: Path, tmp_path: Path, share: float) -> None:
+def test_a_truncated_graph_has_its_own_error(graph_path: Path, tmp_path: Path, share: float) -> None:
     content = graph_path.read_bytes()
     (tmp_path / "cut.onnx").write_bytes(content[: int(len(content) * share)])
     with pytest.raises(ArtifactError, match=r"cut\.onnx: truncated, damaged, or not an ONNX file$"):
         load_graph(tmp_path / "cut.onnx")
 
 
-def test_a_missing_graph_and_a_file_of_text_are_told_apart(tmp_path: Path) -> None:
+def test_a_missing_graph_and_a_text_file_have_different_errors(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"none\.onnx: no such graph$"):
         load_graph(tmp_path / "none.onnx")
     (tmp_path / "text.onnx").write_text("not a graph")
@@ -178,19 +178,19 @@ def test_a_missing_graph_and_a_file_of_text_are_told_apart(tmp_path: Path) -> No
 
 @pytest.fixture
 def traced_before(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tracing takes seconds: the graph that is checked here is one that was traced before."""
+    """Use a graph that was traced before, because tracing takes seconds."""
     monkeypatch.setattr(to_onnx, "_traced", lambda model, images_NHWC: onnx.load(graph_path))
 
 
 @pytest.mark.usefixtures("traced_before")
-@pytest.mark.parametrize("wrong", ["off by a little", "not a number", "another shape", "classes swapped"])
-def test_an_export_whose_logits_differ_leaves_no_file(
+@pytest.mark.parametrize("wrong", ["small error", "not a number", "another shape", "classes swapped"])
+def test_an_export_with_other_logits_leaves_no_file(
     checkpoint_path: Path, tmp_path: Path, run_in_onnxruntime: RunGraph, wrong: str
 ) -> None:
-    def answers_wrongly(graph: bytes, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run_with_error(graph: bytes, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         logits_NK = run_in_onnxruntime(graph, images_NHWC)
         match wrong:
-            case "off by a little":
+            case "small error":
                 logits_NK[3, 4] += 0.01
             case "not a number":
                 logits_NK[0, 0] = np.nan
@@ -202,19 +202,19 @@ def test_an_export_whose_logits_differ_leaves_no_file(
 
     path = tmp_path / "a.onnx"
     with pytest.raises(ArtifactError, match=rf"^{path}: not written: "):
-        onnx_from_checkpoint(load_checkpoint(checkpoint_path), path, run_graph=answers_wrongly)
+        onnx_from_checkpoint(load_checkpoint(checkpoint_path), path, run_graph=run_with_error)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("traced_before")
-def test_a_refused_export_leaves_the_old_graph(checkpoint_path: Path, tmp_path: Path) -> None:
-    def fails(graph: bytes, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+def test_a_refused_export_keeps_the_old_graph(checkpoint_path: Path, tmp_path: Path) -> None:
+    def all_zero(graph: bytes, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.zeros((len(images_NHWC), 10), np.float32)
 
     path = tmp_path / "a.onnx"
     path.write_bytes(b"old")
     with pytest.raises(ArtifactError, match=r"its logits differ from PyTorch's by up to .*, expected at most 0\.0001$"):
-        onnx_from_checkpoint(load_checkpoint(checkpoint_path), path, run_graph=fails)
+        onnx_from_checkpoint(load_checkpoint(checkpoint_path), path, run_graph=all_zero)
     assert path.read_bytes() == b"old"
 
 
@@ -229,7 +229,7 @@ def test_a_path_that_cannot_be_written_is_an_output_error(
         )
 
 
-# Another ONNX tool: the reference evaluator of the onnx package itself.
+# Another ONNX tool: the reference evaluator of the onnx package.
 
 
 def assert_reference_evaluator_agrees(checkpoint: Checkpoint, graph_path: Path, *, images: int) -> None:
@@ -237,13 +237,13 @@ def assert_reference_evaluator_agrees(checkpoint: Checkpoint, graph_path: Path, 
     evaluator = ReferenceEvaluator(str(graph_path))
     logits_NK = evaluator.run(["logits"], {"images": pixels})[0]
     expected_NK = reference_logits(checkpoint, pixels)
-    assert np.ptp(expected_NK) > 1  # the comparison means something
+    assert np.ptp(expected_NK) > 1  # else the comparison would show nothing
     assert np.abs(logits_NK - expected_NK).max() <= 1e-4
 
 
 @pytest.mark.parametrize(
     ("arch", "size", "norms"),
-    [  # of v2, the batch norms after an addition cannot be folded: one for each block
+    [  # in v2, one batch norm per block follows an addition and cannot be folded
         ("resnet20v1", Input(32, 32, 3), 0),
         ("resnet8v1", Input(28, 25, 1), 0),
         ("resnet11v2", Input(32, 32, 3), 3),
@@ -260,7 +260,7 @@ def test_the_onnx_reference_evaluator_gives_the_logits_of_pytorch(
     assert operators(onnx.load(exported.path)).count("BatchNormalization") == norms
 
 
-def test_probe_images_hold_noise_blots_and_flat_greys() -> None:
+def test_probe_images_contain_noise_blots_and_flat_greys() -> None:
     images = probe_images(48, Input(28, 25, 1))
     assert images.shape == (48, 28, 25, 1)
     assert images.dtype == np.uint8

@@ -1,4 +1,4 @@
-"""fp16 and bf16: what the graphs are, that they prove themselves, and that TensorRT builds them as what they are."""
+"""fp16 and bf16: the graphs, the check of their logits, and the precision that TensorRT builds."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +31,7 @@ real_rtx = pytest.mark.skipif(not FLAVORS["tensorrt-rtx"].installed, reason="nee
 def lower_graphs(
     checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory, run_in_onnxruntime: RunGraph
 ) -> dict[str, Path]:
-    """The small checkpoint's graphs in fp16 and bf16."""
+    """The graphs of the small checkpoint in fp16 and bf16."""
     folder, checkpoint = tmp_path_factory.mktemp("lower"), load_checkpoint(checkpoint_path)
     return {
         name: onnx_from_checkpoint(
@@ -46,14 +46,14 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def test_pixels_go_in_as_uint8_and_logits_come_out_as_float32(lower_graphs: dict[str, Path], name: str) -> None:
+def test_the_input_is_uint8_and_the_output_float32(lower_graphs: dict[str, Path], name: str) -> None:
     graph = onnx.load(lower_graphs[name]).graph
     assert graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
     assert graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
     assert graph.output[0].name == "logits"
 
 
-def test_every_weight_is_of_the_precision_and_normalisation_is_not(lower_graphs: dict[str, Path], name: str) -> None:
+def test_weights_have_the_precision_and_normalisation_is_fp32(lower_graphs: dict[str, Path], name: str) -> None:
     weights = {tensor.name: tensor.data_type for tensor in onnx.load(lower_graphs[name]).graph.initializer}
     network = {kind for tensor, kind in weights.items() if tensor.startswith("network.")}
     constants = {kind for tensor, kind in weights.items() if tensor.startswith("normalise.")}
@@ -65,7 +65,7 @@ def test_the_graph_passes_the_checker(lower_graphs: dict[str, Path], name: str) 
     onnx.checker.check_model(onnx.load(lower_graphs[name]), full_check=True)
 
 
-def test_the_card_says_the_precision_and_what_was_not_checked(lower_graphs: dict[str, Path], name: str) -> None:
+def test_the_card_names_the_precision_and_what_is_unchecked(lower_graphs: dict[str, Path], name: str) -> None:
     _, card = load_graph(lower_graphs[name])
     assert card.precision == name
     note = card.notes["export"]
@@ -74,10 +74,10 @@ def test_the_card_says_the_precision_and_what_was_not_checked(lower_graphs: dict
     assert note["unchecked"] == f"arithmetic in {name} itself: the hardware's order of sums"
 
 
-def test_the_rounded_graph_rounds_like_pytorch_in_that_precision(
+def test_the_rounded_graph_has_the_logits_of_pytorch_in_that_precision(
     lower_graphs: dict[str, Path], name: str, checkpoint_path: Path, run_in_onnxruntime: RunGraph
 ) -> None:
-    """PyTorch's CPU kernels compute in fp16 and bf16 themselves; one unit in the last place of a logit near ten."""
+    """PyTorch's CPU kernels compute in fp16 and bf16. The limits are one unit in the last place of a logit near ten."""
     checkpoint = load_checkpoint(checkpoint_path)
     images_NHWC = probe_images(12, checkpoint.card.input, seed=3)
     rounded = rounded_after_every_layer(onnx.load(lower_graphs[name]), HALVES[name])
@@ -89,17 +89,15 @@ def test_the_rounded_graph_rounds_like_pytorch_in_that_precision(
     assert np.array_equal(logits_NK, logits_NK.astype(low).astype(np.float32)), "every logit was rounded"
 
 
-def test_precision_below_fp32_costs_what_its_mantissa_says(
-    lower_graphs: dict[str, Path], checkpoint_path: Path
-) -> None:
-    """fp16 keeps 11 bits, bf16 8: eight times the error, give or take three."""
+def test_the_error_follows_the_length_of_the_mantissa(lower_graphs: dict[str, Path], checkpoint_path: Path) -> None:
+    """fp16 has 11 bits and bf16 8, so its error is eight times as large, within a factor of three."""
     errors = {name: load_graph(path)[1].notes["export"]["relative_logit_error"] for name, path in lower_graphs.items()}
     assert 8 / 3 < errors["bf16"] / errors["fp16"] < 8 * 3
 
 
 @real_rtx
 @pytest.mark.parametrize("arch", ["resnet8v1", "resnet11v2"])
-def test_tensorrt_builds_the_precision_that_the_card_says(
+def test_tensorrt_builds_the_precision_of_the_card(
     tmp_path: Path, save_untrained: Any, run_in_onnxruntime: RunGraph, name: str, arch: str
 ) -> None:
     checkpoint = load_checkpoint(save_untrained(tmp_path / "a.pt", arch=arch))
@@ -108,12 +106,12 @@ def test_tensorrt_builds_the_precision_that_the_card_says(
     built = engine_from_onnx(EngineConfig(path, max_batch=16, targets=("8.9",)))
     assert built.path.name == f"a.{name}.engine"
     assert built.info.card.precision == name == built.info.precision.label
-    with pytest.raises(ArtifactError, match=rf"fp32 was asked for, but .* products are: \d+ {name}"):
+    with pytest.raises(ArtifactError, match=rf"fp32 was requested, but .* products are: \d+ {name}"):
         engine_from_onnx(EngineConfig(path, max_batch=16, precision="fp32", targets=("8.9",)))
 
 
-@pytest.mark.parametrize("size", [Input(28, 25, 1)], ids=["odd and grey"])
-def test_odd_and_grey_images_are_exported_too(
+@pytest.mark.parametrize("size", [Input(28, 25, 1)], ids=["odd sides, grey"])
+def test_models_for_grey_images_with_odd_sides_are_exported(
     tmp_path: Path, save_untrained: Any, run_in_onnxruntime: RunGraph, name: str, size: Input
 ) -> None:
     checkpoint = load_checkpoint(save_untrained(tmp_path / "a.pt", size=size))
@@ -126,20 +124,23 @@ def test_weights_that_overflow_fp16_leave_no_file(
 ) -> None:
     checkpoint = load_checkpoint(checkpoint_path)
     weights = {**checkpoint.weights, "network.stem.1.weight": checkpoint.weights["network.stem.1.weight"] * 1e6}
-    loud = Checkpoint(checkpoint.card, weights, None)
+    overflowing = Checkpoint(checkpoint.card, weights, None)
     with pytest.raises(ArtifactError, match=r"a\.onnx: not written: some of its logits are not finite in fp16$"):
-        onnx_from_checkpoint(loud, tmp_path / "a.onnx", run_graph=run_in_onnxruntime, precision="fp16")
+        onnx_from_checkpoint(overflowing, tmp_path / "a.onnx", run_graph=run_in_onnxruntime, precision="fp16")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("factor", "message"),
     [
-        (1.5, r"differ from PyTorch's by up to \d\.\d+ of their spread, expected at most 0\.\d+ in (fp|bf)16"),
-        (1.05, r"differ from PyTorch's by \d+\.\d+% of their spread, expected at most 4"),
+        (
+            1.5,
+            r"largest logit error \d\.\d+ standard deviations of .*, expected at most 0\.\d+ in (fp|bf)16",
+        ),
+        (1.05, r"relative RMS error of the logits \d+\.\d+%, expected at most 4"),
     ],
 )
-def test_answers_that_are_too_far_off_leave_no_file(
+def test_logits_with_too_large_an_error_leave_no_file(
     factor: float,
     message: str,
     tmp_path: Path,
@@ -159,7 +160,7 @@ def test_answers_that_are_too_far_off_leave_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_that_are_no_precision_here_are_refused(
+def test_unknown_precisions_and_int8_are_refused(
     tmp_path: Path, checkpoint_path: Path, run_in_onnxruntime: RunGraph
 ) -> None:
     checkpoint = load_checkpoint(checkpoint_path)

@@ -1,4 +1,4 @@
-"""A model repository is one to Triton's own schema, and serves what the artifact holds."""
+"""Model repositories follow Triton's own schema and serve the content of the artifact."""
 
 import importlib.util
 import shutil
@@ -24,7 +24,7 @@ TYPES = {onnx.TensorProto.UINT8: "TYPE_UINT8", onnx.TensorProto.FLOAT: "TYPE_FP3
 
 @pytest.fixture(scope="module")
 def schema() -> ModuleType:
-    """Triton's ModelConfig, as its client carries it; the file alone, for the package around it wants gRPC."""
+    """Triton's ModelConfig from its client package; only this file is loaded, because the package needs gRPC."""
     path = Path(str(distribution("tritonclient").locate_file("tritonclient/grpc/model_config_pb2.py")))
     spec = importlib.util.spec_from_file_location("model_config_pb2", path)
     assert spec is not None
@@ -36,7 +36,7 @@ def schema() -> ModuleType:
 
 @pytest.fixture
 def read(schema: ModuleType) -> Callable[[Path], object]:
-    """Reads a model's configuration, and holds it to what Triton checks when it loads a model."""
+    """Read a model's configuration and check what Triton checks when it loads a model."""
 
     def parsed(folder: Path) -> object:
         config = text_format.Parse((folder / "config.pbtxt").read_text(), schema.ModelConfig())
@@ -54,7 +54,7 @@ def read(schema: ModuleType) -> Callable[[Path], object]:
     return parsed
 
 
-def test_a_graph_is_served_as_it_is(
+def test_a_graph_is_served_unchanged(
     graph_path: Path, tmp_path: Path, read: Callable[..., ModuleType], schema: ModuleType, shapes64: Split
 ) -> None:
     folder = triton_from_artifact(graph_path, tmp_path / "models", profile=Profile(64, 256))
@@ -72,20 +72,20 @@ def test_a_graph_is_served_as_it_is(
     assert (folder / "labels.txt").read_text().splitlines() == list(CIFAR10_CLASSES)
     (group,) = config.instance_group
     assert schema.ModelInstanceGroup.Kind.Name(group.kind) == "KIND_AUTO"
-    # Names, types and sizes are the graph's own; the first size, N, is Triton's to add.
+    # Names, types and sizes are those of the graph, without its first size, N, which Triton adds.
     graph = onnx.load(folder / "1" / "model.onnx").graph
-    for told, real in zip([*config.input, *config.output], [*graph.input, *graph.output], strict=True):
-        assert told.name == real.name
-        assert schema.DataType.Name(told.data_type) == TYPES[real.type.tensor_type.elem_type]
+    for declared, real in zip([*config.input, *config.output], [*graph.input, *graph.output], strict=True):
+        assert declared.name == real.name
+        assert schema.DataType.Name(declared.data_type) == TYPES[real.type.tensor_type.elem_type]
         first, *others = real.type.tensor_type.shape.dim
         assert first.dim_param
-        assert list(told.dims) == [size.dim_value for size in others]
+        assert list(declared.dims) == [size.dim_value for size in others]
     session = onnxruntime.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
     (logits_NK,) = session.run([config.output[0].name], {config.input[0].name: shapes64.images_NHWC})
     assert logits_NK.shape == (64, *config.output[0].dims)
 
 
-def test_an_engines_plan_and_its_profile_are_taken_from_it(tmp_path: Path, read: Callable[..., ModuleType]) -> None:
+def test_plan_and_profile_are_those_of_the_engine(tmp_path: Path, read: Callable[..., ModuleType]) -> None:
     write_engine(tmp_path / "small.fp16.engine", PLAN, INFO)
     folder = triton_from_artifact(tmp_path / "small.fp16.engine", tmp_path / "models", profile=Profile(64, 256))
     config = read(folder)
@@ -99,7 +99,7 @@ def test_an_engines_plan_and_its_profile_are_taken_from_it(tmp_path: Path, read:
     assert "tensorrt 11.4.0.106 for NVIDIA H100" in (folder / "config.pbtxt").read_text().splitlines()[0]
 
 
-def test_what_triton_could_not_run_or_trust_is_refused(tmp_path: Path) -> None:
+def test_engines_of_rtx_and_damaged_engines_are_refused(tmp_path: Path) -> None:
     engine = tmp_path / "a.engine"
     write_engine(engine, PLAN, replace(INFO, flavor="tensorrt-rtx"))
     with pytest.raises(UsageError, match="not of TensorRT-RTX; build one with --flavor tensorrt"):
@@ -111,12 +111,12 @@ def test_what_triton_could_not_run_or_trust_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "models").exists()
 
 
-def test_odd_names_and_labels_stay_one_line_each(
+def test_unusual_names_and_labels_stay_on_one_line(
     graph_path: Path, tmp_path: Path, card: ModelCard, read: Callable[..., ModuleType]
 ) -> None:
-    odd = replace(INFO, card=replace(card, arch='x"\nplatform: "python', classes=("a\nb", "c d", *CIFAR10_CLASSES[2:])))
+    unusual = replace(card, arch='x"\nplatform: "python', classes=("a\nb", "c d", *CIFAR10_CLASSES[2:]))
     engine = tmp_path / 'my "net"\n\U0001f600.engine'
-    write_engine(engine, PLAN, odd)
+    write_engine(engine, PLAN, replace(INFO, card=unusual))
     folder = triton_from_artifact(engine, tmp_path, profile=Profile(1, 1))
     assert folder.name == "my_net_"
     assert read(folder).platform == "tensorrt_plan"
@@ -125,7 +125,7 @@ def test_odd_names_and_labels_stay_one_line_each(
     assert triton_from_artifact(tmp_path / "x y.onnx", tmp_path, profile=Profile(1, 1)).name == "x_y"
 
 
-def test_written_again_it_is_the_same(graph_path: Path, tmp_path: Path) -> None:
+def test_a_second_write_gives_the_same_files(graph_path: Path, tmp_path: Path) -> None:
     folder = triton_from_artifact(graph_path, tmp_path, profile=Profile(8, 8))
     before = {path: path.read_bytes() for path in folder.rglob("*.*")}
     triton_from_artifact(graph_path, tmp_path, profile=Profile(8, 8))

@@ -1,4 +1,4 @@
-"""Engines of real networks, built for real by TensorRT-RTX: every family, size and channel count; one factor varied."""
+"""Real TensorRT-RTX builds of real networks: families, sizes, channels and profiles, one factor varied at a time."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -30,7 +30,7 @@ def built(checkpoint: Path, run_graph: RunGraph) -> BuiltEngine:
     return engine_from_onnx(EngineConfig(graph, flavor="tensorrt-rtx", max_batch=64, cache=False))
 
 
-def test_v1_at_32_pixels_in_colour_builds(graph_path: Path, tmp_path: Path) -> None:
+def test_a_v1_network_for_32_x_32_rgb_images_is_built(graph_path: Path, tmp_path: Path) -> None:
     info = engine_from_onnx(EngineConfig(graph_path, out=tmp_path, flavor="tensorrt-rtx", cache=False)).info
     assert info.card.arch == "resnet8v1"
     assert info.precision.products == {"fp32": 10}  # 7 convolutions, 2 projections and the dense layer
@@ -38,7 +38,7 @@ def test_v1_at_32_pixels_in_colour_builds(graph_path: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("profile", [(1, 1), (64, 256), (1024, 1024), (1, 4096)])
-def test_every_profile_of_a_network_builds(graph_path: Path, tmp_path: Path, profile: tuple[int, int]) -> None:
+def test_every_profile_of_a_network_is_built(graph_path: Path, tmp_path: Path, profile: tuple[int, int]) -> None:
     config = EngineConfig(graph_path, out=tmp_path, flavor="tensorrt-rtx", opt_batch=profile[0], max_batch=profile[1])
     assert engine_from_onnx(config).info.precision.label == "fp32"
 
@@ -56,7 +56,7 @@ def test_every_profile_of_a_network_builds(graph_path: Path, tmp_path: Path, pro
         pytest.param("resnet18d2l", Input(96, 96, 1), marks=pytest.mark.slow),
     ],
 )
-def test_other_families_channels_and_sizes_build(
+def test_other_families_channels_and_sizes_are_built(
     save_untrained: Callable[..., Path], run_in_onnxruntime: RunGraph, tmp_path: Path, arch: str, size: Input
 ) -> None:
     info = built(save_untrained(tmp_path / "model.pt", arch=arch, size=size), run_in_onnxruntime).info
@@ -66,8 +66,11 @@ def test_other_families_channels_and_sizes_build(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ["resnet164v2", "resnet1001v2"])
-def test_the_deepest_networks_build(card: ModelCard, run_in_onnxruntime: RunGraph, tmp_path: Path, arch: str) -> None:
+def test_the_deepest_networks_are_built(
+    card: ModelCard, run_in_onnxruntime: RunGraph, tmp_path: Path, arch: str
+) -> None:
     deep = replace(card, name=arch, arch=arch)
-    save_checkpoint(tmp_path / "deep.pt", deep, build_model(deep).state_dict())  # wilder weights overflow at this depth
+    # With initial weights, because the larger weights of the other tests overflow at this depth.
+    save_checkpoint(tmp_path / "deep.pt", deep, build_model(deep).state_dict())
     info = built(tmp_path / "deep.pt", run_in_onnxruntime).info
     assert sum(info.precision.products.values()) > 164

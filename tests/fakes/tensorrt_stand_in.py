@@ -1,8 +1,8 @@
-"""Stand-ins for what a machine without a GPU lacks: the driver, PyCUDA, and TensorRT 10, 11 and RTX.
+"""Stand-ins for the driver, PyCUDA and TensorRT 10, 11 and RTX, for machines without a GPU.
 
-A stand-in for TensorRT has exactly the classes and members that the real bindings of one version have, as listed in
-tensorrt_members/: touching another name is an AttributeError, as it would be there. It records its calls in order, and
-behaves as far as a build and a run need it; its runs are those of LazyCuda's fake engine.
+A stand-in for TensorRT has exactly the classes and members of the real bindings of one version, as listed in
+tensorrt_members/; any other name raises AttributeError, as in the real module. It records its calls in order and
+implements what a build and a run need. Its runs are those of LazyCuda's fake engine.
 """
 
 import ctypes
@@ -35,7 +35,7 @@ CLASSES = 5
 
 
 def members(version: str) -> dict[str, list[str]]:
-    """The classes of one version with their members; the first entry is E for an enum, C for a class."""
+    """Map the classes of one version to their members; the first entry is E for an enum or C for a class."""
     listed = json.loads((MEMBERS / f"members-{version}.json").read_text())
     return {name: entry for name, entry in listed.items() if entry and entry[0] in ("E", "C")}
 
@@ -44,7 +44,7 @@ def members(version: str) -> dict[str, list[str]]:
 
 
 class StandInLibcuda:
-    """libcuda, as far as core/cuda.py asks it."""
+    """The functions of libcuda that core/nvidia/driver.py calls."""
 
     def __init__(self, *, gpus: list[cuda.Gpu], driver: int = 13000, init: int = 0, retain: int = 0) -> None:
         self.gpus, self.driver, self.init, self.retain = gpus, driver, init, retain
@@ -101,27 +101,27 @@ RTX4090 = cuda.Gpu(0, "NVIDIA GeForce RTX 4090", "8.9", 24 * 2**30)
 
 
 class Stage:
-    """A machine put together for one test."""
+    """A simulated machine for one test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.monkeypatch = monkeypatch
         self.forget()
 
     def forget(self) -> None:
-        """Drop what was remembered about the machine."""
-        for remembered in (cuda._libcuda, cuda.gpu_count, cuda.driver_cuda, cuda.gpu, seam.pycuda_driver):
-            if hasattr(remembered, "cache_clear"):
-                remembered.cache_clear()
+        """Clear all caches of facts about the machine."""
+        for cached in (cuda._libcuda, cuda.gpu_count, cuda.driver_cuda, cuda.gpu, seam.pycuda_driver):
+            if hasattr(cached, "cache_clear"):
+                cached.cache_clear()
 
     def libcuda(self, *gpus: cuda.Gpu, driver: int = 13000, init: int = 0, retain: int = 0) -> StandInLibcuda:
-        """A driver with these GPUs."""
+        """Install a driver with these GPUs."""
         library = StandInLibcuda(gpus=list(gpus), driver=driver, init=init, retain=retain)
         self.monkeypatch.setattr(cuda, "_libcuda", lambda: library)
         self.forget()
         return library
 
     def pycuda(self, machine: LazyCuda) -> LazyCuda:
-        """PyCUDA, with that machine as its driver."""
+        """Install PyCUDA with that machine as its driver."""
         package = ModuleType("pycuda")
         package.__spec__ = ModuleSpec("pycuda", None)
         self.monkeypatch.setitem(sys.modules, "pycuda", package)
@@ -130,7 +130,7 @@ class Stage:
         return machine
 
     def tensorrt(self, kind: str, script: "Script | None" = None) -> Any:
-        """One of VERSIONS in place of the module of that flavour."""
+        """Install one of VERSIONS as the module of that flavour."""
         name = "tensorrt_rtx" if "rtx" in kind else "tensorrt"
         module = stand_in(VERSIONS[kind], script or Script(), name=name)
         self.monkeypatch.setitem(sys.modules, name, module)
@@ -145,13 +145,13 @@ class Stage:
         return module
 
     def without(self, module: str) -> None:
-        """That module cannot be found."""
+        """Hide that module."""
         real = util.find_spec
         self.monkeypatch.setattr(util, "find_spec", lambda name, *args: None if name == module else real(name, *args))
 
 
 def staged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    """What a fixture yields from."""
+    """Yield a Stage and undo it; fixtures use it with `yield from`."""
     stage = Stage(monkeypatch)
     yield stage
     monkeypatch.undo()
@@ -163,14 +163,14 @@ def staged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
 @dataclass
 class Script:
-    """What a stand-in for TensorRT will do."""
+    """The behaviour of a stand-in for TensorRT."""
 
     products: list[tuple[str, str]] = field(default_factory=lambda: [("CONVOLUTION", "FLOAT")] * 2)
-    """Layer type and data type of the network's convolutions and products."""
+    """Layer type and data type of the network's convolutions and matrix products."""
     parser_errors: list[dict[str, Any]] = field(default_factory=list)
     plan: bytes | None = b"a plan of a stand-in"
     log: list[str] = field(default_factory=list)
-    """Errors logged by whatever fails."""
+    """Errors that every failing call logs."""
     inspector: str = '{"Layers": ["names", "only"]}'
     validity: tuple[str, int] = ("VALID", 0)
     loads: bool = True
@@ -184,7 +184,7 @@ class Script:
 
 
 def stand_in(version: str, script: Script, *, name: str) -> Any:
-    """A module with the names of one version, and nothing else."""
+    """Return a module with exactly the names of one version."""
     module: Any = ModuleType(name)
     module.__spec__ = ModuleSpec(name, None)
     module.__version__ = version.removeprefix("rtx-")
@@ -209,7 +209,7 @@ def stand_in(version: str, script: Script, *, name: str) -> Any:
 
 
 class Member:
-    """An object of the bindings: it has the listed names, and records what is done with them."""
+    """An object of the bindings that has only the listed names and records their use."""
 
     _trt: Any
     _names: frozenset[str] = frozenset()
@@ -263,7 +263,7 @@ class Builder(Member):
 
 
 class Memory:
-    """An IHostMemory: bytes() of it is its content."""
+    """An IHostMemory: bytes() returns its content."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
@@ -511,13 +511,13 @@ BEHAVIOUR = {
 }  # fmt: skip
 
 
-# Graphs, made without torch.
+# Graphs without torch.
 
 ONNX_TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 
 def small_card(precision: str = "fp32", *, size: Input = SIZE) -> ModelCard:
-    """The card of the small graph."""
+    """Return the card of the small graph."""
     channels = size.channels
     return ModelCard(
         name="small",
@@ -532,9 +532,9 @@ def small_card(precision: str = "fp32", *, size: Input = SIZE) -> ModelCard:
 
 
 def write_graph(path: Path, precision: str = "fp32", *, claims: str | None = None, product: str | None = None) -> Path:
-    """A graph of one convolution and one product, computing in `precision` (int8: fed by DequantizeLinear).
+    """Write a graph of one convolution and one matrix product in `precision` (int8: their inputs are dequantised).
 
-    `claims`: what its card says instead; `product`: the precision of the last product, where it differs.
+    `claims`: the precision in its card, if another; `product`: the precision of the matrix product, if another.
     """
     random = np.random.default_rng(0)
     inner, last = precision, product or precision

@@ -1,4 +1,4 @@
-"""The gate of an export: what passes is left with its parity in the card, what does not leaves no file."""
+"""The parity gate of an export: an artifact that passes gets a note in its card, one that fails leaves no file."""
 
 import shutil
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from rtk.core.artifacts.checkpoint import save_checkpoint
 from rtk.core.artifacts.engine import read_engine_info
 from rtk.core.artifacts.graph import load_graph
 from rtk.core.card import ModelCard
-from rtk.core.data import datasets
 from rtk.core.errors import DataError, ParityError, UsageError
+from rtk.workflow import export_model
 from rtk.workflow.parity_gate import Gate
 
 
@@ -32,8 +32,8 @@ def checkpoint(card: ModelCard, randomise: Callable[..., None], tmp_path_factory
 
 @pytest.fixture
 def run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """rtk export --require-parity default of the fitted network, on the patterns' test split; its folder."""
-    monkeypatch.setattr(datasets, "open_dataset", lambda name, data_dir=None: patterns_dataset())
+    """Run rtk export --require-parity on the fitted network and the patterns; return its folder."""
+    monkeypatch.setattr(export_model, "open_dataset", lambda name, data_dir=None: patterns_dataset())
     shutil.copy(checkpoint, tmp_path / "fitted.pt")
 
     def export(**options: Any) -> Path:
@@ -48,7 +48,7 @@ def parity_of(graph: Path) -> dict[str, Any]:
     return note
 
 
-def test_a_sound_graph_is_left_with_its_parity_in_the_card(run: Callable[..., Path]) -> None:
+def test_the_card_of_a_graph_that_passes_has_its_parity(run: Callable[..., Path]) -> None:
     folder = run()
     note = parity_of(folder / "fitted.onnx")
     assert (note["images"], note["agreeing"], note["unchecked"]) == (TEST_IMAGES, TEST_IMAGES, [])
@@ -57,7 +57,7 @@ def test_a_sound_graph_is_left_with_its_parity_in_the_card(run: Callable[..., Pa
     assert sorted(path.name for path in folder.iterdir()) == ["fitted.onnx", "fitted.pt"]
 
 
-def test_arithmetic_that_no_backend_here_has_is_said_to_be_unchecked(
+def test_the_card_says_that_arithmetic_without_a_backend_is_unchecked(
     run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rtk.workflow.parity_gate._openvino_computes_in", lambda precision: False)
@@ -67,28 +67,28 @@ def test_arithmetic_that_no_backend_here_has_is_said_to_be_unchecked(
     assert note["agreeing"] >= 0.99 * TEST_IMAGES
 
 
-def test_an_engine_that_cannot_run_here_says_so_in_its_json(run: Callable[..., Path]) -> None:
+def test_the_json_of_an_engine_says_that_this_machine_cannot_run_it(run: Callable[..., Path]) -> None:
     folder = run(trt=True, flavor="tensorrt-rtx", target=["8.9"])
     note = read_engine_info(folder / "fitted.engine").card.notes["parity"]
     assert note["agreeing"] == TEST_IMAGES  # the graph's
-    (doubt,) = note["unchecked"]
-    assert doubt.startswith("the engine itself: trt: ")
+    (unchecked,) = note["unchecked"]
+    assert unchecked.startswith("the engine itself: trt: ")
     assert sorted(path.name for path in folder.iterdir()) == [
         "fitted.engine", "fitted.engine.json", "fitted.onnx", "fitted.pt",
     ]  # fmt: skip
 
 
-def test_what_does_not_pass_leaves_no_file_and_the_old_one_stays(
+def test_an_export_that_fails_leaves_no_file_and_keeps_the_old_one(
     run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "fitted.onnx").write_bytes(b"the old one")
     with pytest.raises(ParityError, match=r"no parity .* cannot resolve this margin"):
-        run(require_parity="0.01")  # 8,000 images cannot show that
+        run(require_parity="0.01")  # 8,000 images cannot show so small a margin
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fitted.onnx", "fitted.pt"]
     assert (tmp_path / "fitted.onnx").read_bytes() == b"the old one"
 
 
-def test_a_faulty_graph_is_refused_with_the_numbers(checkpoint: Path, run: Callable[..., Path]) -> None:
+def test_the_error_for_a_faulty_graph_has_the_numbers(checkpoint: Path, run: Callable[..., Path]) -> None:
     path = run() / "fitted.onnx"
     graph = onnx.load(path)
     dense = next(tensor for tensor in graph.graph.initializer if tensor.name.endswith("dense.weight"))
@@ -96,15 +96,15 @@ def test_a_faulty_graph_is_refused_with_the_numbers(checkpoint: Path, run: Calla
     path.write_bytes(graph.SerializeToString())
     gate = Gate(checkpoint, patterns_dataset(), Requirement())
     with pytest.raises(ParityError, match=r"onnx: no parity with the reference in fp32: as close as fp32 is: logits"):
-        gate.judge_graph(path, noting=True)
+        gate.judge_graph(path, add_note=True)
 
 
-def test_a_data_set_of_other_classes_is_refused(checkpoint: Path) -> None:
+def test_a_data_set_with_other_classes_is_refused(checkpoint: Path) -> None:
     other = replace(patterns_dataset(), classes=tuple(reversed(patterns_dataset().classes)))
     with pytest.raises(DataError, match="its classes are not the model's"):
         Gate(checkpoint, other, Requirement())
 
 
-def test_explain_writes_nothing_that_could_be_judged(run: Callable[..., Path]) -> None:
-    with pytest.raises(UsageError, match="--explain writes nothing"):
+def test_explain_and_require_parity_exclude_each_other(run: Callable[..., Path]) -> None:
+    with pytest.raises(UsageError, match="--explain writes no file that --require-parity could judge"):
         run(precision="int8", explain=True)

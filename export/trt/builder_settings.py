@@ -1,0 +1,72 @@
+"""The settings of TensorRT's builder: precision rules, limits, target hardware, batch sizes and the timing cache."""
+
+from pathlib import Path
+from typing import Any
+
+from ...core.artifacts.engine_cache import TIMINGS
+from ...core.artifacts.graph_card import INPUT_NAME
+from ...core.card import ModelCard
+from ...core.errors import ArtifactError, UsageError
+from ...core.files import make_folder, write_whole
+from ...core.nvidia.flavor import Flavor
+from ...core.paths import cache_dir
+from ..config import EngineConfig
+from .hardware import Hardware
+
+MIB = 2**20
+
+
+def builder_settings(trt: Any, builder: Any, config: EngineConfig, hardware: Hardware, card: ModelCard) -> Any:
+    """Return an IBuilderConfig with one optimization profile for batches of 1 to config.max_batch."""
+    settings = builder.create_builder_config()
+    settings.clear_flag(trt.BuilderFlag.TF32)
+    settings.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if config.workspace_mib is not None:
+        settings.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, config.workspace_mib * MIB)
+    if config.version_compatible:
+        settings.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        settings.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)  # rtk never loads host code from an engine
+    if config.hardware_compatibility != "none":
+        level = config.hardware_compatibility.replace("-", "_").upper()
+        settings.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, level)
+    if hasattr(trt, "ComputeCapability"):
+        _set_targets(trt, settings, hardware)
+    profile = builder.create_optimization_profile()
+    size = card.input.shape
+    profile.set_shape(INPUT_NAME, (1, *size), (config.optimal_batch, *size), (config.max_batch, *size))
+    if settings.add_optimization_profile(profile) < 0:
+        raise ArtifactError(f"{config.graph}: TensorRT refuses batches of 1 to {config.max_batch} images of {size}")
+    return settings
+
+
+def _set_targets(trt: Any, settings: Any, hardware: Hardware) -> None:
+    """Name the compute capabilities to build for. Raises UsageError for one that this TensorRT-RTX lacks."""
+    member_of = {_capability_of(name): name for name in trt.ComputeCapability.__members__ if name.startswith("SM")}
+    for target in hardware.targets:
+        if target not in member_of:
+            raise UsageError(f"--target {target}: TensorRT-RTX cannot build for it; known: {', '.join(member_of)}")
+    names = [member_of[target] for target in hardware.targets] or ["CURRENT"]
+    settings.num_compute_capabilities = len(names)
+    for index, name in enumerate(names):
+        settings.set_compute_capability(getattr(trt.ComputeCapability, name), index)
+
+
+def _capability_of(member: str) -> str:
+    """Convert the name of an enum member to a compute capability: SM89 to 8.9."""
+    return f"{member[2:-1]}.{member[-1]}"
+
+
+def use_timing_cache(settings: Any, flavor: Flavor, hardware: Hardware) -> Path:
+    """Let the builder reuse the timings of earlier builds on this GPU; return the file for the new timings."""
+    assert hardware.gpu is not None  # a flavour with a timing cache builds only on a GPU
+    name = f"{flavor.name}-{flavor.version()}-{hardware.gpu.name}-{hardware.gpu.compute_capability}".replace(" ", "-")
+    path = cache_dir() / TIMINGS / f"{name.replace('/', '-')}.cache"
+    timings = settings.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+    settings.set_timing_cache(timings, False)
+    return path
+
+
+def save_timing_cache(settings: Any, path: Path) -> None:
+    """Write the builder's timings for the next build. Raises OutputError."""
+    make_folder(path.parent)
+    write_whole(path, bytes(settings.get_timing_cache().serialize()))

@@ -1,0 +1,250 @@
+"""Export a model: write its graph, build its engine, judge both by the parity gate, and write a Triton repository.
+
+The graph is written first, the engine is built from it, and each is judged as soon as it exists. If parity is required,
+they are made in a temporary folder and moved to their folder only after all verdicts.
+"""
+
+import logging
+import textwrap
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..bench.parity.verdict import requirement
+from ..core.artifacts.engine import SUFFIX, Profile, json_path
+from ..core.data.datasets import open_dataset
+from ..core.errors import UsageError
+from ..core.files import make_folder, temporary_folder, write_whole
+from ..core.nvidia.flavor import choose_flavor
+from ..core.tolerances import precision_named
+from ..export.config import EngineConfig, Int8Config
+from .models import ModelFiles, find_model, find_reference, read_card
+from .parity_gate import Gate
+
+if TYPE_CHECKING:
+    from ..export.int8.sensitivity import LayerCost
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What is exported, and how. Raises UsageError or UnknownNameError for options that do not fit together."""
+
+    models: tuple[str, ...]
+    """Files, or names of the zoo. Several checkpoints become one ensemble."""
+    out: Path | None = None
+    """Folder for the files; default: the folder of the model."""
+    precision: str | None = None
+    """fp32, fp16, bf16 or int8; default: fp32, or the precision of the given graph."""
+    int8: Int8Config = field(default_factory=Int8Config)
+    require_parity: str | None = None
+    """The requirement in words, as --require-parity takes it; None means no gate."""
+    dataset: str | None = None
+    """Its training split calibrates int8, its test split is for the gate; default: the data set of the model."""
+    data_dir: Path | None = None
+    trt: bool = False
+    """Build an engine."""
+    engine: EngineConfig = field(default_factory=lambda: EngineConfig(Path()))
+    """How the engine is built; `graph`, `out` and `precision` are replaced by those of this export. Its batch sizes are
+    also those of the Triton configuration."""
+    triton: Path | None = None
+    """Model repository for NVIDIA Triton; None writes none."""
+    explain: bool = False
+    """Write no file; list the cost of each layer in int8."""
+
+    def __post_init__(self) -> None:
+        if self.precision is not None:
+            precision_named(self.precision)
+        if self.require_parity is not None:
+            requirement(self.require_parity)
+        if self.precision != "int8" and self.int8_only:
+            raise UsageError(f"{', '.join(self.int8_only)}: only for --precision int8")
+        if self.precision != "int8" and self.dataset and self.require_parity is None:
+            raise UsageError("--dataset: only for --precision int8 and --require-parity")
+        if self.explain and self.require_parity is not None:
+            raise UsageError("--explain writes no file that --require-parity could judge; omit one of them")
+
+    @property
+    def int8_only(self) -> list[str]:
+        """The given options that only int8 has."""
+        given = {
+            "--keep-fp32": self.int8.keep_fp32,
+            "--int8-method": self.int8.method != Int8Config.method,
+            "--calibration-images": self.int8.calibration_images != Int8Config.calibration_images,
+            "--explain": self.explain,
+        }
+        return [name for name, value in given.items() if value]
+
+
+def export_model(config: ExportConfig) -> list[Path]:
+    """Write the graph, the engine, or both, and return their paths; empty if only a Triton repository is requested.
+
+    Raises UsageError for options that do not fit the model, ParityError if the gate refuses an artifact (then there is
+    no file), and the errors of the exporters.
+    """
+    found = _find_source(config)
+    folder = make_folder(config.out or (Path() if found.in_zoo else found.given.parent))
+    with ExitStack() as stack:
+        working = folder if config.require_parity is None else stack.enter_context(temporary_folder(folder))
+        source = _source_checkpoint(config, found, working)
+        gate = _open_gate(config, source)
+        written = _write_graph(config, source, working)
+        graph = written or source.graph
+        if gate and graph:
+            _log.info(gate.judge_graph(graph, add_note=written is not None).to_text())
+        engine = None
+        if config.trt:
+            assert graph is not None  # _find_source has checked it
+            engine = _build_engine(replace(config.engine, graph=graph, out=working, precision=config.precision))
+            if gate:
+                _judge_engine(gate, engine, config)
+        made = [path for path in (written, engine) if path is not None]
+        if working != folder:
+            _move([*made, *([source.given] if source is not found else [])], folder)
+    return [folder / path.name for path in made]
+
+
+def explain_layers(config: ExportConfig) -> "list[LayerCost]":
+    """Return the cost of each layer in int8, the costliest first. Raises the errors of export_model."""
+    from ..core.artifacts.checkpoint import load_checkpoint
+    from ..export.int8.calibration import draw_calibration
+    from ..export.int8.sensitivity import explain
+
+    found = _find_source(config)
+    with temporary_folder(None) as working:
+        source = _source_checkpoint(config, found, working)
+        assert source.checkpoint is not None  # _find_source has checked it
+        checkpoint = load_checkpoint(source.checkpoint)
+        dataset = open_dataset(config.dataset or checkpoint.card.dataset, data_dir=config.data_dir)
+        calibration = draw_calibration(dataset, checkpoint.card, images=config.int8.calibration_images)
+        return explain(checkpoint, calibration=calibration, config=config.int8)
+
+
+def write_triton_repository(config: ExportConfig, made: Sequence[Path]) -> Path:
+    """Write the last of the exported files, or else the given one, for Triton; return the folder of the model."""
+    from ..export.triton import triton_from_artifact
+
+    assert config.triton is not None
+    artifact = made[-1] if made else find_model(config.models[0]).given
+    profile = Profile(config.engine.optimal_batch, config.engine.max_batch)
+    return triton_from_artifact(artifact, config.triton, profile=profile)
+
+
+# The steps.
+
+
+def _find_source(config: ExportConfig) -> ModelFiles:
+    """Find the first model. Raises UsageError, before any file is made, if the options do not fit it."""
+    name = config.models[0]
+    found = find_model(name)
+    unchanged = not found.checkpoint and not config.trt
+    if (found.engine and config.trt) or (unchanged and (config.triton is None or config.precision)):
+        raise UsageError(f"{name}: expected a checkpoint; an engine is built from a graph with --trt")
+    if unchanged and config.require_parity is not None:
+        raise UsageError(f"{name}: --require-parity judges only what is exported; run: rtk bench {name}")
+    if not found.checkpoint and config.int8_only:
+        raise UsageError(f"{name}: {', '.join(config.int8_only)}: expected a checkpoint, not a graph")
+    if config.trt:
+        flavor = choose_flavor(config.engine.flavor)
+        if config.triton is not None:
+            from ..export.triton import check_flavor
+
+            check_flavor(flavor.name)
+    return found
+
+
+def _source_checkpoint(config: ExportConfig, found: ModelFiles, working: Path) -> ModelFiles:
+    """Return the files to export: `found`, or the ensemble of several checkpoints, written into `working`."""
+    if len(config.models) == 1:
+        return found
+    from ..export.ensemble import ensemble_from_checkpoints
+
+    checkpoints = []
+    for name in config.models:
+        member = find_model(name)
+        if member.checkpoint is None:
+            raise UsageError(f"{name}: an ensemble is made of checkpoints")
+        checkpoints.append(member.checkpoint)
+    ensemble = find_model(str(ensemble_from_checkpoints(checkpoints, working)))
+    _log.info(f"{ensemble.name}: an ensemble of {len(checkpoints)}")
+    return ensemble
+
+
+def _open_gate(config: ExportConfig, source: ModelFiles) -> Gate | None:
+    """Return the parity gate with the reference's logits, if parity is required."""
+    if config.require_parity is None:
+        return None
+    dataset = open_dataset(config.dataset or read_card(source).dataset, data_dir=config.data_dir)
+    return Gate(find_reference(source), dataset, requirement(config.require_parity))
+
+
+def _write_graph(config: ExportConfig, source: ModelFiles, working: Path) -> Path | None:
+    """Write the graph of a checkpoint into `working`; return None if the user gave a graph or an engine."""
+    if source.checkpoint is None:
+        return None
+    precision = config.precision or "fp32"
+    if config.trt and source.in_zoo and source.graph and precision == "fp32":
+        path = working / source.graph.name
+        write_whole(path, source.graph.read_bytes())
+        return path
+    path = working / (f"{source.name}.onnx" if precision == "fp32" else f"{source.name}.{precision}.onnx")
+    if precision == "int8":
+        return _write_int8_graph(config, source.checkpoint, path)
+    from ..core.artifacts.checkpoint import load_checkpoint
+    from .artifacts import export_graph
+
+    exported = export_graph(load_checkpoint(source.checkpoint), path, precision=precision)
+    _log.info(f"largest logit difference from PyTorch: {exported.largest_difference:.2g}")
+    return exported.path
+
+
+def _write_int8_graph(config: ExportConfig, source: Path, path: Path) -> Path:
+    """Calibrate, quantise, and log how close the logits are."""
+    from ..core.artifacts.checkpoint import load_checkpoint
+    from ..export.int8.calibration import draw_calibration
+    from ..export.int8.quantize import int8_from_checkpoint
+
+    checkpoint = load_checkpoint(source)
+    dataset = open_dataset(config.dataset or checkpoint.card.dataset, data_dir=config.data_dir)
+    calibration = draw_calibration(dataset, checkpoint.card, images=config.int8.calibration_images)
+    exported = int8_from_checkpoint(checkpoint, path, calibration=calibration, config=config.int8)
+    _log_wrapped(
+        f"calibrated by {exported.method} on {len(calibration.images_NHWC):,} training images; "
+        f"{exported.agreeing:,} of {exported.images:,} held-out images have PyTorch's prediction, "
+        f"largest logit difference {exported.tried[exported.method].largest_difference:.2g}"
+    )
+    return exported.path
+
+
+def _build_engine(config: EngineConfig) -> Path:
+    """Build the engine, or take it from the cache, and log its properties."""
+    from ..export.trt.build import engine_from_onnx
+
+    built = engine_from_onnx(config)
+    info = built.info
+    _log.info(f"from the cache: {info.plan_bytes:,} bytes" if built.cached else f"built in {info.build_s:.1f} s")
+    _log_wrapped(f"{info.flavor} {info.version} for {info.built_for}")
+    _log_wrapped(str(info.profile))
+    _log_wrapped(f"precision: {info.precision}")
+    return built.path
+
+
+def _judge_engine(gate: Gate, engine: Path, config: ExportConfig) -> None:
+    """Judge the engine on the GPU that it was built on, if this machine can run it."""
+    verdict = gate.judge_engine(engine, device=f"cuda:{config.engine.device}")
+    _log.info(verdict.to_text() if verdict else "engine not judged: this machine cannot run it; its JSON file says why")
+
+
+def _move(paths: Sequence[Path], folder: Path) -> None:
+    """Move files from the temporary folder to their folder, engines with their JSON."""
+    for path in paths:
+        path.replace(folder / path.name)
+        if path.suffix == SUFFIX:
+            json_path(path).replace(json_path(folder / path.name))
+
+
+def _log_wrapped(line: str) -> None:
+    _log.info(textwrap.fill(line, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
