@@ -88,6 +88,7 @@ def _headline_rows(report: Report) -> Iterator[dict[str, str]]:
 
 def _headline_row(report: Report, cell: Cell, parity: Parity) -> dict[str, str]:
     lost_pp = 100 * (parity.lost - parity.won) / parity.images
+    change = "none" if lost_pp == 0 else f"{abs(lost_pp):.2f} points {'lost' if lost_pp > 0 else 'gained'}"
     bound_pp = 100 * upper_loss(parity.lost, parity.won, parity.images)
     base = base_of(cell, report.cells, BASELINE)
     interval = paired_ratio_interval(cell, base) if base is not None and base is not cell else None
@@ -99,7 +100,7 @@ def _headline_row(report: Report, cell: Cell, parity: Parity) -> dict[str, str]:
         "backend": f"{cell.backend} {cell.precision}",
         "test accuracy": f"{parity.candidate_correct / parity.images:.2%}",
         "answers like PyTorch fp32": f"{parity.agreeing:,} of {parity.images:,}",
-        "accuracy lost (95 % bound)": "" if is_base else f"{lost_pp:.2f} points (at most {bound_pp:.2f})",
+        "change of accuracy": "" if is_base else f"{change}; at most {bound_pp:.2f} lost",
         "speed against eager PyTorch": "1" if is_base else f"{ratio:.2f}{either_side} at batch {cell.batch:,}",
     }
 
@@ -212,4 +213,4 @@ def folders_block(root: Path) -> str:
         docstring = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) or ""
         folder = init.parent.relative_to(root).as_posix()
         rows.append({"folder": f"`{folder}/`", "purpose": docstring.split("\n")[0].replace("|", "\\|")})
-    return markdown_table(rows) if rows else ""
+    return markdown_table(rows).replace("---:", "---") if rows else ""  # text to the left

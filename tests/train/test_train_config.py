@@ -149,6 +149,6 @@ def test_a_file_that_is_no_config_is_named(text: str) -> None:
 
 
 @pytest.mark.parametrize("names", [RECIPES, NAMES, PREPROCESSES], ids=["recipes", "augmentation", "preprocessing"])
-def test_the_readme_names_all_that_can_be_chosen(names: Iterable[str]) -> None:
-    readme = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
+def test_the_training_page_names_all_that_can_be_chosen(names: Iterable[str]) -> None:
+    readme = (Path(__file__).parent.parent.parent / "docs" / "training.md").read_text(encoding="utf-8")
     assert [name for name in names if f"`{name}`" not in readme] == []
