@@ -20,7 +20,6 @@ RUN = (
     "rtk train --resume run",
     "rtk export run/best.pt",
     "rtk export run/best.pt --precision fp16",
-    "rtk export run/best.pt --precision int8 --dataset pets",
     "rtk export --trt run/best.pt",
     "rtk export run/best.pt --triton models",
     "rtk inspect run/best.onnx",
@@ -60,8 +59,8 @@ def options_of(command: Any) -> set[str]:
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with `photos`, and with the data set `pets` of two classes; it is the working directory."""
-    images_NHWC, labels_N = draw_shapes(4_000, seed=3)
-    for split, start, count in (("train", 0, 320), ("test", 320, 40)):
+    images_NHWC, labels_N = draw_shapes(2_000, seed=3)
+    for split, start, count in (("train", 0, 100), ("test", 100, 40)):
         for label, name in enumerate(("cat", "dog")):
             folder = tmp_path / "pets" / split / name
             folder.mkdir(parents=True)
@@ -120,11 +119,16 @@ Use `rtk bench MODEL --batch 1`, not `make demo`.
     assert inline_commands_in(text) == [["bench", "MODEL", "--batch", "1"]]
 
 
-@pytest.mark.parametrize("wrong", ["rtk eval run/best.pt", "rtk train resnet20v1 --epoch 5", "rtk bench --batch"])
-def test_a_command_that_does_not_exist_is_found(wrong: str) -> None:
-    import click
-
-    with pytest.raises((KeyError, click.UsageError)):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("rtk evaluate run/best.pt", "evaluate"),
+        ("rtk train resnet20v1 --epoch 5", "No such option: --epoch"),
+        ("rtk bench --batch", "requires an argument"),
+    ],
+)
+def test_a_command_that_does_not_exist_is_found(wrong: str, message: str) -> None:
+    with pytest.raises(Exception, match=message):
         command, rest = command_of(shlex.split(wrong)[1:])
         command.make_context("rtk", list(rest))
 
