@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from ..bench.report.plots import throughput
 from ..bench.report.report import Report
 from ..core.files import make_folder, whole_file
@@ -21,11 +23,8 @@ def write_picture(report: Report, path: Path) -> None:
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axes.set_title(f"{report.model.name} on {report.machine.summary}", fontsize="medium")
     axes.grid(alpha=0.3)
-    lines, labels = axes.get_legend_handles_labels()
-    order = sorted(range(len(lines)), key=lambda k: float(lines[k].get_ydata()[-1]), reverse=True)
-    figure.legend(
-        [lines[k] for k in order], [labels[k] for k in order], loc="outside right center", frameon=False
-    )  # in the order in which the lines end
+    lines = sorted(axes.get_lines(), key=lambda line: float(np.asarray(line.get_ydata())[-1]), reverse=True)
+    figure.legend(handles=lines, loc="outside right center", frameon=False)  # in the order in which the lines end
     make_folder(path.parent)
     with whole_file(path) as file:
         figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
