@@ -1,6 +1,6 @@
 """Fill in the generated parts of README.md and docs/*.md: python -m rtk.tools.readme_tables [--tables].
 
-A generated part stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`:
+A generated part is between `<!-- NAME:begin -->` and `<!-- NAME:end -->`:
 
     headline    accuracy, best throughput and parity of every model that was measured
     zoo         the models of core/zoo/*.json
@@ -107,7 +107,7 @@ def filled(text: str, blocks: Mapping[str, str]) -> str:
 
 
 def block_in(text: str, name: str) -> str:
-    """Return what stands between the markers of that name, without the empty lines around it."""
+    """Return the text between the markers of that name, without the empty lines around it."""
     match = re.search(f"<!-- {name}:begin -->(.*?)<!-- {name}:end -->", text, re.DOTALL)
     if match is None:
         raise ArtifactError(f"the markers of {name!r} are missing")

@@ -46,6 +46,6 @@ def test_images_of_a_folder_are_drawn_from_all_its_classes(
 def test_the_picture_shows_every_network(tmp_path: Path) -> None:
     errors = {"plain20": [0.9, 0.5], "plain56": [0.9, 0.8], "resnet56v1": [0.8, 0.4]}
     picture(errors, tmp_path / "docs" / "a.png", title="shapes")
-    with Image.open(tmp_path / "docs" / "a.png") as drawn:
-        assert drawn.format == "PNG"
-        assert min(drawn.size) > 400
+    with Image.open(tmp_path / "docs" / "a.png") as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 400

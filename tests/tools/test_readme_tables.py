@@ -72,6 +72,12 @@ def test_the_headline_table_of_the_readme_is_that_of_the_reports() -> None:
     assert shown("README.md", "headline") == blocks.headline_block(reports)
 
 
+def test_the_tour_of_the_readme_shows_the_commands_that_the_program_runs() -> None:
+    lines = shown("README.md", "commands").splitlines()
+    expected = [f"    $ rtk {' '.join(words)}" for words in results.SHOWN]
+    assert [line for line in lines if line.startswith("    $ ")] == expected
+
+
 def test_the_table_of_folders_names_every_folder_of_the_package() -> None:
     table = shown("docs/architecture.md", "folders")
     assert table == blocks.folders_block(ROOT)
