@@ -1,1 +1,1 @@
-"""Programs for maintainers, run from a checkout: python -m rtk.tools.NAME. The wheel leaves them out."""
+"""Programs for maintainers, run from a checkout as python -m rtk.tools.NAME; the wheel does not contain them."""

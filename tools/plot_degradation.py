@@ -1,9 +1,8 @@
-"""Why there are shortcuts: the training error of plain and of residual networks, shallow and deep, as a picture.
+"""Plot the training error of plain and residual networks, shallow and deep: python -m rtk.tools.plot_degradation.
 
-    python -m rtk.tools.plot_degradation                    # docs/degradation.png, from some epochs on CIFAR-10
-
-More layers can represent whatever fewer can, yet a deep network without shortcuts does worse on the very images that
-it is trained on (arXiv 1512.03385, figures 1 and 6); with them it does not.
+Writes docs/degradation.png from a short training on CIFAR-10. A deeper network can represent everything that a
+shallower one can, yet without shortcuts it does worse even on its own training images (arXiv 1512.03385, figures 1
+and 6). With shortcuts it does not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,27 +24,28 @@ from ..train.trainer import Trainer, new_model
 
 ARCHITECTURES = ("plain20", "plain56", "resnet20v1", "resnet56v1")
 LR, WEIGHT_DECAY = 0.1, 1e-4  # the paper's
-BATCH = 64  # half of the paper's: more steps of few images
+BATCH = 64  # half of the paper's: more steps from few images
 OUT = Path(__file__).parent.parent / "docs" / "degradation.png"
 
 
 def training_errors(arch: str, split: Split, *, epochs: int, seed: int = 0, device: str = "auto") -> list[float]:
-    """Of every epoch the share of training images that were answered wrongly when they came by.
+    """Train a network and return the share of wrongly answered training images of every epoch.
 
-    All networks are trained alike: SGD with momentum, the rate by half a cosine to zero, crops and mirrored images.
+    All networks are trained in the same way: SGD with momentum, a learning rate that falls to zero by half a cosine,
+    random crops and random flips.
     """
     classes = tuple(str(label) for label in range(int(split.labels_N.max()) + 1))
     size = Input(*split.images_NHWC.shape[1:])
     card = ModelCard(arch, arch, "", classes, size, Preprocessing(*split.statistics()))
-    views = Augmentation(crop=0.125, flip="random")
-    recipe = Recipe("degradation", epochs, LR, batch_size=BATCH, weight_decay=WEIGHT_DECAY, augmentation=views)
+    augmentation = Augmentation(crop=0.125, flip="random")
+    recipe = Recipe("degradation", epochs, LR, batch_size=BATCH, weight_decay=WEIGHT_DECAY, augmentation=augmentation)
     arithmetic = choose_arithmetic(device, "auto")
     trainer = Trainer(new_model(card, seed, arithmetic), recipe, arithmetic, split, seed=seed)
     return [1 - trainer.run_epoch(lambda count: None)["train_accuracy"] for _ in range(epochs)]
 
 
 def picture(errors: Mapping[str, Sequence[float]], path: Path, *, title: str) -> None:
-    """Draw the errors over the epochs: a colour for each depth, dashed without shortcuts."""
+    """Draw the errors over the epochs: one colour per depth, dashed lines for networks without shortcuts."""
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
     from matplotlib.ticker import MaxNLocator
 
@@ -69,14 +69,14 @@ def picture(errors: Mapping[str, Sequence[float]], path: Path, *, title: str) ->
         figure.savefig(file, format="png", dpi=130)
 
 
-def degradation(
-    dataset: Annotated[str, typer.Option(help="As for rtk train.")] = "cifar10",
-    epochs: Annotated[int, typer.Option(min=1, help="For each of the networks.")] = 20,
-    train_images: Annotated[int, typer.Option(min=2, help="How many of the training images.")] = 5_000,
+def plot_degradation(
+    dataset: Annotated[str, typer.Option(help="Data set, as for rtk train.")] = "cifar10",
+    epochs: Annotated[int, typer.Option(min=1, help="Number of epochs of each network.")] = 20,
+    train_images: Annotated[int, typer.Option(min=2, help="Number of training images.")] = 5_000,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    out: Annotated[Path, typer.Option(help="The picture.")] = OUT,
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = OUT,
 ) -> None:
-    """Train plain and residual networks of 20 and 56 layers alike, and draw their training errors."""
+    """Train plain and residual networks of 20 and 56 layers in the same way, and plot their training errors."""
     split = open_dataset(dataset).split("train")
     split = split.take(np.sort(shuffled_indices(split, train_images, seed=0, name=dataset)))
     errors: dict[str, list[float]] = {}
@@ -88,4 +88,4 @@ def degradation(
 
 
 if __name__ == "__main__":
-    run_module(degradation)
+    run_module(plot_degradation)

@@ -1,10 +1,10 @@
-"""The accuracies that others published, and rtk's own beside them.
+"""Published accuracies, and the accuracies of rtk's own trainings next to them.
 
 Every finished training is kept as its card, bench/results/training/NAME.json; the models of the zoo count too.
 """
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,18 +21,29 @@ class Row:
     arch: str
     dataset: str
     example: float | None = None
-    """The Keras CIFAR-10 example, 200 epochs; on Fashion-MNIST the data set's own README."""
+    """The Keras CIFAR-10 example, 200 epochs; on Fashion-MNIST the README of the data set."""
     paper: float | None = None
     """arXiv 1512.03385 and 1603.05027."""
     reimplemented: float | None = None
     """The best known re-implementation; from depth 44 on, probably with bottlenecks and more parameters."""
     erasing: float | None = None
-    """With random erasing and 300 epochs, arXiv 1708.04896; the same remark."""
+    """With random erasing and 300 epochs, arXiv 1708.04896; from depth 44 on, the same remark."""
 
     @property
     def name(self) -> str:
-        """As models are called."""
+        """The model's name, ARCH-DATASET."""
         return f"{self.arch}-{self.dataset}"
+
+    @property
+    def published(self) -> dict[str, str]:
+        """The published accuracies by column, empty where there is none."""
+        figures = {
+            "example": self.example,
+            "paper": self.paper,
+            "re-implemented": self.reimplemented,
+            "random erasing": self.erasing,
+        }
+        return {column: "" if value is None else f"{value:.2f}" for column, value in figures.items()}
 
 
 ROWS = (
@@ -51,9 +62,12 @@ ROWS = (
     Row("resnet18", "fashion-mnist", 94.9),
 )
 
+Groups = Mapping[tuple[str, str], Sequence[ModelCard]]
+"""Cards by how they were trained and on which machine."""
+
 
 def kept_cards(folder: Path = RECORDS) -> list[ModelCard]:
-    """The cards of the finished trainings and of the zoo."""
+    """Return the cards of the finished trainings and of the zoo."""
     kept = [
         ModelCard.from_json(path.read_text(encoding="utf-8"), source=str(path))
         for path in sorted(folder.glob("*.json"))
@@ -61,48 +75,43 @@ def kept_cards(folder: Path = RECORDS) -> list[ModelCard]:
     return kept + [card for name in zoo_names() if (card := zoo_card(name)) not in kept]
 
 
-def table_rows(cards: Sequence[ModelCard], rows: Sequence[Row] = ROWS) -> list[dict[str, str]]:
-    """For every row, a line for each recipe, epochs and machine of its trainings, or one that there is none."""
-    return [line for row in rows for line in _lines_of(row, cards)]
+def trained_rows(cards: Sequence[ModelCard], rows: Sequence[Row] = ROWS) -> list[dict[str, str]]:
+    """Return the table of what was trained: for every row, a line for each recipe, length and machine."""
+    return [line for row in rows for line in _lines_of(row, _groups(row, cards))]
 
 
-def _lines_of(row: Row, cards: Sequence[ModelCard]) -> Iterator[dict[str, str]]:
+def untrained_rows(cards: Sequence[ModelCard], rows: Sequence[Row] = ROWS) -> list[Row]:
+    """Return the rows that none of the cards belongs to."""
+    return [row for row in rows if not _groups(row, cards)]
+
+
+def _groups(row: Row, cards: Sequence[ModelCard]) -> Groups:
     groups: dict[tuple[str, str], list[ModelCard]] = {}
     for card in cards:
         if (card.arch, card.dataset) == (row.arch, row.dataset) and card.training and card.score:
             groups.setdefault((_how(card.training), card.training.machine), []).append(card)
-    published = {
-        "example": _percent(row.example),
-        "paper": _percent(row.paper),
-        "re-implemented": _percent(row.reimplemented),
-        "random erasing": _percent(row.erasing),
-    }
-    known = {"network": row.arch, "data set": row.dataset}
-    if not groups:
-        yield known | {"rtk": "not yet trained", "seeds": "", "how": "", "s an epoch": "", "machine": ""} | published
+    return groups
+
+
+def _lines_of(row: Row, groups: Groups) -> Iterator[dict[str, str]]:
     for (how, machine), group in sorted(groups.items()):
         accuracies = [100 * card.score.accuracy for card in group if card.score]
         epoch_s = [card.training.train_s / card.training.epochs for card in group if card.training]
         spread = f" ±{statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
-        yield (
-            known
-            | {
-                "rtk": f"{statistics.mean(accuracies):.2f}{spread}",
-                "seeds": str(len(group)),
-                "how": how,
-                "s an epoch": f"{statistics.mean(epoch_s):.1f}",
-                "machine": machine,
-            }
-            | published
-        )
+        yield {
+            "network": row.arch,
+            "data set": row.dataset,
+            "rtk": f"{statistics.mean(accuracies):.2f}{spread}",
+            "seeds": str(len(group)),
+            "how": how,
+            "s an epoch": f"{statistics.mean(epoch_s):.1f}",
+            "machine": machine,
+            **row.published,
+        }
 
 
 def _how(training: Training) -> str:
-    """Recipe and length; where an epoch was chosen among all, by what."""
+    """Return recipe and length and, where an epoch was selected, the split that selected it."""
     if not training.selected_on:
         return f"`{training.recipe}`, {training.epochs} epochs"
     return f"`{training.recipe}`, the best of {training.settings['epochs']} epochs on the {training.selected_on} split"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"

@@ -1,4 +1,4 @@
-"""Train what there is time for, and put the accuracies beside the published ones: make table."""
+"""Train the networks of the published table while there is time: make table, or python -m rtk.tools.train_published."""
 
 import signal
 import subprocess
@@ -14,22 +14,24 @@ from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.card import ModelCard
 from ..core.errors import TrainingError
 from ..core.files import make_folder, write_whole
-from .published import RECORDS, ROWS, Row
-from .readme_tables import README, filled, table_blocks
+from .published import RECORDS, ROWS, Row, kept_cards
+from .readme_blocks import ROOT, published_block
+from .readme_tables import fill_pages
 
 RUNS = Path("runs") / "table"
 STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL)
-"""Exit codes of one that was told to stop: in training, before it, and when it did not."""
-STOP_LIMIT_S = 120.0  # for the step to end, and for saving
+"""Exit codes of a training that was stopped: while it trained, before that, and by SIGKILL."""
+STOP_LIMIT_S = 120.0
+"""Time that a training gets after SIGTERM to finish its step and to save."""
 
 
-def table(
-    minutes: Annotated[float, typer.Option(min=0, help="Time to train in; 0 only writes the table.")] = 60.0,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings a row.")] = 1,
-    recipe: Annotated[str, typer.Option(help="What is trained by.")] = "rtk",
-    runs: Annotated[Path, typer.Option(help="Where unfinished trainings wait.")] = RUNS,
+def train_published(
+    minutes: Annotated[float, typer.Option(min=0, help="Training time; 0 only writes the table.")] = 60.0,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per row.")] = 1,
+    recipe: Annotated[str, typer.Option(help="Recipe of every training.")] = "rtk",
+    runs: Annotated[Path, typer.Option(help="Folder of the runs; unfinished ones are resumed.")] = RUNS,
 ) -> None:
-    """Train rows in their order while there is time, and write every row's figures into the README."""
+    """Train the rows of the published table in their order while there is time, and write the table."""
     deadline = time.monotonic() + 60 * minutes
     try:
         for row in ROWS:
@@ -42,35 +44,35 @@ def table(
                 if card:
                     make_folder(RECORDS)
                     write_whole(record, card.to_json(indent=1) + "\n")
-    finally:  # whatever ended it, with the rows that are finished
-        write_whole(README, filled(README.read_text(encoding="utf-8"), table_blocks()))
-        print(README)
+    finally:  # also after an error: the rows that are finished are written
+        for page in fill_pages(ROOT, {"published": published_block(kept_cards())}):
+            print(page)
 
 
 def train_for(row: Row, recipe: str, seed: int, *, runs: Path, seconds: float) -> ModelCard | None:
-    """Train this, or go on with it, for so long at most: the card when it is finished, None when time ran out.
+    """Train or resume a row for at most `seconds`: return its card when it is finished, None when time ran out.
 
-    Raises TrainingError when the command fails; what it said stands above.
+    Raises TrainingError when the command fails; the command has printed why.
     """
     out = runs / f"{row.name}-{recipe}-s{seed}"
-    fresh = (row.arch, "--dataset", row.dataset, "--recipe", recipe, "--seed", str(seed), "--out", str(out))
-    what = ("--resume", str(out)) if (out / "last.pt").exists() else fresh
-    process = subprocess.Popen([sys.executable, "-m", "rtk", "train", *what])
+    first = (row.arch, "--dataset", row.dataset, "--recipe", recipe, "--seed", str(seed), "--out", str(out))
+    words = ("--resume", str(out)) if (out / "last.pt").exists() else first
+    process = subprocess.Popen([sys.executable, "-m", "rtk", "train", *words])
     try:
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.terminate()
         try:
             code = process.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:  # what was saved last is whole
+        except subprocess.TimeoutExpired:  # the last saved state is whole
             process.kill()
             code = process.wait()
     if code in STOPPED:
         return None
     if code != 0:
-        raise TrainingError(f"rtk train {' '.join(what)}: exit code {code}")
+        raise TrainingError(f"rtk train {' '.join(words)}: exit code {code}")
     return load_checkpoint(out / "best.pt").card
 
 
 if __name__ == "__main__":
-    run_module(table)
+    run_module(train_published)

@@ -1,4 +1,4 @@
-"""A deep network without shortcuts does worse on its own training images than a shallow one, or than with them."""
+"""Without shortcuts a deep network does worse on its training images than a shallow one or one with shortcuts."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 from rtk.core.data.datasets import Split, open_dataset
 from rtk.core.errors import UsageError
-from rtk.tools.plot_degradation import degradation, picture, training_errors
+from rtk.tools.plot_degradation import picture, plot_degradation, training_errors
 
 
 @pytest.mark.slow
 @pytest.mark.data
 def test_fifty_six_plain_layers_learn_less_than_twenty(real_data: Path) -> None:
-    """On CIFAR-10 at half its size: 57, 89 and 73 % wrong after eight epochs on 5,000 images where it was tried."""
+    """CIFAR-10 at half its size: 57, 89 and 73 % wrong were measured after eight epochs on 5,000 images."""
     split = open_dataset("cifar10", data_dir=real_data).split("train").head(4_000)
     halves = split.images_NHWC.reshape(-1, 16, 2, 16, 2, 3).mean(axis=(2, 4)).round().astype(np.uint8)
     small = Split(halves, split.labels_N)
@@ -31,21 +31,21 @@ def test_images_of_a_folder_are_drawn_from_all_its_classes(
 ) -> None:
     seen: list[Split] = []
 
-    def noted(arch: str, split: Split, **options: object) -> list[float]:
+    def recorded(arch: str, split: Split, **options: object) -> list[float]:
         seen.append(split)
         return [0.5]
 
-    monkeypatch.setattr("rtk.tools.plot_degradation.training_errors", noted)
-    degradation(str(class_folders), epochs=1, train_images=12, device="cpu", out=tmp_path / "a.png")
+    monkeypatch.setattr("rtk.tools.plot_degradation.training_errors", recorded)
+    plot_degradation(str(class_folders), epochs=1, train_images=12, device="cpu", out=tmp_path / "a.png")
     assert [len(split) for split in seen] == [12] * 4
     assert len(np.unique(seen[0].labels_N)) > 1
     with pytest.raises(UsageError, match=r"^--train-images 1000000: .* has \d+$"):
-        degradation(str(class_folders), epochs=1, train_images=1_000_000, device="cpu", out=tmp_path / "a.png")
+        plot_degradation(str(class_folders), epochs=1, train_images=1_000_000, device="cpu", out=tmp_path / "a.png")
 
 
 def test_the_picture_shows_every_network(tmp_path: Path) -> None:
     errors = {"plain20": [0.9, 0.5], "plain56": [0.9, 0.8], "resnet56v1": [0.8, 0.4]}
     picture(errors, tmp_path / "docs" / "a.png", title="shapes")
-    with Image.open(tmp_path / "docs" / "a.png") as drawn:
-        assert drawn.format == "PNG"
-        assert min(drawn.size) > 400
+    with Image.open(tmp_path / "docs" / "a.png") as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 400

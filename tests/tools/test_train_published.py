@@ -1,4 +1,4 @@
-"""make table: trains within its time, keeps what is finished, and writes the README whatever ends it."""
+"""make table trains within its time, keeps finished trainings, and writes the table even after an error."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,18 +14,18 @@ ROW = Row("resnet20v1", "cifar10")
 
 @pytest.fixture
 def as_rtk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
-    """A function that puts a shell script in the place of Python, which rtk train would be run with."""
+    """Return a function that replaces the Python that runs rtk train by a shell script."""
 
-    def put(script: str) -> None:
+    def replace_python(script: str) -> None:
         path = tmp_path / "python"
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
         monkeypatch.setattr(table, "sys", SimpleNamespace(executable=str(path)))
 
-    return put
+    return replace_python
 
 
-def test_a_training_that_does_not_stop_in_time_is_ended(
+def test_a_training_that_does_not_stop_in_time_is_killed(
     as_rtk: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table, "STOP_LIMIT_S", 0.2)
@@ -34,30 +34,33 @@ def test_a_training_that_does_not_stop_in_time_is_ended(
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
 
-def test_a_training_that_was_told_to_stop_goes_on_the_next_time(as_rtk: object, tmp_path: Path) -> None:
+def test_a_stopped_training_is_resumed_the_next_time(as_rtk: object, tmp_path: Path) -> None:
     as_rtk(f"echo $* > {tmp_path}/words; sleep 30 & wait")  # type: ignore[operator]
     (tmp_path / "resnet20v1-cifar10-rtk-s0").mkdir()
     for words in ("train resnet20v1 --dataset cifar10 --recipe rtk --seed 0 --out", "train --resume"):
         assert table.train_for(ROW, "rtk", 0, runs=tmp_path, seconds=1.0) is None
-        said = (tmp_path / "words").read_text()
-        assert said == f"-m rtk {words} {tmp_path}/resnet20v1-cifar10-rtk-s0\n"
+        called_with = (tmp_path / "words").read_text()
+        assert called_with == f"-m rtk {words} {tmp_path}/resnet20v1-cifar10-rtk-s0\n"
         (tmp_path / "resnet20v1-cifar10-rtk-s0" / "last.pt").touch()
 
 
-def test_what_is_finished_is_written_though_the_next_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_trainings_are_written_when_a_later_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def trained(row: Row, recipe: str, seed: int, **options: object) -> object:
         if seed:
             raise TrainingError("rtk train: exit code 1")
         return zoo_card("resnet20v1-cifar10")
 
-    readme = tmp_path / "README.md"
-    readme.write_text("<!-- published:begin -->\n<!-- published:end -->\n")
-    monkeypatch.setattr(table, "README", readme)
+    page = tmp_path / "docs" / "training.md"
+    page.parent.mkdir()
+    page.write_text("<!-- published:begin -->\n<!-- published:end -->\n")
+    (tmp_path / "README.md").write_text("no markers\n")
+    monkeypatch.setattr(table, "ROOT", tmp_path)
     monkeypatch.setattr(table, "RECORDS", tmp_path / "records")
     monkeypatch.setattr(table, "ROWS", (ROW,))
     monkeypatch.setattr(table, "train_for", trained)
-    monkeypatch.setattr(table, "table_blocks", lambda: {"published": "the table"})
+    monkeypatch.setattr(table, "published_block", lambda cards: "the table")
     with pytest.raises(TrainingError):
-        table.table(minutes=1, seeds=2, recipe="rtk", runs=tmp_path)
-    assert "the table" in readme.read_text()
+        table.train_published(minutes=1, seeds=2, recipe="rtk", runs=tmp_path)
+    assert "the table" in page.read_text()
+    assert (tmp_path / "README.md").read_text() == "no markers\n"
     assert [path.name for path in (tmp_path / "records").iterdir()] == ["resnet20v1-cifar10-rtk-s0.json"]

@@ -182,6 +182,6 @@ def test_an_invalid_config_file_is_named_in_the_error(text: str) -> None:
 
 
 @pytest.mark.parametrize("names", [RECIPES, NAMES, PREPROCESSES], ids=["recipes", "augmentation", "preprocessing"])
-def test_the_readme_names_all_choices(names: Iterable[str]) -> None:
-    readme = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
+def test_the_training_page_names_all_choices(names: Iterable[str]) -> None:
+    readme = (Path(__file__).parent.parent.parent / "docs" / "training.md").read_text(encoding="utf-8")
     assert [name for name in names if f"`{name}`" not in readme] == []
