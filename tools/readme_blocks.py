@@ -133,7 +133,7 @@ def zoo_block(cards: Sequence[ModelCard]) -> str:
 
 
 def augmentation_text(training: Training) -> str:
-    """Return the augmentation of a training, option_name as for --augment."""
+    """Return the augmentation of a training, spelled as for --augment."""
     nothing = asdict(NO_AUGMENTATION)
     used = training.settings.get("augmentation", {})
     return " ".join(f"`{option_name(name)}={value}`" for name, value in used.items() if value != nothing.get(name))

@@ -22,7 +22,7 @@ from ...core.artifacts.engine import (
     read_plan,
     write_engine,
 )
-from ...core.artifacts.engine_cache import engine_key, find_engine, cache_engine
+from ...core.artifacts.engine_cache import cache_engine, engine_key, find_engine
 from ...core.artifacts.graph import load_graph
 from ...core.card import ModelCard
 from ...core.errors import ArtifactError, BackendError
