@@ -9,7 +9,7 @@ from torch import Tensor
 from ..core.artifacts.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..core.card import ModelCard
 from ..core.errors import UsageError
-from ..core.models.ensemble import SEPARATOR
+from ..core.models.model import SEPARATOR
 
 NETWORK = "network."
 """Prefix of the names of the network's weights in a checkpoint."""

@@ -1,4 +1,4 @@
-"""What many tests start from: generated images, a small untrained model, its graph, a folder of images."""
+"""Shared fixtures: generated images, a small untrained model, its graph, a folder of images."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ from rtk.core.probe import probe_images
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With RTK_NO_SKIPS set, as in continuous integration, only tests marked `gpu` may skip; any other skip fails."""
+    """With RTK_NO_SKIPS, as in continuous integration, only tests marked `gpu` may skip; other skips are failures."""
     report = yield
     strict = bool(os.environ.get("RTK_NO_SKIPS")) and item.get_closest_marker("gpu") is None
     if strict and report.skipped and not hasattr(report, "wasxfail"):
@@ -33,7 +33,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="session")
 def in_new_process() -> Callable[[str], str]:
-    """A function that runs Python code in a process of its own and returns what it printed."""
+    """A function that runs Python code in a new process and returns its standard output."""
 
     def run(code: str) -> str:
         done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
@@ -44,13 +44,13 @@ def in_new_process() -> Callable[[str], str]:
 
 
 def pytest_configure() -> None:
-    """One thread for PyTorch: small tensors gain nothing from more, which wait for each other on a busy machine."""
+    """Use one thread for PyTorch: more do not help small tensors, and wait for each other on a busy machine."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
 def shapes64() -> Split:
-    """64 drawn shapes, 32 x 32 RGB, with their labels."""
+    """64 synthetic images, 32 x 32 RGB, with their labels."""
     return Split(*draw_shapes(64, seed=7))
 
 
@@ -71,19 +71,19 @@ def card() -> ModelCard:
 
 @pytest.fixture(scope="session")
 def randomise() -> Callable[..., None]:
-    """A function that gives a network random weights and statistics, none a default: randomise(network, seed=0)."""
+    """A function that sets all weights and statistics of a network to random values: randomise(network, seed=0)."""
     return _randomise
 
 
 @pytest.fixture(scope="session")
 def run_in_onnxruntime() -> Callable[[bytes, NDArray[np.uint8]], NDArray[np.float32]]:
-    """Runs a serialised graph in ONNX Runtime on the CPU: what `onnx_from_checkpoint` wants as run_graph."""
+    """A function that runs a serialised graph in ONNX Runtime on the CPU: the run_graph of `onnx_from_checkpoint`."""
     return _run_in_onnxruntime
 
 
 @pytest.fixture(scope="session")
 def save_untrained(card: ModelCard) -> Callable[..., Path]:
-    """A function that writes a checkpoint of untrained, random weights: save_untrained(path, arch="resnet8v1")."""
+    """A function that writes a checkpoint with random weights: save_untrained(path, arch="resnet8v1")."""
 
     def save(path: Path, *, arch: str = "resnet8v1", size: Input | None = None, seed: int = 0) -> Path:
         import torch
@@ -96,7 +96,7 @@ def save_untrained(card: ModelCard) -> Callable[..., Path]:
         model = build_model(chosen)
         _randomise(model.network, seed=seed)
         images_NHWC = torch.from_numpy(probe_images(6, chosen.input))
-        with torch.no_grad():  # a trained network's largest logits are about ten, random deep ones' thousands
+        with torch.no_grad():  # largest logits: about 10 in trained networks, thousands in random ones
             scale = 10 / model.eval()(images_NHWC).abs().max()
             head = [layer for layer in model.network.modules() if isinstance(layer, torch.nn.Linear)][-1]
             head.weight.mul_(scale)
@@ -115,7 +115,7 @@ def checkpoint_path(tmp_path_factory: pytest.TempPathFactory, save_untrained: Ca
 
 @pytest.fixture
 def shapes_model(tmp_path: Path, save_untrained: Callable[..., Path]) -> Path:
-    """A checkpoint of an untrained model, shapes.pt, whose classes are those of `shapes`."""
+    """A checkpoint of an untrained model, shapes.pt, with the classes of `shapes`."""
     from rtk.core.artifacts.checkpoint import load_checkpoint, save_checkpoint
 
     loaded = load_checkpoint(save_untrained(tmp_path / "shapes.pt"))
@@ -136,7 +136,7 @@ def graph_path(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set on disk: 24 training and 12 test images, 12 x 12 RGB PNGs, of the classes blue, green and red."""
+    """A data set on disk: 24 training and 12 test images, 12 x 12 RGB PNGs, with the classes blue, green and red."""
     root = tmp_path_factory.mktemp("folders") / "colours"
     random = np.random.default_rng(3)
     for split, count in (("train", 8), ("test", 4)):
@@ -152,7 +152,7 @@ def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the official data files, which commands find too, for tests marked `data`; skips without one."""
+    """The folder of the official data files for tests marked `data`; commands find it too. Skips without the folder."""
     configured = os.environ.get("RTK_DATA_DIR")
     folder = Path(configured) if configured else Path(__file__).parent.parent / ".data"
     if not (folder / "cifar-10-batches-bin").is_dir() or not (folder / "fashion-mnist").is_dir():
@@ -163,7 +163,7 @@ def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A web server on this machine: its address, and the folder that it serves."""
+    """The address of a web server on this machine, and the folder that it serves."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *args: object) -> None:
@@ -181,7 +181,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's cache folder."""
+    """Keep tests out of the user's cache folder."""
     monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
 
 

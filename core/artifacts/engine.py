@@ -114,12 +114,13 @@ class EngineInfo:
     @classmethod
     def from_json(cls, text: str, *, source: str) -> Self:
         """Read the JSON. `source` names the file in errors. Raises ArtifactError when it was not written by rtk."""
+        again = f"build the engine again: {rebuild_command(Path(source.removesuffix('.json')))}"
         try:
             fields = json.loads(text)
         except (json.JSONDecodeError, RecursionError) as error:
-            raise ArtifactError(f"{source}: damaged: not JSON ({error}); build the engine again") from error
+            raise ArtifactError(f"{source}: damaged: not JSON ({error}); {again}") from error
         if not isinstance(fields, dict) or "plan_sha256" not in fields:
-            raise ArtifactError(f"{source}: not the JSON that rtk writes beside an engine; build the engine again")
+            raise ArtifactError(f"{source}: not the JSON that rtk writes beside an engine; {again}")
         if fields.pop("format", None) != FORMAT:
             raise ArtifactError(f"{source}: has another format than {FORMAT}; use the rtk that wrote it")
         if "card" in fields:
@@ -127,11 +128,10 @@ class EngineInfo:
         try:
             info: Self = restored(cls, fields, strict=True)
         except TypeError as error:
-            raise ArtifactError(f"{source}: not valid: {error}; build the engine again") from error
-        if not 1 <= info.profile.opt_batch <= info.profile.max_batch or bool(info.targets) == bool(
-            info.compute_capability
-        ):
-            raise ArtifactError(f"{source}: contradicts itself: batch sizes or GPU do not fit; build the engine again")
+            raise ArtifactError(f"{source}: not valid: {error}; {again}") from error
+        batches_fit = 1 <= info.profile.opt_batch <= info.profile.max_batch
+        if not batches_fit or bool(info.targets) == bool(info.compute_capability):
+            raise ArtifactError(f"{source}: contradicts itself: batch sizes or GPU do not fit; {again}")
         return info
 
 
@@ -165,7 +165,9 @@ def read_engine_info(engine: Path) -> EngineInfo:
     try:
         text = beside.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{beside}: cannot be read ({error}); build the engine again") from error
+        raise ArtifactError(
+            f"{beside}: cannot be read ({error}); build the engine again: {rebuild_command(engine)}"
+        ) from error
     return EngineInfo.from_json(text, source=str(beside))
 
 

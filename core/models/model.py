@@ -7,11 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from ..card import ModelCard
-from .ensemble import SEPARATOR, Ensemble
 from .names import parse_architecture
 from .normalise import Normalise, build_normalise
 from .resnet_cifar import ResNetV1, ResNetV2
 from .resnet_imagenet import ResNet
+
+SEPARATOR = "+"
+"""Separates the architectures in the name of an ensemble."""
+MIN_PROBABILITY = 1e-30
+"""Lower limit of a probability, near the end of float32: the logarithm of 0 is not finite."""
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "v1": ResNetV1,
@@ -21,6 +25,19 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "d2l": partial(ResNet, d2l=True),
 }
 """Builds a member of each family: depth, in_channels=, classes=."""
+
+
+class Ensemble(nn.Module):
+    """Float N x C x H x W to log-probabilities N x K: the logarithm of the mean of the members' softmax, in fp32."""
+
+    def __init__(self, members: list[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        probabilities = [member(x_NCHW).float().softmax(dim=1) for member in self.members]
+        mean_NK = torch.stack(probabilities).mean(dim=0)
+        return mean_NK.clamp_min(MIN_PROBABILITY).log()
 
 
 class Model(nn.Module):

@@ -410,7 +410,7 @@ def test_an_engine_is_built_inspected_and_found_again_in_the_cache(rtk: Rtk, gra
     assert "batches of 1 to 128, fastest at 64" in first.stderr
     assert sorted(os.listdir(tmp_path)) == ["mine.engine", "mine.engine.json", "mine.onnx"]
     assert "from the cache" in rtk("export", "--trt", "mine.onnx", "--max-batch", "128").stderr
-    text = rtk("inspect", "mine.engine").stdout
+    text = " ".join(rtk("inspect", "mine.engine").stdout.split())
     assert "tensorrt-rtx" in text
     assert "as built, not yet inspected on a GPU" in text
     assert json.loads(rtk("inspect", "mine.engine", "--json").stdout)["profile"]["max_batch"] == 128

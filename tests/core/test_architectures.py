@@ -1,7 +1,7 @@
 """The architectures: parameters, names, padding, and agreement with an independent definition in Keras.
 
-The Keras networks are those of bench/keras_loop.py, which follow the published description of Keras' CIFAR-10 ResNet
-example; they run on Keras' torch backend.
+The Keras networks are those of bench/baselines/keras_example.py, which follow the published description of Keras'
+CIFAR-10 ResNet example; they run on Keras' torch backend.
 """
 
 import os
@@ -20,8 +20,8 @@ from rtk.core.models.model import build_network
 from rtk.core.models.names import known_architectures, parse_architecture
 from rtk.core.models.resnet_cifar import SameConv2d
 
-# Parameters at 32 x 32 x 3 and ten classes: trainable, and with batch norm's running means and variances. The counts
-# are those that Keras prints for the example's networks.
+# Parameters for 32 x 32 x 3 images and ten classes: trainable, and with the running means and variances of batch norm.
+# Keras prints these counts for the networks of the example.
 
 PARAMETERS = {
     "resnet20v1": (273_066, 274_442),
@@ -39,7 +39,7 @@ PARAMETERS = {
 
 @pytest.mark.parametrize("arch", PARAMETERS)
 def test_parameter_counts_are_the_published_ones(arch: str) -> None:
-    with torch.device("meta"):  # shapes alone
+    with torch.device("meta"):  # only shapes
         network = build_network(arch, in_channels=3, classes=10)
     trainable = sum(parameter.numel() for parameter in network.parameters())
     statistics = sum(b.numel() for name, b in network.named_buffers() if name.endswith(("mean", "var")))
@@ -47,8 +47,8 @@ def test_parameter_counts_are_the_published_ones(arch: str) -> None:
 
 
 @pytest.mark.parametrize(("arch", "convolutions"), [("resnet20v1", 21), ("resnet56v1", 57), ("resnet29v2", 31)])
-def test_the_depth_is_the_number_of_layers_on_the_path(arch: str, convolutions: int) -> None:
-    """v1 of depth d: d - 1 convolutions, the dense layer, and 2 projections; v2 the same with 3."""
+def test_the_depth_is_the_number_of_layers_without_projections(arch: str, convolutions: int) -> None:
+    """v1 of depth d has d - 1 convolutions, a dense layer and 2 projections; v2 has 3 projections."""
     with torch.device("meta"):
         network = build_network(arch, in_channels=3, classes=10)
     assert sum(isinstance(layer, torch.nn.Conv2d) for layer in network.modules()) == convolutions
@@ -98,7 +98,7 @@ def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
         parse_architecture(name)
 
 
-def test_a_misspelt_name_is_guessed() -> None:
+def test_the_error_for_a_misspelt_name_suggests_a_known_one() -> None:
     with pytest.raises(UnknownNameError, match=r"'resnet20_v1' is unknown; did you mean resnet20v1\? known: "):
         parse_architecture("resnet20_v1")
 
@@ -113,7 +113,7 @@ def test_a_misspelt_name_is_guessed() -> None:
         ("resnet2v2", "architecture 'resnet2v2': depth 2 is not 9n+2; nearest: 11 (known: "),
     ],
 )
-def test_a_depth_that_the_family_lacks_says_which_are_near(name: str, message: str) -> None:
+def test_the_error_for_an_invalid_depth_names_the_nearest_depths(name: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_architecture(name)
     assert str(caught.value).startswith(message)
@@ -124,7 +124,7 @@ def test_a_depth_that_the_family_lacks_says_which_are_near(name: str, message: s
 
 
 def padded_by_tensorflow(x_NCHW: torch.Tensor, *, kernel: int, stride: int) -> torch.Tensor:
-    """TensorFlow's rule for `same`: ceil(size / stride) rows out, and of the rows to add the larger half last."""
+    """TensorFlow's rule for `same`: ceil(size / stride) output rows; the larger half of the padding is at the end."""
     pads: list[int] = []
     for size in (x_NCHW.shape[3], x_NCHW.shape[2]):
         out = -(-size // stride)
@@ -157,7 +157,7 @@ def test_any_image_size_and_channel_count_works(arch: str, channels: int, size: 
 
 
 @pytest.mark.parametrize("arch", ["resnet8v1", "resnet11v2"])
-def test_initialisation_has_hes_variance_and_repeats(arch: str) -> None:
+def test_initialisation_has_the_variance_of_he_and_is_reproducible(arch: str) -> None:
     networks = [build_network(arch, in_channels=3, classes=10) for _ in range(2)]
     for network in networks:
         initialise(network, torch.Generator().manual_seed(5))
@@ -173,7 +173,7 @@ def test_initialisation_has_hes_variance_and_repeats(arch: str) -> None:
 
 
 def weights_in_keras_layout(network: torch.nn.Module) -> list[list[np.ndarray[Any, Any]]]:
-    """The weights of each of the network's layers as Keras orders and lays them out."""
+    """Return the weights of each layer in the order and layout of Keras."""
     weights: list[list[torch.Tensor]] = []
     for layer in network.modules():
         match layer:
@@ -192,7 +192,7 @@ def keras() -> Any:
 
 
 def both(keras: Any, randomise: Any, version: int, depth: int) -> tuple[torch.nn.Module, Any, list[Any]]:
-    """Our network and Keras', with the same random weights and statistics, and Keras' layers."""
+    """Return our network and the one of Keras with the same random weights and statistics, and the layers of Keras."""
     ours = build_network(f"resnet{depth}v{version}", in_channels=3, classes=10)
     randomise(ours, seed=depth)
     theirs, layers = keras_network(keras, parse_architecture(f"resnet{depth}v{version}"))
@@ -208,15 +208,13 @@ def test_logits_agree_with_the_keras_example(keras: Any, randomise: Any, version
     with torch.inference_mode():
         ours_NK = ours.eval()(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
         theirs_NK = theirs(images, training=False).numpy()
-    assert np.ptp(ours_NK) > 1  # the comparison means something
+    assert np.ptp(ours_NK) > 1  # the logits differ enough for a comparison
     assert np.abs(ours_NK - theirs_NK).max() <= 1e-4
 
 
 @pytest.mark.parametrize(("version", "depth"), [(1, 20), (2, 29)])
-def test_batch_norm_learns_its_statistics_as_that_of_keras(
-    keras: Any, randomise: Any, version: int, depth: int
-) -> None:
-    """One pass in training mode moves the running statistics alike: momentum and epsilon are the same."""
+def test_batch_norm_updates_its_statistics_as_keras_does(keras: Any, randomise: Any, version: int, depth: int) -> None:
+    """One pass in training mode changes the running statistics in the same way: momentum and epsilon are the same."""
     ours, theirs, layers = both(keras, randomise, version, depth)
     before = [[weight.copy() for weight in layer] for layer in weights_in_keras_layout(ours)]
     images = np.random.default_rng(0).normal(0, 1, (16, 32, 32, 3)).astype(np.float32)
@@ -228,5 +226,5 @@ def test_batch_norm_learns_its_statistics_as_that_of_keras(
     assert max(moved) > 1e-3
     for layer, weights in zip(layers, after, strict=True):
         for our_weight, their_weight in zip(weights, layer.weights, strict=True):
-            # torch keeps the unbiased variance, Keras the biased one: 1 in 1,024 apart where the pixels are fewest
+            # torch uses the unbiased variance, Keras the biased one: they differ by 1 / 1,024 for the smallest maps
             np.testing.assert_allclose(our_weight, their_weight.value.detach(), atol=1e-5, rtol=1e-3)

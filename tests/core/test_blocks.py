@@ -1,4 +1,4 @@
-"""Recomputed activations: the same gradients and statistics to the bit, and much less that is kept."""
+"""Recomputed activations: the same gradients and statistics bit by bit, with much less memory."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 
 def stepped(arch: str, randomise: Callable[..., None], *, recompute: bool, steps: int = 2) -> nn.Module:
-    """The network after some forward and backward passes over random images in training mode."""
+    """Return the network after some forward and backward passes over random images in training mode."""
     network = build_network(arch, in_channels=3, classes=10).train()
     randomise(network, seed=1)
     if recompute:
@@ -37,31 +37,31 @@ def test_gradients_and_statistics_are_the_same_bit_by_bit(randomise: Callable[..
 
 
 def kept_bytes(network: nn.Module) -> int:
-    """Bytes of activations that a forward pass keeps for the backward pass."""
+    """Return the bytes of activations that a forward pass keeps for the backward pass."""
     weights = {parameter.data_ptr() for parameter in network.parameters()}
     kept: dict[int, int] = {}
 
-    def note(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         if tensor.data_ptr() not in weights:
             kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with saved_tensors_hooks(note, lambda tensor: tensor):
+    with saved_tensors_hooks(record, lambda tensor: tensor):
         logits = network(torch.zeros(2, 3, 16, 16))
     assert logits.requires_grad
     return sum(kept.values())
 
 
 @pytest.mark.parametrize(("arch", "share"), [("resnet164v2", 0.15), ("resnet164v1", 0.15), ("resnet50", 0.6)])
-def test_what_is_kept_grows_with_the_root_of_the_depth(arch: str, share: float) -> None:
-    """Of 54 blocks of resnet164v2 one in four is kept, of three times as many tensors as blocks."""
+def test_kept_activations_grow_with_the_square_root_of_the_depth(arch: str, share: float) -> None:
+    """resnet164v2 keeps the input of every fourth of its 54 blocks; a block has about three such tensors."""
     network = build_network(arch, in_channels=3, classes=10).train()
     everything = kept_bytes(network)
     recompute_activations(network)
     assert kept_bytes(network) < share * everything
 
 
-def test_evaluation_and_export_know_nothing_of_it(randomise: Callable[..., None]) -> None:
+def test_evaluation_does_not_depend_on_recomputation(randomise: Callable[..., None]) -> None:
     network = stepped("resnet20v1", randomise, recompute=True).eval()
     other = build_network("resnet20v1", in_channels=3, classes=10).eval()
     other.load_state_dict(network.state_dict())

@@ -1,4 +1,4 @@
-"""Checkpoints: kept whole, read as data only, refused in one clear line."""
+"""Checkpoints: written whole, read as data only, refused in one clear line."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ from rtk.core.models.model import build_model
 
 
 class RunsCode:
-    """Unpickled by Python's own unpickler, it makes the file `canary`."""
+    """Creates the folder `canary` when Python's own unpickler reads it."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -41,7 +41,7 @@ def refused(path: Path) -> str:
     return message.removeprefix(f"{path}: ")
 
 
-def test_weights_card_and_training_state_come_back(card: ModelCard, tmp_path: Path) -> None:
+def test_weights_card_and_training_state_survive(card: ModelCard, tmp_path: Path) -> None:
     model = build_model(card)
     state = {"epoch": 3, "losses": torch.arange(4.0), "history": [{"epoch": 1, "lr": 0.1}], "best": None}
     save_checkpoint(tmp_path / "a.pt", card, model.state_dict(), training=state)
@@ -54,7 +54,7 @@ def test_weights_card_and_training_state_come_back(card: ModelCard, tmp_path: Pa
     assert loaded.training["history"] == [{"epoch": 1, "lr": 0.1}]
 
 
-def test_the_model_that_comes_back_gives_the_same_logits(checkpoint_path: Path) -> None:
+def test_a_loaded_model_gives_the_same_logits(checkpoint_path: Path) -> None:
     loaded = load_checkpoint(checkpoint_path)
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8))
     first, second = loaded.model(), load_checkpoint(checkpoint_path).model()
@@ -80,19 +80,19 @@ def test_preprocessing_divides_by_255_subtracts_and_divides(card: ModelCard) -> 
     assert normalised.flatten().tolist() == pytest.approx([1.0, -2.0, 0.5])
 
 
-def test_a_missing_file_and_a_folder_are_no_checkpoints(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_not_checkpoints(tmp_path: Path) -> None:
     assert refused(tmp_path / "none.pt") == "no such checkpoint"
     assert refused(tmp_path) == "no such checkpoint"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
-def test_a_truncated_checkpoint_says_so(checkpoint_path: Path, tmp_path: Path, share: float) -> None:
+def test_a_truncated_checkpoint_is_refused(checkpoint_path: Path, tmp_path: Path, share: float) -> None:
     content = checkpoint_path.read_bytes()
     (tmp_path / "a.pt").write_bytes(content[: int(len(content) * share)])
     assert refused(tmp_path / "a.pt") == "truncated, damaged, or not a checkpoint of rtk"
 
 
-def test_one_wrong_bit_in_the_weights_is_noticed(checkpoint_path: Path, tmp_path: Path) -> None:
+def test_one_wrong_bit_in_the_weights_is_found(checkpoint_path: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(checkpoint_path) as archive:
         largest = max(archive.infolist(), key=lambda member: member.file_size)
     content = bytearray(checkpoint_path.read_bytes())
@@ -101,37 +101,37 @@ def test_one_wrong_bit_in_the_weights_is_noticed(checkpoint_path: Path, tmp_path
     assert refused(tmp_path / "a.pt") == "damaged: its content does not match its checksums"
 
 
-def test_damage_anywhere_raises_nothing_else(checkpoint_path: Path, tmp_path: Path) -> None:
+def test_damage_anywhere_raises_no_other_error(checkpoint_path: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(2)
     content = np.frombuffer(checkpoint_path.read_bytes(), np.uint8)
     for _ in range(60):
         damaged = content.copy()
         damaged[random.integers(0, 4_000 if random.random() < 0.5 else len(content), 10)] = random.integers(0, 256, 10)
         (tmp_path / "a.pt").write_bytes(damaged.tobytes())
-        with contextlib.suppress(ArtifactError):  # what lies between the members may well be damaged
+        with contextlib.suppress(ArtifactError):  # damage between the members of the archive may be harmless
             load_checkpoint(tmp_path / "a.pt")
 
 
-def test_text_and_plain_pickles_are_told_apart(tmp_path: Path) -> None:
+def test_text_and_plain_pickles_are_refused(tmp_path: Path) -> None:
     for content in (b"not a checkpoint", pickle.dumps({"format": "rtk-checkpoint-1"})):
         (tmp_path / "a.pt").write_bytes(content)
         assert refused(tmp_path / "a.pt") == "truncated, damaged, or not a checkpoint of rtk"
 
 
 @pytest.mark.parametrize("content", [{"weight": torch.ones(2)}, [1, 2], {"format": "rtk-checkpoint-2"}])
-def test_another_programs_torch_file_is_told_apart(tmp_path: Path, content: object) -> None:
+def test_a_torch_file_of_another_program_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "a.pt")
     expected = "a PyTorch file, but not a checkpoint of rtk (expected format rtk-checkpoint-1)"
     assert refused(tmp_path / "a.pt") == expected
 
 
-@pytest.mark.parametrize("lacking", [{"card": "{}"}, {"weights": {}}, {"card": 3, "weights": {}}, {}])
-def test_a_checkpoint_without_card_or_weights_is_incomplete(tmp_path: Path, lacking: dict[str, object]) -> None:
-    torch.save({"format": "rtk-checkpoint-1", **lacking}, tmp_path / "a.pt")
+@pytest.mark.parametrize("content", [{"card": "{}"}, {"weights": {}}, {"card": 3, "weights": {}}, {}])
+def test_a_checkpoint_without_card_or_weights_is_incomplete(tmp_path: Path, content: dict[str, object]) -> None:
+    torch.save({"format": "rtk-checkpoint-1", **content}, tmp_path / "a.pt")
     assert refused(tmp_path / "a.pt") == "incomplete: the card or the weights are missing"
 
 
-def test_a_checkpoint_whose_card_is_none_names_the_file(tmp_path: Path) -> None:
+def test_the_error_for_a_checkpoint_with_an_invalid_card_names_the_file(tmp_path: Path) -> None:
     torch.save({"format": "rtk-checkpoint-1", "card": "{}", "weights": {}}, tmp_path / "a.pt")
     assert refused(tmp_path / "a.pt") == "its card was not written by rtk"
 
@@ -176,13 +176,13 @@ def test_weights_that_do_not_fit_the_card_are_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_a_checkpoint_of_an_architecture_that_rtk_lacks_is_refused(card: ModelCard, tmp_path: Path) -> None:
+def test_a_checkpoint_of_an_unknown_architecture_is_refused(card: ModelCard, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pt", replace(card, arch="vgg16"), {})
     with pytest.raises(ArtifactError, match=r"^resnet8v1-cifar10: architecture 'vgg16' is unknown; known: resnet20v1"):
         load_checkpoint(tmp_path / "a.pt").model()
 
 
-def test_the_sha256_is_the_files_own(checkpoint_path: Path) -> None:
+def test_the_card_has_the_sha256_of_the_file(checkpoint_path: Path) -> None:
     assert load_checkpoint(checkpoint_path).card.checkpoint_sha256 == sha256_of(checkpoint_path)
 
 

@@ -1,4 +1,4 @@
-"""Data sets: what is read, what is refused and why, and what is drawn."""
+"""Data sets: reading, refusals with their reasons, and synthetic images."""
 
 import gzip
 import hashlib
@@ -18,11 +18,11 @@ from rtk.core.errors import DataError, UnknownNameError
 from rtk.core.paths import cache_dir, default_data_dir
 
 NOBODY = "http://127.0.0.1:9/"
-"""An address of this machine where nobody listens: refused at once, without a network."""
+"""An address of this machine without a server: connections fail at once, without a network."""
 
 
 def write_cifar10(data_dir: Path, *, rows: int = 4) -> Path:
-    """All six files of the binary version with a few rows each; image i of a file is flat in colour."""
+    """Write all six files of the binary version with a few rows each; every image has one colour."""
     folder = data_dir / "cifar-10-batches-bin"
     folder.mkdir(parents=True)
     for number, name in enumerate([*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]):
@@ -54,7 +54,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "FASHION_MNIST_URL", NOBODY)
 
 
-# Names and places.
+# Names and folders.
 
 
 def test_an_unknown_data_set_lists_the_known_ones() -> None:
@@ -67,7 +67,7 @@ def test_an_unknown_data_set_lists_the_known_ones() -> None:
     assert caught.value.exit_code == 2
 
 
-def test_data_lie_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_sets_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RTK_DATA_DIR", "/data")
     assert default_data_dir() == Path("/data")
     monkeypatch.delenv("RTK_DATA_DIR")
@@ -81,7 +81,7 @@ def test_data_lie_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) ->
 # Splits.
 
 
-def test_statistics_are_those_of_numpy() -> None:
+def test_statistics_match_numpy() -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 7, 5, 3), dtype=np.uint8)
     images[..., 1] //= 3
     mean, deviation = Split(images, np.zeros(20, np.int64)).statistics()
@@ -89,7 +89,7 @@ def test_statistics_are_those_of_numpy() -> None:
     assert deviation == pytest.approx((images / 255).std(axis=(0, 1, 2)), abs=1e-12)
 
 
-def test_flat_images_have_a_deviation_that_one_can_divide_by() -> None:
+def test_flat_images_have_a_deviation_above_zero() -> None:
     mean, deviation = Split(np.full((3, 4, 4, 1), 51, np.uint8), np.zeros(3, np.int64)).statistics()
     assert mean == pytest.approx((0.2,))
     assert deviation == (0.001,)
@@ -107,7 +107,7 @@ def test_head_and_take_keep_images_and_labels_together() -> None:
 
 
 @pytest.mark.usefixtures("four_rows")
-def test_cifar10_planes_become_pixels_and_files_follow_each_other(tmp_path: Path) -> None:
+def test_cifar10_planes_become_pixels_and_files_are_joined_in_order(tmp_path: Path) -> None:
     write_cifar10(tmp_path)
     train = open_dataset("cifar10", data_dir=tmp_path).split("train")
     assert train.images_NHWC.shape == (20, 32, 32, 3)
@@ -118,7 +118,7 @@ def test_cifar10_planes_become_pixels_and_files_follow_each_other(tmp_path: Path
 
 
 @pytest.mark.usefixtures("four_rows")
-def test_cifar10_half_there_names_what_is_missing(tmp_path: Path) -> None:
+def test_the_error_for_an_incomplete_cifar10_names_the_missing_files(tmp_path: Path) -> None:
     folder = write_cifar10(tmp_path)
     (folder / "data_batch_3.bin").unlink()
     (folder / "data_batch_5.bin").unlink()
@@ -140,7 +140,7 @@ def test_a_truncated_cifar10_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("four_rows")
-def test_a_cifar10_file_with_rows_missing_is_named(tmp_path: Path) -> None:
+def test_a_cifar10_file_with_missing_rows_is_named(tmp_path: Path) -> None:
     path = write_cifar10(tmp_path) / "test_batch.bin"
     path.write_bytes(path.read_bytes()[:3073])
     with pytest.raises(
@@ -154,14 +154,14 @@ def test_a_cifar10_file_with_rows_missing_is_named(tmp_path: Path) -> None:
     ("content", "message"),
     [(b"", "0 bytes are not rows of 3,073"), (b"\x0b" * 3073, "label 11 found, expected 0 to 9; not CIFAR-10 binary")],
 )
-def test_a_file_of_something_else_is_not_taken_for_cifar10(tmp_path: Path, content: bytes, message: str) -> None:
+def test_another_file_is_not_read_as_cifar10(tmp_path: Path, content: bytes, message: str) -> None:
     path = write_cifar10(tmp_path) / "test_batch.bin"
     path.write_bytes(content)
     with pytest.raises(DataError, match=f"test_batch.bin: {message}"):
         open_dataset("cifar10", data_dir=tmp_path).split("test")
 
 
-def test_without_a_network_the_message_says_which_file_to_put_where(tmp_path: Path) -> None:
+def test_without_a_network_the_error_names_the_file_and_its_place(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         open_dataset("cifar10", data_dir=tmp_path / "data").split("train")
     target = tmp_path / "data" / "cifar-10-binary.tar.gz"
@@ -173,7 +173,7 @@ def test_without_a_network_the_message_says_which_file_to_put_where(tmp_path: Pa
         open_dataset("fashion-mnist", data_dir=tmp_path / "data").split("train")
 
 
-def test_a_server_that_lacks_the_file_is_not_called_a_missing_network(
+def test_a_missing_file_on_the_server_is_not_reported_as_a_missing_network(
     tmp_path: Path, server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datasets, "CIFAR10_URL", server[0])
@@ -187,7 +187,7 @@ def cifar10_archive(folder: Path, path: Path) -> None:
 
 
 @pytest.mark.usefixtures("four_rows")
-def test_cifar10_is_downloaded_checked_and_unpacked(
+def test_cifar10_is_downloaded_verified_and_unpacked(
     tmp_path: Path, server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, served = server
@@ -226,7 +226,7 @@ def test_a_truncated_archive_is_named(tmp_path: Path) -> None:
         open_dataset("cifar10", data_dir=tmp_path).split("train")
 
 
-def test_an_archive_of_something_else_is_told_apart(tmp_path: Path) -> None:
+def test_another_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     cifar10_archive(tmp_path / "other", tmp_path / "cifar-10-binary.tar.gz")
     with pytest.raises(DataError, match="has no folder cifar-10-batches-bin; expected the binary version"):
@@ -266,14 +266,14 @@ def write_fashion_mnist(data_dir: Path, *, images: NDArray[np.uint8], labels: ND
         write_idx(data_dir / "fashion-mnist" / f"{prefix}-labels-idx1-ubyte.gz", labels)
 
 
-def test_fashion_mnist_has_one_channel_and_can_be_written_to(tmp_path: Path) -> None:
+def test_fashion_mnist_has_one_channel_and_is_writable(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
     write_fashion_mnist(tmp_path, images=images, labels=np.array([9, 8, 7, 0, 1, 2], np.uint8))
     for split in ("train", "test"):
         read = open_dataset("fashion-mnist", data_dir=tmp_path).split(split)  # type: ignore[arg-type]
         assert np.array_equal(read.images_NHWC, images[..., None])
         assert read.labels_N.tolist() == [9, 8, 7, 0, 1, 2]
-        assert read.images_NHWC.flags.writeable  # torch warns of arrays that are not
+        assert read.images_NHWC.flags.writeable  # torch warns about arrays that are not writable
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_fashion_mnist_has_one_channel_and_can_be_written_to(tmp_path: Path) -> 
         ((6, 28, 28), [0, 1, 2, 3, 4, 10], r"labels-idx1-ubyte\.gz: label 10 found, expected 0 to 9"),
     ],
 )
-def test_fashion_mnist_files_that_do_not_fit_are_named(
+def test_fashion_mnist_files_that_do_not_match_are_named(
     tmp_path: Path, images: tuple[int, ...], labels: list[int], message: str
 ) -> None:
     write_fashion_mnist(tmp_path, images=np.zeros(images, np.uint8), labels=np.array(labels, np.uint8))
@@ -318,7 +318,7 @@ def test_idx_files_are_read_compressed_or_not(tmp_path: Path) -> None:
         (b"\x1f\x8bgarbage", r"cannot be read .*; remove it to download it again"),
     ],
 )
-def test_idx_files_that_are_damaged_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+def test_damaged_idx_files_are_named(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.gz").write_bytes(content)
     with pytest.raises(DataError, match=rf"a\.gz: {message}"):
         read_idx(tmp_path / "a.gz")
@@ -337,7 +337,7 @@ def test_the_real_fashion_mnist_has_its_known_statistics(real_data: Path) -> Non
     assert np.bincount(train.labels_N).tolist() == [6_000] * 10
     assert np.bincount(test.labels_N).tolist() == [1_000] * 10
     mean, deviation = train.statistics()
-    assert mean == pytest.approx((0.2860,), abs=1e-4)  # as in the data set's own benchmarks
+    assert mean == pytest.approx((0.2860,), abs=1e-4)  # from the benchmarks of the data set
     assert deviation == pytest.approx((0.3530,), abs=1e-4)
 
 
@@ -391,7 +391,7 @@ def test_a_class_without_a_test_folder_is_named(folders: Path) -> None:
         open_dataset(str(folders)).split("test")
 
 
-def test_a_class_that_only_the_test_split_has_is_named(folders: Path) -> None:
+def test_a_class_only_in_the_test_split_is_named(folders: Path) -> None:
     shutil.copytree(folders / "test" / "red", folders / "test" / "mauve")
     with pytest.raises(DataError, match=r"test: class 'mauve' is not a class of the training split$"):
         open_dataset(str(folders)).split("test")
@@ -420,7 +420,7 @@ def test_grey_images_among_coloured_ones_become_coloured(folders: Path) -> None:
     assert train.images_NHWC[0].tolist() == [[[9, 9, 9]] * 12] * 12
 
 
-def test_grey_images_alone_have_one_channel(tmp_path: Path) -> None:
+def test_only_grey_images_have_one_channel(tmp_path: Path) -> None:
     for split in ("train", "test"):
         for name in ("a", "b"):
             (tmp_path / split / name).mkdir(parents=True)
@@ -437,7 +437,7 @@ def shapes() -> tuple[Split, Split]:
     return dataset.split("train"), dataset.split("test")
 
 
-def test_shapes_are_ten_classes_equally_frequent(shapes: tuple[Split, Split]) -> None:
+def test_shapes_has_ten_equally_frequent_classes(shapes: tuple[Split, Split]) -> None:
     train, test = shapes
     assert len(SHAPES_CLASSES) == len(set(SHAPES_CLASSES)) == 10
     assert train.images_NHWC.shape == (10_000, 32, 32, 3)
@@ -445,7 +445,7 @@ def test_shapes_are_ten_classes_equally_frequent(shapes: tuple[Split, Split]) ->
     assert np.bincount(test.labels_N).tolist() == [200] * 10
 
 
-def test_the_same_seed_draws_the_same_shapes_and_another_seed_others() -> None:
+def test_the_seed_determines_the_synthetic_images() -> None:
     first, second, other = draw_shapes(50, seed=5), draw_shapes(50, seed=5), draw_shapes(50, seed=6)
     assert np.array_equal(first[0], second[0])
     assert np.array_equal(first[1], second[1])
@@ -460,13 +460,13 @@ def test_no_test_image_is_a_training_image(shapes: tuple[Split, Split]) -> None:
 
 def nearest_mean_accuracy(train: NDArray[np.float64], train_labels: NDArray[np.int64],
                           test: NDArray[np.float64], test_labels: NDArray[np.int64]) -> float:  # fmt: skip
-    """Share of right answers of a classifier that takes the class whose mean is nearest."""
+    """Return the accuracy of a classifier that chooses the class with the nearest mean."""
     means_KD = np.stack([train[train_labels == label].mean(axis=0) for label in range(10)])
     distances_NK = ((test[:, None] - means_KD) ** 2).sum(axis=2)
     return float((distances_NK.argmin(axis=1) == test_labels).mean())
 
 
-def test_neither_pixels_nor_colours_give_a_shape_away(shapes: tuple[Split, Split]) -> None:
+def test_neither_pixels_nor_colours_show_the_class(shapes: tuple[Split, Split]) -> None:
     train, test = shapes
     train_ND, test_ND = (split.images_NHWC.reshape(len(split), -1) / 255 for split in shapes)
     assert nearest_mean_accuracy(train_ND, train.labels_N, test_ND[:500], test.labels_N[:500]) < 0.30

@@ -1,4 +1,4 @@
-"""The cache of engines: found by what went into them, whole or not there."""
+"""The cache of engines: an engine is found by the key of its parts, whole or not at all."""
 
 import os
 from dataclasses import replace
@@ -55,16 +55,16 @@ def test_the_same_parts_are_the_same_engine() -> None:
     assert engine_key(**PARTS) == engine_key(**{**PARTS, "options": dict(PARTS["options"])})
 
 
-def test_a_kept_engine_is_found_whole_under_its_own_name() -> None:
+def test_a_cached_engine_is_found_whole_with_its_own_name() -> None:
     assert find_engine("k1") is None
-    kept = cache_engine("k1", "small.fp16", PLAN, INFO)
-    assert find_engine("k1") == kept
-    assert kept.name == "small.fp16.engine"
-    assert kept.read_bytes() == PLAN
-    assert read_engine_info(kept) == INFO
+    cached = cache_engine("k1", "small.fp16", PLAN, INFO)
+    assert find_engine("k1") == cached
+    assert cached.name == "small.fp16.engine"
+    assert cached.read_bytes() == PLAN
+    assert read_engine_info(cached) == INFO
 
 
-def test_keeping_twice_keeps_the_first() -> None:
+def test_a_second_engine_with_the_same_key_does_not_replace_the_first() -> None:
     cache_engine("k1", "small", PLAN, INFO)
     second = cache_engine("k1", "small", b"other", replace(INFO, plan_bytes=5))
     assert second.read_bytes() == PLAN
@@ -72,22 +72,22 @@ def test_keeping_twice_keeps_the_first() -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncate", "alter", "no json", "no plan"])
-def test_a_damaged_entry_is_no_hit_and_makes_room(damage: str) -> None:
-    kept = cache_engine("k1", "small", PLAN, INFO)
+def test_a_damaged_entry_is_removed_and_can_be_replaced(damage: str) -> None:
+    cached = cache_engine("k1", "small", PLAN, INFO)
     if damage == "truncate":
-        kept.write_bytes(PLAN[:10])
+        cached.write_bytes(PLAN[:10])
     elif damage == "alter":
-        kept.write_bytes(b"x" * len(PLAN))
+        cached.write_bytes(b"x" * len(PLAN))
     else:
-        (json_path(kept) if damage == "no json" else kept).unlink()
+        (json_path(cached) if damage == "no json" else cached).unlink()
     (entry,) = cached_engines()
     assert entry.problem
     assert find_engine("k1") is None
-    assert not kept.parent.exists()
-    assert cache_engine("k1", "small", PLAN, INFO) == kept
+    assert not cached.parent.exists()
+    assert cache_engine("k1", "small", PLAN, INFO) == cached
 
 
-def test_the_list_tells_size_and_content_newest_first() -> None:
+def test_the_list_has_size_and_content_and_starts_with_the_newest() -> None:
     cache_engine("k1", "old", PLAN, INFO)
     newer = cache_engine("k2", "new", PLAN, INFO)
     os.utime(newer, (2e9, 2e9))
@@ -98,7 +98,7 @@ def test_the_list_tells_size_and_content_newest_first() -> None:
     assert first.problem == ""
 
 
-def test_clearing_removes_engines_and_what_was_left_half_written() -> None:
+def test_clearing_removes_engines_and_unfinished_folders() -> None:
     assert clear_engines() == (0, 0)
     cache_engine("k1", "small", PLAN, INFO)
     size = cached_engines()[0].bytes
@@ -117,7 +117,7 @@ def test_a_cache_that_cannot_be_written_is_an_error_with_its_path(tmp_path: Path
         cache_engine("k1", "small", PLAN, INFO)
 
 
-def test_an_interrupted_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_write_leaves_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*args: object) -> None:
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""What the driver says, which TensorRT is chosen, and how data types are counted."""
+"""Facts from the driver, the choice of TensorRT, and the count of data types."""
 
 import json
 import platform
@@ -31,7 +31,7 @@ def test_a_gpu_is_described_without_a_context(stage: Stage) -> None:
     assert library.pushed == []
 
 
-def test_a_gpu_that_is_not_there_is_counted_out(stage: Stage) -> None:
+def test_the_error_for_a_missing_gpu_has_the_number_of_gpus(stage: Stage) -> None:
     stage.libcuda(H100)
     with pytest.raises(BackendError, match=r"cuda:1: this machine has 1 CUDA GPU"):
         cuda.gpu(1)
@@ -45,15 +45,15 @@ def test_without_a_driver_the_reason_says_so(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("init", "said"), [(100, "no GPU"), (803, "restart the machine"), (999, "unknown"), (3, "CUDA error 3")]
+    ("init", "reason"), [(100, "no GPU"), (803, "restart the machine"), (999, "unknown"), (3, "CUDA error 3")]
 )
-def test_a_driver_that_does_not_start_says_why(stage: Stage, init: int, said: str) -> None:
+def test_a_driver_that_does_not_start_has_a_reason(stage: Stage, init: int, reason: str) -> None:
     stage.libcuda(H100, init=init)
     assert cuda.gpu_count() == 0
-    assert said in cuda.no_gpu_reason()
+    assert reason in cuda.no_gpu_reason()
 
 
-def test_hidden_gpus_are_told_from_none(stage: Stage) -> None:
+def test_without_a_visible_gpu_the_reason_names_the_variable_that_hides_gpus(stage: Stage) -> None:
     stage.libcuda()
     assert "CUDA_VISIBLE_DEVICES" in cuda.no_gpu_reason()
 
@@ -64,12 +64,12 @@ def test_a_device_name_is_an_index(device: str, index: int) -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:", "cuda:x", "cuda:-1", "gpu", "cuda:²", ""])
-def test_another_device_name_is_wrong_usage(device: str) -> None:
+def test_other_device_names_are_usage_errors(device: str) -> None:
     with pytest.raises(UsageError, match="expected cuda or cuda:N"):
         cuda.device_index(device)
 
 
-def test_the_primary_context_is_given_back_after_an_error(stage: Stage) -> None:
+def test_the_primary_context_is_released_after_an_error(stage: Stage) -> None:
     library = stage.libcuda(H100)
     with pytest.raises(ValueError, match="planted"), cuda.using_gpu(0):
         raise ValueError("planted")
@@ -77,12 +77,12 @@ def test_the_primary_context_is_given_back_after_an_error(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "mode", "said"),
+    ("status", "mode", "reason"),
     [(46, 0, "another process"), (101, 3, "another process"), (2, 0, "out of GPU memory"), (700, 0, "CUDA error 700")],
 )
-def test_a_gpu_that_gives_no_context_says_why(stage: Stage, status: int, mode: int, said: str) -> None:
+def test_the_error_for_a_gpu_without_context_has_the_reason(stage: Stage, status: int, mode: int, reason: str) -> None:
     library = stage.libcuda(replace(H100, compute_mode=mode), retain=status)
-    with pytest.raises(BackendError, match=said), cuda.using_gpu(0):
+    with pytest.raises(BackendError, match=reason), cuda.using_gpu(0):
         pass
     assert library.pushed == ["retain"]
 
@@ -90,7 +90,7 @@ def test_a_gpu_that_gives_no_context_says_why(stage: Stage, status: int, mode: i
 # The flavour.
 
 
-def test_tensorrt_is_chosen_where_it_and_a_gpu_are_there(stage: Stage) -> None:
+def test_tensorrt_is_chosen_if_it_and_a_gpu_are_there(stage: Stage) -> None:
     stage.tensorrt("tensorrt 11")
     stage.tensorrt("tensorrt-rtx")
     stage.libcuda()
@@ -100,7 +100,7 @@ def test_tensorrt_is_chosen_where_it_and_a_gpu_are_there(stage: Stage) -> None:
     assert choose_flavor("tensorrt-rtx").name == "tensorrt-rtx"
 
 
-def test_with_tensorrt_alone_a_build_without_a_gpu_names_the_other(stage: Stage) -> None:
+def test_without_a_gpu_and_tensorrt_rtx_the_error_names_tensorrt_rtx(stage: Stage) -> None:
     stage.libcuda()
     stage.tensorrt("tensorrt 11")
     stage.without("tensorrt_rtx")
@@ -109,7 +109,7 @@ def test_with_tensorrt_alone_a_build_without_a_gpu_names_the_other(stage: Stage)
 
 
 @pytest.mark.parametrize(("driver", "package"), [(13000, "tensorrt"), (12080, "tensorrt-cu12")])
-def test_without_any_the_command_fits_driver_and_python(stage: Stage, driver: int, package: str) -> None:
+def test_without_tensorrt_the_install_command_fits_driver_and_python(stage: Stage, driver: int, package: str) -> None:
     stage.libcuda(H100, driver=driver)
     stage.without("tensorrt_rtx")
     stage.without("tensorrt")
@@ -118,18 +118,18 @@ def test_without_any_the_command_fits_driver_and_python(stage: Stage, driver: in
     assert f"pip install {package} (for Python {platform.python_version()}, CUDA {driver // 1000}." in str(caught.value)
 
 
-def test_a_flavor_asked_for_and_missing_names_its_package(stage: Stage) -> None:
+def test_the_error_for_a_requested_flavor_that_is_missing_names_its_package(stage: Stage) -> None:
     stage.without("tensorrt")
     with pytest.raises(BackendError, match=r"--flavor tensorrt: not installed; pip install tensorrt"):
         choose_flavor("tensorrt")
 
 
-def test_an_unknown_flavor_lists_the_known() -> None:
+def test_the_error_for_an_unknown_flavor_suggests_a_known_one() -> None:
     with pytest.raises(UnknownNameError, match=r"did you mean tensorrt-rtx\?"):
         choose_flavor("tensorrt-rxt")
 
 
-def test_a_library_that_cannot_be_loaded_is_one_line(stage: Stage) -> None:
+def test_the_error_for_a_library_that_cannot_be_loaded_is_one_line(stage: Stage) -> None:
     def fail(name: str) -> None:
         raise OSError("libnvinfer.so.11: cannot open\nshared object file")
 
@@ -139,7 +139,7 @@ def test_a_library_that_cannot_be_loaded_is_one_line(stage: Stage) -> None:
         FLAVORS["tensorrt"].load()
 
 
-def test_errors_are_collected_by_one_logger_each_for_its_work(stage: Stage) -> None:
+def test_one_logger_collects_the_errors_of_each_block_separately(stage: Stage) -> None:
     trt = stage.tensorrt("tensorrt 11")
     logger = logger_of(trt)
     assert logger_of(trt) is logger
@@ -170,7 +170,7 @@ CONV, PRODUCT = "CONVOLUTION", "MATRIX_MULTIPLY"
         ([], "none"),
     ],
 )
-def test_the_label_is_what_convolutions_and_products_are(
+def test_the_label_has_the_data_types_of_convolutions_and_products(
     stage: Stage, kind: str, products: list[tuple[str, str]], label: str
 ) -> None:
     trt = stage.tensorrt(kind, Script(products=products))
@@ -185,7 +185,7 @@ def test_a_convolution_with_only_one_dequantised_input_is_not_int8(stage: Stage)
     assert precision_of_network(network).products == {"fp32": 1}
 
 
-def test_the_inspectors_of_10_and_11_are_both_read() -> None:
+def test_the_inspector_output_of_tensorrt_10_and_11_is_read() -> None:
     ten = [
         {"Name": "a", "Outputs": [{"Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}]},
         {"Name": "b", "Outputs": [{"Format/Datatype": "Thirty-two wide channel vectorized row major Int8 format"}]},
@@ -201,5 +201,5 @@ def test_the_inspectors_of_10_and_11_are_both_read() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"Layers": ["a", "b"]}', '{"other": 1}'])
-def test_an_inspector_that_names_layers_only_counts_none(text: str) -> None:
+def test_inspector_output_with_only_layer_names_counts_no_layers(text: str) -> None:
     assert layers_of_inspector(text) == {}

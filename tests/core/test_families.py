@@ -1,6 +1,6 @@
-"""The families beside v1 and v2: their sizes, names and arithmetic, from definitions and figures of others.
+"""The other families than v1 and v2: sizes, names and arithmetic, compared with published definitions and numbers.
 
-`by_hand` computes a network from its weights alone, by torchvision's names and the published description.
+`by_hand` computes a network only from its weights, with torchvision's names and the published description.
 """
 
 import functools
@@ -46,7 +46,7 @@ STAGES = {
     "resnet152": (3, 8, 36, 3),
     "resnet18d2l": (2, 2, 2, 2),
 }
-"""Blocks a stage: arXiv 1512.03385, table 1."""
+"""Number of blocks in each stage: arXiv 1512.03385, table 1."""
 
 
 # Sizes.
@@ -61,7 +61,7 @@ STAGES = {
         ("resnet50", 3, 1000, 25_557_032),
         ("resnet101", 3, 1000, 44_549_160),
         ("resnet152", 3, 1000, 60_192_808),
-        # what torchsummary prints of the book's network on Fashion-MNIST
+        # output of torchsummary for the book's network on Fashion-MNIST
         ("resnet18d2l", 1, 10, 11_178_378),
         # v1 without its projections, 16 * 32 + 32 and 32 * 64 + 64 parameters; the paper says 0.27 and 0.85 million
         ("plain20", 3, 10, 273_066 - 2_656),
@@ -75,7 +75,7 @@ def test_parameter_counts_are_the_published_ones(arch: str, channels: int, class
 
 
 @pytest.mark.parametrize(("arch", "depth"), [("resnet18", 18), ("resnet34", 34), ("resnet50", 50), ("plain20", 20)])
-def test_the_depth_is_the_number_of_layers_on_the_path(arch: str, depth: int) -> None:
+def test_the_depth_is_the_number_of_layers_without_projections(arch: str, depth: int) -> None:
     with torch.device("meta"):
         network = build_network(arch, in_channels=3, classes=10)
     convolutions = [name for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)]
@@ -88,7 +88,7 @@ def test_every_layer_of_resnet50_has_the_published_output_shape() -> None:
     assert rows["conv1"] == "64 x 112 x 112"
     assert rows["maxpool"] == "64 x 56 x 56"
     assert rows["layer1.2.conv3"] == "256 x 56 x 56"
-    assert rows["layer2.0.conv1"] == "128 x 56 x 56"  # the stride lies on the 3 x 3 convolution
+    assert rows["layer2.0.conv1"] == "128 x 56 x 56"  # the stride is in the 3 x 3 convolution
     assert rows["layer2.0.conv2"] == "128 x 28 x 28"
     assert rows["layer3.5.conv3"] == "1024 x 14 x 14"
     assert rows["layer4.2.conv3"] == "2048 x 7 x 7"
@@ -97,7 +97,7 @@ def test_every_layer_of_resnet50_has_the_published_output_shape() -> None:
 
 @pytest.mark.parametrize("arch", ["plain20", "resnet18", "resnet50", "resnet18d2l", "resnet20v1", "resnet29v2"])
 @pytest.mark.parametrize(("side", "channels"), [(28, 1), (32, 3), (96, 1)])
-def test_the_layer_table_adds_up(arch: str, side: int, channels: int) -> None:
+def test_the_layers_of_the_table_add_up_to_the_total(arch: str, side: int, channels: int) -> None:
     *rows, total = layer_table(arch, side=side, in_channels=channels, classes=7)
     assert sum(int(str(row["parameters"])) for row in rows) == total["parameters"]
     assert rows[-1]["output"] == "7"
@@ -108,7 +108,7 @@ def test_the_layer_table_adds_up(arch: str, side: int, channels: int) -> None:
 
 @pytest.mark.parametrize(("arch", "entries"), [("resnet18", 122), ("resnet34", 218), ("resnet50", 320)])
 def test_the_state_dict_has_torchvisions_names(arch: str, entries: int) -> None:
-    """Of every batch norm five entries, of every convolution one, of the dense layer two."""
+    """Five entries for each batch norm, one for each convolution, two for the dense layer."""
     with torch.device("meta"):
         found = build_network(arch, in_channels=3, classes=10).state_dict()
     deep = arch == "resnet50"
@@ -132,7 +132,7 @@ def test_the_state_dict_has_torchvisions_names(arch: str, entries: int) -> None:
 
 
 def by_hand(arch: str, weights: Weights, x: Tensor) -> Tensor:
-    """The logits of torchvision's network, or the book's, from its weights."""
+    """Compute the logits of torchvision's or the book's network from its weights."""
 
     def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
         kernel = weights[f"{name}.weight"]
@@ -164,7 +164,7 @@ def by_hand(arch: str, weights: Weights, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("arch", "channels"), [("resnet18", 3), ("resnet18", 1), ("resnet50", 3), ("resnet18d2l", 1)])
 @pytest.mark.parametrize("size", [(32, 32), (28, 45)])
-def test_logits_are_those_of_the_published_definition(
+def test_logits_match_the_published_definition(
     randomise: Callable[..., None], arch: str, channels: int, size: tuple[int, int]
 ) -> None:
     network = build_network(arch, in_channels=channels, classes=10).eval()
@@ -193,11 +193,11 @@ def test_a_plain_network_is_a_chain_of_convolutions(randomise: Callable[..., Non
         assert not torch.allclose(residual(x), expected)
 
 
-# Fresh weights.
+# New weights.
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "resnet18d2l"])
-def test_fresh_weights_follow_the_origin_of_the_network_and_repeat(arch: str) -> None:
+def test_new_weights_follow_the_scheme_of_the_network_and_are_reproducible(arch: str) -> None:
     """torchvision: normal with variance 2 / fan out; d2l: uniform with variance 2 / (fan in + fan out)."""
     networks = [build_network(arch, in_channels=3, classes=10) for _ in range(2)]
     for network in networks:
@@ -221,11 +221,11 @@ def test_fresh_weights_follow_the_origin_of_the_network_and_repeat(arch: str) ->
     assert bool((weights["bn1.weight"] == 1).all())
 
 
-# Trained, exported, answered.
+# Training, export, inference.
 
 
 def trained(card: ModelCard, arch: str, size: Input, path: Path) -> Path:
-    """A checkpoint of that network after three steps on 12 drawn shapes."""
+    """Write a checkpoint of that network after three steps on 12 synthetic images."""
     images_NHWC, labels_N = draw_shapes(12, seed=4)
     repeats = -(-size.height // 32), -(-size.width // 32)
     tiled = np.tile(images_NHWC, (1, *repeats, 1))[:, : size.height, : size.width, : size.channels]
@@ -236,8 +236,8 @@ def trained(card: ModelCard, arch: str, size: Input, path: Path) -> Path:
     trainer = Trainer(model, recipe, CPU, split, seed=0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert np.isfinite(trainer.run_epoch(lambda count: None)["train_loss"])
-    learnt = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
-    assert {name.split(".")[1] for name in learnt} == {name.split(".")[1] for name, _ in model.named_parameters()}
+    changed = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
+    assert {name.split(".")[1] for name in changed} == {name.split(".")[1] for name, _ in model.named_parameters()}
     save_checkpoint(path, chosen, model.state_dict())
     return path
 
@@ -278,7 +278,7 @@ def test_a_trained_network_and_its_graph_give_the_same_logits(
     images_NHWC = probe_images(2, size)
     with torch.inference_mode():
         expected_NK = checkpoint.model()(torch.from_numpy(images_NHWC)).numpy()
-    allowed = 1e-5 * max(10.0, float(np.abs(expected_NK).max()))  # deep networks that were hardly trained shout
+    allowed = 1e-5 * max(10.0, float(np.abs(expected_NK).max()))  # barely trained deep networks have large logits
     loaded, _ = load_graph(graph)
     folded = "plain" in arch or size.channels == 1 or "v1" in arch
     if size.height < 96 and folded:  # the reference evaluator is slow
@@ -286,19 +286,19 @@ def test_a_trained_network_and_its_graph_give_the_same_logits(
         assert np.abs(logits_NK - expected_NK).max() <= allowed
     assert np.abs(run_in_onnxruntime(graph.read_bytes(), images_NHWC) - expected_NK).max() <= allowed
     norms = [node.op_type for node in loaded.graph.node].count("BatchNormalization")
-    assert (norms > 0) == arch.endswith("v2"), "only pre-activation leaves batch norms that cannot be folded"
+    assert (norms > 0) == arch.endswith("v2"), "only pre-activation has batch norms that cannot be folded"
 
 
-# Learnt by heart, then in every precision.
+# A network that has memorised its images, in every precision.
 
 
 @pytest.fixture(scope="module")
-def by_heart(
+def memorised(
     card: ModelCard, shapes64: Split, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], tuple[list[float], Path]]:
-    """A function that trains a network on 64 images until the loss is below 0.01: the losses, and the checkpoint."""
-    folder = tmp_path_factory.mktemp("by-heart")
-    recipe = Recipe("by heart", epochs=400, lr=3e-3, batch_size=32, optimiser="adam", norm_momentum=0.1, warmup=0.05)
+    """A function that trains a network on 64 images until the loss is below 0.01: (losses, checkpoint)."""
+    folder = tmp_path_factory.mktemp("memorised")
+    recipe = Recipe("memorise", epochs=400, lr=3e-3, batch_size=32, optimiser="adam", norm_momentum=0.1, warmup=0.05)
 
     @functools.cache
     def learn(arch: str) -> tuple[list[float], Path]:
@@ -316,10 +316,10 @@ def by_heart(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ["resnet11v2", "plain8", "resnet18", "resnet50", "resnet18d2l"])
-def test_a_member_of_every_family_learns_sixty_four_images_by_heart(
-    by_heart: Callable[[str], tuple[list[float], Path]], arch: str
+def test_a_member_of_every_family_can_memorise_sixty_four_images(
+    memorised: Callable[[str], tuple[list[float], Path]], arch: str
 ) -> None:
-    losses, _ = by_heart(arch)
+    losses, _ = memorised(arch)
     assert losses[0] > 1.5
     assert losses[-1] < 0.01
 
@@ -327,17 +327,17 @@ def test_a_member_of_every_family_learns_sixty_four_images_by_heart(
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ["plain8", "resnet18", "resnet50", "resnet18d2l"])
 def test_every_precision_and_openvino_answer_like_pytorch(
-    by_heart: Callable[[str], tuple[list[float], Path]], run_in_onnxruntime: RunGraph, tmp_path: Path, arch: str
+    memorised: Callable[[str], tuple[list[float], Path]], run_in_onnxruntime: RunGraph, tmp_path: Path, arch: str
 ) -> None:
-    _, path = by_heart(arch)
+    _, path = memorised(arch)
     checkpoint = load_checkpoint(path)
-    for precision in ("fp32", "fp16", "bf16"):  # each is refused unless it comes as close as the precision allows
+    for precision in ("fp32", "fp16", "bf16"):  # an export fails if it is not within the tolerance of its precision
         onnx_from_checkpoint(
             checkpoint, tmp_path / f"{precision}.onnx", run_graph=run_in_onnxruntime, precision=precision
         )
     calibration = draw_calibration(open_dataset("shapes"), checkpoint.card, images=500, held_out=50)
     config = Int8Config(method="minmax")
-    if arch != "resnet50":  # whose fifty layers, having seen 64 images, lose 11 % of the logits' spread; 10 are allowed
+    if arch != "resnet50":  # fifty layers trained on 64 images: the relative RMS error is 11 %, the limit 10 %
         int8_from_checkpoint(checkpoint, tmp_path / "int8.onnx", calibration=calibration, config=config)
     if arch in ("plain8", "resnet18"):  # layer by layer
         layers = {cost.layer for cost in explain(checkpoint, calibration=calibration, config=config)}

@@ -59,7 +59,7 @@ def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> 
     assert path.read_text() == "new"
 
 
-def test_a_new_file_has_the_mode_that_the_umask_gives(tmp_path: Path) -> None:
+def test_a_new_file_has_the_mode_of_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         write_whole(tmp_path / "a", "x")
@@ -113,7 +113,7 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_text() == "old"
 
 
-def test_a_folder_in_the_place_of_the_file_is_an_output_error(tmp_path: Path) -> None:
+def test_a_folder_with_the_name_of_the_file_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(OutputError, match="a: cannot be written: Is a directory"):
         write_whole(tmp_path / "a", "x")
@@ -125,7 +125,7 @@ def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
         write_whole(tmp_path / "none" / "a", "x")
 
 
-def test_a_file_where_a_folder_is_wanted_is_an_output_error(tmp_path: Path) -> None:
+def test_a_file_with_the_name_of_the_folder_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="file/a: cannot be written: Not a directory"):
         write_whole(tmp_path / "file" / "a", "x")
@@ -161,6 +161,6 @@ def test_folders_are_made_with_their_parents_and_may_exist(tmp_path: Path) -> No
     assert make_folder(tmp_path / "a" / "b").is_dir()
 
 
-def test_sha256_is_the_one_of_the_standard(tmp_path: Path) -> None:
+def test_sha256_matches_the_example_of_the_standard(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
     assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

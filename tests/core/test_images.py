@@ -1,4 +1,4 @@
-"""From any file or array to pixels of the model's size."""
+"""Any file or array becomes pixels of the model's size."""
 
 import contextlib
 import io
@@ -37,7 +37,7 @@ def open_files() -> int:
 
 
 def png_of_size(width: int, height: int) -> bytes:
-    """A PNG whose header claims that size; there are no pixels behind it."""
+    """Return a PNG whose header has that size, without pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -51,22 +51,22 @@ def noise() -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 
 
-# Right-sized images are passed through.
+# Images of the right size do not change.
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM", "TIFF"])
-def test_a_right_sized_image_is_passed_through_exactly(noise: NDArray[np.uint8], kind: str) -> None:
+def test_an_image_of_the_right_size_does_not_change(noise: NDArray[np.uint8], kind: str) -> None:
     assert np.array_equal(model_image(encoded(Image.fromarray(noise), kind), RGB32), noise)
 
 
-def test_a_right_sized_grey_image_is_passed_through_exactly(noise: NDArray[np.uint8]) -> None:
+def test_a_grey_image_of_the_right_size_does_not_change(noise: NDArray[np.uint8]) -> None:
     grey = noise[:28, :28, 0]
     pixels = model_image(encoded(Image.fromarray(grey)), GREY28)
     assert pixels.shape == (28, 28, 1)
     assert np.array_equal(pixels[..., 0], grey)
 
 
-def test_paths_bytes_open_files_and_arrays_give_the_same(tmp_path: Path, noise: NDArray[np.uint8]) -> None:
+def test_paths_bytes_open_files_and_arrays_give_the_same_pixels(tmp_path: Path, noise: NDArray[np.uint8]) -> None:
     content = encoded(Image.fromarray(noise))
     path = tmp_path / "a.png"
     path.write_bytes(content)
@@ -75,7 +75,7 @@ def test_paths_bytes_open_files_and_arrays_give_the_same(tmp_path: Path, noise: 
     assert all(np.array_equal(result, noise) for result in results)
 
 
-def test_the_result_can_be_written_to_and_is_contiguous(noise: NDArray[np.uint8]) -> None:
+def test_the_result_is_writable_and_contiguous(noise: NDArray[np.uint8]) -> None:
     pixels = model_image(encoded(Image.fromarray(noise)), RGB32)
     assert pixels.flags.writeable
     assert pixels.flags.c_contiguous
@@ -126,13 +126,13 @@ def test_lab_and_premultiplied_grey_are_read(channels: int) -> None:
     white = model_image(encoded(solid("LAB", (255, 128, 128)), "TIFF"), size)  # L* 100, a* and b* 0
     assert white.shape == (32, 32, channels)
     assert white.min() >= 254
-    content = bytearray(encoded(solid("LA", (100, 128)), "TIFF"))  # of which tag 338, ExtraSamples, tells La from LA
+    content = bytearray(encoded(solid("LA", (100, 128)), "TIFF"))  # tag 338, ExtraSamples, distinguishes La from LA
     tag = content.index(struct.pack("<HHI", 338, 3, 1))
     content[tag + 8] = 1
     assert Image.open(io.BytesIO(content)).mode == "La"
     pixels = model_image(bytes(content), size)
     assert pixels.min() == pixels.max()
-    assert abs(int(pixels.max()) - 100) <= 1  # premultiplied: on black it stays as it is
+    assert abs(int(pixels.max()) - 100) <= 1  # premultiplied values do not change on black
 
 
 def palette_image() -> Image.Image:
@@ -155,23 +155,23 @@ def test_a_transparent_palette_entry_becomes_black(transparency: int | bytes) ->
     assert pixels[31, 31].tolist() == [0, 0, 0]
 
 
-def test_a_transparent_gif_becomes_black_where_nothing_is_drawn() -> None:
+def test_the_transparent_part_of_a_gif_becomes_black() -> None:
     pixels = model_image(encoded(palette_image(), "GIF", transparency=1), RGB32)
     assert pixels[31, 31].tolist() == [0, 0, 0]
 
 
-def test_a_transparent_colour_becomes_black_in_training_and_in_use_alike() -> None:
+def test_a_transparent_colour_becomes_black_in_training_and_inference() -> None:
     content = encoded(solid("RGB", (10, 20, 30)), transparency=(10, 20, 30))
     assert model_image(content, RGB32).max() == 0
     assert native_image(content).max() == 0
 
 
-def test_colours_become_grey_by_their_luma() -> None:
+def test_grey_is_the_luma_of_a_colour() -> None:
     for colour, grey in (((255, 0, 0), 76), ((0, 255, 0), 150), ((0, 0, 255), 29)):  # ITU-R 601
         assert model_image(encoded(solid("RGB", colour)), GREY28)[0, 0, 0] == grey
 
 
-def test_the_first_frame_is_taken() -> None:
+def test_the_first_frame_is_used() -> None:
     frames = [solid("RGB", (200, 0, 0)), solid("RGB", (0, 200, 0))]
     content = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
     assert model_image(content, RGB32)[0, 0].tolist() == [200, 0, 0]
@@ -182,7 +182,7 @@ def test_a_colour_profile_changes_nothing(noise: NDArray[np.uint8]) -> None:
     assert np.array_equal(model_image(encoded(Image.fromarray(noise), icc_profile=profile), RGB32), noise)
 
 
-# EXIF: what each orientation does to the corner that is stored first (EXIF 2.32, tag 274).
+# EXIF: where each orientation puts the corner that is stored first (EXIF 2.32, tag 274).
 
 
 @pytest.mark.parametrize("side", [32, 64])
@@ -190,7 +190,7 @@ def test_a_colour_profile_changes_nothing(noise: NDArray[np.uint8]) -> None:
     ("orientation", "row", "column"),
     [(1, 0, 0), (2, 0, -1), (3, -1, -1), (4, -1, 0), (5, 0, 0), (6, 0, -1), (7, -1, -1), (8, -1, 0)],
 )
-def test_images_are_turned_as_exif_says(orientation: int, row: int, column: int, side: int) -> None:
+def test_images_are_rotated_as_exif_says(orientation: int, row: int, column: int, side: int) -> None:
     image = solid("RGB", 0, side=side)
     image.paste((255, 255, 255), (0, 0, side // 2, side // 2))
     exif = Image.Exif()
@@ -216,7 +216,7 @@ def test_damaged_exif_does_no_harm(exif: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_exif_that_is_none_does_no_harm(kind: str) -> None:
+def test_invalid_exif_does_no_harm(kind: str) -> None:
     content = encoded(solid("RGB", (90, 90, 90), side=40), kind, exif=b"no TIFF header at all", lossless=True)
     assert model_image(content, RGB32)[0, 0].tolist() == [90, 90, 90]
 
@@ -248,7 +248,7 @@ def test_scaling_keeps_flat_colours() -> None:
         assert np.unique(pixels.reshape(-1, 3), axis=0).tolist() == [[12, 34, 56]]
 
 
-def test_the_centre_of_a_long_image_is_taken() -> None:
+def test_a_long_image_is_cropped_to_its_centre() -> None:
     image = Image.new("RGB", (96, 32))
     image.paste((255, 255, 255), (32, 0, 64, 32))
     assert model_image(encoded(image), RGB32).min() == 255
@@ -271,13 +271,13 @@ def test_an_image_keeps_its_own_size_as_native_image(noise: NDArray[np.uint8]) -
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (32, 32, 1), (32, 32, 3), (32, 32, 4), (50, 40, 3)])
-def test_arrays_of_images_are_taken(shape: tuple[int, ...]) -> None:
+def test_arrays_are_accepted(shape: tuple[int, ...]) -> None:
     array = np.full(shape, 255, np.uint8)
     assert model_image(array, RGB32).min() == 255
     assert model_image(array, GREY28).shape == (28, 28, 1)
 
 
-def test_an_array_that_is_not_contiguous_is_taken(noise: NDArray[np.uint8]) -> None:
+def test_an_array_that_is_not_contiguous_is_accepted(noise: NDArray[np.uint8]) -> None:
     assert np.array_equal(model_image(noise[::-1, :, ::-1], RGB32), noise[::-1, :, ::-1])
 
 
@@ -299,7 +299,7 @@ def test_other_arrays_are_refused(array: NDArray[np.uint8], message: str) -> Non
 # Warnings.
 
 
-def test_threads_that_decode_leave_the_warnings_as_they_were() -> None:
+def test_threads_that_decode_restore_the_warning_filters() -> None:
     content, before, interval = encoded(solid("RGB", 0, side=8)), list(warnings.filters), sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -310,7 +310,7 @@ def test_threads_that_decode_leave_the_warnings_as_they_were() -> None:
     assert warnings.filters == before
 
 
-def test_what_pillow_warns_of_is_not_told(recwarn: pytest.WarningsRecorder) -> None:
+def test_warnings_of_pillow_are_not_shown(recwarn: pytest.WarningsRecorder) -> None:
     exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01" * 9
     content = encoded(solid("RGB", 0), "JPEG", exif=exif)
     with pytest.warns(UserWarning, match="EXIF"):
@@ -330,13 +330,13 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         model_image(tmp_path, RGB32)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ImageError, match=r"pipe\.png: not a regular file$"):
         model_image(tmp_path / "pipe.png", RGB32)
 
 
-def test_a_link_that_cannot_be_followed_says_why(tmp_path: Path) -> None:
+def test_the_error_for_a_broken_link_has_the_reason(tmp_path: Path) -> None:
     for number, (target, reason) in enumerate(
         {
             "x" * 300: "cannot be read: File name too long",
@@ -350,15 +350,15 @@ def test_a_link_that_cannot_be_followed_says_why(tmp_path: Path) -> None:
                 model_image(source, RGB32)
 
 
-def test_a_file_that_goes_while_it_is_read_is_an_image_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_removed_while_it_is_read_is_an_image_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(b"no image")
 
-    def going(file: object) -> None:
+    def removed(file: object) -> None:
         path.unlink()
         raise UnidentifiedImageError
 
-    monkeypatch.setattr(Image, "open", going)
+    monkeypatch.setattr(Image, "open", removed)
     with pytest.raises(ImageError, match=r"a\.png: not an image that Pillow reads$"):
         model_image(path, RGB32)
 
@@ -371,7 +371,7 @@ def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
         model_image(b"", RGB32)
 
 
-def test_a_file_with_another_magic_is_no_image(tmp_path: Path) -> None:
+def test_a_text_file_is_not_an_image(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("certainly not an image" * 99)
     with pytest.raises(ImageError, match=r"text\.png: not an image that Pillow reads$"):
         model_image(tmp_path / "text.png", RGB32)
@@ -385,7 +385,7 @@ def test_a_truncated_file_is_an_image_error(noise: NDArray[np.uint8], kind: str,
         model_image(content[: int(len(content) * share)], RGB32, name="cut")
 
 
-def test_a_file_of_random_damage_never_raises_anything_else(noise: NDArray[np.uint8]) -> None:
+def test_random_damage_raises_no_other_error(noise: NDArray[np.uint8]) -> None:
     random = np.random.default_rng(1)
     for kind in ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "ICO", "TGA", "JPEG2000", "PPM"):
         content = np.frombuffer(encoded(Image.fromarray(noise), kind), np.uint8)
@@ -393,7 +393,7 @@ def test_a_file_of_random_damage_never_raises_anything_else(noise: NDArray[np.ui
             damaged = content.copy()
             places = random.integers(0, len(content), random.integers(1, 20))
             damaged[places] = random.integers(0, 256, len(places))
-            with contextlib.suppress(ImageError):  # damage may well leave an image
+            with contextlib.suppress(ImageError):  # a damaged file may still be an image
                 assert model_image(damaged.tobytes(), RGB32).shape == (32, 32, 3)
 
 

@@ -1,4 +1,4 @@
-"""The backend that is chosen on a CPU: openvino only where this very graph has shown parity on it."""
+"""The backend that is chosen on a CPU: openvino only if this graph passed the parity gate with it."""
 
 import shutil
 from importlib import metadata
@@ -33,7 +33,7 @@ def test_openvino_is_chosen_once_its_parity_is_known(graph_path: Path) -> None:
     assert choose_backend(found, on_cpu=True) == "openvino"
 
 
-def test_what_is_forgotten_is_not_known(graph_path: Path) -> None:
+def test_a_forgotten_parity_is_not_known(graph_path: Path) -> None:
     remember_parity(graph_path, "openvino")
     forget_parity(graph_path, "openvino")
     forget_parity(graph_path, "openvino")
@@ -41,7 +41,7 @@ def test_what_is_forgotten_is_not_known(graph_path: Path) -> None:
     assert not parity_is_known(graph_path, "openvino")
 
 
-def test_the_faster_of_two_is_that_at_the_largest_batch_that_both_have() -> None:
+def test_the_faster_of_two_backends_is_decided_at_the_largest_common_batch() -> None:
     cells = [
         Cell(name, batch, rounds=[[seconds]] if seconds else [])
         for name, batch, seconds in [("a", 1, 0.1), ("b", 1, 0.2), ("a", 64, 0.4), ("b", 64, 0.3), ("a", 256, 0.1)]
@@ -52,24 +52,24 @@ def test_the_faster_of_two_is_that_at_the_largest_batch_that_both_have() -> None
     assert not faster(cells[:1], "a", "b")
 
 
-def test_another_graph_is_not_known(graph_path: Path, tmp_path: Path) -> None:
+def test_the_parity_of_another_graph_is_not_known(graph_path: Path, tmp_path: Path) -> None:
     remember_parity(graph_path, "openvino")
     changed = Path(shutil.copy(graph_path, tmp_path / "changed.onnx"))
     changed.write_bytes(changed.read_bytes() + b"\0")
     assert not parity_is_known(changed, "openvino")
 
 
-def test_another_version_is_not_known(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parity_of_another_version_is_not_known(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remember_parity(graph_path, "openvino")
     monkeypatch.setattr(metadata, "version", lambda package: "2099.1")
     assert not parity_is_known(graph_path, "openvino")
 
 
-def test_a_package_that_is_not_installed_is_not_known(graph_path: Path) -> None:
+def test_the_parity_of_a_package_that_is_not_installed_is_not_known(graph_path: Path) -> None:
     assert not parity_is_known(graph_path, "a-package-that-nobody-has")
 
 
-def test_where_a_gpu_runs_onnx_that_is_faster(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnx_is_chosen_on_a_machine_with_a_gpu(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remember_parity(graph_path, "openvino")
     monkeypatch.setattr(select, "gpu_count", lambda: 1)
     assert choose_backend(find_model(str(graph_path))) == "onnx"

@@ -1,4 +1,4 @@
-"""Preprocessing in the model: what it does to pixels, against NumPy, and what it learns from the training images."""
+"""Preprocessing in the model: its results compared with NumPy, and its statistics of the training images."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +20,7 @@ from rtk.train.recipes import RECIPES
 
 @pytest.fixture(scope="module")
 def split() -> Split:
-    """400 images of 5 x 4 pixels whose neighbours resemble each other."""
+    """400 images of 5 x 4 pixels with similar neighbours."""
     random = np.random.default_rng(0)
     noise = random.normal(0, 30, (400, 6, 5, 3))
     smooth = 128 + noise[:, :-1, :-1] + noise[:, 1:, 1:] + 5 * np.arange(4)[:, None]
@@ -36,7 +36,7 @@ def prepared(split: Split, name: str, **changes: object) -> tuple[Preprocessing,
 
 
 def by_numpy(name: str, pixels_NHWC: np.ndarray) -> np.ndarray:
-    """The images, N x H x W x C of 0 to 1, as that preprocessing makes them."""
+    """Apply that preprocessing to images, N x H x W x C with values of 0 to 1."""
     each = {"axis": (1, 2, 3), "keepdims": True}
     match name:
         case "unit":
@@ -53,7 +53,7 @@ def by_numpy(name: str, pixels_NHWC: np.ndarray) -> np.ndarray:
             return pixels_NHWC - pixels_NHWC.mean(**each)
         case "imagenet":
             return (pixels_NHWC - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-        case "zca":  # Keras' way: singular values of the centred images
+        case "zca":  # as Keras: singular values of the centred images
             flat = (pixels_NHWC - pixels_NHWC.mean(axis=0)).reshape(len(pixels_NHWC), -1)
             left, singular, _ = np.linalg.svd(flat.T, full_matrices=False)
             matrix = left @ np.diag(1 / np.sqrt(singular**2 / len(flat) + 1e-6)) @ left.T
@@ -62,7 +62,7 @@ def by_numpy(name: str, pixels_NHWC: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", PREPROCESSES)
-def test_pixels_become_what_numpy_makes_of_them(split: Split, name: str) -> None:
+def test_preprocessed_pixels_match_numpy(split: Split, name: str) -> None:
     _, normalise = prepared(split, name)
     found_NHWC = normalise(torch.from_numpy(split.images_NHWC)).permute(0, 2, 3, 1).double().numpy()
     np.testing.assert_allclose(found_NHWC, by_numpy(name, split.images_NHWC / 255), atol=1e-4)
@@ -72,10 +72,10 @@ def test_whitened_values_are_uncorrelated_and_of_variance_one(split: Split) -> N
     _, normalise = prepared(split, "zca")
     flat = normalise(torch.from_numpy(split.images_NHWC)).flatten(1).double().numpy()
     covariance = flat.T @ flat / len(flat)
-    assert np.abs(covariance - np.eye(60)).max() < 2e-3  # the epsilon takes a little away
+    assert np.abs(covariance - np.eye(60)).max() < 2e-3  # the epsilon reduces the variance a little
 
 
-def test_the_whitening_matrix_of_two_pixels_is_the_one_worked_out_by_hand() -> None:
+def test_the_whitening_matrix_of_two_pixels_matches_the_calculation_by_hand() -> None:
     """Values a + b and a - b with variances of a and b of 0.04 and 0.01: eigenvalues 0.08 and 0.02 at 45 degrees."""
     signs = [(1, 1), (1, -1), (-1, 1), (-1, -1)]
     pairs = np.array([[51 * a + 25.5 * b, 51 * a - 25.5 * b] for a, b in signs]) + 127.5
@@ -108,19 +108,19 @@ def test_grey_images_are_repeated_to_three_channels(split: Split) -> None:
         found_NHWC = normalise(torch.from_numpy(grey.images_NHWC)).permute(0, 2, 3, 1).double().numpy()
         three_NHWC = np.repeat(grey.images_NHWC / 255, 3, axis=3)
         np.testing.assert_allclose(found_NHWC, by_numpy(name, three_NHWC), atol=1e-5)
-    assert prepared(split, "unit", rgb=True)[0].channels == 3  # of images in colour nothing is repeated
+    assert prepared(split, "unit", rgb=True)[0].channels == 3  # RGB images are not repeated
     assert prepared(grey, "unit")[0].channels == 1
 
 
-def test_images_are_scaled_at_last_between_the_centres_of_their_pixels() -> None:
+def test_images_are_scaled_last_and_between_the_centres_of_their_pixels() -> None:
     image = torch.tensor([0, 100, 200, 40], dtype=torch.uint8).reshape(1, 1, 4, 1).expand(1, 2, 4, 1)
     normalise = build_normalise(Preprocessing((0.0,), (1 / 255,), resize=(4, 8)), Input(2, 4, 1))
-    # a quarter and three quarters of the way from centre to centre; the border's own values beyond
+    # at a quarter and three quarters between two centres; the value of the border outside
     row = [0, 25, 75, 125, 175, 160, 80, 40]
     torch.testing.assert_close(normalise(image)[0, 0], torch.tensor([row] * 4, dtype=torch.float32))
 
 
-def test_every_size_is_met_exactly_in_float32() -> None:
+def test_the_factor_gives_every_size_exactly_in_float32() -> None:
     sides = range(1, 130)
     for side in sides:
         for to in (*sides, 224, 256, 1_024):
@@ -129,7 +129,7 @@ def test_every_size_is_met_exactly_in_float32() -> None:
             assert scale == np.float32(scale) == pytest.approx(to / side, rel=2e-7)
 
 
-def test_images_that_training_made_smaller_are_scaled_by_the_same_factor() -> None:
+def test_images_that_training_has_scaled_down_are_scaled_by_the_same_factor() -> None:
     normalise = build_normalise(Preprocessing((0.0,), (1.0,), resize=(96, 96)), Input(28, 28, 1))
     assert normalise(torch.zeros(1, 28, 28, 1, dtype=torch.uint8)).shape == (1, 1, 96, 96)
     assert normalise(torch.zeros(1, 14, 14, 1, dtype=torch.uint8)).shape == (1, 1, 48, 48)
@@ -158,7 +158,7 @@ def test_preprocessing_that_does_not_fit_the_images_is_refused(
     assert str(caught.value) == message
 
 
-def test_a_checkpoint_keeps_all_of_it(
+def test_a_checkpoint_keeps_the_whole_preprocessing(
     card: ModelCard, split: Split, tmp_path: Path, randomise: Callable[..., None]
 ) -> None:
     preprocessing, normalise = prepared(split, "zca", resize=8)

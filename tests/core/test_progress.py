@@ -1,4 +1,4 @@
-"""A bar is drawn for a terminal alone, and learns on its way how much there is."""
+"""A progress bar is only for a terminal, and may get its total while it runs."""
 
 import io
 import time
@@ -24,7 +24,7 @@ class Terminal(io.StringIO):
         return words in self.getvalue()
 
 
-def test_nothing_is_drawn_or_counted_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_nothing_is_printed_or_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     stderr = Terminal(is_terminal=False)
     monkeypatch.setattr("sys.stderr", stderr)
 
@@ -37,9 +37,7 @@ def test_nothing_is_drawn_or_counted_where_nobody_looks(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("total", [40, lambda: 40])
-def test_a_total_that_is_found_out_is_shown_as_one_that_was_known(
-    monkeypatch: pytest.MonkeyPatch, total: object
-) -> None:
+def test_a_total_from_a_function_is_shown_like_a_known_total(monkeypatch: pytest.MonkeyPatch, total: object) -> None:
     stderr = Terminal(is_terminal=True)
     monkeypatch.setattr("sys.stderr", stderr)
     monkeypatch.setenv("TERM", "xterm")
@@ -49,7 +47,7 @@ def test_a_total_that_is_found_out_is_shown_as_one_that_was_known(
     assert "classifying" in stderr.getvalue()
 
 
-def test_a_total_that_cannot_be_told_leaves_the_bar_going(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_runs_without_a_known_total(monkeypatch: pytest.MonkeyPatch) -> None:
     stderr = Terminal(is_terminal=True)
     monkeypatch.setattr("sys.stderr", stderr)
     monkeypatch.setenv("TERM", "xterm")

@@ -1,4 +1,4 @@
-"""The models that ship with rtk are what their cards say, and what an export today would give."""
+"""The models of the zoo match their cards and a new export."""
 
 import json
 import subprocess
@@ -25,18 +25,18 @@ from rtk.workflow.models import find_model
 RunGraph = Callable[[bytes, NDArray[np.uint8]], NDArray[np.float32]]
 
 
-def test_what_cannot_be_published_is_one_line(tmp_path: Path) -> None:
+def test_the_error_for_a_model_that_cannot_be_added_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rtk.tools.add_to_zoo", str(tmp_path / "none.pt")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"rtk: {tmp_path}/none.pt: no such checkpoint\n")
 
 
-def test_the_default_model_is_there() -> None:
+def test_the_default_model_exists() -> None:
     assert DEFAULT in zoo_names()
 
 
 @pytest.mark.parametrize("name", zoo_names())
-def test_checkpoint_graph_and_card_tell_the_same(name: str) -> None:
+def test_checkpoint_graph_and_card_agree(name: str) -> None:
     card, checkpoint = zoo_card(name), load_checkpoint(zoo_file(name, ".pt"))
     assert card == checkpoint.card
     assert card.checkpoint_sha256 == sha256_of(zoo_file(name, ".pt"))
@@ -54,23 +54,23 @@ def test_the_card_names_where_the_weights_come_from(name: str) -> None:
     assert training.train_s > 0
     assert training.machine
     assert len(training.commit) >= 12
-    assert "+" not in training.commit  # of a tree without local changes
+    assert "+" not in training.commit  # the commit of a tree without local changes
 
 
 @pytest.mark.parametrize("name", zoo_names())
-def test_a_model_is_small_enough_to_ship(name: str) -> None:
+def test_a_model_is_small_enough_for_the_package(name: str) -> None:
     for suffix in (".pt", ".onnx"):
         assert zoo_file(name, suffix).stat().st_size < 8 << 20
 
 
 @pytest.mark.parametrize("name", zoo_names())
-def test_exporting_again_gives_the_graph_that_ships(name: str, tmp_path: Path, run_in_onnxruntime: RunGraph) -> None:
+def test_a_new_export_gives_the_graph_of_the_zoo(name: str, tmp_path: Path, run_in_onnxruntime: RunGraph) -> None:
     again = onnx_from_checkpoint(
         load_checkpoint(zoo_file(name, ".pt")), tmp_path / "again.onnx", run_graph=run_in_onnxruntime
     )
-    shipped, made = onnx.load(zoo_file(name, ".onnx")), onnx.load(again.path)
-    assert [node.op_type for node in shipped.graph.node] == [node.op_type for node in made.graph.node]
-    for one, other in zip(shipped.graph.initializer, made.graph.initializer, strict=True):
+    packaged, made = onnx.load(zoo_file(name, ".onnx")), onnx.load(again.path)
+    assert [node.op_type for node in packaged.graph.node] == [node.op_type for node in made.graph.node]
+    for one, other in zip(packaged.graph.initializer, made.graph.initializer, strict=True):
         np.testing.assert_allclose(numpy_helper.to_array(one), numpy_helper.to_array(other), atol=1e-6)
 
 
@@ -88,7 +88,7 @@ def test_every_backend_has_the_accuracy_on_the_card_and_the_same_answers(name: s
     assert parity.images == card.score.total == 10_000
     assert parity.agreeing == 10_000
     assert parity.largest_difference <= 1e-4
-    # Another machine rounds otherwise, which may move an image or two that lie on the border.
+    # Another machine rounds differently, which may change the answer for one or two images with close logits.
     assert abs(parity.reference_correct - card.score.correct) <= 3
 
 
@@ -99,6 +99,6 @@ def test_the_card_is_readable_json() -> None:
 
 
 @pytest.mark.parametrize("name", zoo_names())
-def test_a_model_named_by_its_checkpoint_has_its_graph_too(name: str) -> None:
+def test_the_path_of_a_checkpoint_finds_the_graph_too(name: str) -> None:
     assert find_model(str(zoo_file(name, ".pt"))) == find_model(name)
     assert find_model(name).graph == zoo_file(name, ".onnx")
