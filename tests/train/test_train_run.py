@@ -284,14 +284,14 @@ def test_another_seed_gives_other_weights(config: NewConfig) -> None:
 
 
 class Stop:
-    """Interrupts a training after the line of an epoch was logged, or in a step."""
+    """Interrupts a training after the log line of an epoch, or in a step."""
 
     def after_epoch(self, number: int) -> Callable[[str], None]:
-        def say(line: str) -> None:
+        def listen(line: str) -> None:
             if line.startswith(f"epoch {number:3}/"):
                 raise KeyboardInterrupt
 
-        return say
+        return listen
 
     def in_step(self, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
         original, steps = Trainer._step, 0
