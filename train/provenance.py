@@ -44,11 +44,10 @@ def selection(recipe: Recipe, selection_split: str, held_out: int) -> str:
     averaged = "moving average of the weights" if recipe.average else "weights"
     match selection_split:
         case "holdout":
-            return (
-                f"{averaged} of the epoch with most right answers on {held_out} images held out of the training split"
-            )
+            return f"{averaged} of the epoch with the highest accuracy on {held_out} held-out training images"
         case "test":
-            return f"{averaged} of the epoch with most right answers on the test split itself, {OPTIMISTIC}"
+            return f"{averaged} of the epoch with the highest accuracy on the test split itself, {OPTIMISTIC}"
     if recipe.schedule == "plateau" and not held_out:
-        return f"{averaged} after the last epoch; the rate followed the loss on the test split itself, {OPTIMISTIC}"
+        followed = f"the learning rate followed the loss on the test split itself, {OPTIMISTIC}"
+        return f"{averaged} after the last epoch; {followed}"
     return f"{averaged} after the last epoch; nothing was selected"

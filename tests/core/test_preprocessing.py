@@ -139,7 +139,7 @@ def test_images_that_training_has_scaled_down_are_scaled_by_the_same_factor() ->
     ("name", "side", "channels", "rgb", "message"),
     [
         ("zca", 64, 3, False, "--preprocess zca: images of 64 x 64 x 3 have 12,288 values, expected at most 4,096"),
-        ("zca", 8, 1, True, "--preprocess zca: not for grey images that are repeated to 3 channels; --no-rgb"),
+        ("zca", 8, 1, True, "--preprocess zca: not possible with --rgb on grey images; add --no-rgb"),
         (
             "imagenet",
             8,

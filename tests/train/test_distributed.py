@@ -109,18 +109,18 @@ def test_two_processes_train_like_a_hand_written_loop_over_two_copies(class_fold
 # The same images as in one process, and resuming with another number of processes.
 
 
-def _train_and_note(config: Any, stop_after: int = 0) -> None:
+def _train_and_record(config: Any, stop_after: int = 0) -> None:
     """Train or resume, and record the images of this process's share of every step."""
     seen, original = list[Any](), Trainer._step
 
-    def noted(self: Trainer, images: torch.Tensor, labels: torch.Tensor, *rest: Any) -> Any:
+    def recorded(self: Trainer, images: torch.Tensor, labels: torch.Tensor, *rest: Any) -> Any:
         mine = self.processes.share(len(labels))
         seen.append((images[mine].numpy().copy(), labels[mine].numpy().copy()))
         if len(seen) == stop_after:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, images, labels, *rest)
 
-    Trainer._step = noted  # type: ignore[method-assign]
+    Trainer._step = recorded  # type: ignore[method-assign]
     RunFolder.write_curves = lambda *arguments, **options: None  # type: ignore[method-assign,assignment]
     with contextlib.suppress(Stopped):
         train_or_resume(config)
@@ -141,8 +141,8 @@ def test_two_processes_see_the_images_of_one_and_count_each_test_image_once(
     settings: dict[str, Any] = {"recipe": recipe, "lr": 0.01, "epochs": 3}
     alone = tiny(class_folders, tmp_path / "alone", **settings)
     both = tiny(class_folders, tmp_path / "both", **settings)
-    in_child(_train_and_note, alone).join()
-    assert together(2, _train_and_note, both) == [0, 0]
+    in_child(_train_and_record, alone).join()
+    assert together(2, _train_and_record, both) == [0, 0]
     one, two = seen_in(alone.run_dir, "ended"), seen_in(both.run_dir, "ended")
     assert one[:3] == two[:3]  # later epochs of recipe rtk leave out images by their losses, which round differently
     assert recipe == "rtk" or one == two
@@ -160,9 +160,9 @@ def test_a_run_resumes_with_another_number_of_processes(
 ) -> None:
     def run(config: Any, count: int, *rest: int) -> None:
         if count > 1:
-            assert together(count, _train_and_note, config, *rest) == [0] * count
+            assert together(count, _train_and_record, config, *rest) == [0] * count
         else:
-            child = in_child(_train_and_note, config, *rest)
+            child = in_child(_train_and_record, config, *rest)
             child.join()
             assert child.exitcode == 0
 
@@ -233,14 +233,14 @@ def _record_the_error(config: Any, out: Path) -> None:
     try:
         train(config)
     except RtkError as error:
-        (out / f"said{processes.rank()}").write_text(str(error))
+        (out / f"messages{processes.rank()}").write_text(str(error))
 
 
 def test_a_batch_smaller_than_two_images_per_process_is_rejected(class_folders: Path, tmp_path: Path) -> None:
     config = tiny(class_folders, tmp_path / "run", batch_size=3)
     together(2, _record_the_error, config, tmp_path)
     expected = "--batch-size 3: expected 4 or more, two images for each of 2 processes"
-    assert [(tmp_path / f"said{rank}").read_text() for rank in (0, 1)] == [expected, expected]
+    assert [(tmp_path / f"messages{rank}").read_text() for rank in (0, 1)] == [expected, expected]
 
 
 def test_a_folder_with_a_run_is_rejected_in_all_processes(class_folders: Path, tmp_path: Path) -> None:
@@ -248,16 +248,16 @@ def test_a_folder_with_a_run_is_rejected_in_all_processes(class_folders: Path, t
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last.pt").touch()
     together(2, _record_the_error, config, tmp_path)
-    said = [(tmp_path / f"said{rank}").read_text() for rank in (0, 1)]
-    assert "holds a run already" in said[0]
-    assert said[1] == "process 1 of 2: process 0 has failed; see its message"
+    messages = [(tmp_path / f"messages{rank}").read_text() for rank in (0, 1)]
+    assert "holds a run already" in messages[0]
+    assert messages[1] == "process 1 of 2: process 0 has failed; see its message"
 
 
 def test_an_error_in_the_first_process_ends_the_others_with_one_line(class_folders: Path, tmp_path: Path) -> None:
     together(2, _record_the_error, tiny(class_folders, tmp_path / "run", train_images=999), tmp_path)
-    said = [(tmp_path / f"said{rank}").read_text() for rank in (0, 1)]
-    assert said[0].startswith("--train-images 999: ")
-    assert said[1].startswith("process 1 of 2: another process has ended; see its message (")
+    messages = [(tmp_path / f"messages{rank}").read_text() for rank in (0, 1)]
+    assert messages[0].startswith("--train-images 999: ")
+    assert messages[1].startswith("process 1 of 2: another process has ended; see its message (")
 
 
 def _train_on_other_data(config: Any, out: Path) -> None:
@@ -283,7 +283,7 @@ def _test_on_other_data(config: Any, out: Path) -> None:
 def test_processes_that_read_different_images_are_rejected(class_folders: Path, tmp_path: Path, action: Any) -> None:
     together(2, action, tiny(class_folders, tmp_path / "run"), tmp_path)
     expected = "process 1 has read other data than process 0; expected the same data set"
-    assert [(tmp_path / f"said{rank}").read_text() for rank in (0, 1)] == [expected, expected]
+    assert [(tmp_path / f"messages{rank}").read_text() for rank in (0, 1)] == [expected, expected]
 
 
 def _fail_in_one(config: Any, out: Path) -> None:
@@ -303,7 +303,9 @@ def _fail_in_one(config: Any, out: Path) -> None:
 def test_a_bug_in_one_process_ends_the_others_with_one_line(class_folders: Path, tmp_path: Path) -> None:
     codes = together(2, _fail_in_one, tiny(class_folders, tmp_path / "run", recipe="paper"), tmp_path)
     assert codes == [0, 1]  # the first process got an RtkError
-    assert (tmp_path / "said0").read_text().startswith("process 0 of 2: another process has ended; see its message (")
+    assert (
+        (tmp_path / "messages0").read_text().startswith("process 0 of 2: another process has ended; see its message (")
+    )
     state = load_checkpoint(tmp_path / "run" / "last.pt").training
     assert state is not None
     assert state["epoch"] == 1
@@ -346,14 +348,14 @@ def test_torchrun_trains_stops_and_resumes(class_folders: Path, tmp_path: Path) 
         text=True,
     ) as process:
         assert process.stderr is not None
-        said = list[str]()
+        messages = list[str]()
         for line in process.stderr:
-            said.append(line)
+            messages.append(line)
             if line.startswith("epoch   2/"):
                 process.send_signal(signal.SIGTERM)
     assert process.returncode != 0
-    assert sum(line.startswith("epoch   1/") for line in said) == 1  # only the first process logs
-    assert f"stopped; resume with: rtk train --resume {run_dir}\n" in said
+    assert sum(line.startswith("epoch   1/") for line in messages) == 1  # only the first process logs
+    assert f"stopped; resume with: rtk train --resume {run_dir}\n" in messages
     state = load_checkpoint(run_dir / "last.pt").training
     assert state is not None
     assert 2 <= state["epoch"] < 100

@@ -63,13 +63,13 @@ def test_a_repeated_call_keeps_finished_seeds_and_resumes_the_others(class_folde
     config = tiny(class_folders, tmp_path / "run", epochs=2)
     lines = list[str]()
 
-    def say(line: str) -> None:
+    def listen(line: str) -> None:
         lines.append(line)
         if sum(text.startswith("epoch   1/") for text in lines) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Stopped):
-        logged(say, train_seeds, config, 3)
+        logged(listen, train_seeds, config, 3)
     assert len(json.loads((tmp_path / "run" / "seeds.json").read_text())["runs"]) == 1
     before = (tmp_path / "run-s0" / "best.pt").read_bytes()
     lines.clear()

@@ -86,12 +86,12 @@ def test_a_run_resumes_after_the_step_in_which_a_signal_came(
 
 
 def test_a_signal_between_epochs_stops_before_the_next_epoch(class_folders: Path, tmp_path: Path) -> None:
-    def say(line: str) -> None:
+    def listen(line: str) -> None:
         if line.startswith("epoch   2/"):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Stopped):
-        logged(say, train, tiny(class_folders, tmp_path / "run"))
+        logged(listen, train, tiny(class_folders, tmp_path / "run"))
     assert len(history(tmp_path / "run")) == 2
     assert len(resume(tmp_path / "run").history) == 3
 
@@ -126,12 +126,12 @@ def test_a_stopped_command_logs_how_to_resume_and_exits_with_the_signals_code(
         text=True,
     ) as process:
         assert process.stderr is not None
-        said = [process.stderr.readline() for _ in range(4)]  # two on the run, two epochs
+        messages = [process.stderr.readline() for _ in range(4)]  # two on the run, two epochs
         process.send_signal(sent)
-        said += process.stderr.readlines()
+        messages += process.stderr.readlines()
     assert process.returncode == code
-    assert said[-1] == f"stopped; resume with: rtk train --resume {tmp_path / 'run'}\n", said
-    assert "Traceback" not in "".join(said)
+    assert messages[-1] == f"stopped; resume with: rtk train --resume {tmp_path / 'run'}\n", messages
+    assert "Traceback" not in "".join(messages)
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert names == ["best.pt", "config.json", "history.jsonl", "last.pt"]
     state = load_checkpoint(tmp_path / "run" / "last.pt").training
@@ -185,14 +185,14 @@ def test_the_state_is_saved_as_often_as_requested(
         now[0] += 30
         return original(self, *arguments)
 
-    def noted(path: Path, *arguments: Any, training: dict[str, Any] | None = None) -> None:
+    def recorded(path: Path, *arguments: Any, training: dict[str, Any] | None = None) -> None:
         if training and training["under_way"]:
             saved.append(training["under_way"]["steps_done"])
         save(path, *arguments, training=training)
 
     monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(Trainer, "_step", step)
-    monkeypatch.setattr(loop, "save_checkpoint", noted)
+    monkeypatch.setattr(loop, "save_checkpoint", recorded)
     train(tiny(class_folders, tmp_path / "run", epochs=1, batch_size=4, save_every=minutes))
     assert saved == every
 
@@ -284,10 +284,10 @@ def test_a_full_disk_ends_with_one_error_line_and_an_intact_checkpoint(
 ) -> None:
     """The disk is full from one write on: of best.pt, last.pt or history.jsonl of the second epoch."""
     whole = train(tiny(class_folders, tmp_path / "whole"))
-    fsync, said = os.fsync, list[str]()
+    fsync, messages = os.fsync, list[str]()
 
     def full(descriptor: int) -> None:
-        if len(said) == 3:  # two lines on the run, and the first epoch's
+        if len(messages) == 3:  # two lines on the run, and the first epoch's
             writes.append(1)
             if len(writes) > full_from - 2:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -297,7 +297,7 @@ def test_a_full_disk_ends_with_one_error_line_and_an_intact_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         with pytest.raises(OutputError) as caught:
-            logged(said.append, train, tiny(class_folders, tmp_path / "full"))
+            logged(messages.append, train, tiny(class_folders, tmp_path / "full"))
     assert str(caught.value).endswith(
         ": cannot be written: No space left on device; the last checkpoint is intact; "
         f"free some space and resume with: rtk train --resume {tmp_path / 'full'}"
@@ -316,7 +316,7 @@ def _train_with_files_of_at_most(config: Any, size: int) -> None:
         resume(config.run_dir)
     except OutputError as error:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        (config.run_dir / "said").write_text(str(error))
+        (config.run_dir / "messages").write_text(str(error))
 
 
 @pytest.mark.parametrize("size", [100, 4096, 100_000])
@@ -329,12 +329,12 @@ def test_a_checkpoint_cut_off_at_any_size_is_reported_as_a_full_disk(
     RunFolder(config.run_dir).begin(config)
     child = in_child(_train_with_files_of_at_most, config, size)
     child.join()
-    said = (config.run_dir / "said").read_text()
-    assert said == (
+    messages = (config.run_dir / "messages").read_text()
+    assert messages == (
         f"{config.run_dir / 'best.pt'}: cannot be written: File too large; "
         f"free some space and resume with: rtk train --resume {config.run_dir}"
     )
-    assert sorted(path.name for path in config.run_dir.iterdir()) == ["config.json", "said"]
+    assert sorted(path.name for path in config.run_dir.iterdir()) == ["config.json", "messages"]
 
 
 # Options of a resumed run.

@@ -118,7 +118,7 @@ def test_held_out_images_are_not_trained_on_and_select_the_epoch(config: NewConf
     assert card.training is not None
     assert card.training.epochs == hits.index(max(hits)) + 1  # the first of the best
     assert card.training.selection == (
-        "moving average of the weights of the epoch with most right answers on 6 images held out of the training split"
+        "moving average of the weights of the epoch with the highest accuracy on 6 held-out training images"
     )
 
 
@@ -145,7 +145,7 @@ def test_the_card_says_if_the_test_split_selected_the_epoch(config: NewConfig) -
     assert best.score.correct == max(hits)
     assert (best.training.epochs, best.training.selected_on) == (hits.index(max(hits)) + 1, "test")
     assert best.training.selection == (
-        "weights of the epoch with most right answers on the test split itself, so its score is too optimistic"
+        "weights of the epoch with the highest accuracy on the test split itself, so its score is too optimistic"
     )
     assert (last.training.epochs, last.training.selected_on, last.score.correct) == (4, "", hits[-1])
     assert last.training.selection == "weights after the last epoch; nothing was selected"
@@ -156,9 +156,9 @@ def test_the_zoo_rejects_an_epoch_selected_on_the_test_split(config: NewConfig) 
     with pytest.raises(UsageError) as caught:
         publish(best)
     assert str(caught.value) == (
-        f"{best}: weights of the epoch with most right answers on the test split itself, so its score is too "
-        "optimistic; the zoo takes the last epoch's weights or those chosen by held-out images: train with "
-        "--select last, --holdout or --validation-split"
+        f"{best}: weights of the epoch with the highest accuracy on the test split itself, so its score is too "
+        "optimistic; the zoo takes the last epoch's weights or those chosen by held-out images: train with --select last, "
+        "--holdout or --validation-split"
     )
 
 
@@ -166,10 +166,10 @@ def test_a_learning_rate_that_followed_the_test_split_is_recorded_and_rejected_b
     plateau = {"recipe": "keras", "epochs": 1, "plateau": True, "select": "last"}
     best = train(config("run", **plateau)).best
     assert load_checkpoint(best).card.training.selection == (
-        "weights after the last epoch; the rate followed the loss on the test split itself, "
+        "weights after the last epoch; the learning rate followed the loss on the test split itself, "
         "so its score is too optimistic"
     )
-    with pytest.raises(UsageError, match="the rate followed the loss on the test split"):
+    with pytest.raises(UsageError, match="the learning rate followed the loss on the test split"):
         publish(best)
     held_out = train(config("held", **plateau, holdout=6)).best
     assert load_checkpoint(held_out).card.training.selection == "weights after the last epoch; nothing was selected"
@@ -284,14 +284,14 @@ def test_another_seed_gives_other_weights(config: NewConfig) -> None:
 
 
 class Stop:
-    """Interrupts a training after the line of an epoch was logged, or in a step."""
+    """Interrupts a training after the log line of an epoch, or in a step."""
 
     def after_epoch(self, number: int) -> Callable[[str], None]:
-        def say(line: str) -> None:
+        def listen(line: str) -> None:
             if line.startswith(f"epoch {number:3}/"):
                 raise KeyboardInterrupt
 
-        return say
+        return listen
 
     def in_step(self, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
         original, steps = Trainer._step, 0
