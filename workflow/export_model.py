@@ -69,9 +69,10 @@ class ExportConfig:
 
     @property
     def int8_only(self) -> list[str]:
-        """The given options that only int8 has."""
+        """Names of the given options that apply only to int8."""
         given = {
             "--keep-fp32": self.int8.keep_fp32,
+            "--int8-flavor": self.int8.flavor != Int8Config.flavor,
             "--int8-method": self.int8.method != Int8Config.method,
             "--calibration-images": self.int8.calibration_images != Int8Config.calibration_images,
             "--explain": self.explain,
