@@ -223,7 +223,7 @@ def cost_table(costs: "list[LayerCost]") -> str:
             {
                 "layer": cost.layer,
                 "operator": cost.operator,
-                "relative error": f"{cost.relative_error:.2%}",
+                "relative RMS error": f"{cost.relative_error:.2%}",
                 "largest difference": f"{cost.largest_difference:.2g}",
             }
             for cost in costs

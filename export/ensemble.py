@@ -67,9 +67,9 @@ def _ensemble_name(cards: Sequence[ModelCard]) -> str:
 
 def _member_note(card: ModelCard) -> dict[str, object]:
     """Return the entry of a member in the card of the ensemble."""
-    kept: dict[str, object] = {"name": card.name, "sha256": card.checkpoint_sha256}
+    note: dict[str, object] = {"name": card.name, "sha256": card.checkpoint_sha256}
     if card.training:
-        kept["seed"] = card.training.seed
+        note["seed"] = card.training.seed
     if card.score:
-        kept |= {"correct": card.score.correct, "total": card.score.total}
-    return kept
+        note |= {"correct": card.score.correct, "total": card.score.total}
+    return note

@@ -59,28 +59,35 @@ def rounded_after_every_layer(graph: onnx.ModelProto, half: Half) -> onnx.ModelP
             wide = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
     del copied.graph.value_info[:]
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.graph.node:
-        kept = onnx.NodeProto()
-        kept.CopyFrom(node)
-        casts = node.op_type == "Cast"
-        if casts and node.input[0] in low:
-            kept.op_type = "Identity"
-            del kept.attribute[:]
-        elif node.output[0] in low:
-            made, rounded = f"{node.output[0]}.made", f"{node.output[0]}.rounded"
-            if casts:
-                made = node.input[0]
-            else:
-                kept.output[0] = made
-                nodes.append(kept)
-            nodes.append(helper.make_node("Cast", [made], [rounded], to=half.onnx_type))
-            nodes.append(helper.make_node("Cast", [rounded], [node.output[0]], to=TensorProto.FLOAT))
-            continue
-        nodes.append(kept)
+    nodes = [rounded for node in graph.graph.node for rounded in _rounded(node, low, half)]
     del copied.graph.node[:]
     copied.graph.node.extend(nodes)
     return copied
+
+
+def _rounded(node: onnx.NodeProto, low: set[str], half: Half) -> list[onnx.NodeProto]:
+    """Return the nodes that replace a node: itself in fp32, and casts of its result to 16 bits and back.
+
+    `low`: the names of all 16-bit tensors, which are fp32 in the copy.
+    """
+    copied = onnx.NodeProto()
+    copied.CopyFrom(node)
+    output = node.output[0]
+    if node.op_type == "Cast" and node.input[0] in low:  # from 16 bits to fp32: its input is fp32 now
+        copied.op_type = "Identity"
+        del copied.attribute[:]
+        return [copied]
+    if output not in low:
+        return [copied]
+    if node.op_type == "Cast":
+        exact, nodes = node.input[0], []
+    else:
+        exact, nodes = f"{output}.exact", [copied]
+        copied.output[0] = exact
+    rounded = f"{output}.rounded"
+    to_half = helper.make_node("Cast", [exact], [rounded], to=half.onnx_type)
+    to_float = helper.make_node("Cast", [rounded], [output], to=TensorProto.FLOAT)
+    return [*nodes, to_half, to_float]
 
 
 def _tensors_of_type(graph: onnx.ModelProto, onnx_type: int) -> set[str]:

@@ -24,6 +24,8 @@ from .models import ModelFiles, find_model, find_reference, read_card
 from .parity_gate import Gate
 
 if TYPE_CHECKING:
+    from ..core.artifacts.checkpoint import Checkpoint
+    from ..export.int8.calibration import Calibration
     from ..export.int8.sensitivity import LayerCost
 
 _log = logging.getLogger(__name__)
@@ -69,9 +71,10 @@ class ExportConfig:
 
     @property
     def int8_only(self) -> list[str]:
-        """The given options that only int8 has."""
+        """Names of the given options that apply only to int8."""
         given = {
             "--keep-fp32": self.int8.keep_fp32,
+            "--int8-flavor": self.int8.flavor != Int8Config.flavor,
             "--int8-method": self.int8.method != Int8Config.method,
             "--calibration-images": self.int8.calibration_images != Int8Config.calibration_images,
             "--explain": self.explain,
@@ -109,17 +112,13 @@ def export_model(config: ExportConfig) -> list[Path]:
 
 def explain_layers(config: ExportConfig) -> "list[LayerCost]":
     """Return the cost of each layer in int8, the costliest first. Raises the errors of export_model."""
-    from ..core.artifacts.checkpoint import load_checkpoint
-    from ..export.int8.calibration import draw_calibration
     from ..export.int8.sensitivity import explain
 
     found = _find_source(config)
     with temporary_folder(None) as working:
         source = _source_checkpoint(config, found, working)
         assert source.checkpoint is not None  # _find_source has checked it
-        checkpoint = load_checkpoint(source.checkpoint)
-        dataset = open_dataset(config.dataset or checkpoint.card.dataset, data_dir=config.data_dir)
-        calibration = draw_calibration(dataset, checkpoint.card, images=config.int8.calibration_images)
+        checkpoint, calibration = _load_for_int8(config, source.checkpoint)
         return explain(checkpoint, calibration=calibration, config=config.int8)
 
 
@@ -203,13 +202,9 @@ def _write_graph(config: ExportConfig, source: ModelFiles, working: Path) -> Pat
 
 def _write_int8_graph(config: ExportConfig, source: Path, path: Path) -> Path:
     """Calibrate, quantise, and log how close the logits are."""
-    from ..core.artifacts.checkpoint import load_checkpoint
-    from ..export.int8.calibration import draw_calibration
     from ..export.int8.quantize import int8_from_checkpoint
 
-    checkpoint = load_checkpoint(source)
-    dataset = open_dataset(config.dataset or checkpoint.card.dataset, data_dir=config.data_dir)
-    calibration = draw_calibration(dataset, checkpoint.card, images=config.int8.calibration_images)
+    checkpoint, calibration = _load_for_int8(config, source)
     exported = int8_from_checkpoint(checkpoint, path, calibration=calibration, config=config.int8)
     _log_wrapped(
         f"calibrated by {exported.method} on {len(calibration.images_NHWC):,} training images; "
@@ -217,6 +212,16 @@ def _write_int8_graph(config: ExportConfig, source: Path, path: Path) -> Path:
         f"largest logit difference {exported.tried[exported.method].largest_difference:.2g}"
     )
     return exported.path
+
+
+def _load_for_int8(config: ExportConfig, path: Path) -> "tuple[Checkpoint, Calibration]":
+    """Load a checkpoint and draw its calibration images."""
+    from ..core.artifacts.checkpoint import load_checkpoint
+    from ..export.int8.calibration import draw_calibration
+
+    checkpoint = load_checkpoint(path)
+    dataset = open_dataset(config.dataset or checkpoint.card.dataset, data_dir=config.data_dir)
+    return checkpoint, draw_calibration(dataset, checkpoint.card, images=config.int8.calibration_images)
 
 
 def _build_engine(config: EngineConfig) -> Path:

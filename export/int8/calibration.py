@@ -52,7 +52,8 @@ def draw_calibration(
 ) -> Calibration:
     """Draw images balanced over the classes, without images that are also in the test split, and check them.
 
-    Raises DataError if the classes are not those of the card, or as `check_images` does.
+    `images` are for the ranges, `held_out` for the choice of the method.
+    Raises DataError if the classes are not those of the card, or if `check_images` refuses the images.
     """
     if dataset.classes != card.classes:
         raise DataError(
@@ -63,17 +64,17 @@ def draw_calibration(
     test_hashes = set(content_hashes(test.images_NHWC))
     usable_N = np.array([one not in test_hashes for one in content_hashes(train.images_NHWC)], bool)
     random, classes = np.random.default_rng(seed), len(card.classes)
-    for_ranges, for_method = [], []
+    drawn_indices, held_indices = [], []
     for label in range(classes):
         index = random.permutation(np.flatnonzero((train.labels_N == label) & usable_N))
         share = (images + classes - 1 - label) // classes
         share = min(share, len(index) - max(1, len(index) // 5))  # a small class keeps a fifth as held-out images
-        for_ranges.append(index[:share])
-        for_method.append(index[share : share + max(1, held_out // classes)])
-    drawn = train.take(np.sort(np.concatenate(for_ranges)))
+        drawn_indices.append(index[:share])
+        held_indices.append(index[share : share + max(1, held_out // classes)])
+    drawn = train.take(np.sort(np.concatenate(drawn_indices)))
     check_images(drawn, card, test=test, name=dataset.name)
-    kept = train.take(np.sort(np.concatenate(for_method)))
-    return Calibration(drawn.images_NHWC, kept.images_NHWC, dataset.name, seed)
+    held = train.take(np.sort(np.concatenate(held_indices)))
+    return Calibration(drawn.images_NHWC, held.images_NHWC, dataset.name, seed)
 
 
 def check_images(calibration: Split, card: ModelCard, *, test: Split, name: str) -> None:

@@ -212,10 +212,14 @@ def reference_logits(checkpoint: Checkpoint, images_NHWC: NDArray[np.uint8]) -> 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the quantiser's log lines off the terminal."""
-    before = logging.root.manager.disable
+    """Keep the quantiser's log lines off the terminal.
+
+    Its calls of logging.info also give the root logger a handler, which would print every line of rtk's log again.
+    """
+    level, handlers = logging.root.manager.disable, logging.root.handlers[:]
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        logging.disable(before)
+        logging.disable(level)
+        logging.root.handlers[:] = handlers

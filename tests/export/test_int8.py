@@ -1,5 +1,6 @@
 """int8: the graphs of both flavours, the calibration images that are refused, and the cost of layers."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import astuple, replace
@@ -205,6 +206,17 @@ def test_invalid_options_are_refused() -> None:
         Int8Config(method=wrong)
     with pytest.raises(UsageError, match="--calibration-images 499: expected at least 500"):
         Int8Config(calibration_images=499)
+
+
+def test_the_quantiser_leaves_the_log_of_the_process_unchanged(
+    checkpoint: Checkpoint, calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
+    level = logging.root.manager.disable
+    config = Int8Config(method="minmax")
+    int8_from_checkpoint(checkpoint, tmp_path / "a.onnx", calibration=calibration, config=config)
+    assert logging.root.handlers == [], "a handler here would print every line of rtk's log twice"
+    assert logging.root.manager.disable == level
 
 
 # Ranges.

@@ -339,8 +339,8 @@ def test_timings_are_stored_for_the_next_build_on_this_gpu(stage: Stage, graph: 
     engine_from_onnx(EngineConfig(graph, max_batch=8))
     given = [call[1] for call in trt.calls if call[0] == "IBuilderConfig.create_timing_cache"]
     assert given == [b"", b"timings"]
-    (kept,) = (tmp_path / "cache" / "timings").iterdir()
-    assert kept.name == "tensorrt-11.4.0.106-NVIDIA-H100-9.0.cache"
+    (stored,) = (tmp_path / "cache" / "timings").iterdir()
+    assert stored.name == "tensorrt-11.4.0.106-NVIDIA-H100-9.0.cache"
 
 
 def test_the_layers_are_those_of_the_engine_inspector(stage: Stage, graph: Path) -> None:

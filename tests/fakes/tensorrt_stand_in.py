@@ -136,10 +136,10 @@ class Stage:
         self.monkeypatch.setitem(sys.modules, name, module)
         package, real = name.replace("_", "-"), metadata.version
 
-        def version(asked: str) -> str:
-            if asked.startswith(f"{package}-cu"):
-                raise metadata.PackageNotFoundError(asked)
-            return module.__version__ if asked == package else real(asked)
+        def version(distribution: str) -> str:
+            if distribution.startswith(f"{package}-cu"):
+                raise metadata.PackageNotFoundError(distribution)
+            return module.__version__ if distribution == package else real(distribution)
 
         self.monkeypatch.setattr(metadata, "version", version)
         return module
@@ -198,10 +198,10 @@ def stand_in(version: str, script: Script, *, name: str) -> Any:
             made: Any = enum.IntEnum(class_name, {name: value for value, name in values})  # type: ignore[misc]
         else:
             template = BEHAVIOUR.get(class_name, Member)
-            kept = {k: v for k, v in vars(template).items() if k in names or k.startswith("_")}
+            listed = {k: v for k, v in vars(template).items() if k in names or k.startswith("_")}
             for slot in ("__dict__", "__weakref__"):
-                kept.pop(slot, None)
-            made = type(class_name, (Member,), {**kept, "_trt": module, "_names": frozenset(names)})
+                listed.pop(slot, None)
+            made = type(class_name, (Member,), {**listed, "_trt": module, "_names": frozenset(names)})
         setattr(module, class_name, made)
     module.ILogger.Severity = enum.IntEnum("Severity", ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"])
     logger_of.cache_clear()

@@ -83,6 +83,7 @@ def test_int8_options_reach_the_int8_config(config_of: Callable[..., ExportConfi
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"int8_flavor": "cpu"}, "--int8-flavor: only for --precision int8"),
         ({"int8_method": "mse"}, "--int8-method: only for --precision int8"),
         ({"calibration_images": 600, "precision": "fp16"}, "--calibration-images: only for --precision int8"),
         ({"keep_fp32": ["a"], "explain": True}, "--keep-fp32, --explain: only for --precision int8"),
