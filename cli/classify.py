@@ -308,7 +308,7 @@ def _write_resumable(
         fit=options.fit,
     )
     with ResumableOutput(target, key, resume=options.resume) as output:
-        if output.is_whole:
+        if output.is_finished:
             _log.warning(f"{target}: already finished; to write it again, leave out --resume")
             return 0
         output.write(watch.logged(output.new(answers(output.remaining(found)))))
