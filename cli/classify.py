@@ -235,7 +235,8 @@ def _classify_here(options: ClassifyOptions) -> int:
             for answer in answers_of(found, backend, decoder, config):
                 for consume in consumers:
                     consume(answer)
-                yield replace(answer, entry=None)  # an output may collect answers; images are too large for that
+                # Outputs may collect answers, and images are too large for that.
+                yield replace(answer, entry=None) if answer.entry else answer
 
         found = entries(options.paths, data_dir=options.data_dir)
         watch = _Watch(bar, strict=options.strict)
