@@ -235,7 +235,8 @@ def _classify_here(options: ClassifyOptions) -> int:
             for answer in answers_of(found, backend, decoder, config):
                 for consume in consumers:
                     consume(answer)
-                yield replace(answer, entry=None)  # an output may collect answers; images are too large for that
+                # Outputs may collect answers, and images are too large for that.
+                yield replace(answer, entry=None) if answer.entry else answer
 
         found = entries(options.paths, data_dir=options.data_dir)
         watch = _Watch(bar, strict=options.strict)
@@ -308,7 +309,7 @@ def _write_resumable(
         fit=options.fit,
     )
     with ResumableOutput(target, key, resume=options.resume) as output:
-        if output.is_whole:
+        if output.is_finished:
             _log.warning(f"{target}: already finished; to write it again, leave out --resume")
             return 0
         output.write(watch.logged(output.new(answers(output.remaining(found)))))

@@ -49,7 +49,7 @@ class Answer:
 
 
 ENTRIES_PER_IMAGE = 4
-"""A batch ends after this many entries per image of its size, even if fewer images can be read."""
+"""A batch of N images ends after at most this many times N entries, even if few of them can be read."""
 
 
 class BatchEnds:

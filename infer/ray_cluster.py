@@ -75,7 +75,7 @@ def answers_on_ray(paths: Iterable[str], work: Work, *, address: str) -> Iterato
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # avoids a warning about a future default of Ray
-    import ray
+    import ray.data
     from ray.exceptions import RayError
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)

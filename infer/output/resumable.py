@@ -64,11 +64,11 @@ class ResumableOutput:
             raise OutputError(f"{target}: cannot be written: Is a directory")
         with self._write_errors(), contextlib.ExitStack() as stack:
             stack.enter_context(locked(self._key_file))
-            self.is_whole = resume and self.target.exists() and not self.part.exists()
+            self.is_finished = resume and self.target.exists() and not self.part.exists()
             """Whether there is nothing to resume because the earlier run finished."""
             if resume and self.part.exists():
                 self._check_key()
-            elif not self.is_whole:
+            elif not self.is_finished:
                 self._start_again()
             else:
                 self._key_file.unlink(missing_ok=True)

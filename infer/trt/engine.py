@@ -49,7 +49,7 @@ class TrtContext:
         self._count, self._addresses = 0, (0, 0)
 
     def enqueue(self, count: int, *, images_at: int, logits_at: int, stream_handle: int) -> None:
-        """Start a run of `count` images on a stream. Raises BackendError when TensorRT refuses."""
+        """Start a run of `count` images on a stream. Raises BackendError if TensorRT rejects it."""
         with collected_errors() as log:
             context = self._context
             started = (
@@ -95,7 +95,7 @@ class TrtEngine:
             raise
 
     def enqueue(self, count: int, *, images_at: int, logits_at: int, stream_handle: int) -> None:
-        """Start a run of `count` images on a stream. Raises BackendError when TensorRT refuses."""
+        """Start a run of `count` images on a stream. Raises BackendError if TensorRT rejects it."""
         assert self._context is not None
         self._context.enqueue(count, images_at=images_at, logits_at=logits_at, stream_handle=stream_handle)
 

@@ -71,6 +71,7 @@ def test_paths_bytes_and_arrays_are_classified_in_order(fake: api.Model, shapes6
     assert [answer.label for answer in answers] == [*labels, "", "", ""]
     assert [bool(answer.error) for answer in answers] == [False] * 7 + [True] * 3
     assert answers[8].error == "empty file"
+    assert not any(answer.entry for answer in answers)  # the list keeps no image in memory
 
 
 def test_one_image_needs_no_list(fake: api.Model, shapes64: Split) -> None:

@@ -346,8 +346,8 @@ def test_npz_gives_every_image_array_by_name_and_skips_labels(tmp_path: Path, sh
 
 def test_an_unreadable_array_of_a_npz_does_not_affect_the_others(tmp_path: Path, shapes64: Split) -> None:
     path, images = tmp_path / "a.npz", shapes64.images_NHWC[:2]
-    turned, odd = np.asfortranarray(images), np.zeros((3, 5, 7, 9), np.uint8)
-    np.savez(path, empty=np.zeros((0, 32, 32, 3), np.uint8), odd=odd, turned=turned, cut=images, good=images)
+    turned, wrong_shape = np.asfortranarray(images), np.zeros((3, 5, 7, 9), np.uint8)
+    np.savez(path, empty=np.zeros((0, 32, 32, 3), np.uint8), wrong=wrong_shape, turned=turned, cut=images, good=images)
     with zipfile.ZipFile(path) as archive:
         members = {member.filename: archive.read(member) for member in archive.infolist()}
     members["cut.npy"] = members["cut.npy"][:-1]
@@ -356,7 +356,7 @@ def test_an_unreadable_array_of_a_npz_does_not_affect_the_others(tmp_path: Path,
     assert reasons == [
         ("text", "damaged: the magic string i"),
         ("empty", "an array of shape (0, 32, 3"),
-        ("odd", "an array of shape (3, 5, 7,"),
+        ("wrong", "an array of shape (3, 5, 7,"),
         ("turned", "an array in Fortran order; "),
         ("cut[0]", ""),
         ("cut", "truncated: 2 images expecte"),

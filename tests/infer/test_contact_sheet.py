@@ -164,4 +164,4 @@ def test_a_page_that_cannot_be_written_is_an_error_before_the_run(tmp_path: Path
     with pytest.raises(OutputError, match="the folder cannot be created"):
         ContactSheet(tmp_path / "file" / "a.html", card)
     ContactSheet(tmp_path / "a.html", card).write()
-    assert not (tmp_path / "a.html").exists()  # nothing was answered
+    assert not (tmp_path / "a.html").exists()  # there are no answers

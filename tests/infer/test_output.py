@@ -124,7 +124,7 @@ def run(
     key = RunKey("fake", "fake", format_, 2, batch_size, "crop")
     backend = FakeBackend(size=SIZE, fail_at_call=fail_at_call)
     with Decoder(SIZE, processes=0) as decoder, ResumableOutput(target, key, resume=resume) as output:
-        if not output.is_whole:
+        if not output.is_finished:
             config = ClassifyConfig(batch_size=batch_size, top_k=2)
             output.write(output.new(classify(output.remaining(photos), backend, decoder, config)))
             output.finish()
@@ -140,7 +140,7 @@ def test_a_failed_run_resumes_at_its_last_batch(tmp_path: Path, photos: list[Ent
     assert messages == [f"28 answers are in {tmp_path}/a.part; to resume, run the same command with --resume"]
     assert not (tmp_path / "a").exists()
     again = run(tmp_path / "a", photos, format_=format_, resume=True)
-    assert again.calls == 4  # of 7: 51 images by 8
+    assert again.calls == 4  # of 7 batches: 51 images in batches of 8
     assert (tmp_path / "a").read_bytes() == (tmp_path / "whole").read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["a", "in", "whole"]
 
@@ -180,7 +180,7 @@ def test_a_resumed_run_has_the_batches_of_an_uninterrupted_run(tmp_path: Path, p
             remaining = output.remaining(photos)
             output.write(output.new(classify(remaining, Watched(size=SIZE), decoder, ClassifyConfig(8, 2))))
             output.finish()
-    assert sizes == [8, 8, 8, 8, 8, 3]  # the second batch again, for its last rows are missing
+    assert sizes == [8, 8, 8, 8, 8, 3]  # the second batch again, because its last rows are missing
 
 
 def test_batches_with_few_readable_images_end_at_the_same_entries(tmp_path: Path, photos: list[Entry]) -> None:
@@ -306,7 +306,7 @@ def test_the_command_resumes_and_still_exits_with_3_for_unreadable_images(
     (tmp_path / "a.csv.part").write_text("".join(whole[:40]))
     printed = rtk("in", "-o", "a.csv", "--resume", code=3)
     assert (tmp_path / "a.csv").read_text() == "".join(whole)
-    assert printed.count("not an image") == 3  # the unreadable among the last 21
+    assert printed.count("not an image") == 3  # unreadable images among the last 21
     assert "already finished" in rtk("in", "-o", "a.csv", "--resume")
 
 
@@ -332,7 +332,7 @@ def test_output_appended_to_a_file_keeps_its_content(tmp_path: Path, graph_path:
 
 
 def test_ctrl_c_keeps_the_answers_and_logs_how_to_resume(tmp_path: Path, graph_path: Path) -> None:
-    images = np.tile(draw_shapes(64, seed=1)[0], (4_000, 1, 1, 1))  # minutes of work
+    images = np.tile(draw_shapes(64, seed=1)[0], (4_000, 1, 1, 1))  # a run of minutes
     np.save(tmp_path / "many.npy", images)
     command = [sys.executable, "-m", "rtk", "classify", "many.npy", "-m", str(graph_path), "-o", "a.jsonl"]
     # A background job of a shell ignores this signal.
@@ -371,7 +371,7 @@ def test_kill_9_at_any_moment_neither_loses_nor_repeats_a_row(tmp_path: Path, gr
             process.wait()
             kills, finished = kills + 1, False
         else:
-            assert process.returncode in (0, 3)  # 0 when the last one was killed just after it had finished
+            assert process.returncode in (0, 3)  # 0 if the last run was killed just after it finished
             assert (tmp_path / f"a.{format_}").read_bytes() == whole
             (tmp_path / f"a.{format_}").unlink()
             finished = True
@@ -407,7 +407,7 @@ def test_the_command_writes_a_contact_sheet_of_the_least_certain_answers(
     assert page.index(least["file"]) == min(page.index(row["file"]) for row in rows if row["label"])
     assert len(list((tmp_path / "out").rglob("*.png"))) == 51
     rtk("in", "--report", "b.html", "--strict", "--workers", "0", code=1)
-    assert "of 3 images" in (tmp_path / "b.html").read_text()  # what was answered before it stopped
+    assert "of 3 images" in (tmp_path / "b.html").read_text()  # the answers before the run stopped
     assert "leave out --resume" in rtk("in", "--report", "c.html", "--resume", "-o", "c.csv", code=2)
     assert "is a folder" in rtk("in", "--report", "out", code=2)
 

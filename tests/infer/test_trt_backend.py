@@ -155,9 +155,9 @@ def test_a_batch_that_does_not_fit_is_rejected_in_calls_and_streams(bench: Bench
 
 def test_arrays_may_be_non_contiguous(bench: Bench) -> None:
     backend = bench.open()
-    odd = images(8)[::2, :, ::-1]
-    assert np.array_equal(backend(odd), fake_logits(odd, CLASSES))
-    assert np.array_equal(next(iter(backend.stream([odd]))), fake_logits(odd, CLASSES))
+    strided = images(8)[::2, :, ::-1]
+    assert np.array_equal(backend(strided), fake_logits(strided, CLASSES))
+    assert np.array_equal(next(iter(backend.stream([strided]))), fake_logits(strided, CLASSES))
 
 
 def test_a_run_that_tensorrt_rejects_is_one_error_and_the_next_call_works(bench: Bench) -> None:
