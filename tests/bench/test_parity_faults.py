@@ -148,7 +148,7 @@ def test_a_last_short_batch_that_is_dropped_is_refused(road: Road) -> None:
     whole = len(road.test) // 300 * 300
     verdict = road.verdict(road.reference_NK[:whole], "int8")
     assert not verdict.checks[0].passed
-    assert verdict.checks[0].text == "7,800 answers to 8,000 images, 0 with logits not finite"
+    assert verdict.checks[0].text == "7,800 answers to 8,000 images, 0 whose logits are not finite"
 
 
 def test_a_backend_that_drops_a_batch_is_found_out() -> None:

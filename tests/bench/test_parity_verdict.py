@@ -1,4 +1,4 @@
-"""The verdict says yes to what is shown to be equivalent, no to the rest, and what it cannot tell."""
+"""The verdict passes what is shown to be equivalent, refuses the rest, and says when images are too few."""
 
 import math
 from dataclasses import replace
@@ -102,7 +102,9 @@ def test_a_loss_that_is_not_significant_is_not_a_pass() -> None:
 def test_a_margin_that_the_images_cannot_resolve_is_said_to_be_so() -> None:
     check = judge(parity_of(images=1_000), precision="int8").checks[2]
     assert not check.passed
-    assert check.text.endswith("1,000 images cannot resolve this margin even without a change, which takes 1,277")
+    assert check.text.endswith(
+        "1,000 images cannot resolve this margin even if no answer changes; that needs at least 1,277"
+    )
     assert judge(parity_of(images=2_000), precision="int8").passed
 
 
@@ -115,7 +117,7 @@ def test_one_missing_or_surplus_answer_is_refused() -> None:
     for answered in (9_999, 10_001):
         verdict = judge(replace(parity_of(), answered=answered), precision="fp32")
         assert not verdict.passed
-        assert verdict.checks[0].text == f"{answered:,} answers to 10,000 images, 0 with logits not finite"
+        assert verdict.checks[0].text == f"{answered:,} answers to 10,000 images, 0 whose logits are not finite"
 
 
 def test_logits_that_are_half_as_large_again_are_refused_in_every_precision_although_no_answer_changes() -> None:
@@ -132,8 +134,32 @@ def test_mlperf_is_a_point_comparison_and_says_so() -> None:
     for preset, allowed in (("mlperf-99", 90), ("mlperf-99.9", 9)):
         just = judge(parity_of(lost=allowed), precision="int8", required=requirement(preset))
         assert just.passed, just.to_text()
-        assert "MLPerf's point comparison, which says nothing of chance" in just.checks[2].text
+        assert "MLPerf's point comparison, which ignores chance" in just.checks[2].text
         assert not judge(parity_of(lost=allowed + 1), precision="int8", required=requirement(preset)).passed
+
+
+def test_the_summary_is_one_line_of_80_columns_with_the_counts() -> None:
+    verdict = judge(replace(parity_of(), candidate="onnx"), precision="fp32")
+    assert verdict.summary() == ("onnx (fp32): parity (9,000 of 10,000 right, reference 9,000; 0 answers changed)")
+    changed = judge(replace(parity_of(lost=60, won=40), candidate="openvino int8"), precision="int8")
+    assert changed.summary() == ("openvino int8: NO PARITY (8,980 of 10,000 right, reference 9,000; 100 changed)")
+    longest = replace(changed, candidate="openvino", precision="bf16", images=50_000, candidate_correct=38_980)
+    longest = replace(longest, reference_correct=39_000, changed=50_000)
+    assert longest.summary() == "openvino (bf16): NO PARITY (38,980 of 50,000, reference 39,000; 50,000 changed)"
+    assert all(len(one.summary()) <= 80 for one in (verdict, changed, longest))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_text_is_80_columns_wide_and_lists_all_three_checks(precision: str) -> None:
+    verdict = judge(replace(parity_of(images=1_000, lost=1), candidate="onnx"), precision=precision)
+    lines = verdict.to_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == f"onnx ({precision}): NO PARITY"
+    checks = [line.strip() for line in lines[1:] if not line.startswith("     ")]
+    names = ["every image answered once", f"within {precision} tolerance", "accuracy kept"]
+    words = [f"{'ok' if check.passed else 'NO'} {name}: " for check, name in zip(verdict.checks, names, strict=True)]
+    assert [line.startswith(start) for line, start in zip(checks, words, strict=True)] == [True] * 3
+    assert " ".join(" ".join(lines).split()).endswith(verdict.checks[2].text)
 
 
 def test_a_requirement_is_points_or_a_preset() -> None:
