@@ -1,6 +1,13 @@
-"""Text for people: names of files that are safe to print, and tables."""
+"""Text for people: names that are safe to print, wrapped lines, and tables."""
 
+import shutil
+import textwrap
 from collections.abc import Mapping, Sequence
+
+WIDEST = 120
+"""Columns of text at most: longer lines are hard to read."""
+WITHOUT_TERMINAL = 80
+"""Columns of text in a file or a pipe, unless COLUMNS says otherwise."""
 
 
 def decodable(name: str) -> str:
@@ -18,6 +25,28 @@ def visible(name: str) -> str:
 def one_line(words: object) -> str:
     """The text of an error or a message with every run of white space as one space."""
     return " ".join(str(words).split())
+
+
+def terminal_width() -> int:
+    """Columns of the terminal, at most WIDEST; COLUMNS overrides the terminal, and without both it is 80."""
+    return min(shutil.get_terminal_size((WITHOUT_TERMINAL, 24)).columns, WIDEST)
+
+
+def wrapped(text: str, *, first: str = "", rest: str = "  ") -> str:
+    """The text in lines of at most `terminal_width()` columns.
+
+    `first` starts the first line, `rest` starts every other line. A word that is longer than a line, such as a path,
+    stays whole, so that it can be copied.
+    """
+    lines = textwrap.wrap(
+        text,
+        terminal_width(),
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines) or first.rstrip()
 
 
 def text_table(rows: Sequence[Mapping[str, object]]) -> str:
