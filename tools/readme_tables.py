@@ -2,7 +2,7 @@
 
 Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` stand: `zoo`, the models of core/zoo/*.json; `measured`, the
 newest report of every machine and model in bench/results/*.json; `published`, what others report beside rtk's own
-trainings; `commands`, what the four commands really print; and `files`, what rtk bench --files does. The tables follow
+trainings; `commands`, what the four commands really print; and `files`, what rtk bench-files prints. The tables follow
 from files alone; running the commands takes minutes, for one of them trains, and --tables leaves them as they are.
 """
 
@@ -18,8 +18,9 @@ from typing import Annotated
 
 import typer
 
-from ..bench.report.render import notes_on, parity_table, report_table
+from ..bench.report.notes import notes_on
 from ..bench.report.report import Report, read_report
+from ..bench.report.tables import parity_table, report_table
 from ..cli.options import run_module
 from ..core.card import ModelCard, Training
 from ..core.data.datasets import open_dataset
@@ -45,8 +46,8 @@ SHOWN = (
 )
 """The four commands, run in a folder of their own in which `images` holds some of the test split."""
 FILES_SHOWN = (
-    ("bench", "--files", "--backend", "onnx"),
-    ("bench", "--files", "--backend", "openvino", "--precision", "int8"),
+    ("bench-files", "--backend", "onnx"),
+    ("bench-files", "--backend", "openvino", "--precision", "int8"),
 )
 
 

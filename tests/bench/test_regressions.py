@@ -23,7 +23,7 @@ def report(path: Path, *, slowdown: float = 1.0, seed: int = 0, backend: str = "
         }
         for batch in (1, 64)
     ]
-    path.write_text(json.dumps({"schema": "rtk-bench-2", "cells": cells}))
+    path.write_text(json.dumps({"schema": "rtk-bench-3", "cells": cells}))
     return path
 
 
@@ -45,7 +45,7 @@ def test_the_same_again_is_no_regression(tmp_path: Path) -> None:
     assert flagged == 0
 
 
-def test_faster_is_told_and_is_no_regression(tmp_path: Path) -> None:
+def test_faster_is_reported_and_is_no_regression(tmp_path: Path) -> None:
     changes = compare_reports(report(tmp_path / "old.json"), report(tmp_path / "new.json", slowdown=0.5, seed=1))
     assert {row["verdict"] for row in change_rows(changes)} == {"faster"}
     assert not any(change.slower_by_more_than(0) for change in changes)
@@ -55,7 +55,7 @@ def test_files_that_are_no_reports_are_refused(tmp_path: Path) -> None:
     good = report(tmp_path / "good.json")
     (tmp_path / "old.json").write_text('{"schema": "rtk-bench-1", "cells": []}')
     (tmp_path / "text.json").write_text("hello")
-    with pytest.raises(ArtifactError, match=r"old\.json: schema 'rtk-bench-1', expected 'rtk-bench-2'"):
+    with pytest.raises(ArtifactError, match=r"old\.json: schema 'rtk-bench-1', expected 'rtk-bench-3' or"):
         compare_reports(tmp_path / "old.json", good)
     with pytest.raises(ArtifactError, match=r"text\.json: not a report of rtk bench"):
         compare_reports(good, tmp_path / "text.json")
@@ -76,10 +76,10 @@ def test_cells_are_the_same_only_in_precision_and_scope_too(tmp_path: Path) -> N
         compare_reports(old, new)
 
 
-def test_a_cell_that_was_caught_or_has_one_round_is_not_compared(tmp_path: Path) -> None:
+def test_a_cell_that_was_rejected_or_has_one_round_is_not_compared(tmp_path: Path) -> None:
     old, new = report(tmp_path / "old.json"), report(tmp_path / "new.json", seed=1)
     content = json.loads(new.read_text())
-    content["cells"][0]["caught"] = "not believed"
+    content["cells"][0]["rejected"] = "rejected: asynchronous result"
     new.write_text(json.dumps(content))
     assert [change.new.batch for change in compare_reports(old, new)] == [64]
     content["cells"][1]["rounds"] = content["cells"][1]["rounds"][:1]
@@ -105,13 +105,14 @@ def test_a_planted_fifth_is_found_by_measuring_and_nothing_where_nothing_is(tmp_
 
 def measured(path: Path, delay_s: float) -> Path:
     from rtk.bench.config import BenchConfig
-    from rtk.bench.measure.contenders import Contender, prepare
-    from rtk.bench.measure.timing import take_turns
+    from rtk.bench.measure.contenders import Contender
+    from rtk.bench.measure.prepare import prepare
+    from rtk.bench.measure.timing import measure_interleaved
     from rtk.infer.fake import FakeBackend
 
     config = BenchConfig((1, 8), seconds=2.0, scopes=("sync",))
     prepared = prepare([Contender(FakeBackend(delay_s=delay_s))], config, files=None)
-    cells = take_turns(prepared.cells, prepared.runners, config, told=lambda cell: None).cells
-    content = {"schema": "rtk-bench-2", "cells": [vars(cell) for cell in cells]}
+    cells = measure_interleaved(prepared.cells, prepared.runners, config, on_change=lambda cell: None).cells
+    content = {"schema": "rtk-bench-3", "cells": [vars(cell) for cell in cells]}
     path.write_text(json.dumps(content))
     return path

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from rtk.bench.config import BenchConfig, parse_batches, parse_scopes
 from rtk.bench.measure.cell import Cell
-from rtk.bench.measure.contenders import Contender, prepare, rotating_images
-from rtk.bench.measure.timing import Measured, Runner, one_by_one, take_turns
+from rtk.bench.measure.contenders import Contender
+from rtk.bench.measure.prepare import prepare
+from rtk.bench.measure.runners import rotating_images
+from rtk.bench.measure.timing import Measured, Runner, measure_interleaved, one_by_one
 from rtk.core.card import Input
 from rtk.core.errors import BackendError, UnknownNameError, UsageError
 from rtk.infer.backend import Backend, Resident
@@ -23,13 +25,13 @@ def nothing(cell: Cell) -> None:
 def measured(*backends: Backend, config: BenchConfig) -> list[Cell]:
     """Cells of these backends, each called as it calls itself."""
     prepared = prepare([Contender(backend) for backend in backends], config, files=None)
-    return take_turns(prepared.cells, prepared.runners, config, told=nothing).cells
+    return measure_interleaved(prepared.cells, prepared.runners, config, on_change=nothing).cells
 
 
 def turns(cells: list[Cell], calls: list[float] | list[Runner], config: BenchConfig) -> Measured:
     """Take turns with runners, or with calls that claim to take so many seconds."""
     runners = [one if isinstance(one, Runner) else one_by_one(lambda taken_s=one: taken_s) for one in calls]
-    return take_turns(cells, runners, config, told=nothing)
+    return measure_interleaved(cells, runners, config, on_change=nothing)
 
 
 def test_rates_are_totals_over_totals() -> None:
@@ -150,7 +152,7 @@ def test_ctrl_c_gives_what_was_measured_so_far() -> None:
 def test_a_batch_over_the_maximum_says_so_and_the_others_go_on() -> None:
     first, second = measured(FakeBackend(max_batch=4), config=BenchConfig((2, 8), seconds=0.01))
     assert first.rounds
-    assert second.error == "a batch of 8, expected at most 4, which it was built for"
+    assert second.error == "a batch of 8, expected at most 4, for which it was built"
 
 
 def test_every_call_sees_other_images_than_the_one_before() -> None:
@@ -225,8 +227,8 @@ def test_on_a_cpu_the_scopes_coincide_and_it_is_said() -> None:
     prepared = prepare([Contender(FakeBackend())], BenchConfig((1, 8)), files=None)
     assert [(cell.scope, cell.batch) for cell in prepared.cells] == [("sync", 1), ("sync", 8)]
     assert prepared.notes == [
-        "compute and host to host coincide on a CPU: nothing is copied (fake)",
-        "streaming is host to host, batch after batch: nothing overlaps (fake)",
+        "host to host is also the measurement of compute for fake: on a CPU nothing is copied",
+        "host to host is also the measurement of host to host, streaming for fake: their batches do not overlap",
     ]
 
 
@@ -257,7 +259,7 @@ def test_a_stream_is_timed_from_answer_to_answer_and_never_shorter_than_four_bat
 
 
 def test_files_to_labels_counts_every_image() -> None:
-    from rtk.bench.files import PngFiles
+    from rtk.bench.files.image_files import PngFiles
     from rtk.core.data.datasets import Split
     from rtk.core.data.synthetic_shapes import draw_shapes
 
@@ -265,7 +267,7 @@ def test_files_to_labels_counts_every_image() -> None:
     config = BenchConfig((8,), seconds=0.1, scopes=("files",), warm_up_s=0.01)
     with PngFiles(Split(*draw_shapes(64, seed=7)), backend.card.input) as files:
         prepared = prepare([Contender(backend, for_files=backend)], config, files=files)
-        (cell,) = take_turns(prepared.cells, prepared.runners, config, told=nothing).cells
+        (cell,) = measure_interleaved(prepared.cells, prepared.runners, config, on_change=nothing).cells
     assert cell.scope == "files"
     assert all(len(samples) >= 4 for samples in cell.rounds)
     assert cell.images_per_s > 0

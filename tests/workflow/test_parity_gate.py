@@ -95,7 +95,9 @@ def test_a_faulty_graph_is_refused_with_the_numbers(checkpoint: Path, run: Calla
     dense.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(dense) * np.float32(1.5), dense.name))
     path.write_bytes(graph.SerializeToString())
     gate = Gate(checkpoint, patterns_dataset(), Requirement())
-    with pytest.raises(ParityError, match=r"onnx: no parity with the reference in fp32: within fp32 tolerance: relative"):
+    with pytest.raises(
+        ParityError, match=r"onnx: no parity with the reference in fp32: within fp32 tolerance: relative"
+    ):
         gate.judge_graph(path, noting=True)
 
 
