@@ -174,7 +174,7 @@ def artifact_and_hint(
         return artifact_for(backend, found, max_batch=max_batch), None
     assert precision is not None
     if backend == "torch":
-        raise BackendError(f"torch: {precision}: here torch is the reference and runs in fp32 only")
+        raise BackendError("torch: it is the reference here, so it runs in fp32 only")
     if found.engine:
         raise ArtifactError(f"{found.engine}: an engine in {own}; for {precision} name the checkpoint instead")
     if backend == "trt":

@@ -31,9 +31,19 @@ def report_text(report: Report, *, verbose: bool = False) -> str:
 def _header(report: Report) -> str:
     """The model, the machine, and what ran each backend."""
     lines = [wrapped(f"{report.model.name}, {report.model.precision}, on {report.machine.summary}")]
-    backends = {**report.backends, **{name: f"not run: {reason}" for name, reason in report.unusable.items()}}
-    lines += [wrapped(f"{name}: {text}", first="  ", rest="    ") for name, text in backends.items()]
+    lines += [wrapped(line, first="  ", rest="    ") for line in _backends(report)]
     return "\n".join(lines)
+
+
+def _backends(report: Report) -> list[str]:
+    """One line for each backend that ran, and one for each reason why backends did not run."""
+    labels: dict[str, list[str]] = {}
+    for label, reason in report.unusable.items():
+        labels.setdefault(reason.removeprefix(f"{label.split()[0]}: "), []).append(label)
+    return [
+        *(f"{label}: {runs_on}" for label, runs_on in report.backends.items()),
+        *(f"{', '.join(same)}: not run: {reason}" for reason, same in labels.items()),
+    ]
 
 
 def _parity(report: Report, *, verbose: bool) -> str:
@@ -59,8 +69,7 @@ def report_markdown(report: Report) -> str:
     """The complete report for a README or a paper."""
     model, machine = report.model, report.machine
     lines = [f"Model: {model.name}, {model.precision}. Machine: {machine.summary}. {report.date}.", ""]
-    lines += [f"- {name}: {runs_on}" for name, runs_on in report.backends.items()]
-    lines += [f"- {name}: not run: {reason}" for name, reason in report.unusable.items()]
+    lines += [f"- {line}" for line in _backends(report)]
     if report.cells:
         lines += ["", "Throughput and latency.", "", markdown_table(report_table(report)), ""]
         lines += [f"- {note}" for note in notes_on(report)]

@@ -107,7 +107,7 @@ def test_the_widest_table_has_80_columns() -> None:
         Cell("torch", 65_536, rounds=[[41.0 + k % 2] for k in range(10)]),
     ]
     tables = [text_table(table) for table in compact_tables(long, baseline="torch", verbose=True)]
-    assert "1,187,246 ±" in tables[0]
+    assert re.search(r"torch.compile  compute   4,096  1,\d{3},\d{3} ±", tables[0])
     assert max(map(widest, tables)) <= 80
 
 

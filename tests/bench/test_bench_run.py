@@ -53,6 +53,15 @@ def test_a_backend_that_fails_while_answers_are_compared_is_unusable() -> None:
     assert [cell.backend for cell in report.cells] == ["torch"]
 
 
+def test_backends_that_cannot_run_for_the_same_reason_share_a_line() -> None:
+    report = measured(FakeBackend(name="other"))
+    report.unusable["trt int8"] = report.unusable["trt"]
+    report.unusable["openvino"] = "openvino is not installed: pip install openvino"
+    lines = report_text(report).splitlines()
+    assert "  trt, trt int8: not run: a.engine: not there" in lines
+    assert "  openvino: not run: openvino is not installed: pip install openvino" in lines
+
+
 def test_ctrl_c_while_measuring_leaves_a_report_of_the_cells_so_far() -> None:
     class Interrupting(FakeBackend):
         def _run(self, images_NHWC):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Parity counts what changed, image by image."""
+"""Parity counts the changed answers, image by image."""
 
 import numpy as np
 import pytest
@@ -13,14 +13,14 @@ LABELS_N = np.array([0, 1, 2, 0])
 REFERENCE_NK = np.array([[9, 0, 0], [0, 9, 0], [9, 0, 0], [0, 9, 0]], np.float32)  # right, right, wrong, wrong
 
 
-def test_identical_logits_change_nothing() -> None:
+def test_identical_logits_change_no_answer() -> None:
     parity = compare("same", REFERENCE_NK, REFERENCE_NK.copy(), LABELS_N)
     assert (parity.reference_correct, parity.candidate_correct, parity.agreeing) == (2, 2, 4)
     assert (parity.lost, parity.won, parity.largest_difference) == (0, 0, 0)
     assert parity.same_answers
 
 
-def test_every_kind_of_change_is_counted_by_hand() -> None:
+def test_every_kind_of_change_is_counted() -> None:
     candidate_NK = np.array([[0, 9, 0], [0, 8, 0], [0, 0, 9], [0, 0, 9]], np.float32)
     parity = compare("other", REFERENCE_NK, candidate_NK, LABELS_N)
     assert parity.candidate_correct == 2  # images 1 and 2
