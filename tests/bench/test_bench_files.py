@@ -81,8 +81,8 @@ def test_everything_is_measured_in_every_round(shapes64: Split) -> None:
         backend, alone, loops, shapes64, ClassifyConfig(batch_size=16), images=80, rounds=2, advance=advanced.append
     )
     assert advanced == [1, 1]
-    assert backend.calls == 5 + 2 * 3 * 5  # warming up; files, tar and array
-    assert alone.calls == 80 + 2 * (5 + 80)  # warming up; the backend alone and the plain loop
+    assert backend.calls == 5 + 2 * 3 * 5  # warm-up; files, tar and array
+    assert alone.calls == 80 + 2 * (5 + 80)  # warm-up; the backend alone and the plain loop
     assert other.calls == 80 + 2 * 80
     assert all(len(one) == 8 and min(one.values()) > 0 for one in result.rounds)
     assert len(result.rows) == 5

@@ -35,7 +35,7 @@ def measured(*backends: Backend, config: BenchConfig = CONFIG) -> Report:
 
 
 def test_a_backend_that_returns_early_has_no_figures_and_the_others_have_theirs() -> None:
-    for _ in range(3):  # where this process stands still for the whole delay, the answer is there before anyone looks
+    for _ in range(3):  # if the process stalls for the whole delay, the answer is ready before it is read
         report = measured(EarlyFake("reading", delay_s=0.02))
         synchronous, early = report.cells
         if early.rejected:
@@ -88,7 +88,7 @@ def test_ctrl_c_while_answers_are_compared_leaves_a_report_without_cells() -> No
     assert not report.cells
 
 
-def test_a_preset_says_its_figure_for_every_backend() -> None:
+def test_a_preset_prints_its_figure_for_every_backend() -> None:
     config = BenchConfig.from_preset("mlperf-singlestream", batches=None, seconds=0.3)
     report = measured(FakeBackend(name="other", delay_s=0.002), config=config)
     assert [cell.batch for cell in report.cells] == [1, 1]

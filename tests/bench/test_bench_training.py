@@ -50,7 +50,7 @@ def test_each_loop_is_measured_with_its_own_batch(card: ModelCard, shapes64: Spl
         ("slower", 8),
     ]
     slow, slower = cells[2:]
-    assert 0 < slow.images_per_s <= 4 / 0.02  # sleeping takes as long at least
+    assert 0 < slow.images_per_s <= 4 / 0.02  # sleeping takes at least that long
     assert 0 < slower.images_per_s <= 8 / 0.04
     for cell in (slow, slower):
         samples = [seconds for one in cell.rounds for seconds in one]
@@ -60,10 +60,10 @@ def test_each_loop_is_measured_with_its_own_batch(card: ModelCard, shapes64: Spl
 def test_the_plain_and_the_bare_loop_make_steps(card: ModelCard, shapes64: Split) -> None:
     images_NHWC, labels_N = from_numpy(shapes64.images_NHWC), from_numpy(shapes64.labels_N)
     for loop in (plain_loop(card, images_NHWC, labels_N, batch=24), bare_loop(card, CPU, batch=24)):
-        assert list(itertools.islice(loop, 5)) == [24] * 5  # more than an epoch, of two batches
+        assert list(itertools.islice(loop, 5)) == [24] * 5  # more than one epoch of two batches
 
 
-def test_the_keras_example_is_what_it_says(keras: Any, shapes64: Split) -> None:
+def test_the_keras_example_has_the_documented_network(keras: Any, shapes64: Split) -> None:
     arch = parse_architecture("resnet20v1")
     network, _ = keras_network(keras, arch)
     assert sum(math.prod(weight.shape) for weight in network.trainable_weights) == 273_066  # as Keras prints for it
@@ -73,7 +73,7 @@ def test_the_keras_example_is_what_it_says(keras: Any, shapes64: Split) -> None:
     assert list(itertools.islice(keras_loop(keras, arch, odd.images_NHWC, odd.labels_N), 3)) == [32] * 3
 
 
-def test_only_the_examples_networks_run_in_keras(keras: Any, shapes64: Split) -> None:
+def test_only_networks_of_the_keras_example_run_in_keras(keras: Any, shapes64: Split) -> None:
     with pytest.raises(UsageError, match=r"^the Keras example has no resnet18; expected a resnet of v1 or v2$"):
         keras_loop(keras, parse_architecture("resnet18"), shapes64.images_NHWC, shapes64.labels_N)
 
@@ -112,7 +112,7 @@ def test_a_split_smaller_than_a_batch_is_refused(card: ModelCard, shapes64: Spli
         )
 
 
-def test_ctrl_c_shows_what_was_measured_and_ends_as_interrupted(
+def test_ctrl_c_prints_the_measurements_and_exits_as_interrupted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*arguments: Any) -> Iterator[int]:

@@ -41,7 +41,7 @@ def test_the_95_percent_interval_of_a_rate_holds_the_truth_about_that_often() ->
 
 
 def test_rounds_that_resemble_their_neighbours_make_the_interval_wider() -> None:
-    """Each of 44 rounds takes over 0.7 of what the one before it was off by; intervals over single rounds hold 60 %."""
+    """Each of 44 rounds repeats 0.7 of the last one's deviation; intervals over single rounds hold it in 60 %."""
     random, held = np.random.default_rng(0), 0
     for _ in range(200):
         off = np.zeros(44)
@@ -75,7 +75,7 @@ def test_ratios_are_to_the_baseline_in_the_same_scope_or_host_to_host() -> None:
     assert rows[6]["images/s"] == "rejected: it returns early"
 
 
-def test_the_ceiling_names_what_binds() -> None:
+def test_the_ceiling_names_what_limits_the_rate() -> None:
     rates = DeviceRates("cuda:0", {"fp32": 1e6, "bf16": 4e6}, 1e6, 1e5, 1e4)
     # Ten images: arithmetic 10 ms, memory (1,200 + 400) / 1e6 = 1.6 ms, up 10 ms, down 20 ms.
     for scope, rate, binds in (("compute", 1000, "arithmetic"), ("sync", 250, "copies"), ("stream", 500, "copies")):

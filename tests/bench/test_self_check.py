@@ -22,7 +22,7 @@ BATCHES = [probe_images(4 * k, Input(32, 32, 3))[-4:] for k in range(1, 7)]
 )
 def test_a_backend_that_returns_early_is_rejected(early: str, words: str) -> None:
     backend = EarlyFake(early, delay_s=0.03)
-    # Three tries: where this process stands still for the whole delay, the answer is there before anyone looks.
+    # Three tries: if the process stalls for the whole delay, the answer is ready before it is read.
     assert any(words in early_return(backend, BATCHES) for _ in range(3))
     backend.close()
 
@@ -76,7 +76,7 @@ def test_all_cells_of_the_rejected_backend_are_marked_and_no_others() -> None:
     assert cells[0].valid
 
 
-def test_late_answers_are_right_in_the_end() -> None:
+def test_late_answers_are_correct_after_the_delay() -> None:
     images_NHWC = BATCHES[0]
     for early in ("reading", "thread", "queue"):
         backend = EarlyFake(early, delay_s=0.01)
