@@ -7,7 +7,7 @@ from ...core.data.datasets import Split
 from ...core.data.images import encoded_image
 from ...core.web_page import escaped, web_page
 from ..parity.compare import Parity
-from .notes import notes_on, preset_lines
+from .notes import backend_texts, notes_on, preset_lines
 from .plots import Draw, accuracy, accuracy_points, changes, latency, svg_of, throughput
 from .report import Report
 from .tables import parity_table, report_table
@@ -31,7 +31,7 @@ def page_of(report: Report) -> str:
     title = f"{report.model.name}, {report.model.precision}"
     parts = [
         f"<h1>{escaped(title)}</h1><p class=faint>{escaped(report.machine.summary)}; {escaped(report.date)}</p>",
-        _list({**report.backends, **{name: f"not run: {why}" for name, why in report.unusable.items()}}),
+        _list(backend_texts(report)),
         "<h2>Throughput and latency</h2>",
         _plots(report),
         _table(report_table(report)),

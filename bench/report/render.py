@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from ...core.text import markdown_table, text_table, wrapped
-from .notes import interruption, noise, notes_on, preset_lines
+from .notes import backend_texts, interruption, noise, notes_on, preset_lines
 from .report import Report
 from .tables import BASELINE, Row, compact_tables, parity_table, reasons, report_table
 
@@ -31,19 +31,8 @@ def report_text(report: Report, *, verbose: bool = False) -> str:
 def _header(report: Report) -> str:
     """The model, the machine, and what ran each backend."""
     lines = [wrapped(f"{report.model.name}, {report.model.precision}, on {report.machine.summary}")]
-    lines += [wrapped(line, first="  ", rest="    ") for line in _backends(report)]
+    lines += [wrapped(f"{names}: {text}", first="  ", rest="    ") for names, text in backend_texts(report).items()]
     return "\n".join(lines)
-
-
-def _backends(report: Report) -> list[str]:
-    """One line for each backend that ran, and one for each reason why backends did not run."""
-    labels: dict[str, list[str]] = {}
-    for label, reason in report.unusable.items():
-        labels.setdefault(reason.removeprefix(f"{label.split()[0]}: "), []).append(label)
-    return [
-        *(f"{label}: {runs_on}" for label, runs_on in report.backends.items()),
-        *(f"{', '.join(same)}: not run: {reason}" for reason, same in labels.items()),
-    ]
 
 
 def _parity(report: Report, *, verbose: bool) -> str:
@@ -69,7 +58,7 @@ def report_markdown(report: Report) -> str:
     """The complete report for a README or a paper."""
     model, machine = report.model, report.machine
     lines = [f"Model: {model.name}, {model.precision}. Machine: {machine.summary}. {report.date}.", ""]
-    lines += [f"- {line}" for line in _backends(report)]
+    lines += [f"- {names}: {text}" for names, text in backend_texts(report).items()]
     if report.cells:
         lines += ["", "Throughput and latency.", "", markdown_table(report_table(report)), ""]
         lines += [f"- {note}" for note in notes_on(report)]
