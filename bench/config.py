@@ -1,4 +1,4 @@
-"""BenchConfig: what `rtk bench` was asked for. Nothing heavy is imported here."""
+"""BenchConfig: what `rtk bench` measures. Nothing heavy is imported here."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -8,48 +8,61 @@ from ..core.errors import UnknownNameError, UsageError
 
 Scope = Literal["compute", "sync", "stream", "files"]
 
-SCOPES: dict[Scope, tuple[str, str]] = {
-    "compute": ("compute", "images and logits stay on the device: the arithmetic alone"),
-    "sync": (
+
+@dataclass(frozen=True)
+class ScopeText:
+    """How a scope is presented to people."""
+
+    column: str
+    """Short name, for tables of 80 columns."""
+    name: str
+    timed: str
+    """What is timed."""
+
+
+SCOPES: dict[Scope, ScopeText] = {
+    "compute": ScopeText("compute", "compute", "images and logits stay on the device; the arithmetic alone is timed"),
+    "sync": ScopeText(
+        "host",
         "host to host",
         "uint8 images in host memory to float32 logits in host memory, copies included, one batch after the other",
     ),
-    "stream": (
+    "stream": ScopeText(
+        "stream",
         "host to host, streaming",
-        "the same with several batches on their way; a sample is the time from one batch's logits to the next's",
+        "the same with several batches in flight; a sample is the time from one batch's logits to the next",
     ),
-    "files": (
+    "files": ScopeText(
+        "files",
         "files to labels",
-        "PNG files read, decoded in processes of their own, and classified; a sample is the time from one batch of "
+        "PNG files are read, decoded in separate processes, and classified; a sample is the time from one batch of "
         "labels to the next",
     ),
 }
-"""What each scope is called, and what is timed in it."""
-
 
 DEFAULT_SCOPES: tuple[Scope, ...] = ("compute", "sync", "stream")
-"""Where the first and the last coincide with the second, as on a CPU, they are not measured again."""
+"""Where compute or stream is the same measurement as sync, as on a CPU, it is not repeated."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What is timed, for how long, and which figure is the one to compare."""
+    """What is timed, for how long, and which figure is to be compared."""
 
     name: str
     scope: Scope
     batches: tuple[int, ...]
-    """Unless --batch says otherwise."""
-    seconds_a_cell: float
+    """Batch sizes; --batch overrides them."""
+    seconds_per_cell: float
     headline: str
-    """The figure that is printed elsewhere: images/s, or a percentile of the latency such as p90."""
-    words: str
-    """What agrees with the original, and what does not."""
+    """The figure that the original publishes: images/s, or a percentile of the latency such as p90."""
+    text: str
+    """What agrees with the original, and what differs."""
     warm_up_s: float = 0.3
     min_calls: int = 0
     min_images: int = 0
     cuda_graphs: bool = False
     fixed_batch: bool = False
-    """Whether the original knows no other batch sizes than these."""
+    """Whether the original defines no other batch sizes."""
 
 
 PRESETS = {
@@ -61,8 +74,8 @@ PRESETS = {
             (1,),
             3.0,
             "images/s",
-            "as trtexec of TensorRT 10: copies included, the next batch enqueued while one runs; 200 ms of warm-up, "
-            "at least 3 s and 10 calls; its throughput in queries/s times the batch size is images/s here",
+            "like trtexec of TensorRT 10: includes copies, and enqueues the next batch while one runs; 200 ms of "
+            "warm-up, at least 3 s and 10 calls; images/s here are trtexec's queries/s times the batch size",
             warm_up_s=0.2,
             min_calls=10,
         ),
@@ -72,8 +85,8 @@ PRESETS = {
             (1,),
             3.0,
             "images/s",
-            "as trtexec of TensorRT 11: copies left out, the host waits for every batch; 200 ms of warm-up, at least "
-            "3 s and 10 calls; CUDA graphs where the backend has them (TensorRT-RTX)",
+            "like trtexec of TensorRT 11: excludes copies, and the host waits for every batch; 200 ms of warm-up, at "
+            "least 3 s and 10 calls; CUDA graphs where the backend has them (TensorRT-RTX)",
             warm_up_s=0.2,
             min_calls=10,
             cuda_graphs=True,
@@ -84,8 +97,8 @@ PRESETS = {
             (256,),
             3.0,
             "images/s",
-            "after MLPerf's offline scenario: at least 24,576 samples, all of them there from the start; MLPerf itself "
-            "wants ten minutes (--seconds 600) and its own load generator",
+            "based on MLPerf's offline scenario: at least 24,576 samples, all available from the start; MLPerf itself "
+            "requires ten minutes (--seconds 600) and its own load generator",
             min_images=24_576,
         ),
         Preset(
@@ -94,8 +107,8 @@ PRESETS = {
             (1,),
             3.0,
             "p90",
-            "after MLPerf's single-stream scenario: one image after the other, the 90th percentile of the latency; "
-            "MLPerf itself wants ten minutes (--seconds 600) and its own load generator",
+            "based on MLPerf's single-stream scenario: one image after the other, 90th percentile of the latency; "
+            "MLPerf itself requires ten minutes (--seconds 600) and its own load generator",
             fixed_batch=True,
         ),
     )
@@ -108,18 +121,18 @@ class BenchConfig:
 
     batches: tuple[int, ...] = (1, 8, 64, 256)
     seconds: float = 20.0
-    """Measuring time for all cells together; exports, builds and warming up come on top."""
+    """Measuring time of all cells together, without exports, builds and warm-up."""
     scopes: tuple[Scope, ...] = DEFAULT_SCOPES
     rounds: int = 10
-    """Rounds that every cell is meant to get within `seconds`; with very slow cells the time decides."""
+    """Rounds planned for every cell within `seconds`; very slow cells get fewer."""
     warm_up_s: float = 0.3
-    """Of every cell, at least."""
+    """Shortest warm-up of a cell."""
     min_calls: int = 0
-    """Calls that every cell makes, even beyond `seconds`."""
+    """Fewest calls of a cell; they may take longer than `seconds`."""
     min_images: int = 0
-    """The same, in images."""
+    """Fewest images of a cell; they may take longer than `seconds`."""
     preset: str = ""
-    """The preset that this came from."""
+    """Name of the preset behind this config; empty without one."""
 
     def __post_init__(self) -> None:
         if not self.batches or min(self.batches) < 1:
@@ -129,14 +142,14 @@ class BenchConfig:
 
     @classmethod
     def from_preset(cls, name: str, *, batches: tuple[int, ...] | None, seconds: float | None) -> Self:
-        """What a preset measures; `seconds` None: its own for every batch size. Raises UsageError."""
+        """The config of a preset; `seconds` None: the preset's time for every batch size. Raises UsageError."""
         preset = preset_named(name)
         if batches is not None and preset.fixed_batch and batches != preset.batches:
-            raise UsageError(f"--preset {name}: a batch of {preset.batches[0]} is what it measures; leave out --batch")
+            raise UsageError(f"--preset {name} measures a batch of {preset.batches[0]} only; leave out --batch")
         chosen = batches or preset.batches
         return cls(
             batches=chosen,
-            seconds=seconds or preset.seconds_a_cell * len(chosen),
+            seconds=seconds or preset.seconds_per_cell * len(chosen),
             scopes=(preset.scope,),
             warm_up_s=preset.warm_up_s,
             min_calls=preset.min_calls,
@@ -145,7 +158,7 @@ class BenchConfig:
         )
 
     def for_contenders(self, count: int, *, seconds_given: bool) -> Self:
-        """The same for so many contenders: a preset's time is each one's own unless the user named a total."""
+        """This config for `count` contenders: each gets the preset's time, unless the user named a total."""
         return self if seconds_given or not self.preset else replace(self, seconds=self.seconds * count)
 
 
@@ -154,11 +167,11 @@ def parse_batches(text: str) -> tuple[int, ...]:
     try:
         return tuple(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
-        raise UsageError(f"--batch {text!r}: expected sizes with commas between them, such as 1,8,64") from None
+        raise UsageError(f"--batch {text!r}: expected sizes separated by commas, such as 1,8,64") from None
 
 
 def parse_scopes(names: Collection[str]) -> tuple[Scope, ...]:
-    """The scopes of these names, each once. Raises UnknownNameError."""
+    """The scopes with these names, each once, in the order of SCOPES. Raises UnknownNameError."""
     for name in names:
         if name not in SCOPES:
             raise UnknownNameError("scope", name, SCOPES)
@@ -166,7 +179,7 @@ def parse_scopes(names: Collection[str]) -> tuple[Scope, ...]:
 
 
 def preset_named(name: str) -> Preset:
-    """The preset of that name. Raises UnknownNameError, which lists the known ones."""
+    """The preset with that name. Raises UnknownNameError, which lists the known ones."""
     if name not in PRESETS:
         raise UnknownNameError("preset", name, PRESETS)
     return PRESETS[name]

@@ -1,4 +1,4 @@
-"""One benchmark from beginning to end: compare answers, catch who returns early, measure, report."""
+"""One benchmark from beginning to end: compare answers, measure, reject asynchronous backends, report."""
 
 import datetime
 from collections.abc import Sequence
@@ -12,14 +12,16 @@ from ..core.machine import this_machine
 from ..core.progress import progress_bar
 from ..infer.backend import Backend
 from .config import BenchConfig
-from .files import PngFiles
+from .files.image_files import PngFiles
 from .measure.cell import Cell
-from .measure.contenders import Contender, prepare, rotating_images
+from .measure.contenders import Contender
 from .measure.environment import this_moment
-from .measure.self_check import caught_early, mark
-from .measure.timing import take_turns
-from .parity.compare import Parity, all_logits, compare, labelled_as
-from .parity.verdict import Requirement, judge
+from .measure.prepare import prepare
+from .measure.runners import rotating_images
+from .measure.self_check import early_return, note_result
+from .measure.timing import measure_interleaved
+from .parity.compare import Parity, all_logits, check_labels, compare
+from .parity.verdict import Requirement, Verdict, judge
 from .report.html import pictures_of
 from .report.live import live_table
 from .report.report import Report
@@ -27,12 +29,12 @@ from .roofline.device_rates import device_rates
 from .roofline.graph_cost import operations_of
 
 CHECKED_BATCH, CHECKED_BATCHES = 32, 6
-"""The self-check takes the batch size nearest to this one, and so many different batches."""
+"""The self-check uses the measured batch size nearest to this one, and this number of different batches."""
 
 
 @dataclass
-class _Progress:
-    """What is known so far, for a report at any time."""
+class _Comparison:
+    """The comparisons so far, so that Ctrl-C loses none of them."""
 
     parity: list[Parity] = field(default_factory=list)
     interrupted: bool = False
@@ -48,24 +50,22 @@ def run(
     required: Requirement | None = None,
     graph: Path | None = None,
 ) -> Report:
-    """Compare each contender's answers with `reference`'s on the test split, and measure them all.
+    """Compare each contender's answers with the reference's on the test split, then measure all contenders.
 
-    `graph`: the fp32 graph whose operations make the ceiling. Ctrl-C gives the report of what there is until then.
+    `graph`: the fp32 graph whose operations define the ceiling. After Ctrl-C the report holds the results so far.
     Raises DataError.
     """
     split = dataset.split("test")
-    card = reference.card
-    labelled_as(card.classes, split, dataset.classes, name=dataset.name)
+    check_labels(reference.card.classes, split, dataset.classes, name=dataset.name)
     unusable = dict(unusable)
-    progress = _Progress()
+    comparison = _Comparison()
     try:
-        _compare_answers(contenders, reference, split, unusable, progress)
+        _compare_answers(contenders, reference, split, unusable, comparison)
     except KeyboardInterrupt:
-        progress.interrupted = True
-    able = [one for one in contenders if one.label not in unusable]
-    device = next((one.backend.device for one in able if one.backend.device != "cpu"), "cpu")
+        comparison.interrupted = True
+    others = (one.backend.card for one in contenders if one.backend is not reference)
     report = Report(
-        model=next((one.backend.card for one in contenders if one.backend is not reference), card),
+        model=next(others, reference.card),
         machine=this_machine(),
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         config=config,
@@ -73,20 +73,14 @@ def run(
         unusable=unusable,
         cells=[],
         dataset=f"{dataset.name} (test split, {len(split):,} images)",
-        parity=progress.parity,
-        verdicts=[
-            judge(parity, precision=one.computes_in, required=required)
-            for parity in progress.parity
-            for one in contenders
-            if one.label == parity.candidate and one.backend is not reference
-        ],
+        parity=comparison.parity,
+        verdicts=_verdicts(contenders, reference, comparison.parity, required),
         ready_s={one.label: one.ready_s for one in contenders},
-        pictures=pictures_of(split, progress.parity),
-        interrupted=progress.interrupted,
+        pictures=pictures_of(split, comparison.parity),
+        interrupted=comparison.interrupted,
     )
-    if progress.interrupted or not able:
-        return report
-    return _measured(report, able, split, config, device, graph)
+    usable = [one for one in contenders if one.label not in unusable]
+    return report if comparison.interrupted or not usable else _measured(report, usable, split, config, graph)
 
 
 def _compare_answers(
@@ -94,7 +88,7 @@ def _compare_answers(
     reference: Backend,
     split: Split,
     unusable: dict[str, str],
-    progress: _Progress,
+    comparison: _Comparison,
 ) -> None:
     judged = [one for one in contenders if not one.baseline]
     others = [one for one in judged if one.backend is not reference]
@@ -107,18 +101,26 @@ def _compare_answers(
             except RtkError as error:
                 unusable[one.label] = str(error)
                 continue
-            progress.parity.append(compare(one.label, reference_NK, logits_NK, split.labels_N))
+            comparison.parity.append(compare(one.label, reference_NK, logits_NK, split.labels_N))
+
+
+def _verdicts(
+    contenders: Sequence[Contender], reference: Backend, parity: Sequence[Parity], required: Requirement | None
+) -> list[Verdict]:
+    """The verdict on every backend that was compared, except the reference itself."""
+    return [
+        judge(one, precision=contender.computes_in, required=required)
+        for one in parity
+        for contender in contenders
+        if contender.label == one.candidate and contender.backend is not reference
+    ]
 
 
 def _measured(
-    report: Report,
-    contenders: Sequence[Contender],
-    split: Split,
-    config: BenchConfig,
-    device: str,
-    graph: Path | None,
+    report: Report, contenders: Sequence[Contender], split: Split, config: BenchConfig, graph: Path | None
 ) -> Report:
-    """The report with cells, or with as many as there are when Ctrl-C comes."""
+    """The report with cells; after Ctrl-C with those that were measured until then."""
+    device = next((one.backend.device for one in contenders if one.backend.device != "cpu"), "cpu")
     found = replace(report, before=this_moment(device))
     with ExitStack() as stack:
         try:
@@ -130,19 +132,20 @@ def _measured(
             prepared = prepare(contenders, config, files=files)
             for resident in prepared.residents:
                 stack.callback(resident.close)
-            with live_table(config.seconds) as told:
-                measured = take_turns(prepared.cells, prepared.runners, config, told=told)
+            with live_table(config.seconds) as on_change:
+                measured = measure_interleaved(prepared.cells, prepared.runners, config, on_change=on_change)
             found = replace(found, cells=measured.cells, coincidences=prepared.notes, interrupted=measured.interrupted)
             found = replace(found, after=this_moment(device))
             if not measured.interrupted:
-                found = replace(found, self_checked=_self_check(contenders, found.cells))
+                _self_check(contenders, found.cells)
+                found = replace(found, self_checked=True)
         except KeyboardInterrupt:
             found = replace(found, interrupted=True)
     return found
 
 
-def _self_check(contenders: Sequence[Contender], cells: Sequence[Cell]) -> bool:
-    """Mark the cells of whoever returns before its work is done, or fails while it is asked; whether all were asked."""
+def _self_check(contenders: Sequence[Contender], cells: Sequence[Cell]) -> None:
+    """Mark the cells of every contender that returns before its work is done, or that fails during the check."""
     with progress_bar("self-check", len(contenders), unit="backends") as advance:
         for one in contenders:
             sizes = [cell.batch for cell in cells if cell.label == one.label and cell.rounds]
@@ -151,8 +154,7 @@ def _self_check(contenders: Sequence[Contender], cells: Sequence[Cell]) -> bool:
                 images_NHWC = rotating_images(one.backend.card.input, batch)
                 batches = [images_NHWC[k * batch : (k + 1) * batch] for k in range(len(images_NHWC) // batch)]
                 try:
-                    mark(cells, one.label, caught_early(one.backend, batches[:CHECKED_BATCHES]))
+                    note_result(cells, one.label, early_return(one.backend, batches[:CHECKED_BATCHES]))
                 except RtkError as error:
-                    mark(cells, one.label, "", error=str(error))
+                    note_result(cells, one.label, "", error=str(error))
             advance(1)
-    return True

@@ -8,7 +8,20 @@ import typer
 
 from .. import __version__
 from ..core.errors import DataError, RtkError
-from . import bench, cache, classify, demo, doctor, export, inspect, models, train
+from . import (
+    bench,
+    bench_files,
+    bench_old_forms,
+    bench_training,
+    cache,
+    classify,
+    demo,
+    doctor,
+    export,
+    inspect,
+    models,
+    train,
+)
 from .help import CONTEXT, GroupedCommand
 from .options import INTERRUPTED, fail, log_to_stderr
 
@@ -25,12 +38,14 @@ for command in (
     export.export,
     classify.classify,
     bench.bench,
+    bench_training.bench_train,
+    bench_files.bench_files,
     inspect.inspect,
     models.models,
     doctor.doctor,
     demo.demo,
 ):
-    app.command(cls=GroupedCommand)(command)
+    app.command(cls=bench_old_forms.BenchCommand if command is bench.bench else GroupedCommand)(command)
 app.add_typer(cache.app, name="cache")
 
 

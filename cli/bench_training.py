@@ -1,62 +1,120 @@
-"""rtk bench --train."""
+"""rtk bench-train."""
 
 import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..bench.config import BenchConfig
 from ..core.progress import progress_bar
-from ..core.text import text_table
+from ..core.text import text_table, wrapped
 from ..train.config import TrainConfig
-from .options import INTERRUPTED
+from . import help as groups
+from .options import INTERRUPTED, DataDir
+
+if TYPE_CHECKING:
+    from ..bench.baselines.training import TrainingLoop
+    from ..bench.baselines.training_loops import Steps
+    from ..bench.measure.cell import Cell
+    from ..bench.measure.timing import Measured
+    from ..core.card import ModelCard
+    from ..core.data.datasets import Split
 
 _log = logging.getLogger(__name__)
 
 
-def bench_training(config: TrainConfig, *, seconds: float, keras: bool) -> None:
-    """rtk bench --train: images per second of rtk's training, as a ratio to the plain loop in the same run."""
-    from ..bench.baselines.keras_example import BATCH, import_keras, keras_loop
-    from ..bench.baselines.training import TrainingLoop, measure_training
-    from ..bench.report.render import throughput_table
+def bench_train(
+    arch: Annotated[str, typer.Argument(help="Architecture, such as resnet20v1; see rtk models.")],
+    dataset: Annotated[
+        str,
+        typer.Option(help="Data set: cifar10, fashion-mnist, shapes, or a folder.", rich_help_panel=groups.DATA),
+    ] = TrainConfig.dataset,
+    data_dir: DataDir = None,
+    seconds: Annotated[
+        float, typer.Option(help="Measuring time of all loops together.", rich_help_panel=groups.MEASUREMENT)
+    ] = BenchConfig.seconds,
+    keras: Annotated[
+        bool,
+        typer.Option(
+            "--keras", help="Also measure the training of the Keras example.", rich_help_panel=groups.MEASUREMENT
+        ),
+    ] = False,
+    device: Annotated[
+        str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.", rich_help_panel=groups.MACHINE)
+    ] = TrainConfig.device,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print all columns.", rich_help_panel=groups.OUTPUT)
+    ] = False,
+) -> None:
+    """Measure the speed of training, as a ratio to a plain PyTorch loop."""
     from ..core.data.datasets import open_dataset
     from ..core.machine import this_machine
-    from ..core.models.names import parse_architecture
     from ..train.throughput import endless_steps
 
+    config = TrainConfig(arch, dataset=dataset, device=device, data_dir=data_dir)
+    bench_config = BenchConfig(seconds=seconds)
     split = open_dataset(config.dataset, data_dir=config.data_dir).split("train")
-    card, arithmetic, words, steps = endless_steps(config, split)
-    batch = config.resolved_recipe.batch_size
-    loops = [TrainingLoop("rtk", steps, batch)]
+    card, arithmetic, description, steps = endless_steps(config, split)
+    loops = _loops(config, split, steps, device=str(arithmetic.device), keras=keras)
+    measured = _measured(card, split, loops, bench_config, device=str(arithmetic.device))
+    print(wrapped(f"Training {arch} on {dataset}, {description}; {this_machine().summary}"))
+    _print_tables(measured.cells, verbose=verbose)
+    print(f"\n{wrapped(_ratios(measured.cells, [one.name for one in loops], images=len(split)))}")
+    if measured.interrupted:
+        _log.warning("stopped; the table holds what was measured until then")
+        raise typer.Exit(INTERRUPTED)
+
+
+def _loops(config: TrainConfig, split: "Split", steps: "Steps", *, device: str, keras: bool) -> "list[TrainingLoop]":
+    """rtk's training, and that of the Keras example if requested."""
+    from ..bench.baselines.keras_example import BATCH, import_keras, keras_loop
+    from ..bench.baselines.training import TrainingLoop
+    from ..core.models.names import parse_architecture
+
+    loops = [TrainingLoop("rtk", steps, config.resolved_recipe.batch_size)]
     if keras:
-        library, example = import_keras(str(arithmetic.device)), parse_architecture(config.arch)
-        theirs = keras_loop(library, example, split.images_NHWC, split.labels_N)
-        loops.append(TrainingLoop(f"Keras {library.__version__}", theirs, BATCH))
+        library = import_keras(device)
+        keras_steps = keras_loop(library, parse_architecture(config.arch), split.images_NHWC, split.labels_N)
+        loops.append(TrainingLoop(f"Keras {library.__version__}", keras_steps, BATCH))
+    return loops
+
+
+def _measured(
+    card: "ModelCard",
+    split: "Split",
+    loops: "list[TrainingLoop]",
+    config: BenchConfig,
+    *,
+    device: str,
+) -> "Measured":
+    """These loops, the plain loop and the bare loop, measured with a progress bar. The first loop is rtk's."""
+    from ..bench.baselines.training import measure_training
+
     with progress_bar("measuring", None, unit="rounds") as advance:
-        measured = measure_training(
-            card,
-            split,
-            loops,
-            BenchConfig(seconds=seconds),
-            device=str(arithmetic.device),
-            batch=batch,
-            advance=advance,
-        )
-    rates = {cell.backend: cell.images_per_s for cell in measured.cells if cell.believed}
-    print(f"Training {config.arch} on {config.dataset}, {words}; {this_machine().summary}\n")
-    rows = throughput_table(measured.cells)
-    for row in rows:
-        del row["precision"], row["scope"]  # of inference
-    print(text_table(rows))
-    named = {"plain loop": "the plain loop", "bare loop": "the bare one"}
-    pairs = [("rtk", "plain loop"), ("plain loop", "bare loop"), *(("rtk", one.name) for one in loops[1:])]
+        return measure_training(card, split, loops, config, device=device, batch=loops[0].batch, advance=advance)
+
+
+def _print_tables(cells: "Sequence[Cell]", *, verbose: bool) -> None:
+    """Throughput of every loop; precision and scope belong to inference and are left out."""
+    from ..bench.report.tables import compact_tables, reasons
+
+    for table in compact_tables(cells, verbose=verbose):
+        print(f"\n{text_table([{name: row[name] for name in row if name != 'scope'} for row in table])}")
+    for reason in reasons(cells):
+        print(wrapped(reason, first="  ", rest="    "))
+
+
+def _ratios(cells: "Sequence[Cell]", names: Sequence[str], *, images: int) -> str:
+    """The ratios of the loops that have rates, and the time of an epoch. `names`: rtk, then other libraries."""
+    rates = {cell.backend: cell.images_per_s for cell in cells if cell.valid}
+    shown = {"plain loop": "the plain loop", "bare loop": "the bare loop"}
+    pairs = [("rtk", "plain loop"), ("plain loop", "bare loop"), *(("rtk", other) for other in names[1:])]
     found = [
-        f"{named.get(one, one)} {rates[one] / rates[other]:.2f} x {named.get(other, other)}"
+        f"{shown.get(one, one)} {rates[one] / rates[other]:.2f} x {shown.get(other, other)}"
         for one, other in pairs
         if one in rates and other in rates
     ]
     if "rtk" in rates:
-        found.append(f"an epoch of {len(split):,} images in {len(split) / rates['rtk']:.1f} s")
-    print(f"\n{'; '.join(found)}")
-    if measured.interrupted:
-        _log.warning("stopped; the table holds what was measured until then")
-        raise typer.Exit(INTERRUPTED)
+        found.append(f"an epoch of {images:,} images takes {images / rates['rtk']:.1f} s")
+    return "; ".join(found)

@@ -26,9 +26,7 @@ def steps(out: Path) -> dict[str, list[str]]:
         "engine": [*here, "--engine"],
         "tests": [sys.executable, "-m", "pytest", "-m", "gpu", "-q", str(Path(__file__).parent.parent / "tests")],
         "bench": [*rtk, "bench", "--batch", BATCHES, "--seconds", "120", "--report", str(out / "bench")],
-        **{
-            f"train-{arch}": [*rtk, "bench", "--train", arch, "--device", "cuda", "--seconds", "40"] for arch in TRAINED
-        },
+        **{f"train-{arch}": [*rtk, "bench-train", arch, "--device", "cuda", "--seconds", "40"] for arch in TRAINED},
     }
 
 

@@ -10,8 +10,9 @@ from ..bench.measure.bootstrap import paired_ratio_interval
 from ..bench.measure.cell import Cell
 from ..bench.parity.compare import Parity
 from ..bench.parity.paired_interval import images_for, upper_loss
-from ..bench.report.render import BASELINE, base_of, notes_on, parity_table, report_table
+from ..bench.report.notes import notes_on
 from ..bench.report.report import Report, read_report
+from ..bench.report.tables import BASELINE, base_of, parity_table, report_table
 from ..core.card import ModelCard, Training
 from ..core.models.summary import parameter_count
 from ..core.text import markdown_table
@@ -74,7 +75,7 @@ def _headline_rows(report: Report) -> Iterator[dict[str, str]]:
     cells = [
         cell
         for cell in report.cells
-        if cell.label in parities and cell.scope in ("sync", "stream") and cell.believed and _ratio(cell, report)
+        if cell.label in parities and cell.scope in ("sync", "stream") and cell.valid and _ratio(cell, report)
     ]
     baseline = [cell for cell in cells if cell.label == BASELINE]
     fp32 = [cell for cell in cells if cell.precision == "fp32"]

@@ -1,9 +1,10 @@
-"""What takes part in rtk bench: every backend in every precision, exported and opened, and the baselines."""
+"""The contenders of rtk bench: every backend in every precision, exported and opened, and the baselines."""
 
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,22 +14,73 @@ from ..core.tolerances import precision_named
 if TYPE_CHECKING:
     from ..bench.config import BenchConfig
     from ..bench.measure.contenders import Contender
+    from ..core.card import ModelCard
     from ..core.data.datasets import Dataset
     from ..infer.backend import Backend, BackendOptions
     from .models import ModelFiles
 
 
+class BenchModel:
+    """The model of a benchmark. Its card, its checkpoint and its graphs are looked up once and then kept."""
+
+    def __init__(self, found: "ModelFiles", *, reference: Path | None = None) -> None:
+        """`reference`: the checkpoint that the user named; None: the model's own."""
+        self.found, self.reference_named = found, reference is not None
+        self._reference = reference
+        self._graphs: dict[tuple[str, str], Path] = {}
+
+    @cached_property
+    def card(self) -> "ModelCard":
+        """The card of the files that were found."""
+        from .models import read_card
+
+        return read_card(self.found)
+
+    @cached_property
+    def checkpoint(self) -> Path:
+        """The reference's checkpoint. Raises ArtifactError when there is none."""
+        from .models import find_reference
+
+        return find_reference(self.found, explicit=self._reference)
+
+    @cached_property
+    def own_graph(self) -> Path:
+        """The graph that was found, or that of the checkpoint that was found. Raises ArtifactError for an engine."""
+        from .artifacts import artifact_for
+
+        return artifact_for("onnx", self.found)
+
+    @cached_property
+    def fp32_graph(self) -> Path:
+        """The fp32 graph of the reference's checkpoint. Raises ArtifactError."""
+        from .artifacts import artifact_for
+        from .models import find_model
+
+        if self.checkpoint == self.found.checkpoint:
+            return self.own_graph
+        return artifact_for("onnx", find_model(str(self.checkpoint)))
+
+    def graph_in(self, precision: str, *, flavor: str, dataset: "Dataset") -> Path:
+        """The checkpoint's graph in another precision, from the cache or exported. Raises ArtifactError."""
+        from .artifacts import cached_graph
+
+        key = (precision, flavor if precision == "int8" else "")
+        if key not in self._graphs:
+            self._graphs[key] = cached_graph(self.checkpoint, precision=precision, int8_flavor=flavor, dataset=dataset)
+        return self._graphs[key]
+
+
 @dataclass
 class Opened:
-    """Who takes part, and who cannot and why."""
+    """The contenders, and why others cannot run."""
 
     contenders: "list[Contender]" = field(default_factory=list)
     unusable: dict[str, str] = field(default_factory=dict)
 
 
 def open_contenders(
-    found: "ModelFiles",
-    answers_to: "Backend",
+    model: BenchModel,
+    reference: "Backend",
     *,
     backends: Sequence[str],
     precisions: Sequence[str],
@@ -36,19 +88,15 @@ def open_contenders(
     config: "BenchConfig",
     options: "BackendOptions",
     dataset: "Dataset",
-    reference: Path,
-    given: bool,
     stack: ExitStack,
 ) -> Opened:
     """Open every backend in every precision; `stack` closes them.
 
-    `backends` and `precisions` are those that the user named, or empty; `given`: whether the reference was named too.
-    A backend that was named and cannot run is an error, unless several precisions were: then it is noted, as always
-    for those that nobody named. Raises BackendError, ArtifactError, UnknownNameError.
+    `backends` and `precisions` are those that the user named; empty: all backends, the model's precision. A named
+    backend that cannot run is an error, unless several precisions were named: then it is noted as unusable, like every
+    backend that the user did not name. Raises BackendError, ArtifactError, UnknownNameError.
     """
-    from ..bench.measure.contenders import Contender
     from ..infer.backend import BACKENDS
-    from ..infer.open_backend import open_backend
 
     for unknown in (name for name in backends if name not in BACKENDS):
         raise UnknownNameError("backend", unknown, BACKENDS)
@@ -57,95 +105,123 @@ def open_contenders(
     opened = Opened()
     for precision in precisions or (None,):
         for name in backends or BACKENDS:
-            started_at = time.perf_counter()
             label = name if precision in (None, "fp32") else f"{name} {precision}"
             try:
-                if name == "torch" and not given and precision in (None, "fp32"):
-                    backend, for_files = answers_to, answers_to
-                else:
-                    artifact, hint = artifact_in(
-                        precision, name, found, reference=reference, dataset=dataset, config=config, options=options
-                    )
-                    chosen = replace(options, hint=hint)
-                    backend = stack.enter_context(open_backend(name, artifact, chosen))
-                    for_files = backend
-                    if "files" in config.scopes:
-                        sharing = open_backend(name, artifact, replace(chosen, shares_cores=True))
-                        for_files = stack.enter_context(sharing)
+                contender = _open_contender(
+                    name, precision, model, reference, config=config, options=options, dataset=dataset, stack=stack
+                )
             except (BackendError, ArtifactError) as error:
                 if backends and len(precisions) < 2:
                     raise
                 opened.unusable[label] = str(error)
-                continue
-            ready_s = time.perf_counter() - started_at
-            opened.contenders.append(Contender(backend, ready_s=ready_s, for_files=for_files))
+            else:
+                opened.contenders.append(contender)
     if baselines:
-        _add_baselines(opened, answers_to, reference, config, options, stack)
+        _add_baselines(opened, reference, model.checkpoint, config, options, stack)
     return opened
 
 
-def artifact_in(
+def _open_contender(
+    name: str,
     precision: str | None,
-    backend: str,
-    found: "ModelFiles",
+    model: BenchModel,
+    reference: "Backend",
     *,
-    reference: Path | None,
-    dataset: "Dataset",
     config: "BenchConfig",
     options: "BackendOptions",
+    dataset: "Dataset",
+    stack: ExitStack,
+) -> "Contender":
+    from ..bench.measure.contenders import Contender
+    from ..infer.open_backend import open_backend
+
+    started_at = time.perf_counter()
+    if name == "torch" and not model.reference_named and precision in (None, "fp32"):
+        backend = for_files = reference
+    else:
+        artifact, hint = artifact_and_hint(
+            name, precision, model, dataset=dataset, max_batch=max(config.batches), options=options
+        )
+        hinted = replace(options, hint=hint)
+        backend = for_files = stack.enter_context(open_backend(name, artifact, hinted))
+        if "files" in config.scopes:
+            for_files = stack.enter_context(open_backend(name, artifact, replace(hinted, shares_cores=True)))
+    return Contender(backend, ready_s=time.perf_counter() - started_at, for_files=for_files)
+
+
+def artifact_and_hint(
+    backend: str,
+    precision: str | None,
+    model: BenchModel,
+    *,
+    dataset: "Dataset",
+    max_batch: int,
+    options: "BackendOptions",
 ) -> tuple[Path, str | None]:
-    """The file that a backend runs in a precision, exported and built into the cache where needed; and its hint.
+    """The file that a backend runs in a precision, and the backend's precision hint, if it needs one.
 
-    None is the precision of what was found; `reference`: its checkpoint, looked for where it is needed and None.
-    Raises BackendError where there is no such thing, ArtifactError.
+    A missing file is exported and built into the cache. `precision` None: the model's own. Raises BackendError for a
+    combination that does not exist, ArtifactError.
     """
-    from ..core.nvidia.driver import gpu_count
-    from .artifacts import artifact_for, built_engine, cached_graph
-    from .models import ModelFiles, find_reference, read_card
+    from .artifacts import artifact_for
 
-    own = read_card(found).precision
-    largest = max(config.batches)
+    found, own = model.found, model.card.precision
     if precision in (None, own):
-        return artifact_for(backend, found, max_batch=largest), None
+        if backend in ("onnx", "openvino"):
+            return model.own_graph, None
+        if backend == "trt" and not found.engine:
+            return _engine_of(model, None, dataset=dataset, max_batch=max_batch), None
+        return artifact_for(backend, found, max_batch=max_batch), None
+    assert precision is not None
     if backend == "torch":
-        raise BackendError(f"torch: {precision}: it is the reference here, in fp32 only")
+        raise BackendError("torch: it is the reference here, so it runs in fp32 only")
     if found.engine:
-        raise ArtifactError(f"{found.engine}: an engine in {own}; for {precision} name the checkpoint")
-    checkpoint = find_reference(found, explicit=reference)
+        raise ArtifactError(f"{found.engine}: an engine in {own}; for {precision} name the checkpoint instead")
+    if backend == "trt":
+        return _engine_of(model, precision, dataset=dataset, max_batch=max_batch), None
     if backend == "openvino" and precision == "bf16":
-        return (found.graph if found.graph and own == "fp32" else cached_graph(checkpoint)), "bf16"
-    on_cpu = backend == "openvino" or (backend == "onnx" and (options.device == "cpu" or not gpu_count()))
-    flavor = "cpu" if on_cpu else "tensorrt"
-    if backend == "trt":
-        from ..infer.trt.preflight import check_machine
+        return (found.graph if found.graph and own == "fp32" else model.fp32_graph), "bf16"
+    return model.graph_in(precision, flavor=_int8_flavor(backend, options), dataset=dataset), None
 
-        check_machine()  # before an export that would have been for nothing
-    graph = cached_graph(checkpoint, precision=str(precision), int8_flavor=flavor, dataset=dataset)
-    if backend == "trt":
-        return built_engine(ModelFiles(found.name, graph=graph), max_batch=largest), None
-    return graph, None
+
+def _engine_of(model: BenchModel, precision: str | None, *, dataset: "Dataset", max_batch: int) -> Path:
+    """An engine in the model's own or another precision. Raises BackendError before any export if none could run."""
+    from ..infer.trt.preflight import check_machine
+    from .artifacts import built_engine
+    from .models import ModelFiles
+
+    check_machine()
+    graph = model.own_graph if precision is None else model.graph_in(precision, flavor="tensorrt", dataset=dataset)
+    return built_engine(ModelFiles(model.found.name, graph=graph), max_batch=max_batch)
+
+
+def _int8_flavor(backend: str, options: "BackendOptions") -> str:
+    from ..core.nvidia.driver import gpu_count
+
+    on_cpu = backend == "openvino" or options.device == "cpu" or not gpu_count()
+    return "cpu" if on_cpu else "tensorrt"
 
 
 def _add_baselines(
     opened: Opened,
-    answers_to: "Backend",
-    reference: Path,
+    reference: "Backend",
+    checkpoint: Path,
     config: "BenchConfig",
     options: "BackendOptions",
     stack: ExitStack,
 ) -> None:
-    """Eager PyTorch, where it does not take part anyway, torch.compile and the plain loop."""
+    """Add eager PyTorch unless it is a contender already, torch.compile and the plain loop."""
     import numpy as np
 
     from ..bench.baselines.inference import BASELINES
     from ..bench.measure.contenders import Contender
 
     if not any(one.label == "torch" for one in opened.contenders):
-        opened.contenders.insert(0, Contender(answers_to, baseline=True))
+        opened.contenders.insert(0, Contender(reference, baseline=True))
     for kind in BASELINES:
         started_at = time.perf_counter()
         try:
-            backend = stack.enter_context(kind(reference, options))
+            backend = stack.enter_context(kind(checkpoint, options))
             backend(np.zeros((config.batches[0], *backend.card.input.shape), np.uint8))  # compiles
         except BackendError as error:
             opened.unusable[kind.name] = str(error)

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..bench.parity.compare import Parity, all_logits, compare, labelled_as
+from ..bench.parity.compare import Parity, all_logits, check_labels, compare
 from ..bench.parity.verdict import Requirement, Verdict, judge
 from ..core.artifacts.engine import read_engine_info, read_plan, write_engine
 from ..core.data.datasets import Dataset
@@ -35,7 +35,7 @@ class Gate:
         """Raises ArtifactError for the checkpoint, DataError if the classes of the data set are not the model's."""
         self._dataset, self._split, self._required = dataset.name, dataset.split("test"), required
         with open_backend("torch", checkpoint, ON_CPU) as reference:
-            labelled_as(reference.card.classes, self._split, dataset.classes, name=dataset.name)
+            check_labels(reference.card.classes, self._split, dataset.classes, name=dataset.name)
             self._reference_NK = self._logits_of(reference)
 
     def judge_graph(self, graph: Path, *, add_note: bool) -> Verdict:

@@ -1,1 +1,1 @@
-"""What rtk is measured beside: plain loops, other frameworks."""
+"""Baselines that rtk is compared with: plain loops and other frameworks."""

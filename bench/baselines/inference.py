@@ -1,6 +1,6 @@
-"""What a user would have without rtk, to be measured in the same run: torch.compile, and the loop one writes first.
+"""Inference without rtk, measured in the same run: torch.compile, and the loop that a user writes first.
 
-Eager PyTorch, the first of the baselines, is the torch backend itself. All take a checkpoint, all in fp32.
+The first baseline, eager PyTorch, is the torch backend itself. All of them run a checkpoint in fp32.
 """
 
 import shutil
@@ -16,17 +16,17 @@ from ...infer.backend import BackendOptions, Resident
 from ...infer.torch_backend import TorchBackend
 
 COMPILERS = ("c++", "g++", "clang++")
-LONGEST = 300
-"""Characters of a compiler's complaint that are shown."""
+MESSAGE_LENGTH = 300
+"""Characters of a compiler's message that are shown."""
 
 
 class CompiledTorch(TorchBackend):
-    """The checkpoint's model after torch.compile as it comes: compiled for the first batch size, then for any."""
+    """The checkpoint's model after torch.compile with its defaults: compiled for the first batch size, then for any."""
 
     name = "torch.compile"
 
     def __init__(self, checkpoint: Path, options: BackendOptions) -> None:
-        """Raises BackendError where there is nothing to compile with."""
+        """Raises BackendError on a CPU without a C++ compiler."""
         super().__init__(checkpoint, options)
         if self.device == "cpu" and not any(map(shutil.which, COMPILERS)):
             raise BackendError(f"torch.compile: needs a C++ compiler on a CPU; found none of {', '.join(COMPILERS)}")
@@ -36,13 +36,13 @@ class CompiledTorch(TorchBackend):
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
             return super()._run(images_NHWC)
-        except RuntimeError as error:  # the root of what Dynamo and Inductor raise
-            words = one_line(error)
-            raise BackendError(f"torch.compile: {type(error).__name__}: {words[:LONGEST]}") from error
+        except RuntimeError as error:  # the base class of the errors of Dynamo and Inductor
+            message = one_line(error)
+            raise BackendError(f"torch.compile: {type(error).__name__}: {message[:MESSAGE_LENGTH]}") from error
 
 
 class PlainLoop(TorchBackend):
-    """As tutorials do it: image by image to a float tensor, normalised on the host, stacked, sent, and answered.
+    """The loop of tutorials: each image becomes a float tensor, is normalised on the host, stacked, copied and run.
 
     The network is the checkpoint's; scaling and normalisation are the loop's own.
     """
@@ -53,7 +53,7 @@ class PlainLoop(TorchBackend):
         super().__init__(checkpoint, options)
         if not self.card.preprocessing.is_plain:
             raise BackendError(
-                f"plain loop: only scales and normalises; the model: {self.card.preprocessing.to_text()}"
+                f"plain loop: it can only scale and normalise, but the model has {self.card.preprocessing.to_text()}"
             )
         self._mean_C11 = torch.tensor(self.card.preprocessing.mean)[:, None, None]
         self._deviation_C11 = torch.tensor(self.card.preprocessing.deviation)[:, None, None]
@@ -70,7 +70,7 @@ class PlainLoop(TorchBackend):
         return logits_NK
 
     def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
-        """None: its arithmetic alone is that of the torch backend."""
+        """None: its arithmetic is the same as that of the torch backend."""
         return None
 
 

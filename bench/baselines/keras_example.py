@@ -1,7 +1,8 @@
-"""The Keras CIFAR-10 ResNet example's training, in Keras 3 on its torch backend, kept to be beaten.
+"""The training of the Keras CIFAR-10 ResNet example, in Keras 3 on its torch backend, as a baseline.
 
-Written anew after the example's description: its networks, Adam, batches of 32, shifts and mirrored images from Keras'
-own generator. The network gives logits and the loss takes them, where the example has a softmax: the same arithmetic.
+A new implementation of the example as it is described: its networks, Adam, batches of 32, shifts and mirrored images
+from Keras' own generator. The network outputs logits and the loss takes logits, where the example has a softmax: the
+arithmetic is the same.
 """
 
 import importlib
@@ -13,25 +14,25 @@ from numpy.typing import NDArray
 
 from ...core.errors import BackendError, UsageError
 from ...core.models.names import Architecture
-from .training import Steps
+from .training_loops import Steps
 
 BATCH = 32
 FAMILIES = ("v1", "v2")
-"""Those of the example."""
+"""The ResNet versions of the example."""
 
 
 def import_keras(device: str) -> Any:
-    """Keras on its torch backend and that device, for this process. Raises BackendError where it is missing."""
-    os.environ |= {"KERAS_BACKEND": "torch", "KERAS_TORCH_DEVICE": device}  # read when it is loaded
+    """Load Keras on its torch backend and this device, for the whole process. Raises BackendError if it is missing."""
+    os.environ |= {"KERAS_BACKEND": "torch", "KERAS_TORCH_DEVICE": device}  # Keras reads them when it is imported
     try:
-        importlib.import_module("scipy.ndimage")  # which the generator uses, and says so only in its first batch
+        importlib.import_module("scipy.ndimage")  # the generator needs it, but fails only in its first batch
         return importlib.import_module("keras")
     except ImportError as error:
         raise BackendError(f"Keras cannot be loaded ({error}); pip install 'resnet-tensorrt-kit[keras]'") from error
 
 
 def keras_loop(keras: Any, arch: Architecture, images_NHWC: NDArray[np.uint8], labels_N: NDArray[np.int64]) -> Steps:
-    """Train for ever, one step an item, which is its images. Raises UsageError for a network not of FAMILIES."""
+    """Train without end. Raises UsageError for a network that is not of FAMILIES."""
     if arch.family.name not in FAMILIES:
         raise UsageError(f"the Keras example has no {arch.name}; expected a resnet of {' or '.join(FAMILIES)}")
     scaled_NHWC = images_NHWC.astype(np.float32) / 255
@@ -47,32 +48,32 @@ def keras_loop(keras: Any, arch: Architecture, images_NHWC: NDArray[np.uint8], l
 
 
 def _steps(network: Any, batches: Any) -> Steps:
-    for images_BHWC, answers_BK in batches:
-        if len(images_BHWC) == BATCH:  # the last of an epoch may be smaller
-            network.train_on_batch(images_BHWC, answers_BK)
+    for images_BHWC, targets_BK in batches:
+        if len(images_BHWC) == BATCH:  # the last batch of an epoch may be smaller
+            network.train_on_batch(images_BHWC, targets_BK)
             yield BATCH
 
 
 def keras_network(
     keras: Any, arch: Architecture, shape: tuple[int, ...] = (32, 32, 3), classes: int = 10
 ) -> tuple[Any, list[Any]]:
-    """The example's network without its softmax, and its layers that have weights.
+    """The example's network without its softmax, and its layers with weights in the order of their creation.
 
-    The layers come in the order of their creation; Keras' own list is in another.
+    Keras' own list of layers has another order.
     """
     layers = keras.layers
     created: list[Any] = []
 
-    def noted(layer: Any) -> Any:
+    def with_weights(layer: Any) -> Any:
         created.append(layer)
         return layer
 
     def conv(x: Any, filters: int, kernel: int = 3, strides: int = 1) -> Any:
-        drawn = {"kernel_initializer": "he_normal", "kernel_regularizer": keras.regularizers.L2(1e-4)}
-        return noted(layers.Conv2D(filters, kernel, strides=strides, padding="same", **drawn))(x)
+        initial = {"kernel_initializer": "he_normal", "kernel_regularizer": keras.regularizers.L2(1e-4)}
+        return with_weights(layers.Conv2D(filters, kernel, strides=strides, padding="same", **initial))(x)
 
     def norm(x: Any) -> Any:
-        return noted(layers.BatchNormalization())(x)
+        return with_weights(layers.BatchNormalization())(x)
 
     def norm_relu(x: Any) -> Any:
         return layers.Activation("relu")(norm(x))
@@ -106,4 +107,4 @@ def keras_network(
                 x = block_v2(x, width, filters, strides, project=first, activate=stage > 0 or not first)
         x = norm_relu(x)
     pooled = layers.Flatten()(layers.AveragePooling2D(-(-shape[0] // 4))(x))
-    return keras.Model(images, noted(layers.Dense(classes, kernel_initializer="he_normal"))(pooled)), created
+    return keras.Model(images, with_weights(layers.Dense(classes, kernel_initializer="he_normal"))(pooled)), created

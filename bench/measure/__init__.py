@@ -1,1 +1,1 @@
-"""Timing: cells, contenders, the self-check, intervals and the environment."""
+"""Timing: cells, contenders, runners, the self-check, intervals and the environment."""

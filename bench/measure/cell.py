@@ -1,4 +1,4 @@
-"""A cell: one backend in one precision, in one scope, at one batch size; and what was measured of it."""
+"""A cell: the measurement of one backend in one precision, in one scope, at one batch size."""
 
 from dataclasses import dataclass, field
 
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from ..config import Scope
 
 NOISY_SPREAD = 0.1
-"""Spread over the rounds above which a cell is marked."""
+"""Spread of the rounds above which a cell is marked as noisy."""
 
 
 @dataclass
 class Cell:
-    """What was measured, and what hindered it."""
+    """What was measured, or why nothing was."""
 
     backend: str
     batch: int
@@ -22,13 +22,13 @@ class Cell:
     rounds: list[list[float]] = field(default_factory=list)
     """Seconds of every call, round by round."""
     warm_up_s: float = 0.0
-    """What came before the first round: first calls, compilation for this batch size among them."""
+    """Seconds before the first round: the first calls, including compilation for this batch size."""
     device_s: float | None = None
-    """The same calls by the device's own clock (CUDA events), all together; None where there is none."""
+    """Total of the same calls by the device's own clock (CUDA events); None where the device has no clock."""
     error: str = ""
-    """Why it was stopped, or could not begin; empty when all went well."""
-    caught: str = ""
-    """How the self-check found that it returns before its work is done: then its figures mean nothing."""
+    """Why it stopped or did not start; empty without an error."""
+    rejected: str = ""
+    """How the self-check found that the backend returns before its work is done: its figures are then meaningless."""
 
     @property
     def label(self) -> str:
@@ -37,13 +37,13 @@ class Cell:
 
     @property
     def key(self) -> tuple[str, str, str, int]:
-        """What makes it the same cell in another run."""
+        """What identifies the same cell in another run."""
         return self.backend, self.precision, self.scope, self.batch
 
     @property
-    def believed(self) -> bool:
-        """Whether it has figures that mean something."""
-        return bool(self.rounds) and not self.caught
+    def valid(self) -> bool:
+        """Whether it has figures, and the self-check did not reject them."""
+        return bool(self.rounds) and not self.rejected
 
     @property
     def samples_s(self) -> NDArray[np.float64]:
@@ -52,7 +52,7 @@ class Cell:
 
     @property
     def images_per_s(self) -> float:
-        """All images over all seconds."""
+        """All images divided by all seconds."""
         return self.batch * len(self.samples_s) / float(self.samples_s.sum())
 
     @property
@@ -62,25 +62,25 @@ class Cell:
 
     @property
     def spread(self) -> float:
-        """Interquartile range over median of the rounds' rates."""
+        """Interquartile range of the rounds' rates, divided by their median."""
         low, middle, high = np.percentile(self.round_rates, (25, 50, 75))
         return float((high - low) / middle)
 
     @property
     def noisy(self) -> bool:
-        """Whether the rounds differ by more than a careful reader would like."""
+        """Whether the rounds differ by more than NOISY_SPREAD."""
         return self.spread > NOISY_SPREAD
 
     @property
     def clock_disagreement(self) -> float | None:
-        """How much longer the wall clock took than the device's own, as a share of the latter."""
+        """Extra time by the wall clock, as a share of the time by the device's clock."""
         return None if not self.device_s else float(self.samples_s.sum()) / self.device_s - 1
 
     def percentile_ms(self, percent: float) -> float:
-        """Latency of a call in milliseconds that `percent` of the calls stay within."""
+        """Percentile of the calls' latencies, in milliseconds."""
         return float(np.percentile(self.samples_s, percent)) * 1e3
 
 
 def label_of(backend: str, precision: str) -> str:
-    """How a backend in a precision is called in tables."""
+    """The name of a backend in a precision, for tables."""
     return backend if precision == "fp32" else f"{backend} {precision}"

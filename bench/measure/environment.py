@@ -1,6 +1,6 @@
-"""What a measurement depends on besides the programs: processors, load, and a GPU's clocks, temperature and power.
+"""The state of the machine during a measurement: processors, load, and a GPU's clocks, temperature and power.
 
-NVIDIA's own library tells of the GPU (nvidia-ml-py, in the extra gpu); without it that part is empty.
+The GPU's state comes from NVIDIA's own library (nvidia-ml-py, in the extra gpu); without it that part is empty.
 """
 
 import os
@@ -15,12 +15,12 @@ THROTTLES = {
     0x40: "hardware thermal slowdown",
     0x80: "power brake",
 }
-"""Of NVML's nvmlClocksEventReasons those that cost speed; idling, and clocks set by the user, are not among them."""
+"""NVML's nvmlClocksEventReasons that cost speed; idling, and clocks set by the user, are not included."""
 
 
 @dataclass(frozen=True)
 class GpuState:
-    """One GPU at one moment."""
+    """The state of one GPU at one moment."""
 
     sm_mhz: int
     memory_mhz: int
@@ -29,8 +29,8 @@ class GpuState:
     throttled_by: tuple[str, ...]
 
     @property
-    def words(self) -> str:
-        """For a table's foot."""
+    def text(self) -> str:
+        """For a note below a table."""
         throttled = f", THROTTLED by {' and '.join(self.throttled_by)}" if self.throttled_by else ""
         clocks = f"{self.sm_mhz:,} MHz, memory {self.memory_mhz:,} MHz"
         return f"{clocks}, {self.temperature_c} °C, {self.power_w:.0f} W{throttled}"
@@ -38,22 +38,22 @@ class GpuState:
 
 @dataclass(frozen=True)
 class Moment:
-    """What it was like before or after measuring."""
+    """The state of the machine before or after measuring."""
 
     affinity: tuple[int, ...]
-    """Processors that this process may run on; empty where the system does not tell."""
+    """Processors that this process may run on; empty where the system does not report them."""
     load: float
-    """Processes that wanted to run in the last minute, on average, this one included; negative where unknown."""
+    """Average number of runnable processes in the last minute, including this one; negative where unknown."""
     gpu: GpuState | None = None
 
     @property
-    def words(self) -> str:
-        """For a table's foot."""
-        return f"load {self.load:.2f}" + (f"; GPU {self.gpu.words}" if self.gpu else "")
+    def text(self) -> str:
+        """For a note below a table."""
+        return f"load {self.load:.2f}" + (f"; GPU {self.gpu.text}" if self.gpu else "")
 
 
 def this_moment(device: str) -> Moment:
-    """Look around; `device` (cpu or cuda:N) says whether a GPU matters, and which."""
+    """Read the state of the machine; `device` (cpu or cuda:N) names the GPU to include, if any."""
     affinity = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else -1.0
     gpu = gpu_state(int(device.partition(":")[2] or 0)) if device.startswith("cuda") else None
@@ -61,7 +61,7 @@ def this_moment(device: str) -> Moment:
 
 
 def gpu_state(index: int) -> GpuState | None:
-    """What NVML tells of a GPU; None without nvidia-ml-py, or where the driver does not answer."""
+    """The state that NVML reports for a GPU; None without nvidia-ml-py, or where the driver does not answer."""
     if util.find_spec("pynvml") is None:
         return None
     nvml: Any = import_module("pynvml")
@@ -77,7 +77,7 @@ def gpu_state(index: int) -> GpuState | None:
             memory_mhz=nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM),
             temperature_c=nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU),
             power_w=nvml.nvmlDeviceGetPowerUsage(gpu) / 1e3,
-            throttled_by=tuple(words for bit, words in THROTTLES.items() if reasons & bit),
+            throttled_by=tuple(reason for bit, reason in THROTTLES.items() if reasons & bit),
         )
     except nvml.NVMLError:
         return None

@@ -1,10 +1,10 @@
-"""Measuring: every cell is warmed up, then the cells take turns, round after round.
+"""Timing: every cell is warmed up, then the cells are measured in interleaved rounds.
 
-So a machine that drifts drifts for all of them alike. A turn begins when nothing of the one before it computes any
-more: the threads of some libraries look for new work for many milliseconds after a call, on cores that the next one
-needs. Every call's time is kept, and nothing else is done between the first and the last clock reading of a turn.
-`seconds` counts the calls alone: what comes before the first round is stated by the cell. A cell that would not end in
-time takes no further turn; its first round it always gets.
+In each round every cell makes some calls, so that a machine that drifts affects all cells alike. A cell starts when
+nothing of the cell before it still computes: the threads of some libraries look for new work for many milliseconds
+after a call, on cores that the next cell needs. The time of every call is kept, and nothing else happens between the
+first and the last clock reading of a cell's round. `seconds` counts the calls alone; the time before the first round
+is kept separately in the cell. A cell whose next round would exceed the time is finished; its first round always runs.
 """
 
 import time
@@ -18,17 +18,17 @@ from ..config import BenchConfig
 from .cell import Cell
 
 ROUND_S = 0.1
-"""A turn of a cell takes about this much time, or less where ten rounds of all cells would not fit otherwise."""
+"""Approximate time of a cell in one round; shorter where ten rounds of all cells would not fit otherwise."""
 MOST_CALLS = 1 << 20
 IDLE_STEP_S = 0.012
-"""More than a tick, by which the system counts the time of threads that run on other processors: 10 ms at most."""
+"""Longer than a tick, in which the system counts the time of threads on other processors: 10 ms at most."""
 IDLE_SHARE = 0.2
-"""Of one core, over such a step: with less computing than that, this process is idle."""
+"""Share of one core; a process that computes less than that during a step is idle."""
 IDLE_LIMIT_S = 0.5
-"""A turn waits no longer for that."""
+"""Longest wait for an idle process."""
 
-Told = Callable[[Cell], None]
-"""Is told of a cell that was warmed up or had its turn."""
+OnChange = Callable[[Cell], None]
+"""Called after a cell was warmed up, and after each of its rounds."""
 
 
 @dataclass(frozen=True)
@@ -36,68 +36,73 @@ class Runner:
     """How a cell is run."""
 
     calls: Callable[[int], list[float]]
-    """Makes so many calls and returns the seconds of each."""
+    """Makes that many calls and returns the seconds of each."""
     at_least: int = 1
-    """Calls of a turn, so that what overlaps can overlap."""
+    """Fewest calls of a round, so that calls can overlap."""
     device_s: Callable[[], float | None] = lambda: None
-    """Seconds of all calls since it was last asked, by the device's own clock."""
+    """Seconds by the device's own clock, of all calls since this function was last called."""
 
 
 def one_by_one(call: Callable[[], float]) -> Runner:
-    """A runner of calls that follow each other; `call` makes one and returns its seconds."""
+    """A runner whose calls follow each other; `call` makes one and returns its seconds."""
     return Runner(lambda count: [call() for _ in range(count)])
 
 
 @dataclass
-class _Turn:
-    """What the next turn of a cell is."""
+class _Round:
+    """The next round of a cell."""
 
     calls: int
-    seconds: float
-    """How long it will take, as far as one can tell."""
+    expected_s: float
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Cells that have rounds or an error, and whether Ctrl-C ended it."""
+    """The cells that have rounds or an error, and whether Ctrl-C stopped the measurement."""
 
     cells: list[Cell]
     interrupted: bool
 
 
-def take_turns(cells: Sequence[Cell], runners: Sequence[Runner], config: BenchConfig, *, told: Told) -> Measured:
-    """Warm every cell up, then measure them in turns until the time is up and no cell owes anything.
+def measure_interleaved(
+    cells: Sequence[Cell], runners: Sequence[Runner], config: BenchConfig, *, on_change: OnChange
+) -> Measured:
+    """Warm every cell up, then measure them round by round until the time is over and all minimum counts are reached.
 
-    A cell that fails stops alone. Ctrl-C ends measuring; what was measured is returned. A cell that has an error
-    already is left as it is.
+    A cell that fails stops alone. Ctrl-C stops the measurement; the rounds so far are returned. A cell that already has
+    an error is not run.
     """
     interrupted = False
     try:
-        turns = _warmed_up(cells, runners, config, told)
+        rounds = _warmed_up(cells, runners, config, on_change)
         measured_s = 0.0
-        while turns:
-            for index in list(turns):
-                cell, turn = cells[index], turns[index]
-                if cell.rounds and measured_s + turn.seconds > config.seconds and not _must_go_on(cell, config):
-                    del turns[index]
+        while rounds:
+            for index in list(rounds):
+                cell, upcoming = cells[index], rounds[index]
+                late = measured_s + upcoming.expected_s > config.seconds
+                if cell.rounds and late and not _below_minimum(cell, config):
+                    del rounds[index]
                     continue
                 _wait_until_idle()
                 try:
-                    samples = runners[index].calls(turn.calls)
+                    samples_s = runners[index].calls(upcoming.calls)
                 except RtkError as error:
                     cell.error = str(error)
-                    del turns[index]
+                    del rounds[index]
                     continue
-                cell.rounds.append(samples)
-                device_s = runners[index].device_s()
-                if device_s is not None:
-                    cell.device_s = (cell.device_s or 0.0) + device_s
-                measured_s += sum(samples)
-                turn.seconds = float(np.median([sum(one) for one in cell.rounds]))
-                told(cell)
+                _add_round(cell, samples_s, runners[index].device_s())
+                measured_s += sum(samples_s)
+                upcoming.expected_s = float(np.median([sum(one) for one in cell.rounds]))
+                on_change(cell)
     except KeyboardInterrupt:
         interrupted = True
     return Measured([cell for cell in cells if cell.rounds or cell.error], interrupted)
+
+
+def _add_round(cell: Cell, samples_s: list[float], device_s: float | None) -> None:
+    cell.rounds.append(samples_s)
+    if device_s is not None:
+        cell.device_s = (cell.device_s or 0.0) + device_s
 
 
 def _wait_until_idle() -> None:
@@ -109,8 +114,10 @@ def _wait_until_idle() -> None:
             return
 
 
-def _warmed_up(cells: Sequence[Cell], runners: Sequence[Runner], config: BenchConfig, told: Told) -> dict[int, _Turn]:
-    """Call every cell until its times have settled; how many calls fill its turns."""
+def _warmed_up(
+    cells: Sequence[Cell], runners: Sequence[Runner], config: BenchConfig, on_change: OnChange
+) -> dict[int, _Round]:
+    """Call every cell until its times have settled; return the first round of each, by the cell's index."""
     call_s: dict[int, float] = {}
     for index, (cell, runner) in enumerate(zip(cells, runners, strict=True)):
         if cell.error:
@@ -123,17 +130,20 @@ def _warmed_up(cells: Sequence[Cell], runners: Sequence[Runner], config: BenchCo
             cell.error = str(error)
         runner.device_s()
         cell.warm_up_s = time.perf_counter() - started_at
-        told(cell)
-    turn_s = min(ROUND_S, config.seconds / (config.rounds * max(1, len(call_s))))
-    turns = {}
+        on_change(cell)
+    round_s = min(ROUND_S, config.seconds / (config.rounds * max(1, len(call_s))))
+    rounds = {}
     for index, seconds in call_s.items():
-        calls = max(runners[index].at_least, min(MOST_CALLS, round(turn_s / seconds)))
-        turns[index] = _Turn(calls, calls * seconds)
-    return turns
+        calls = max(runners[index].at_least, min(MOST_CALLS, round(round_s / seconds)))
+        rounds[index] = _Round(calls, calls * seconds)
+    return rounds
 
 
 def _settled_call_s(runner: Runner, warm_up_s: float) -> float:
-    """Seconds of a call in the last of ever longer runs that together fill the warm-up; at least two runs."""
+    """Seconds of a call in the last of several runs, each longer than the one before, that together fill the warm-up.
+
+    There are at least two runs.
+    """
     count, spent_s, runs = runner.at_least, 0.0, 0
     while True:
         samples = runner.calls(count)
@@ -144,7 +154,7 @@ def _settled_call_s(runner: Runner, warm_up_s: float) -> float:
         count = max(runner.at_least, min(2 * count, round((warm_up_s - spent_s) / call_s) or 1))
 
 
-def _must_go_on(cell: Cell, config: BenchConfig) -> bool:
-    """Whether the cell still lacks the calls or images that the config demands whatever the time."""
+def _below_minimum(cell: Cell, config: BenchConfig) -> bool:
+    """Whether the cell has fewer calls or images than the config requires."""
     calls = sum(map(len, cell.rounds))
     return calls < config.min_calls or calls * cell.batch < config.min_images

@@ -1,4 +1,4 @@
-"""Parity: how a candidate's answers differ from the reference's on the same labelled images, image by image.
+"""Parity: how a candidate's answers differ from the reference's on the same labelled images.
 
 Shapes: N images, K classes.
 """
@@ -17,7 +17,7 @@ from ...infer.backend import Backend
 
 BATCH = 250
 WORST = 20
-"""So many images are listed."""
+"""Number of images that are listed."""
 
 
 @dataclass(frozen=True)
@@ -31,46 +31,46 @@ class Changed:
 
 @dataclass(frozen=True)
 class WorstImage:
-    """An image that the candidate answers badly, and by how much."""
+    """One of the images that the candidate answers worst."""
 
     index: int
-    """In the split, counted from 0."""
+    """Index in the split, from 0."""
     label: int
     reference: int
     """The reference's answer."""
     candidate: int | None
-    """The candidate's; None when there is none, or a logit is not finite."""
+    """The candidate's answer; None when there is none, or a logit is not finite."""
     largest_difference: float
-    """Of its logits, absolute."""
+    """Largest absolute difference of its logits."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Counts over all images; nothing is rounded. An image without an answer counts as wrong."""
+    """Counts over all images, not rounded. An image without an answer counts as wrong."""
 
     candidate: str
     images: int
     reference_correct: int
     candidate_correct: int
     agreeing: int
-    """Images that both answer alike, rightly or wrongly."""
+    """Images with the same answer from both, right or wrong."""
     lost: int
     """Right in the reference, wrong in the candidate."""
     won: int
     """Wrong in the reference, right in the candidate."""
     largest_difference: float
-    """Of any logit, absolute."""
+    """Largest absolute difference of any logit."""
     mean_difference: float
     not_finite: int
     """Images with a NaN or infinite logit in the candidate."""
     answered: int
-    """Rows of logits that the candidate gave; another number than `images` is a fault of whoever ran it."""
+    """Rows of logits from the candidate; a number other than `images` is an error of the program that ran it."""
     largest_share: float
-    """See core/closeness.py."""
+    """Largest difference of any logit, in standard deviations; see core/tolerances.py."""
     relative_error: float
-    """Root mean square of the differences over the standard deviation of the reference's logits."""
+    """Relative RMS error: root mean square of the differences, divided by `spread`."""
     largest_logit: float
-    """Of the reference, absolute."""
+    """Largest absolute logit of the reference."""
     spread: float
     """Standard deviation of the reference's logits."""
     divergence: float
@@ -82,7 +82,7 @@ class Parity:
 
     @property
     def changed(self) -> int:
-        """Images with another answer than the reference's, or none."""
+        """Images with another answer than the reference's, or without one."""
         return self.images - self.agreeing
 
     @property
@@ -94,7 +94,7 @@ class Parity:
 def all_logits(
     backend: Backend, images_NHWC: NDArray[np.uint8], *, advance: Callable[[int], None] = lambda count: None
 ) -> NDArray[np.float32]:
-    """The backend's logits of all images, in batches of 250 or as many as it takes; `compare` counts the answers."""
+    """The backend's logits of all images, in batches of 250 or of its largest size. `compare` checks their number."""
     batch = min(BATCH, backend.max_batch or BATCH)
     parts = [np.empty((0, len(backend.card.classes)), np.float32)]
     for logits_BK in backend.stream(images_NHWC[start : start + batch] for start in range(0, len(images_NHWC), batch)):
@@ -109,12 +109,15 @@ def compare(
     candidate_NK: NDArray[np.float32],
     labels_N: NDArray[np.int64],
 ) -> Parity:
-    """Compare two backends' logits on the same labelled images. Raises DataError when the reference is no measure."""
+    """Compare two backends' logits on the same labelled images.
+
+    Raises DataError when the reference's logits are incomplete or not finite, or the numbers of classes differ.
+    """
     images, answered = len(labels_N), len(candidate_NK)
     if reference_NK.shape[0] != images or not np.isfinite(reference_NK).all():
-        raise DataError(f"the reference gave {len(reference_NK):,} answers, expected {images:,}, all of them finite")
+        raise DataError(f"the reference gave {len(reference_NK):,} answers, expected {images:,} with finite logits")
     if candidate_NK.shape[1:] != reference_NK.shape[1:]:
-        raise DataError(f"{candidate}: {candidate_NK.shape[1]} logits an image, expected {reference_NK.shape[1]}")
+        raise DataError(f"{candidate}: {candidate_NK.shape[1]} logits per image, expected {reference_NK.shape[1]}")
     missing = np.full((max(0, images - answered), reference_NK.shape[1]), np.nan, np.float32)
     candidate_NK = np.concatenate([candidate_NK[:images], missing])
     finite_N = np.asarray(np.isfinite(candidate_NK).all(axis=1))
@@ -163,7 +166,7 @@ def compare(
 
 
 def _divergence(reference_NK: NDArray[np.float32], candidate_NK: NDArray[np.float32]) -> float:
-    """Mean over images of the sum of p log(p / q), p the reference's softmax and q the candidate's."""
+    """Mean over images of the sum of p log(p / q); p is the reference's softmax, q the candidate's."""
     if len(reference_NK) == 0:
         return float("nan")
     log_p, log_q = (_log_softmax(logits_NK) for logits_NK in (reference_NK, candidate_NK))
@@ -176,8 +179,8 @@ def _log_softmax(logits_NK: NDArray[np.float32]) -> NDArray[np.float64]:
     return result
 
 
-def labelled_as(classes: tuple[str, ...], split: Split, dataset_classes: tuple[str, ...], *, name: str) -> None:
-    """Raise DataError when the labels of a data set do not mean what the model's classes mean."""
+def check_labels(classes: tuple[str, ...], split: Split, dataset_classes: tuple[str, ...], *, name: str) -> None:
+    """Raise DataError when a data set's labels do not match the model's classes."""
     if classes != dataset_classes:
         first = next(
             (k for k, pair in enumerate(zip(classes, dataset_classes, strict=False)) if pair[0] != pair[1]), -1

@@ -1,9 +1,9 @@
-"""How much accuracy a candidate may have lost: the score interval for paired answers, and how often a gate passes.
+"""The accuracy that a candidate may have lost: the score interval for paired answers, and how often a gate passes.
 
-Both answer the same images, so only the images that one answers rightly and the other wrongly tell of a difference.
-The interval is the score interval of T. Tango, "Equivalence test and confidence interval for the difference in
-proportions for the paired-sample design", Statistics in Medicine 17 (1998), 891-908. Unlike the normal approximation
-it stays honest when nothing, or nearly nothing, changed.
+Both answer the same images, so only images with one right and one wrong answer show a difference. The interval is the
+score interval of T. Tango, "Equivalence test and confidence interval for the difference in proportions for the
+paired-sample design", Statistics in Medicine 17 (1998), 891-908. Unlike the normal approximation, it stays valid when
+few answers or none changed.
 """
 
 import math
@@ -11,15 +11,15 @@ import math
 import numpy as np
 
 Z = 1.959963984540054
-"""Normal quantile of 97.5 %: the bound is the upper end of the two-sided 95 % interval, so that a candidate whose true
-loss is the margin passes in about one case of forty."""
+"""Normal quantile of 97.5 %: the bound is the upper end of the two-sided 95 % interval, so a candidate whose true loss
+equals the margin passes in about one case of forty."""
 PRECISE = 1e-9
 
 
 def upper_loss(lost: int, won: int, images: int) -> float:
-    """The upper 95 % bound of the share of right answers lost, of all images: 0.003 means 0.3 points.
+    """The upper 95 % bound of the loss of accuracy, as a share of all images: 0.003 means 0.3 points.
 
-    `lost`: right in the reference only; `won`: right in the candidate only. Without images the bound is 1.
+    `lost`: only the reference is right; `won`: only the candidate is right. Without images the bound is 1.
     """
     assert 0 <= lost + won <= images
     if images == 0:
@@ -32,19 +32,19 @@ def upper_loss(lost: int, won: int, images: int) -> float:
 
 
 def smallest_resolvable_loss(images: int) -> float:
-    """The bound that so many images leave when not one right answer changes."""
+    """The bound that remains with this number of images when no right answer changes."""
     return upper_loss(0, 0, images)
 
 
 def images_for(margin: float) -> int:
-    """The fewest images that can show a loss to be below `margin`, a share, when nothing changes."""
+    """The fewest images that can show a loss below `margin`, a share, when no answer changes."""
     return math.floor(Z * Z * (1 - margin) / margin) + 1
 
 
 def pass_rate(
     images: int, *, lost_share: float, won_share: float, margin: float, trials: int = 4_000, seed: int = 0
 ) -> float:
-    """How often a candidate of these true shares is found below `margin`, by simulation of paired answers."""
+    """How often a candidate with these true shares passes the margin, by simulation of paired answers."""
     random = np.random.default_rng(seed)
     counts = random.multinomial(images, (lost_share, won_share, 1 - lost_share - won_share), trials)
     verdicts: dict[tuple[int, int], bool] = {}
@@ -57,7 +57,7 @@ def pass_rate(
 
 
 def _score(lost: int, won: int, images: int, loss: float) -> float:
-    """How many standard errors the observed difference lies below `loss`; the error is estimated under that loss."""
+    """The distance from the observed loss up to `loss`, in standard errors that are estimated under `loss`."""
     a = 2 * images
     b = -lost - won + (2 * images - lost + won) * loss
     c = -won * loss * (1 - loss)

@@ -1,12 +1,13 @@
-"""The verdict on a parity: three tests, and all must hold.
+"""The verdict on a parity: three checks, and all of them must pass.
 
-(a) Every image is answered once, every logit finite. (b) Logits and answers are as close to the reference's as the
-precision that the artifact claims allows; see core/precisions.py. (c) The accuracy lost is shown to be below a margin:
-the upper 95 % bound of the loss on paired answers. That nothing significant was found is not enough. MLPerf's presets
-put a plain comparison of two accuracies in place of (c), and say so.
+(a) Every image is answered once, and every logit is finite. (b) Logits and answers are within the tolerance of the
+precision that the artifact claims; see core/tolerances.py. (c) The loss of accuracy is shown to be below a margin: the
+upper 95 % bound of the loss on paired answers is below it. A loss that is merely not significant does not pass.
+MLPerf's presets replace (c) by a plain comparison of two accuracies, and the text of the check says so.
 """
 
 import math
+import textwrap
 from dataclasses import dataclass
 
 from ...core.errors import ParityError, UsageError
@@ -16,14 +17,16 @@ from .paired_interval import images_for, smallest_resolvable_loss, upper_loss
 
 PRESETS = {"mlperf-99": 990, "mlperf-99.9": 999}
 """Thousandths of the reference's accuracy that the candidate must reach."""
+WIDTH = 80
+"""Columns of a verdict's text."""
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """What --require-parity asks for; nothing named means the margin of the artifact's precision."""
+    """What --require-parity asks for; the default is the margin of the artifact's precision."""
 
     margin_pp: float | None = None
-    """Points of accuracy that must be shown not to be lost."""
+    """The loss of accuracy, in percentage points, that must be ruled out."""
     preset: str | None = None
     """mlperf-99 or mlperf-99.9."""
 
@@ -46,7 +49,7 @@ def requirement(text: str) -> Requirement:
 
 @dataclass(frozen=True)
 class Check:
-    """One of the three tests."""
+    """One of the three checks."""
 
     name: str
     passed: bool
@@ -56,33 +59,66 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says of a candidate, and why."""
+    """What the parity gate decides about a candidate, and why."""
 
     candidate: str
     precision: str
     checks: tuple[Check, ...]
     loss_pp: float
-    """Accuracy lost, in points; negative when the candidate is better."""
+    """Accuracy lost, in percentage points; negative when the candidate is better."""
     upper_loss_pp: float
-    """Its upper 95 % bound."""
+    """The upper 95 % bound of the loss."""
     margin_pp: float | None
     """None where MLPerf's preset decides."""
+    images: int = 0
+    """0 in reports of rtk-bench-2 until they are read, which takes the counts from the parity beside the verdict."""
+    candidate_correct: int = 0
+    reference_correct: int = 0
+    changed: int = 0
+    """Images with another answer than the reference's, or with none."""
 
     @property
     def passed(self) -> bool:
-        """Whether all three tests hold."""
+        """Whether all three checks pass."""
         return all(check.passed for check in self.checks)
 
+    def summary(self) -> str:
+        """The verdict and its counts in one line of at most 80 columns; the wording is shorter where counts are long.
+
+        For example: onnx (fp32): parity (9,278 of 10,000 right, reference 9,278; 0 answers changed)
+        """
+        right, images = f"{self.candidate_correct:,}", f"{self.images:,}"
+        reference, changed = f"reference {self.reference_correct:,}", f"{self.changed:,}"
+        wordings = (
+            f"{self._heading} ({right} of {images} right, {reference}; {changed} answers changed)",
+            f"{self._heading} ({right} of {images} right, {reference}; {changed} changed)",
+            f"{self._heading} ({right} of {images}, {reference}; {changed} changed)",
+        )
+        return next((line for line in wordings if len(line) <= WIDTH), wordings[-1])
+
     def to_text(self) -> str:
-        """One line for the verdict and one for each test."""
-        named = self.candidate.endswith(f" {self.precision}")
-        who = self.candidate if named else f"{self.candidate} ({self.precision})"
-        lines = [f"{who}: {'parity' if self.passed else 'NO PARITY'}"]
-        lines += [f"  {'ok' if check.passed else 'NO':3}{check.name}: {check.text}" for check in self.checks]
+        """The verdict, then each check, wrapped to 80 columns under a hanging indent."""
+        lines = [self._heading]
+        for check in self.checks:
+            text = f"{'ok' if check.passed else 'NO':3}{check.name}: {check.text}"
+            lines += textwrap.wrap(
+                text,
+                WIDTH,
+                initial_indent="  ",
+                subsequent_indent="     ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
         return "\n".join(lines)
 
+    @property
+    def _heading(self) -> str:
+        named = self.candidate.endswith(f" {self.precision}")
+        who = self.candidate if named else f"{self.candidate} ({self.precision})"
+        return f"{who}: {'parity' if self.passed else 'NO PARITY'}"
+
     def enforce(self) -> None:
-        """Raise ParityError with the numbers of every test that does not hold."""
+        """Raise ParityError with the numbers of every check that fails."""
         failed = [f"{check.name}: {check.text}" for check in self.checks if not check.passed]
         if failed:
             raise ParityError(
@@ -91,7 +127,7 @@ class Verdict:
 
 
 def judge(parity: Parity, *, precision: str, required: Requirement | None = None) -> Verdict:
-    """Judge a candidate that claims `precision`. Raises UnknownNameError for a precision that there is not."""
+    """Judge a candidate that claims `precision`. Raises UnknownNameError for an unknown precision."""
     required = required or Requirement()
     limits = precision_named(precision)
     margin_pp = required.margin_pp if required.margin_pp is not None else limits.margin_pp
@@ -100,31 +136,35 @@ def judge(parity: Parity, *, precision: str, required: Requirement | None = None
     return Verdict(
         candidate=parity.candidate,
         precision=precision,
-        checks=(_complete(parity), _close(parity, precision), equivalent),
+        checks=(_complete(parity), _within_tolerance(parity, precision), equivalent),
         loss_pp=100 * (parity.lost - parity.won) / max(1, parity.images),
         upper_loss_pp=100 * bound,
         margin_pp=None if required.preset else margin_pp,
+        images=parity.images,
+        candidate_correct=parity.candidate_correct,
+        reference_correct=parity.reference_correct,
+        changed=parity.changed,
     )
 
 
 def _complete(parity: Parity) -> Check:
     passed = parity.answered == parity.images and parity.not_finite == 0
-    text = f"{parity.answered:,} answers to {parity.images:,} images, {parity.not_finite:,} with logits not finite"
+    text = f"{parity.answered:,} answers to {parity.images:,} images, {parity.not_finite:,} whose logits are not finite"
     return Check("every image answered once", passed, text)
 
 
-def _close(parity: Parity, precision: str) -> Check:
+def _within_tolerance(parity: Parity, precision: str) -> Check:
     limits = precision_named(precision)
     equal_within = limits.equal_within(parity.largest_logit)
-    worst = (
-        f"by {parity.largest_difference:.2g} in the worst (at most {equal_within:.2g})"
+    largest = (
+        f"{parity.largest_difference:.2g} (at most {equal_within:.2g})"
         if math.isfinite(equal_within)
-        else f"by {parity.largest_share:.2g} of it in the worst (at most {limits.largest_share:.2g})"
+        else f"{parity.largest_share:.2g} standard deviations (at most {limits.largest_share:.2g})"
     )
     agreement = parity.agreeing / max(1, parity.images)
     text = (
-        f"logits off by {parity.relative_error:.2g} of their spread (at most {limits.relative_error:.2g}), "
-        f"{worst}; "
+        f"relative RMS error {parity.relative_error:.2g} (at most {limits.relative_error:.2g}), "
+        f"largest logit difference {largest}, "
         f"{parity.agreeing:,} of {parity.images:,} answers the same (at least {limits.agreement:.2%})"
     )
     passed = (
@@ -133,7 +173,7 @@ def _close(parity: Parity, precision: str) -> Check:
         and parity.largest_share <= limits.largest_share
         and agreement >= limits.agreement
     )
-    return Check(f"as close as {precision} is", passed, text)
+    return Check(f"within {precision} tolerance", passed, text)
 
 
 def _equivalent(parity: Parity, bound: float, margin_pp: float) -> Check:
@@ -141,12 +181,12 @@ def _equivalent(parity: Parity, bound: float, margin_pp: float) -> Check:
     text = (
         f"{parity.candidate_correct:,} right, the reference {parity.reference_correct:,} "
         f"({parity.lost:,} lost, {parity.won:,} won): {lost_pp:.3f} points lost, "
-        f"at most {100 * bound:.3f} with 95 % confidence, margin {margin_pp:g}"
+        f"at most {100 * bound:.3f} with 95 % confidence (margin {margin_pp:g})"
     )
     if 100 * smallest_resolvable_loss(parity.images) >= margin_pp:
         text += (
-            f"; {parity.images:,} images cannot resolve this margin even without a change, "
-            f"which takes {images_for(margin_pp / 100):,}"
+            f"; {parity.images:,} images cannot resolve this margin even if no answer changes; "
+            f"that needs at least {images_for(margin_pp / 100):,}"
         )
     return Check("accuracy kept", 100 * bound < margin_pp, text)
 
@@ -157,6 +197,6 @@ def _mlperf(parity: Parity, preset: str) -> Check:
     return Check(
         "accuracy kept",
         passed,
-        f"{parity.candidate_correct:,} right of the reference's {parity.reference_correct:,}; {preset} wants "
-        f"{share / 10:g} % of them: MLPerf's point comparison, which says nothing of chance",
+        f"{parity.candidate_correct:,} right, the reference {parity.reference_correct:,}; {preset} requires "
+        f"{share / 10:g} % of the reference's: MLPerf's point comparison, which ignores chance",
     )

@@ -1,1 +1,1 @@
-"""Reports of a benchmark: data, tables, plots and pages."""
+"""Reports of a benchmark: data, tables, notes, plots and pages."""

@@ -1,4 +1,4 @@
-"""The report as one HTML page: no network, no script, readable on a phone and in dark mode, the plots drawn into it."""
+"""The report as one HTML page with its plots: no network, no script, readable on a phone and in dark mode."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,10 @@ from ...core.data.datasets import Split
 from ...core.data.images import encoded_image
 from ...core.web_page import escaped, web_page
 from ..parity.compare import Parity
+from .notes import backend_texts, notes_on, preset_lines
 from .plots import Draw, accuracy, accuracy_points, changes, latency, svg_of, throughput
-from .render import notes_on, parity_table, preset_lines, report_table
 from .report import Report
+from .tables import parity_table, report_table
 
 STYLE = """
 .scroll { overflow-x: auto; } svg { width: 100%; height: auto; }
@@ -26,11 +27,11 @@ pre { white-space: pre-wrap; }
 
 
 def page_of(report: Report) -> str:
-    """The whole page as text."""
+    """The page as text."""
     title = f"{report.model.name}, {report.model.precision}"
     parts = [
         f"<h1>{escaped(title)}</h1><p class=faint>{escaped(report.machine.summary)}; {escaped(report.date)}</p>",
-        _list({**report.backends, **{name: f"not run: {why}" for name, why in report.unusable.items()}}),
+        _list(backend_texts(report)),
         "<h2>Throughput and latency</h2>",
         _plots(report),
         _table(report_table(report)),
@@ -46,19 +47,21 @@ def page_of(report: Report) -> str:
 
 
 def _plots(report: Report) -> str:
-    cells = [cell for cell in report.cells if cell.believed]
+    cells = [cell for cell in report.cells if cell.valid]
     figures = []
     if cells:
         figures += [
-            _figure("Throughput over batch size; bars span the middle half of the rounds.", throughput(cells)),
+            _figure("Throughput over batch size; bars show the middle half of the rounds.", throughput(cells)),
             _figure("Latency over throughput, a point for each batch size: median, dotted to p99.", latency(cells)),
         ]
     if accuracy_points(cells, report.parity):
-        words = "Accuracy on the test split over the highest throughput; nothing beats what lies on the front."
-        figures.append(_figure(words, accuracy(cells, report.parity)))
+        caption = (
+            "Accuracy on the test split over the highest throughput; no backend is better than those on the front."
+        )
+        figures.append(_figure(caption, accuracy(cells, report.parity)))
     if report.parity:
-        words = "Parity: answers other than PyTorch fp32's, and the logits' error over their spread."
-        figures.append(_figure(words, changes(report.parity)))
+        caption = "Parity: answers that differ from PyTorch fp32's, and the relative RMS error of the logits."
+        figures.append(_figure(caption, changes(report.parity)))
     return f"<div class=plots>{''.join(figures)}</div>" if figures else ""
 
 
@@ -67,7 +70,7 @@ def _figure(caption: str, draw: Draw) -> str:
 
 
 def _changed_images(report: Report) -> str:
-    """The worst of them, each with its label and both answers."""
+    """The worst images whose answers changed, each with its label and both answers."""
     classes = report.model.classes
     figures = []
     for one in report.parity:
@@ -75,10 +78,10 @@ def _changed_images(report: Report) -> str:
             picture = report.pictures.get(str(worst.index))
             if picture and worst.candidate != worst.reference:
                 now = "no answer" if worst.candidate is None else classes[worst.candidate]
-                words = f"{one.candidate}: {classes[worst.reference]} became {now}; it is {classes[worst.label]}"
+                caption = f"{one.candidate}: {classes[worst.reference]} became {now}; it is {classes[worst.label]}"
                 figures.append(
                     f'<figure><img alt="test image {worst.index}" src="data:image/png;base64,{picture}">'
-                    f"<figcaption>{escaped(words)} (image {worst.index:,})</figcaption></figure>"
+                    f"<figcaption>{escaped(caption)} (image {worst.index:,})</figcaption></figure>"
                 )
     if not figures:
         return "<p>None: every backend answers every image as PyTorch fp32 does.</p>" if report.parity else ""
@@ -94,7 +97,7 @@ def _table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _list(items: Mapping[str, str]) -> str:
-    return "<ul>" + "".join(f"<li><b>{escaped(name)}</b>: {escaped(words)}" for name, words in items.items()) + "</ul>"
+    return "<ul>" + "".join(f"<li><b>{escaped(name)}</b>: {escaped(text)}" for name, text in items.items()) + "</ul>"
 
 
 def _notes(lines: Sequence[str]) -> str:
@@ -109,6 +112,6 @@ def _libraries(report: Report) -> str:
 
 
 def pictures_of(split: Split, parity: Sequence[Parity]) -> dict[str, str]:
-    """By index in the split: those among each backend's worst images that got another answer than the reference's."""
+    """PNG in base64, by index in the split, of each backend's worst images whose answer is not the reference's."""
     changed = {one.index for each in parity for one in each.worst if one.candidate != one.reference}
     return {str(index): base64.b64encode(encoded_image(split.images_NHWC[index])).decode() for index in sorted(changed)}

@@ -1,6 +1,6 @@
-"""The table while it runs: on standard error, for a terminal; nothing elsewhere.
+"""The live table: shown on standard error during the measurement, if that is a terminal.
 
-It is drawn between two turns, at most four times a second, and by no thread of its own: drawing must not be measured.
+It is drawn between two measurements, at most four times per second and without a thread, so that drawing is not timed.
 """
 
 import contextlib
@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 from ..config import SCOPES
 from ..measure.cell import Cell
-from ..measure.timing import Told
+from ..measure.timing import OnChange
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-REDRAWN_S = 0.25
+REDRAW_S = 0.25
 COLUMNS = ("backend", "precision", "scope", "batch", "images/s", "p50 ms", "spread", "rounds")
 
 
 @contextlib.contextmanager
-def live_table(seconds: float) -> Iterator[Told]:
-    """Yield what is to be told of every cell; `seconds` is what measuring will take."""
+def live_table(seconds: float) -> Iterator[OnChange]:
+    """Yield the function to call after every change of a cell; `seconds`: the expected measuring time."""
     if not sys.stderr.isatty():
         yield lambda cell: None
         return
@@ -33,30 +33,30 @@ def live_table(seconds: float) -> Iterator[Told]:
     with Live(console=Console(stderr=True), auto_refresh=False, transient=True, vertical_overflow="ellipsis") as live:
         drawn_at = 0.0
 
-        def told(cell: Cell) -> None:
+        def on_change(cell: Cell) -> None:
             nonlocal drawn_at
             cells[cell.key] = cell
             now = time.monotonic()
-            if now - drawn_at >= REDRAWN_S:
+            if now - drawn_at >= REDRAW_S:
                 drawn_at = now
                 live.update(_table(list(cells.values()), seconds), refresh=True)
 
-        yield told
+        yield on_change
 
 
 def _table(cells: list[Cell], seconds: float) -> "Table":
     from rich.table import Table
 
     measured_s = sum(float(cell.samples_s.sum()) for cell in cells if cell.rounds)
-    table = Table(*COLUMNS, title=f"measuring: {measured_s:.1f} of {seconds:.0f} s; Ctrl-C ends it with a report")
+    table = Table(*COLUMNS, title=f"measuring: {measured_s:.1f} of {seconds:.0f} s; Ctrl-C stops and reports")
     for cell in cells:
         table.add_row(*live_row(cell))
     return table
 
 
 def live_row(cell: Cell) -> tuple[str, ...]:
-    """One line of the table, as far as it is known."""
-    known = (cell.backend, cell.precision, SCOPES[cell.scope][0], f"{cell.batch:,}")
+    """One row of the table, with the figures known so far."""
+    known = (cell.backend, cell.precision, SCOPES[cell.scope].column, f"{cell.batch:,}")
     if not cell.rounds:
         return (*known, *("failed" if cell.error else "warmed up", "", "", ""))
     spread = f"{cell.spread:.0%}{' noisy' if cell.noisy else ''}"

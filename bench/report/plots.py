@@ -1,6 +1,6 @@
-"""The plots of a report, as SVG that takes the colour of the text around it.
+"""The plots of a report, as SVG in the text colour of the page.
 
-Every series is a group with an id, `data-PLOT-LABEL`, by which a test finds it in a browser.
+Every series is a group with the id `data-PLOT-LABEL`, so that a test can find it in a browser.
 """
 
 import io
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK = "#010203"
-"""Stands for the page's text colour in the plots until they are inside the page."""
+"""Placeholder for the page's text colour."""
 COLOURS = ("#4c8bf5", "#e8710a", "#2ba84a", "#b0479c", "#c9a21a", "#6b7280", "#12a5b0", "#d6336c")
 STYLES = {"sync": "-", "compute": "--", "stream": "-.", "files": ":"}
 Draw = Callable[["Axes"], None]
 
 
 def throughput(cells: Sequence[Cell]) -> Draw:
-    """Images per second over batch size, a line for each backend, precision and scope."""
+    """Images per second over batch size, one line per backend, precision and scope."""
 
     def draw(axes: "Axes") -> None:
         for colour, (name, line) in _coloured(cells):
@@ -42,7 +42,7 @@ def throughput(cells: Sequence[Cell]) -> Draw:
 
 
 def latency(cells: Sequence[Cell]) -> Draw:
-    """Median and 99th percentile over images per second, a point for each batch size."""
+    """Median and 99th percentile of the latency over images per second, one point per batch size."""
 
     def draw(axes: "Axes") -> None:
         for colour, (name, line) in _coloured(cells):
@@ -61,7 +61,7 @@ def latency(cells: Sequence[Cell]) -> Draw:
 
 
 def accuracy(cells: Sequence[Cell], parity: Sequence[Parity]) -> Draw:
-    """Accuracy over each backend's highest throughput, host to host where that was measured, with the Pareto front."""
+    """Accuracy over each backend's highest throughput (see `accuracy_points`), with the Pareto front."""
     points = accuracy_points(cells, parity)
 
     def draw(axes: "Axes") -> None:
@@ -85,7 +85,7 @@ def accuracy(cells: Sequence[Cell], parity: Sequence[Parity]) -> Draw:
 
 
 def accuracy_points(cells: Sequence[Cell], parity: Sequence[Parity]) -> dict[str, tuple[float, float]]:
-    """By backend: its highest images per second, and the share of right answers."""
+    """Each backend's highest images per second, host to host where measured, and its share of right answers."""
     points = {}
     for one in parity:
         mine = [cell for cell in cells if cell.label == one.candidate]
@@ -96,7 +96,7 @@ def accuracy_points(cells: Sequence[Cell], parity: Sequence[Parity]) -> dict[str
 
 
 def pareto(points: dict[str, tuple[float, float]]) -> list[str]:
-    """Those that no other beats in one without losing in the other."""
+    """The points on the Pareto front: no other point is better in one value and at least as good in the other."""
     return [
         name
         for name, (rate, share) in points.items()
@@ -108,7 +108,7 @@ def pareto(points: dict[str, tuple[float, float]]) -> list[str]:
 
 
 def changes(parity: Sequence[Parity]) -> Draw:
-    """Answers that differ from the reference's, by what became of them."""
+    """Answers that differ from the reference's: lost, won, or wrong in both."""
 
     def draw(axes: "Axes") -> None:
         names = [one.candidate for one in parity]
@@ -122,8 +122,8 @@ def changes(parity: Sequence[Parity]) -> Draw:
             axes.barh(names, counts, left=left, color=colour, label=kind)
             left += counts
         for row, one in enumerate(parity):
-            words = f" {one.changed:,} of {one.images:,}; error {one.relative_error:.1e}"
-            axes.text(left[row], row, words, va="center", fontsize="small", gid=f"data-parity-{_id(one.candidate)}")
+            text = f" {one.changed:,} of {one.images:,}; error {one.relative_error:.1e}"
+            axes.text(left[row], row, text, va="center", fontsize="small", gid=f"data-parity-{_id(one.candidate)}")
         axes.set(xlabel="answers that changed")
         axes.set_xlim(0, max(1.0, 2.2 * left.max()))
         axes.invert_yaxis()
@@ -166,11 +166,11 @@ def _line(axes: "Axes", x: Any, y: Any, colour: str, name: str, line: Sequence[C
 
 
 def _coloured(cells: Sequence[Cell]) -> list[tuple[str, tuple[str, list[Cell]]]]:
-    """A colour for each backend and precision; its scopes differ by the style of the line."""
+    """One colour per backend and precision; the line style tells the scopes apart."""
     lines: dict[str, list[Cell]] = {}
     scopes = {cell.scope for cell in cells}
     for cell in cells:
-        name = cell.label if len(scopes) == 1 else f"{cell.label}, {SCOPES[cell.scope][0]}"
+        name = cell.label if len(scopes) == 1 else f"{cell.label}, {SCOPES[cell.scope].name}"
         lines.setdefault(name, []).append(cell)
     labels = list(dict.fromkeys(cell.label for cell in cells))
     colour_of = dict(zip(labels, _colours(len(labels)), strict=True))

@@ -1,9 +1,11 @@
-"""Two reports of `rtk bench` against each other: what changed beyond the noise that each of them admits."""
+"""Compares two reports of `rtk bench`: which cells changed by more than the noise of both."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.errors import ArtifactError
+from ...core.text import text_table
 from ..config import SCOPES
 from ..measure.bootstrap import ratio_interval
 from ..measure.cell import Cell
@@ -18,7 +20,7 @@ class Change:
     new: Cell
     low: float
     high: float
-    """95 % bootstrap interval of the ratio, over stretches of rounds."""
+    """`low` to `high`: the 95 % interval of the ratio, by block bootstrap over rounds."""
 
     @property
     def ratio(self) -> float:
@@ -27,24 +29,24 @@ class Change:
 
     @property
     def beyond_noise(self) -> bool:
-        """Whether the interval leaves no room for "the same"."""
+        """Whether the interval excludes 1."""
         return not self.low <= 1 <= self.high
 
     def slower_by_more_than(self, limit_percent: float) -> bool:
-        """Whether even the kindest end of the interval is a loss, and the loss itself is above the limit."""
+        """Whether the loss is above the limit, and the whole interval is a loss."""
         return self.high < 1 and self.ratio < 1 - limit_percent / 100
 
 
 def compare_reports(old: Path, new: Path) -> list[Change]:
-    """The cells that both have figures for, in the order of the new one; at least two rounds each.
+    """The cells with figures and at least two rounds in both reports, in the order of the new one.
 
-    Raises ArtifactError for files that are no reports, and for reports that have nothing in common.
+    Raises ArtifactError for files that are not reports, and for reports without a common cell.
     """
-    before = {cell.key: cell for cell in read_cells(old) if cell.believed}
+    before = {cell.key: cell for cell in read_cells(old) if cell.valid}
     changes = []
     for cell in read_cells(new):
         earlier = before.get(cell.key)
-        if earlier is not None and cell.believed:
+        if earlier is not None and cell.valid:
             interval = ratio_interval(cell, earlier)
             if interval is not None:
                 changes.append(Change(earlier, cell, *interval))
@@ -56,18 +58,26 @@ def compare_reports(old: Path, new: Path) -> list[Change]:
     return changes
 
 
-def change_rows(changes: list[Change]) -> list[dict[str, str]]:
-    """For printing."""
+def change_rows(changes: Sequence[Change]) -> list[dict[str, str]]:
+    """One row per cell of one scope; `old` and `new` are images per second."""
     return [
         {
             "backend": change.new.label,
-            "scope": SCOPES[change.new.scope][0],
             "batch": f"{change.new.batch:,}",
-            "old images/s": f"{change.old.images_per_s:,.0f}",
-            "new images/s": f"{change.new.images_per_s:,.0f}",
+            "old": f"{change.old.images_per_s:,.0f}",
+            "new": f"{change.new.images_per_s:,.0f}",
             "ratio": f"{change.ratio:.3f}",
             "95 % interval": f"{change.low:.3f} to {change.high:.3f}",
             "verdict": ("faster" if change.ratio > 1 else "slower") if change.beyond_noise else "within noise",
         }
         for change in changes
     ]
+
+
+def changes_text(changes: Sequence[Change]) -> str:
+    """The changes for the terminal: a table for each scope, at most 80 columns wide."""
+    blocks = []
+    for scope in dict.fromkeys(change.new.scope for change in changes):
+        rows = change_rows([change for change in changes if change.new.scope == scope])
+        blocks.append(f"Images/s, {SCOPES[scope].name}\n\n{text_table(rows)}")
+    return "\n\n".join(blocks)

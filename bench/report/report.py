@@ -1,13 +1,12 @@
-"""What a benchmark found, as data: written to report.json, and read back as the same Report.
+"""The result of a benchmark as data: written to report.json, and read back as the same Report.
 
-SCHEMA.md describes the file. Its keys are the fields of the dataclass `Report` and of those in it.
+SCHEMA.md describes the file. Its keys are the fields of the dataclass `Report` and of the dataclasses inside it.
 """
 
 import dataclasses
 import json
 import re
-import typing
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,17 @@ from ..config import BenchConfig
 from ..measure.bootstrap import rate_interval
 from ..measure.cell import Cell
 from ..measure.environment import Moment
+from ..measure.self_check import REJECTED
 from ..parity.compare import Parity
 from ..parity.verdict import Verdict
 from ..roofline.roofline import Ceiling, DeviceRates, Operations, ceiling_of
 
-SCHEMA = "rtk-bench-2"
-"""Goes up with every change that an older reader would misread; SCHEMA.md describes it."""
+SCHEMA = "rtk-bench-3"
+"""The number increases with every change that an older reader would misread; SCHEMA.md describes it."""
+EARLIER = "rtk-bench-2"
+"""The earlier schema that is still read."""
+EARLIER_REJECTED = "not believed: returns before its work is done"
+"""Beginning of `caught` in an earlier report, which REJECTED replaces."""
 
 
 @dataclass(frozen=True)
@@ -37,41 +41,41 @@ class Report:
     date: str
     config: BenchConfig
     backends: dict[str, str]
-    """What really ran each backend, its threads or its GPU."""
+    """What ran each backend, with its threads or its GPU; by label."""
     unusable: dict[str, str]
-    """Backends that could not run here, and why."""
+    """Why a backend could not run here; by label."""
     cells: list[Cell]
     dataset: str
     parity: list[Parity]
     verdicts: list[Verdict] = field(default_factory=list)
-    """Of the parity gate, for every backend but the reference itself and the baselines."""
+    """The parity gate's, for every backend except the reference and the baselines."""
     ready_s: dict[str, float] = field(default_factory=dict)
-    """Seconds of exporting, building and opening each backend."""
+    """Seconds of exporting, building and opening; by label."""
     coincidences: list[str] = field(default_factory=list)
-    """Scopes that were not measured since they are another one's, in words."""
+    """Scopes that are the same measurement as another one, as text."""
     before: Moment | None = None
     after: Moment | None = None
     graph: Operations | None = None
     """The work of one image, counted from the fp32 graph."""
     rates: DeviceRates | None = None
-    """What the device can do, measured in the same run."""
+    """The rates of the device, measured in the same run."""
     pictures: dict[str, str] = field(default_factory=dict)
-    """Images whose answers changed: PNG in base64, by their index in the split."""
+    """Images whose answers changed: PNG in base64, by index in the split."""
     self_checked: bool = False
-    """Whether every backend was asked if its work is done when a call returns; who was caught has it in its cells."""
+    """Whether the self-check ran for every backend; it notes in the cells what it rejected."""
     interrupted: bool = False
-    """Whether Ctrl-C ended it early."""
+    """Whether Ctrl-C stopped it early."""
 
     def ceiling(self, cell: Cell) -> Ceiling | None:
-        """What the cell could reach at most, where that is known."""
+        """The ceiling of the cell; None where it is unknown."""
         return ceiling_of(cell, self.graph, self.rates) if self.graph and self.rates else None
 
     def to_json(self) -> str:
-        """Everything, raw samples included; what follows from them is written beside them for other readers."""
+        """The whole report with raw samples; figures that follow from them are added for other readers."""
         content: dict[str, Any] = {"schema": SCHEMA, **dataclasses.asdict(self)}
         for cell, fields in zip(self.cells, content["cells"], strict=True):
             fields["rounds"] = [[round(sample, 9) for sample in samples] for samples in cell.rounds]
-            if cell.believed:
+            if cell.valid:
                 fields |= {"images_per_s": cell.images_per_s, "spread": cell.spread, "noisy": cell.noisy}
                 fields |= {f"p{p}_ms": cell.percentile_ms(p) for p in (50, 90, 99)}
                 fields["images_per_s_interval"] = rate_interval(cell)
@@ -82,34 +86,56 @@ class Report:
 
 
 def read_report(path: Path) -> Report:
-    """The report in this file or folder. Raises ArtifactError when it is not one of this version's schema."""
-    fields = _fields(path)
-    try:
-        report: Report = restored(Report, fields)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{path}: an incomplete report ({error}); write it anew with rtk bench") from error
+    """The report in this file or folder. Raises ArtifactError for another file or an unknown schema."""
+    report: Report = _restored(path, lambda content: restored(Report, content))
     return report
 
 
 def read_cells(path: Path) -> list[Cell]:
-    """Only the cells of a report, which is what comparing needs. Raises ArtifactError."""
-    fields = _fields(path)
+    """Only the cells of a report, for comparing. Raises ArtifactError."""
+    cells: list[Cell] = _restored(path, lambda content: [restored(Cell, cell) for cell in content["cells"]])
+    return cells
+
+
+def _restored(path: Path, restore: Callable[[dict[str, Any]], Any]) -> Any:
+    content = _content(path)
     try:
-        return [restored(Cell, cell) for cell in fields["cells"]]
+        if content["schema"] == EARLIER:
+            _upgrade(content)
+        return restore(content)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{path}: an incomplete report ({error}); write it anew with rtk bench") from error
+        raise ArtifactError(
+            f"{path}: an incomplete report ({error}); measure again: rtk bench --report FOLDER"
+        ) from error
 
 
-def _fields(path: Path) -> Mapping[str, Any]:
+def _content(path: Path) -> dict[str, Any]:
+    """The JSON of a report, whose schema is SCHEMA or EARLIER."""
     if path.is_dir():
         path = path / "report.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path}: no such report") from error
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: not a report of rtk bench ({error})") from error
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
-        raise ArtifactError(f"{path}: schema {schema!r}, expected {SCHEMA!r}; write the report anew with rtk bench")
-    return typing.cast(Mapping[str, Any], content)
+    if not isinstance(content, dict):
+        raise ArtifactError(f"{path}: not a report of rtk bench (expected a JSON object)")
+    if content.get("schema") not in (SCHEMA, EARLIER):
+        raise ArtifactError(
+            f"{path}: schema {content.get('schema')!r}, expected {SCHEMA!r} or {EARLIER!r}; "
+            "measure again: rtk bench --report FOLDER"
+        )
+    return content
+
+
+def _upgrade(content: dict[str, Any]) -> None:
+    """Turn the content of an earlier report into that of SCHEMA: `caught` is `rejected`, and verdicts have counts."""
+    for cell in content.get("cells", ()):
+        cell["rejected"] = cell.pop("caught", "").replace(EARLIER_REJECTED, REJECTED)
+    counts = {one["candidate"]: one for one in content.get("parity", ())}
+    for verdict in content.get("verdicts", ()):
+        parity = counts.get(verdict["candidate"])
+        if parity is not None:
+            verdict |= {name: parity[name] for name in ("images", "candidate_correct", "reference_correct")}
+            verdict["changed"] = parity["images"] - parity["agreeing"]

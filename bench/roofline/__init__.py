@@ -1,1 +1,1 @@
-"""What a device could do at most, and the work that a graph asks for."""
+"""The ceiling of a cell: the rates of the device, and the work of the graph."""

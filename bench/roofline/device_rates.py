@@ -1,8 +1,8 @@
-"""What a device can do, measured by PyTorch: its matrix rate by precision, its copy bandwidth, and the way to it.
+"""The rates of a device, measured with PyTorch: matrix products by precision, copies on it, and copies to and from it.
 
-Each is the best of several tries, for these are ceilings. Matrices grow until a product takes long enough to time. On a
-CPU a convolution is tried too, which another library computes, often faster; a GPU's may do with fewer operations than
-are counted.
+Each rate is the best of several tries, because it serves as a ceiling. Matrices grow until a product takes long enough
+to be timed. On a CPU a convolution is measured too: another library computes it, often faster. On a GPU it is not,
+because its algorithm may need fewer operations than are counted.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from .roofline import DeviceRates
 
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""int8 is not among them: PyTorch has no public product of int8 matrices."""
+"""Without int8: PyTorch has no public product of int8 matrices."""
 TRY_S = 0.02
-"""A product that takes this long is timed well."""
+"""A product that takes this long can be timed accurately."""
 TRIES = 5
 SMALLEST, LARGEST = 256, 8192
 COPIED_BYTES = 256 << 20
@@ -25,26 +25,26 @@ SENT_BYTES = 64 << 20
 
 
 def device_rates(device: str, precisions: tuple[str, ...]) -> DeviceRates:
-    """Measure a device (cpu, cuda:N) for these precisions and fp32; those that it cannot multiply are left out."""
-    where = torch.device(device)
+    """Measure a device (cpu, cuda:N) in fp32 and these precisions; those that it cannot multiply are omitted."""
+    torch_device = torch.device(device)
     rates = {}
     for name in dict.fromkeys(("fp32", *precisions)):
         if name in TYPES:
-            found = []
-            for measure in (_matrix_rate, _convolution_rate) if where.type == "cpu" else (_matrix_rate,):
-                with contextlib.suppress(RuntimeError):  # "not implemented for", on processors without this type
-                    found.append(measure(where, TYPES[name]))
-            if found:
-                rates[name] = max(found)
-    source = torch.ones(COPIED_BYTES // 4, device=where)
+            measured = []
+            for measure in (_matrix_rate, _convolution_rate) if torch_device.type == "cpu" else (_matrix_rate,):
+                with contextlib.suppress(RuntimeError):  # "not implemented for": the processor lacks this type
+                    measured.append(measure(torch_device, TYPES[name]))
+            if measured:
+                rates[name] = max(measured)
+    source = torch.ones(COPIED_BYTES // 4, device=torch_device)
     target = torch.empty_like(source)
-    copied_s = _best_s(lambda: target.copy_(source), where)
+    copied_s = _best_s(lambda: target.copy_(source), torch_device)
     upload = download = None
-    if where.type == "cuda":
+    if torch_device.type == "cuda":
         host = torch.ones(SENT_BYTES, dtype=torch.uint8, pin_memory=True)
-        there = torch.empty_like(host, device=where)
-        upload = SENT_BYTES / _best_s(lambda: there.copy_(host, non_blocking=True), where)
-        download = SENT_BYTES / _best_s(lambda: host.copy_(there, non_blocking=True), where)
+        on_device = torch.empty_like(host, device=torch_device)
+        upload = SENT_BYTES / _best_s(lambda: on_device.copy_(host, non_blocking=True), torch_device)
+        download = SENT_BYTES / _best_s(lambda: host.copy_(on_device, non_blocking=True), torch_device)
     return DeviceRates(device, rates, 2 * COPIED_BYTES / copied_s, upload, download)
 
 
@@ -71,7 +71,7 @@ def _convolution_rate(device: torch.device, kind: torch.dtype) -> float:
 
 
 def _best_s(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the fastest of several tries, the first of which only warms up."""
+    """Seconds of the fastest of several tries; the first one only warms up and does not count."""
     times = []
     with torch.inference_mode():
         for _ in range(TRIES + 1):

@@ -1,9 +1,9 @@
-"""What a graph asks of a machine, counted from its ONNX file: operations and bytes, for one image.
+"""The work of a graph for one image, counted from its ONNX file: operations and bytes.
 
-A multiplication and the addition of its product are two operations, convolutions count as they are defined: an
-algorithm that needs fewer multiplications (Winograd's needs up to 2.25 times fewer for 3 x 3) may exceed a ceiling that
-is computed from this count. Bytes are those that cannot be avoided: the image, the logits, and once a batch the
-weights; what lies between layers may stay in caches, and is stated beside them.
+A multiplication and the addition of its product are two operations. Convolutions count as they are defined: an
+algorithm with fewer multiplications (Winograd's needs up to 2.25 times fewer for 3 x 3) may exceed a ceiling that is
+computed from this count. The bytes are those that cannot be avoided: the image, the logits, and the weights once per
+batch. Values between layers may stay in caches, so they are counted separately.
 """
 
 import math
@@ -27,7 +27,7 @@ FREE = frozenset(
 
 
 def operations_of(graph: Path) -> Operations:
-    """Count a graph of rtk's. Raises ArtifactError when a tensor's shape cannot be told."""
+    """Count the operations of a graph of rtk. Raises ArtifactError when the shape of a tensor is unknown."""
     model, _ = load_graph(graph)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     typed = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
@@ -39,7 +39,7 @@ def operations_of(graph: Path) -> Operations:
     for node in typed.node:
         missing = [name for name in (*node.input, *node.output) if name and name not in shapes]
         if missing:
-            raise ArtifactError(f"{graph}: the shape of {missing[0]!r} cannot be told, so its operations are unknown")
+            raise ArtifactError(f"{graph}: the shape of {missing[0]!r} is unknown, so the operations cannot be counted")
         counted[node.op_type in MATRIX] += _operations(node, shapes)
         for name in (*node.input, *node.output):
             if name and name not in ends and name not in weights and node.op_type != "Constant":
@@ -55,7 +55,7 @@ def operations_of(graph: Path) -> Operations:
 
 
 def _operations(node: onnx.NodeProto, shapes: Shapes) -> int:
-    """Of one node: by the table for those that multiply and pool, one for each element otherwise."""
+    """Operations of one node: by COUNTS where its type is listed, otherwise one for each element of the output."""
     if node.op_type in FREE:
         return 0
     count = COUNTS.get(node.op_type)
@@ -98,7 +98,7 @@ COUNTS: dict[str, Callable[[onnx.NodeProto, Shapes], int]] = {
 
 
 def _tensors(graph: onnx.GraphProto) -> tuple[Shapes, dict[str, int]]:
-    """Shape and bytes of every tensor; dimensions that are unknown leave a tensor out."""
+    """Shape and bytes of every tensor; tensors with unknown dimensions are omitted."""
     shapes: Shapes = {}
     sizes: dict[str, int] = {}
     for value in (*graph.input, *graph.value_info, *graph.output):

@@ -1,8 +1,8 @@
-"""The ceiling of a cell: what the device's measured rates allow for the graph's counted work, and what binds.
+"""The ceiling of a cell: the highest rate that the device's measured rates allow for the graph's counted work.
 
-compute: the slower of arithmetic and memory. Host to host on a GPU the copies come on top, one after the other; when
-streaming the slowest of the three decides. On a CPU there is nothing to copy. Of files to labels no ceiling is stated
-here: `rtk bench --files` measures what decoding and the backend allow together.
+compute: the slower of arithmetic and memory decides. Host to host on a GPU, copies to and from the device are added;
+streaming overlaps them, so the slowest of the three decides. On a CPU nothing is copied. Files to labels have no
+ceiling here: `rtk bench-files` measures what decoding and the backend allow together.
 """
 
 from dataclasses import dataclass
@@ -14,28 +14,28 @@ ARITHMETIC, MEMORY, COPIES = "arithmetic", "memory", "copies"
 
 @dataclass(frozen=True)
 class Operations:
-    """The work of one image, but for the weights; counted by operations.py."""
+    """The work of one image, except `weight_bytes`, which count once per batch; counted by graph_cost.py."""
 
     matrix: int
-    """Operations in convolutions and matrix products: what the matrix rate bounds."""
+    """Operations of convolutions and matrix products, which the matrix rate bounds."""
     other: int
-    """Operations of everything else."""
+    """All other operations."""
     image_bytes: int
     logits_bytes: int
     weight_bytes: int
     between_bytes: int
-    """Written by one layer and read by the next, once each, were nothing kept in caches."""
+    """Written by one layer and read by the next, once each, if nothing stays in caches."""
 
 
 @dataclass(frozen=True)
 class DeviceRates:
-    """What one device can do; measured by device_rates.py."""
+    """The rates of one device; measured by device_rates.py."""
 
     device: str
     matrix_per_s: dict[str, float]
-    """Operations a second in products of square matrices, by precision."""
+    """Operations per second in products of square matrices, by precision."""
     copy_bytes_per_s: float
-    """Read and written, both counted."""
+    """Bytes read plus bytes written."""
     upload_bytes_per_s: float | None
     """From page-locked host memory to the device; None on a CPU."""
     download_bytes_per_s: float | None
@@ -43,15 +43,15 @@ class DeviceRates:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """Images a second that a cell could reach, at most."""
+    """The highest rate that a cell can reach."""
 
     images_per_s: float
     binds: str
-    """What takes longest: arithmetic, memory or copies."""
+    """What limits the rate: arithmetic, memory or copies."""
 
 
 def ceiling_of(cell: Cell, graph: Operations, rates: DeviceRates) -> Ceiling | None:
-    """The ceiling of a cell; None where no rate was measured for its precision, and for files."""
+    """The ceiling of a cell; None without a measured rate for its precision, and for files."""
     matrix_per_s = _matrix_rate(cell.precision, rates)
     if matrix_per_s is None or cell.scope == "files":
         return None
@@ -73,7 +73,7 @@ def ceiling_of(cell: Cell, graph: Operations, rates: DeviceRates) -> Ceiling | N
 
 
 def _matrix_rate(precision: str, rates: DeviceRates) -> float | None:
-    """For a lower floating-point precision fp32's counts too: a runtime may compute in it, where it is faster."""
+    """The higher rate of fp32 and this precision: a runtime may compute it in fp32 where that is faster."""
     if precision not in ("fp32", "fp16", "bf16"):
         return None
     known = [rates.matrix_per_s[name] for name in {"fp32", precision} if name in rates.matrix_per_s]

@@ -1,4 +1,4 @@
-"""A whole benchmark with fakes: who fails, who lies, and what Ctrl-C leaves."""
+"""A whole benchmark with fakes: backends that fail or return early, and the report after Ctrl-C."""
 
 from pathlib import Path
 
@@ -8,8 +8,9 @@ from fakes.early_backend import EarlyFake
 from rtk.bench import run as module
 from rtk.bench.config import BenchConfig
 from rtk.bench.measure.contenders import Contender
-from rtk.bench.report.render import report_markdown, report_table, report_text
+from rtk.bench.report.render import report_markdown, report_text
 from rtk.bench.report.report import Report
+from rtk.bench.report.tables import report_table
 from rtk.core.data.datasets import Dataset, Split
 from rtk.core.errors import RtkError
 from rtk.core.probe import probe_images
@@ -33,26 +34,35 @@ def measured(*backends: Backend, config: BenchConfig = CONFIG) -> Report:
     return module.run(contenders, reference, dataset(), config, unusable={"trt": "trt: a.engine: not there"})
 
 
-def test_a_backend_that_lies_has_no_figures_and_the_others_have_theirs() -> None:
-    for _ in range(3):  # where this process stands still for the whole delay, the answer is there before anyone looks
+def test_a_backend_that_returns_early_has_no_figures_and_the_others_have_theirs() -> None:
+    for _ in range(3):  # if the process stalls for the whole delay, the answer is ready before it is read
         report = measured(EarlyFake("reading", delay_s=0.02))
-        honest, liar = report.cells
-        if liar.caught:
+        synchronous, early = report.cells
+        if early.rejected:
             break
-    assert liar.caught.startswith("not believed: returns before its work is done: ")
-    assert not honest.caught
+    assert early.rejected.startswith("rejected: asynchronous result: ")
+    assert not synchronous.rejected
     assert report.self_checked
-    assert "early did: no figures" in report_text(report)
-    assert report_table(report)[1]["images/s"].startswith("not believed")
+    assert "self-check for asynchronous results: rejected early" in report_text(report, verbose=True)
+    assert report_table(report)[1]["images/s"].startswith("rejected: asynchronous result")
 
 
-def test_a_backend_that_fails_while_answers_are_compared_is_said_to_be_unusable() -> None:
+def test_a_backend_that_fails_while_answers_are_compared_is_unusable() -> None:
     report = measured(FakeBackend(name="bad", fail_at_call=0))
     assert report.unusable == {"bad": "bad: failed on purpose at call 0", "trt": "trt: a.engine: not there"}
     assert [cell.backend for cell in report.cells] == ["torch"]
 
 
-def test_ctrl_c_while_measuring_leaves_a_report_of_what_there_is() -> None:
+def test_backends_that_cannot_run_for_the_same_reason_share_a_line() -> None:
+    report = measured(FakeBackend(name="other"))
+    report.unusable["trt int8"] = report.unusable["trt"]
+    report.unusable["openvino"] = "openvino is not installed: pip install openvino"
+    lines = report_text(report).splitlines()
+    assert "  trt, trt int8: not run: a.engine: not there" in lines
+    assert "  openvino: not run: openvino is not installed: pip install openvino" in lines
+
+
+def test_ctrl_c_while_measuring_leaves_a_report_of_the_cells_so_far() -> None:
     class Interrupting(FakeBackend):
         def _run(self, images_NHWC):  # type: ignore[no-untyped-def]
             if self.calls == 40:
@@ -78,12 +88,13 @@ def test_ctrl_c_while_answers_are_compared_leaves_a_report_without_cells() -> No
     assert not report.cells
 
 
-def test_a_preset_says_its_figure_for_every_backend() -> None:
+def test_a_preset_prints_its_figure_for_every_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "early_return", lambda backend, batches: "")  # a busy machine may fail the self-check
     config = BenchConfig.from_preset("mlperf-singlestream", batches=None, seconds=0.3)
     report = measured(FakeBackend(name="other", delay_s=0.002), config=config)
     assert [cell.batch for cell in report.cells] == [1, 1]
     lines = report_text(report).splitlines()[-2:]
-    assert lines[0].startswith("  torch, batch 1, host to host: ")
+    assert lines[0].startswith("  torch, batch 1, host: ")
     assert lines[0].endswith(" ms (p90)")
 
 

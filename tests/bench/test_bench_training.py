@@ -1,4 +1,4 @@
-"""How fast training is, beside what a user would write: `rtk bench --train`."""
+"""The speed of training as a ratio to the loop that a user would write: `rtk bench-train`."""
 
 import itertools
 import math
@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from rtk.bench.baselines.keras_example import import_keras, keras_loop, keras_network
-from rtk.bench.baselines.training import TrainingLoop, bare_loop, measure_training, plain_loop
+from rtk.bench.baselines.training import TrainingLoop, measure_training
+from rtk.bench.baselines.training_loops import bare_loop, plain_loop
 from rtk.bench.config import BenchConfig
 from rtk.cli import app as cli
 from rtk.core.card import ModelCard
@@ -49,20 +50,20 @@ def test_each_loop_is_measured_with_its_own_batch(card: ModelCard, shapes64: Spl
         ("slower", 8),
     ]
     slow, slower = cells[2:]
-    assert 0 < slow.images_per_s <= 4 / 0.02  # sleeping takes as long at least
+    assert 0 < slow.images_per_s <= 4 / 0.02  # sleeping takes at least that long
     assert 0 < slower.images_per_s <= 8 / 0.04
     for cell in (slow, slower):
         samples = [seconds for one in cell.rounds for seconds in one]
         assert cell.images_per_s == pytest.approx(cell.batch * len(samples) / sum(samples))
 
 
-def test_the_loops_of_a_user_train(card: ModelCard, shapes64: Split) -> None:
+def test_the_plain_and_the_bare_loop_make_steps(card: ModelCard, shapes64: Split) -> None:
     images_NHWC, labels_N = from_numpy(shapes64.images_NHWC), from_numpy(shapes64.labels_N)
     for loop in (plain_loop(card, images_NHWC, labels_N, batch=24), bare_loop(card, CPU, batch=24)):
-        assert list(itertools.islice(loop, 5)) == [24] * 5  # more than an epoch, of two batches
+        assert list(itertools.islice(loop, 5)) == [24] * 5  # more than one epoch of two batches
 
 
-def test_the_keras_example_is_what_it_says(keras: Any, shapes64: Split) -> None:
+def test_the_keras_example_has_the_documented_network(keras: Any, shapes64: Split) -> None:
     arch = parse_architecture("resnet20v1")
     network, _ = keras_network(keras, arch)
     assert sum(math.prod(weight.shape) for weight in network.trainable_weights) == 273_066  # as Keras prints for it
@@ -72,7 +73,7 @@ def test_the_keras_example_is_what_it_says(keras: Any, shapes64: Split) -> None:
     assert list(itertools.islice(keras_loop(keras, arch, odd.images_NHWC, odd.labels_N), 3)) == [32] * 3
 
 
-def test_only_the_examples_networks_run_in_keras(keras: Any, shapes64: Split) -> None:
+def test_only_networks_of_the_keras_example_run_in_keras(keras: Any, shapes64: Split) -> None:
     with pytest.raises(UsageError, match=r"^the Keras example has no resnet18; expected a resnet of v1 or v2$"):
         keras_loop(keras, parse_architecture("resnet18"), shapes64.images_NHWC, shapes64.labels_N)
 
@@ -86,11 +87,11 @@ def test_without_keras_one_line_says_what_to_install(monkeypatch: pytest.MonkeyP
         import_keras("cpu")
 
 
-def test_the_command_compares_with_all_of_them(
+def test_bench_train_compares_rtk_with_every_loop(
     keras: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--train", "resnet8v1", "--dataset", "shapes", "--keras", "--seconds", "1"]
-    monkeypatch.setattr("sys.argv", ["rtk", "bench", *words])
+    words = ["resnet8v1", "--dataset", "shapes", "--keras", "--seconds", "1"]
+    monkeypatch.setattr("sys.argv", ["rtk", "bench-train", *words])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert not ended.value.code
@@ -98,21 +99,20 @@ def test_the_command_compares_with_all_of_them(
     for name, batch in (("plain loop", 128), ("bare loop", 128), ("rtk", 128), (r"Keras 3\.\S+", 32)):
         assert re.search(rf"^{name} +{batch} ", printed, re.MULTILINE), printed
     assert re.search(
-        r"^rtk [\d.]+ x the plain loop; the plain loop [\d.]+ x the bare one; rtk [\d.]+ x Keras 3\.\S+; "
-        r"an epoch of [\d,]+ images in [\d.]+ s$",
-        printed.strip(),
-        re.MULTILINE,
+        r"rtk [\d.]+ x the plain loop; the plain loop [\d.]+ x the bare loop; rtk [\d.]+ x Keras 3\.\S+; "
+        r"an epoch of [\d,]+ images takes [\d.]+ s$",
+        " ".join(printed.split()),
     )
 
 
 def test_a_split_smaller_than_a_batch_is_refused(card: ModelCard, shapes64: Split) -> None:
-    with pytest.raises(UsageError, match=r"^cifar10 has 64 training images; expected 100 or more, a batch$"):
+    with pytest.raises(UsageError, match=r"^cifar10 has 64 training images, expected 100 or more: one batch$"):
         measure_training(
             card, shapes64, [], BenchConfig(seconds=1.0), device="cpu", batch=100, advance=lambda count: None
         )
 
 
-def test_ctrl_c_shows_what_was_measured_and_ends_as_interrupted(
+def test_ctrl_c_prints_the_measurements_and_exits_as_interrupted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*arguments: Any) -> Iterator[int]:
@@ -120,7 +120,7 @@ def test_ctrl_c_shows_what_was_measured_and_ends_as_interrupted(
         yield 0
 
     monkeypatch.setattr("rtk.bench.baselines.training.bare_loop", lambda *arguments, batch: interrupted())
-    monkeypatch.setattr("sys.argv", ["rtk", "bench", "--train", "resnet8v1", "--dataset", "shapes", "--seconds", "1"])
+    monkeypatch.setattr("sys.argv", ["rtk", "bench-train", "resnet8v1", "--dataset", "shapes", "--seconds", "1"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 130

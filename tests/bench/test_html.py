@@ -1,4 +1,4 @@
-"""The report's page holds what was measured, and asks nothing of the network."""
+"""The report's page shows the measurements and loads nothing from the network."""
 
 import dataclasses
 import html
@@ -73,7 +73,7 @@ def test_the_page_shows_every_cell_and_why_a_backend_is_missing(report: Report) 
     assert ("torch", "1", "48") in rows
 
 
-def test_the_page_asks_nothing_of_the_network(report: Report) -> None:
+def test_the_page_loads_nothing_from_the_network(report: Report) -> None:
     page = page_of(report)
     links = set(re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?([^\"')>\s]+)", page))
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in links), links
@@ -81,7 +81,7 @@ def test_the_page_asks_nothing_of_the_network(report: Report) -> None:
     assert "<script" not in page
 
 
-def test_plots_take_the_colour_of_the_text_in_light_and_dark(report: Report) -> None:
+def test_plots_have_the_text_colour_in_light_and_dark_mode(report: Report) -> None:
     page = page_of(report)
     assert page.count("<svg") == 4
     assert "currentColor" in page
@@ -116,7 +116,7 @@ def test_the_images_whose_answers_changed_are_in_the_page(report: Report) -> Non
     assert "None: every backend answers" in page_of(dataclasses.replace(report, parity=report.parity[:1]))
 
 
-def test_the_pareto_front_holds_what_nothing_beats() -> None:
+def test_the_pareto_front_holds_the_points_that_no_other_point_dominates() -> None:
     points = {"slow": (10.0, 0.9), "fast": (20.0, 0.8), "beaten": (15.0, 0.75), "best": (20.0, 0.85)}
     assert pareto(points) == ["slow", "best"]
 
@@ -133,7 +133,7 @@ def test_accuracy_is_drawn_over_the_highest_throughput_host_to_host(report: Repo
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_shows_the_page_with_all_its_data(report: Report, tmp_path: Path, width: int) -> None:
-    """Headless Chromium runs a script that looks at the page as it was laid out, and writes what it saw into it."""
+    """Headless Chromium runs a script that inspects the rendered page and writes the result into its title."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("needs chromium: apt-get install chromium")
@@ -162,7 +162,7 @@ def test_a_browser_shows_the_page_with_all_its_data(report: Report, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("home", "shown"), [("/home/ada", "~/a.engine"), ("/", "/home/ada/a.engine")])
-def test_no_file_of_a_report_names_the_users_home(
+def test_no_file_of_a_report_contains_the_path_of_the_home_folder(
     home: str, shown: str, report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", home)

@@ -1,8 +1,8 @@
-"""Parity counts what changed, image by image."""
+"""Parity counts the changed answers, image by image."""
 
 import numpy as np
 import pytest
-from rtk.bench.parity.compare import Changed, all_logits, compare, labelled_as
+from rtk.bench.parity.compare import Changed, all_logits, check_labels, compare
 from rtk.core.card import Input
 from rtk.core.data.datasets import Split
 from rtk.core.errors import DataError
@@ -13,14 +13,14 @@ LABELS_N = np.array([0, 1, 2, 0])
 REFERENCE_NK = np.array([[9, 0, 0], [0, 9, 0], [9, 0, 0], [0, 9, 0]], np.float32)  # right, right, wrong, wrong
 
 
-def test_identical_logits_change_nothing() -> None:
+def test_identical_logits_change_no_answer() -> None:
     parity = compare("same", REFERENCE_NK, REFERENCE_NK.copy(), LABELS_N)
     assert (parity.reference_correct, parity.candidate_correct, parity.agreeing) == (2, 2, 4)
     assert (parity.lost, parity.won, parity.largest_difference) == (0, 0, 0)
     assert parity.same_answers
 
 
-def test_every_kind_of_change_is_counted_by_hand() -> None:
+def test_every_kind_of_change_is_counted() -> None:
     candidate_NK = np.array([[0, 9, 0], [0, 8, 0], [0, 0, 9], [0, 0, 9]], np.float32)
     parity = compare("other", REFERENCE_NK, candidate_NK, LABELS_N)
     assert parity.candidate_correct == 2  # images 1 and 2
@@ -47,26 +47,26 @@ def test_a_logit_that_is_not_finite_is_never_right(poison: float) -> None:
 @pytest.mark.parametrize("max_batch", [None, 7])
 def test_all_images_are_answered_in_order(max_batch: int | None) -> None:
     images_NHWC = probe_images(521, Input(4, 4, 1))
-    told: list[int] = []
-    logits_NK = all_logits(FakeBackend(size=Input(4, 4, 1), max_batch=max_batch), images_NHWC, advance=told.append)
+    advanced: list[int] = []
+    logits_NK = all_logits(FakeBackend(size=Input(4, 4, 1), max_batch=max_batch), images_NHWC, advance=advanced.append)
     expected_N = images_NHWC.reshape(521, -1).sum(axis=1, dtype=np.int64) % 10
     assert logits_NK.argmax(axis=1).tolist() == expected_N.tolist()
-    assert sum(told) == 521
+    assert sum(advanced) == 521
 
 
 def test_classes_in_another_order_are_refused() -> None:
     split = Split(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1]))
-    labelled_as(("cat", "dog"), split, ("cat", "dog"), name="pets")
+    check_labels(("cat", "dog"), split, ("cat", "dog"), name="pets")
     with pytest.raises(DataError, match="pets: its classes are not the model's: found 'dog', expected 'cat'"):
-        labelled_as(("cat", "dog"), split, ("dog", "cat"), name="pets")
+        check_labels(("cat", "dog"), split, ("dog", "cat"), name="pets")
     with pytest.raises(DataError, match="found '3 classes', expected '2'"):
-        labelled_as(("cat", "dog"), split, ("cat", "dog", "eel"), name="pets")
+        check_labels(("cat", "dog"), split, ("cat", "dog", "eel"), name="pets")
 
 
 def test_a_label_out_of_range_is_refused() -> None:
     split = Split(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 2]))
     with pytest.raises(DataError, match="pets: label 2 found, expected 0 to 1"):
-        labelled_as(("cat", "dog"), split, ("cat", "dog"), name="pets")
+        check_labels(("cat", "dog"), split, ("cat", "dog"), name="pets")
 
 
 def test_changed_answers_are_counted_by_class() -> None:
@@ -98,7 +98,7 @@ def test_divergence_is_that_of_the_probabilities() -> None:
     assert parity.divergence == pytest.approx(0.75 * np.log(1.5) + 0.25 * np.log(0.5), abs=1e-6)
 
 
-def test_images_without_an_answer_count_as_wrong_and_are_told() -> None:
+def test_images_without_an_answer_count_as_wrong_and_are_counted() -> None:
     parity = compare("short", REFERENCE_NK, REFERENCE_NK[:3], LABELS_N)
     assert (parity.answered, parity.images, parity.not_finite) == (3, 4, 0)
     short = compare("short", REFERENCE_NK, REFERENCE_NK[:1], LABELS_N)
@@ -107,14 +107,14 @@ def test_images_without_an_answer_count_as_wrong_and_are_told() -> None:
     assert compare("long", REFERENCE_NK, np.concatenate([REFERENCE_NK] * 2), LABELS_N).answered == 8
 
 
-def test_a_reference_that_is_no_measure_is_refused() -> None:
-    with pytest.raises(DataError, match="the reference gave 3 answers, expected 4, all of them finite"):
+def test_an_incomplete_reference_and_another_number_of_classes_are_refused() -> None:
+    with pytest.raises(DataError, match="the reference gave 3 answers, expected 4 with finite logits"):
         compare("other", REFERENCE_NK[:3], REFERENCE_NK, LABELS_N)
-    with pytest.raises(DataError, match="other: 2 logits an image, expected 3"):
+    with pytest.raises(DataError, match="other: 2 logits per image, expected 3"):
         compare("other", REFERENCE_NK, REFERENCE_NK[:, :2], LABELS_N)
 
 
 def test_a_negative_label_is_refused() -> None:
     split = Split(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, -1]))
     with pytest.raises(DataError, match="pets: label -1 found, expected 0 to 1"):
-        labelled_as(("cat", "dog"), split, ("cat", "dog"), name="pets")
+        check_labels(("cat", "dog"), split, ("cat", "dog"), name="pets")

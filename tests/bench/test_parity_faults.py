@@ -1,4 +1,4 @@
-"""Planted faults: the gate refuses every one, and passes the sound export of every precision."""
+"""The gate refuses every planted fault, and passes a correct export in every precision."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ RunGraph = Callable[[bytes, NDArray[np.uint8]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Road:
-    """A network that works, its test split and the reference's logits on it."""
+class Fitted:
+    """A fitted network, its test split and the reference's logits on it."""
 
     checkpoint: Checkpoint
     test: Split
@@ -43,45 +43,45 @@ class Road:
 
 
 @pytest.fixture(scope="module")
-def road(card: ModelCard, randomise: Callable[..., None]) -> Road:
+def fitted(card: ModelCard, randomise: Callable[..., None]) -> Fitted:
     checkpoint = fitted_checkpoint(card, randomise)
     test = patterns(TEST_IMAGES, seed=2)
     reference_NK = logits(checkpoint.model(), test.images_NHWC)
     assert (reference_NK.argmax(axis=1) == test.labels_N).mean() > 0.95
-    return Road(checkpoint, test, reference_NK)
+    return Fitted(checkpoint, test, reference_NK)
 
 
-# Sound exports.
+# Correct exports.
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-def test_a_sound_export_passes(road: Road, precision: str, run_in_onnxruntime: RunGraph) -> None:
-    graph = graph_from_checkpoint(road.checkpoint, precision)
+def test_a_correct_export_passes(fitted: Fitted, precision: str, run_in_onnxruntime: RunGraph) -> None:
+    graph = graph_from_checkpoint(fitted.checkpoint, precision)
     if precision in HALVES:
         graph = rounded_after_every_layer(graph, HALVES[precision])
-    verdict = road.verdict(run_in_onnxruntime(graph.SerializeToString(), road.test.images_NHWC), precision)
+    verdict = fitted.verdict(run_in_onnxruntime(graph.SerializeToString(), fitted.test.images_NHWC), precision)
     assert verdict.passed, verdict.to_text()
 
 
 @pytest.mark.parametrize("flavor", INT8_FLAVORS)
-def test_a_sound_int8_export_passes_and_one_calibrated_on_noise_does_not(
-    road: Road, tmp_path: Path, flavor: Any
+def test_a_correct_int8_export_passes_and_one_calibrated_on_noise_does_not(
+    fitted: Fitted, tmp_path: Path, flavor: Any
 ) -> None:
-    calibration = draw_calibration(patterns_dataset(), road.checkpoint.card, images=500, held_out=200)
+    calibration = draw_calibration(patterns_dataset(), fitted.checkpoint.card, images=500, held_out=200)
     done = int8_from_checkpoint(
-        road.checkpoint, tmp_path / "a.onnx", calibration=calibration, config=Int8Config(flavor, method="minmax")
+        fitted.checkpoint, tmp_path / "a.onnx", calibration=calibration, config=Int8Config(flavor, method="minmax")
     )
-    verdict = road.verdict(logits_as_written(onnx.load(done.path), road.test.images_NHWC), "int8")
+    verdict = fitted.verdict(logits_as_written(onnx.load(done.path), fitted.test.images_NHWC), "int8")
     assert verdict.passed, verdict.to_text()
 
     noise_NHWC = np.random.default_rng(0).integers(112, 144, (200, SIDE, SIDE, 3), dtype=np.uint8)
     bad = int8_from_checkpoint(
-        road.checkpoint,
+        fitted.checkpoint,
         tmp_path / "b.onnx",
         calibration=Calibration(noise_NHWC, noise_NHWC, "noise", 0),
         config=Int8Config(flavor, method="minmax"),
     )
-    assert not road.verdict(logits_as_written(onnx.load(bad.path), road.test.images_NHWC), "int8").passed
+    assert not fitted.verdict(logits_as_written(onnx.load(bad.path), fitted.test.images_NHWC), "int8").passed
 
 
 # In the graph.
@@ -97,7 +97,7 @@ def _red_and_blue_swapped(model: Model) -> None:
     stem.copy_(stem[:, [2, 1, 0]].clone())
 
 
-def _mean_forgotten(model: Model) -> None:
+def _mean_ignored(model: Model) -> None:
     model.normalise.mean.zero_()
 
 
@@ -111,7 +111,7 @@ def _other_epsilon(model: Model) -> None:
             layer.eps = 1e-5
 
 
-def _softmax_too_many(model: Model) -> None:
+def _extra_softmax(model: Model) -> None:
     model.network.register_forward_hook(lambda layer, inputs, output: output.softmax(dim=1))
 
 
@@ -120,25 +120,25 @@ def _logits_scaled(model: Model) -> None:
 
 
 IN_EVERY_PRECISION = [
-    _other_deviation, _red_and_blue_swapped, _mean_forgotten, _weights_zeroed, _softmax_too_many, _logits_scaled,
+    _other_deviation, _red_and_blue_swapped, _mean_ignored, _weights_zeroed, _extra_softmax, _logits_scaled,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", [*IN_EVERY_PRECISION, _other_epsilon], ids=lambda fault: fault.__name__[1:])
-def test_a_fault_in_the_graph_is_refused(road: Road, fault: Callable[[Model], None]) -> None:
-    model = road.checkpoint.model()
+def test_a_fault_in_the_graph_is_refused(fitted: Fitted, fault: Callable[[Model], None]) -> None:
+    model = fitted.checkpoint.model()
     with torch.no_grad():
         fault(model)
-    faulty_NK = logits(model, road.test.images_NHWC)
+    faulty_NK = logits(model, fitted.test.images_NHWC)
     for precision in ("fp32", "fp16", "bf16", "int8") if fault in IN_EVERY_PRECISION else ("fp32",):
-        verdict = road.verdict(faulty_NK, precision)
+        verdict = fitted.verdict(faulty_NK, precision)
         assert not verdict.passed, f"{precision}: {verdict.to_text()}"
 
 
-def test_a_wrong_epsilon_fails_although_no_more_than_a_few_answers_change(road: Road) -> None:
-    model = road.checkpoint.model()
+def test_a_wrong_epsilon_fails_although_only_few_answers_change(fitted: Fitted) -> None:
+    model = fitted.checkpoint.model()
     _other_epsilon(model)
-    verdict = road.verdict(logits(model, road.test.images_NHWC))
+    verdict = fitted.verdict(logits(model, fitted.test.images_NHWC))
     assert [check.passed for check in verdict.checks][:2] == [True, False]
     assert abs(verdict.loss_pp) < 0.1
 
@@ -146,14 +146,14 @@ def test_a_wrong_epsilon_fails_although_no_more_than_a_few_answers_change(road: 
 # In the runner.
 
 
-def test_a_last_short_batch_that_is_dropped_is_refused(road: Road) -> None:
-    whole = len(road.test) // 300 * 300
-    verdict = road.verdict(road.reference_NK[:whole], "int8")
+def test_dropping_a_last_short_batch_is_refused(fitted: Fitted) -> None:
+    whole = len(fitted.test) // 300 * 300
+    verdict = fitted.verdict(fitted.reference_NK[:whole], "int8")
     assert not verdict.checks[0].passed
-    assert verdict.checks[0].text == "7,800 answers to 8,000 images, 0 with logits not finite"
+    assert verdict.checks[0].text == "7,800 answers to 8,000 images, 0 whose logits are not finite"
 
 
-def test_a_backend_that_drops_a_batch_is_found_out() -> None:
+def test_a_dropped_batch_is_counted() -> None:
     from rtk.infer.fake import FakeBackend
 
     class Forgetful(FakeBackend):
@@ -169,28 +169,28 @@ def test_a_backend_that_drops_a_batch_is_found_out() -> None:
     assert (parity.answered, parity.images) == (500, 510)
 
 
-def test_answers_shifted_by_one_image_are_refused_in_every_precision(road: Road) -> None:
+def test_answers_shifted_by_one_image_are_refused_in_every_precision(fitted: Fitted) -> None:
     for precision in ("fp32", "fp16", "bf16", "int8"):
-        verdict = road.verdict(np.roll(road.reference_NK, 1, axis=0), precision)
+        verdict = fitted.verdict(np.roll(fitted.reference_NK, 1, axis=0), precision)
         assert [check.passed for check in verdict.checks] == [True, False, False]
 
 
 # In the host's function.
 
 
-def test_scaling_without_antialiasing_is_refused(road: Road) -> None:
-    """Large images with a fine grain: scaled with a filter the grain averages out, without it stays."""
+def test_scaling_without_antialiasing_is_refused(fitted: Fitted) -> None:
+    """Large images with a fine grain: scaling with a filter averages the grain out; without a filter it stays."""
     large = patterns(1_500, seed=5, side=4 * SIDE)
-    size, model = road.checkpoint.card.input, road.checkpoint.model()
-    sound_NHWC = np.stack([model_image(image_HWC, size) for image_HWC in large.images_NHWC])
+    size, model = fitted.checkpoint.card.input, fitted.checkpoint.model()
+    correct_NHWC = np.stack([model_image(image_HWC, size) for image_HWC in large.images_NHWC])
     aliased_NHWC = np.stack(
         [
             np.asarray(Image.fromarray(image_HWC).resize((SIDE, SIDE), Image.Resampling.NEAREST))
             for image_HWC in large.images_NHWC
         ]
     )
-    reference_NK = logits(model, sound_NHWC)
-    assert judge(compare("sound", reference_NK, reference_NK, large.labels_N), precision="int8").passed
+    reference_NK = logits(model, correct_NHWC)
+    assert judge(compare("correct", reference_NK, reference_NK, large.labels_N), precision="int8").passed
     for precision in ("fp32", "fp16", "bf16", "int8"):
         parity = compare("aliased", reference_NK, logits(model, aliased_NHWC), large.labels_N)
         assert not judge(parity, precision=precision).passed

@@ -1,4 +1,4 @@
-"""The verdict says yes to what is shown to be equivalent, no to the rest, and what it cannot tell."""
+"""The verdict passes what is shown to be equivalent, refuses the rest, and says when images are too few."""
 
 import math
 from dataclasses import replace
@@ -13,7 +13,7 @@ from rtk.core.tolerances import PRECISIONS
 
 
 def parity_of(*, images: int = 10_000, lost: int = 0, won: int = 0) -> Parity:
-    """A candidate with the reference's very logits, but for images that were lost and won; 90 % are right."""
+    """A candidate with the reference's logits except for lost and won images; 90 % of the answers are right."""
     labels_N = np.arange(images) % 10
     answers_N = np.where(np.arange(images) < 0.9 * images, labels_N, (labels_N + 9) % 10)
     classes = np.eye(10, dtype=np.float32)
@@ -28,18 +28,18 @@ def parity_of(*, images: int = 10_000, lost: int = 0, won: int = 0) -> Parity:
 # The interval.
 
 
-def test_without_a_change_ten_thousand_images_leave_four_hundredths_of_a_point() -> None:
+def test_ten_thousand_unchanged_images_leave_a_bound_of_four_hundredths_of_a_point() -> None:
     assert smallest_resolvable_loss(10_000) == pytest.approx(0.000384, abs=1e-6)
     assert upper_loss(0, 0, 10_000) == pytest.approx(Z**2 / (10_000 + Z**2), abs=1e-8)
 
 
 @pytest.mark.parametrize(("lost", "won", "images"), [(12, 2, 50), (1, 0, 44), (40, 30, 10_000), (0, 3, 100)])
-def test_the_bound_is_where_the_score_with_its_error_found_by_search_reaches_the_quantile(
+def test_at_the_bound_the_score_equals_the_quantile_with_the_error_found_by_search(
     lost: int, won: int, images: int
 ) -> None:
-    """The error under a given loss: the likelihood's maximum over the other parameter, by trying, not by formula."""
+    """The error under a given loss is found by maximising the likelihood by search, not by a formula."""
     bound = upper_loss(lost, won, images)
-    shares = np.linspace(0, (1 - bound) / 2, 400_001)[1:-1]  # of images won; those lost are more by the bound
+    shares = np.linspace(0, (1 - bound) / 2, 400_001)[1:-1]  # of won images; lost ones add the bound
     same = images - lost - won
     likelihood = lost * np.log(shares + bound) + won * np.log(shares) + same * np.log(1 - 2 * shares - bound)
     won_share = shares[likelihood.argmax()] if won else (shares[likelihood.argmax()] if lost else 0.0)
@@ -54,7 +54,7 @@ def test_more_images_and_fewer_changes_tighten_the_bound() -> None:
     assert upper_loss(0, 0, 0) == 1
 
 
-def test_the_fewest_images_for_a_margin_are_just_enough() -> None:
+def test_the_fewest_images_for_a_margin_are_exactly_enough() -> None:
     assert images_for(0.0005) == 7_680
     assert smallest_resolvable_loss(7_680) < 0.0005 < smallest_resolvable_loss(7_679)
 
@@ -70,8 +70,8 @@ def test_a_true_loss_just_above_the_margin_passes_in_a_twentieth_of_the_cases_at
     assert pass_rate(10_000, lost_share=lost_share, won_share=won_share, margin=margin) <= 0.05
 
 
-def test_a_sound_int8_candidate_is_seldom_refused() -> None:
-    """Ninety answers of ten thousand turned from right to wrong or back, evenly: refused in one case of ten."""
+def test_a_correct_int8_candidate_is_seldom_refused() -> None:
+    """Of ten thousand answers 45 become wrong and 45 become right: refused in about one case of ten."""
     refused = 1 - pass_rate(10_000, lost_share=0.0045, won_share=0.0045, margin=0.003)
     assert 0.02 < refused < 0.2
 
@@ -79,15 +79,15 @@ def test_a_sound_int8_candidate_is_seldom_refused() -> None:
 # The verdict.
 
 
-def test_the_very_same_logits_pass_in_every_precision() -> None:
+def test_identical_logits_pass_in_every_precision() -> None:
     for precision in ("fp32", "fp16", "bf16", "int8"):
         verdict = judge(parity_of(), precision=precision)
         assert verdict.passed, verdict.to_text()
         verdict.enforce()
 
 
-def test_a_loss_that_is_not_significant_is_not_a_pass() -> None:
-    """60 lost, 40 won: a sign test finds nothing (p = 0.057), yet 0.4 points may be gone."""
+def test_a_loss_that_is_not_significant_does_not_pass() -> None:
+    """60 lost, 40 won: a sign test is not significant (p = 0.057), but 0.4 points may be lost."""
     verdict = judge(parity_of(lost=60, won=40), precision="int8")
     assert [check.passed for check in verdict.checks] == [True, True, False]
     assert verdict.loss_pp == pytest.approx(0.2)
@@ -99,26 +99,28 @@ def test_a_loss_that_is_not_significant_is_not_a_pass() -> None:
     assert judge(parity_of(lost=60, won=40), precision="int8", required=Requirement(margin_pp=0.5)).passed
 
 
-def test_a_margin_that_the_images_cannot_resolve_is_said_to_be_so() -> None:
+def test_too_few_images_for_the_margin_are_reported() -> None:
     check = judge(parity_of(images=1_000), precision="int8").checks[2]
     assert not check.passed
-    assert check.text.endswith("1,000 images cannot resolve this margin even without a change, which takes 1,277")
+    assert check.text.endswith(
+        "1,000 images cannot resolve this margin even if no answer changes; that needs at least 1,277"
+    )
     assert judge(parity_of(images=2_000), precision="int8").passed
 
 
-def test_one_logit_that_is_not_a_number_is_refused_although_accuracy_stays() -> None:
+def test_one_logit_that_is_not_finite_is_refused_although_the_accuracy_is_kept() -> None:
     verdict = judge(replace(parity_of(), not_finite=1), precision="int8")
     assert [check.passed for check in verdict.checks] == [False, True, True]
 
 
-def test_one_missing_or_surplus_answer_is_refused() -> None:
+def test_one_missing_or_extra_answer_is_refused() -> None:
     for answered in (9_999, 10_001):
         verdict = judge(replace(parity_of(), answered=answered), precision="fp32")
         assert not verdict.passed
-        assert verdict.checks[0].text == f"{answered:,} answers to 10,000 images, 0 with logits not finite"
+        assert verdict.checks[0].text == f"{answered:,} answers to 10,000 images, 0 whose logits are not finite"
 
 
-def test_logits_that_are_half_as_large_again_are_refused_in_every_precision_although_no_answer_changes() -> None:
+def test_logits_scaled_by_1_5_are_refused_in_every_precision_although_no_answer_changes() -> None:
     random = np.random.default_rng(0)
     reference_NK = random.normal(0, 5, (10_000, 10)).astype(np.float32)
     parity = compare("loud", reference_NK, 1.5 * reference_NK, reference_NK.argmax(axis=1))
@@ -127,13 +129,37 @@ def test_logits_that_are_half_as_large_again_are_refused_in_every_precision_alth
         assert [check.passed for check in judge(parity, precision=precision).checks] == [True, False, True]
 
 
-def test_mlperf_is_a_point_comparison_and_says_so() -> None:
+def test_mlperf_presets_compare_two_accuracies_and_the_text_says_so() -> None:
     """99 % of 9,000 right answers are 8,910; 99.9 % are 8,991."""
     for preset, allowed in (("mlperf-99", 90), ("mlperf-99.9", 9)):
         just = judge(parity_of(lost=allowed), precision="int8", required=requirement(preset))
         assert just.passed, just.to_text()
-        assert "MLPerf's point comparison, which says nothing of chance" in just.checks[2].text
+        assert "MLPerf's point comparison, which ignores chance" in just.checks[2].text
         assert not judge(parity_of(lost=allowed + 1), precision="int8", required=requirement(preset)).passed
+
+
+def test_the_summary_is_one_line_of_80_columns_with_the_counts() -> None:
+    verdict = judge(replace(parity_of(), candidate="onnx"), precision="fp32")
+    assert verdict.summary() == ("onnx (fp32): parity (9,000 of 10,000 right, reference 9,000; 0 answers changed)")
+    changed = judge(replace(parity_of(lost=60, won=40), candidate="openvino int8"), precision="int8")
+    assert changed.summary() == ("openvino int8: NO PARITY (8,980 of 10,000 right, reference 9,000; 100 changed)")
+    longest = replace(changed, candidate="openvino", precision="bf16", images=50_000, candidate_correct=38_980)
+    longest = replace(longest, reference_correct=39_000, changed=50_000)
+    assert longest.summary() == "openvino (bf16): NO PARITY (38,980 of 50,000, reference 39,000; 50,000 changed)"
+    assert all(len(one.summary()) <= 80 for one in (verdict, changed, longest))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_text_is_80_columns_wide_and_lists_all_three_checks(precision: str) -> None:
+    verdict = judge(replace(parity_of(images=1_000, lost=1), candidate="onnx"), precision=precision)
+    lines = verdict.to_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == f"onnx ({precision}): NO PARITY"
+    checks = [line.strip() for line in lines[1:] if not line.startswith("     ")]
+    names = ["every image answered once", f"within {precision} tolerance", "accuracy kept"]
+    words = [f"{'ok' if check.passed else 'NO'} {name}: " for check, name in zip(verdict.checks, names, strict=True)]
+    assert [line.startswith(start) for line, start in zip(checks, words, strict=True)] == [True] * 3
+    assert " ".join(" ".join(lines).split()).endswith(verdict.checks[2].text)
 
 
 def test_a_requirement_is_points_or_a_preset() -> None:

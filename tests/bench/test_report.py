@@ -1,4 +1,4 @@
-"""What stands in a report: intervals, ratios, ceilings, notes, and a schema that is described."""
+"""The content of a report: intervals, ratios, ceilings, notes, and a documented schema."""
 
 import dataclasses
 import re
@@ -9,12 +9,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from rtk.bench.config import BenchConfig
-from rtk.bench.measure import environment as surroundings
+from rtk.bench.measure import environment
 from rtk.bench.measure.bootstrap import paired_ratio_interval, rate_interval, student_t
 from rtk.bench.measure.cell import Cell
 from rtk.bench.measure.environment import processors
-from rtk.bench.report.render import throughput_table
 from rtk.bench.report.report import Report
+from rtk.bench.report.tables import throughput_table
 from rtk.bench.roofline.graph_cost import operations_of
 from rtk.bench.roofline.roofline import Ceiling, DeviceRates, Operations, ceiling_of
 from rtk.core.artifacts.graph import set_card
@@ -32,7 +32,7 @@ def test_students_quantiles_are_those_of_the_tables() -> None:
         assert student_t(degrees) == pytest.approx(expected, rel=0.005)
 
 
-def test_the_interval_of_a_rate_holds_the_truth_about_as_often_as_it_says() -> None:
+def test_the_95_percent_interval_of_a_rate_holds_the_truth_about_that_often() -> None:
     random, held = np.random.default_rng(0), 0
     for _ in range(200):
         low, high = rate_interval(noisy_cell("a", random.normal(1, 0.05, 10))) or (0, 0)
@@ -40,8 +40,8 @@ def test_the_interval_of_a_rate_holds_the_truth_about_as_often_as_it_says() -> N
     assert 180 <= held <= 199
 
 
-def test_neighbours_that_are_alike_make_it_wider() -> None:
-    """Each of 44 rounds takes over 0.7 of what the one before it was off by; intervals over single rounds hold 60 %."""
+def test_rounds_that_resemble_their_neighbours_make_the_interval_wider() -> None:
+    """Each of 44 rounds repeats 0.7 of the last one's deviation; intervals over single rounds hold it in 60 %."""
     random, held = np.random.default_rng(0), 0
     for _ in range(200):
         off = np.zeros(44)
@@ -52,7 +52,7 @@ def test_neighbours_that_are_alike_make_it_wider() -> None:
     assert held >= 155
 
 
-def test_drift_that_both_share_cancels_in_the_ratio() -> None:
+def test_drift_of_both_cells_cancels_in_the_ratio() -> None:
     drift = np.linspace(1, 2, 10)
     low, high = paired_ratio_interval(noisy_cell("a", drift), noisy_cell("b", drift, 2.0)) or (0, 0)
     assert (low, high) == (pytest.approx(2), pytest.approx(2))
@@ -67,15 +67,15 @@ def test_ratios_are_to_the_baseline_in_the_same_scope_or_host_to_host() -> None:
         Cell("trt", 8, scope="stream", rounds=[[0.1]] * 3),
         Cell("trt", 1, rounds=[[0.1]] * 3),
         Cell("bad", 8, error="no memory"),
-        Cell("liar", 8, rounds=[[0.1]] * 3, caught="not believed: it lies"),
+        Cell("early", 8, rounds=[[0.1]] * 3, rejected="rejected: it returns early"),
     ]
     rows = throughput_table(cells, baseline="torch")
     assert [row["x"] for row in rows] == ["1.00", "1.00", "2.00 ±0.00", "4.00 ±0.00", "", "", ""]
     assert rows[5]["images/s"] == "failed: no memory"
-    assert rows[6]["images/s"] == "not believed: it lies"
+    assert rows[6]["images/s"] == "rejected: it returns early"
 
 
-def test_the_ceiling_names_what_binds() -> None:
+def test_the_ceiling_names_what_limits_the_rate() -> None:
     rates = DeviceRates("cuda:0", {"fp32": 1e6, "bf16": 4e6}, 1e6, 1e5, 1e4)
     # Ten images: arithmetic 10 ms, memory (1,200 + 400) / 1e6 = 1.6 ms, up 10 ms, down 20 ms.
     for scope, rate, binds in (("compute", 1000, "arithmetic"), ("sync", 250, "copies"), ("stream", 500, "copies")):
@@ -142,10 +142,10 @@ def test_a_gpu_that_throttles_is_flagged(monkeypatch: pytest.MonkeyPatch) -> Non
     nvml.nvmlDeviceGetTemperature = lambda gpu, kind: 71
     nvml.nvmlDeviceGetPowerUsage = lambda gpu: 312_400
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    moment = surroundings.this_moment("cuda:0")
+    moment = environment.this_moment("cuda:0")
     assert moment.gpu is not None
-    assert moment.gpu.words == (
+    assert moment.gpu.text == (
         "1,980 MHz, memory 2,619 MHz, 71 °C, 312 W, THROTTLED by power limit and hardware thermal slowdown"
     )
     nvml.nvmlInit = lambda: (_ for _ in ()).throw(nvml.NVMLError())
-    assert surroundings.gpu_state(0) is None
+    assert environment.gpu_state(0) is None

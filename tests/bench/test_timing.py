@@ -1,4 +1,4 @@
-"""Measuring: what a cell says follows from its samples, and the samples from the clock."""
+"""Timing: the figures of a cell follow from its samples, and the samples from the clock."""
 
 import itertools
 import threading
@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from rtk.bench.config import BenchConfig, parse_batches, parse_scopes
 from rtk.bench.measure.cell import Cell
-from rtk.bench.measure.contenders import Contender, prepare, rotating_images
-from rtk.bench.measure.timing import Measured, Runner, one_by_one, take_turns
+from rtk.bench.measure.contenders import Contender
+from rtk.bench.measure.prepare import prepare
+from rtk.bench.measure.runners import rotating_images
+from rtk.bench.measure.timing import Measured, Runner, measure_interleaved, one_by_one
 from rtk.core.card import Input
 from rtk.core.errors import BackendError, UnknownNameError, UsageError
 from rtk.infer.backend import Backend, Resident
@@ -21,15 +23,15 @@ def nothing(cell: Cell) -> None:
 
 
 def measured(*backends: Backend, config: BenchConfig) -> list[Cell]:
-    """Cells of these backends, each called as it calls itself."""
+    """The measured cells of these backends."""
     prepared = prepare([Contender(backend) for backend in backends], config, files=None)
-    return take_turns(prepared.cells, prepared.runners, config, told=nothing).cells
+    return measure_interleaved(prepared.cells, prepared.runners, config, on_change=nothing).cells
 
 
-def turns(cells: list[Cell], calls: list[float] | list[Runner], config: BenchConfig) -> Measured:
-    """Take turns with runners, or with calls that claim to take so many seconds."""
+def interleaved(cells: list[Cell], calls: list[float] | list[Runner], config: BenchConfig) -> Measured:
+    """Measure cells with runners, or with calls that claim to take that many seconds."""
     runners = [one if isinstance(one, Runner) else one_by_one(lambda taken_s=one: taken_s) for one in calls]
-    return take_turns(cells, runners, config, told=nothing)
+    return measure_interleaved(cells, runners, config, on_change=nothing)
 
 
 def test_rates_are_totals_over_totals() -> None:
@@ -51,7 +53,7 @@ def test_rounds_that_differ_are_called_noisy() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 256])
 def test_a_known_delay_is_measured_within_two_per_cent(batch: int) -> None:
-    """The median of sleeps of 100 ms, which need no processor; three tries, for a system that wakes sleepers late."""
+    """The median of sleeps of 100 ms, which need no processor; three tries, because sleepers may wake late."""
     found = []
     for _ in range(3):
         config = BenchConfig((batch,), seconds=2, scopes=("sync",))
@@ -62,20 +64,20 @@ def test_a_known_delay_is_measured_within_two_per_cent(batch: int) -> None:
     pytest.fail(f"{found} ms, expected 100 within 2 %")
 
 
-def test_every_cell_gets_its_turn_in_every_round() -> None:
+def test_every_cell_is_measured_in_every_round() -> None:
     order: list[str] = []
 
     def runner(name: str) -> Runner:
         return one_by_one(lambda: order.append(name) or 0.2)
 
     cells = [Cell("a", 1), Cell("b", 1), Cell("c", 1)]
-    turns(cells, [runner(cell.backend) for cell in cells], BenchConfig(seconds=6.1))
+    interleaved(cells, [runner(cell.backend) for cell in cells], BenchConfig(seconds=6.1))
     warm_up = 3 * 2  # two calls each fill the warm-up
     assert order[warm_up : warm_up + 6] == ["a", "b", "c", "a", "b", "c"]
     assert [len(cell.rounds) for cell in cells] == [10, 10, 10]
 
 
-def test_a_turn_begins_when_the_threads_of_the_one_before_are_idle() -> None:
+def test_a_cell_starts_when_the_threads_of_the_cell_before_are_idle() -> None:
     spinning = threading.Event()
     overlapped: list[bool] = []
 
@@ -95,33 +97,33 @@ def test_a_turn_begins_when_the_threads_of_the_one_before_are_idle() -> None:
         overlapped.append(spinning.is_set())
         return 0.2
 
-    turns([Cell("a", 1), Cell("b", 1)], [one_by_one(spins_on), one_by_one(looks)], BenchConfig(seconds=2.1))
+    interleaved([Cell("a", 1), Cell("b", 1)], [one_by_one(spins_on), one_by_one(looks)], BenchConfig(seconds=2.1))
     assert len(overlapped) >= 7
-    assert sum(overlapped) < len(overlapped) / 2  # on a machine that is busy a thread may only seem to rest
+    assert sum(overlapped) < len(overlapped) / 2  # on a busy machine a thread may only seem to be idle
 
 
 @pytest.mark.parametrize("calls", [[0.001], [0.001, 0.05, 0.2], [0.3, 0.3], [0.011] * 12])
 def test_the_time_limit_is_kept_within_a_tenth(calls: list[float]) -> None:
     cells = [Cell(str(k), 1) for k in range(len(calls))]
-    turns(cells, calls, BenchConfig(seconds=5))
+    interleaved(cells, calls, BenchConfig(seconds=5))
     measured_s = sum(float(cell.samples_s.sum()) for cell in cells)
     assert 4.5 <= measured_s <= 5.5
     assert all(len(cell.rounds) >= 8 for cell in cells)
 
 
-def test_every_cell_gets_one_round_whatever_the_time() -> None:
+def test_every_cell_gets_one_round_even_beyond_the_time() -> None:
     cells = [Cell("slow", 1), Cell("slower", 1)]
-    turns(cells, [1.0, 3.0], BenchConfig(seconds=0.1))
+    interleaved(cells, [1.0, 3.0], BenchConfig(seconds=0.1))
     assert [len(cell.rounds) for cell in cells] == [1, 1]
 
 
-def test_what_is_owed_is_measured_beyond_the_time() -> None:
+def test_minimum_images_are_measured_even_beyond_the_time() -> None:
     cells = [Cell("a", 256), Cell("b", 256)]
-    turns(cells, [0.01, 0.5], BenchConfig(seconds=1, min_images=24_576))
+    interleaved(cells, [0.01, 0.5], BenchConfig(seconds=1, min_images=24_576))
     assert all(cell.batch * len(cell.samples_s) >= 24_576 for cell in cells)
 
 
-def test_warming_up_is_stated_and_not_measured() -> None:
+def test_warm_up_is_recorded_separately() -> None:
     (cell,) = measured(FakeBackend(delay_s=0.05), config=BenchConfig((1,), seconds=0.2, warm_up_s=0.2))
     assert cell.warm_up_s >= 0.2
 
@@ -134,7 +136,7 @@ def test_a_backend_that_fails_stops_alone() -> None:
     assert bad.error == "bad: failed on purpose at call 30"
 
 
-def test_ctrl_c_gives_what_was_measured_so_far() -> None:
+def test_ctrl_c_returns_the_rounds_so_far() -> None:
     calls = itertools.count(1)
 
     def interrupted() -> float:
@@ -142,18 +144,18 @@ def test_ctrl_c_gives_what_was_measured_so_far() -> None:
             raise KeyboardInterrupt
         return 0.2
 
-    done = turns([Cell("a", 1)], [one_by_one(interrupted)], BenchConfig(seconds=60))
+    done = interleaved([Cell("a", 1)], [one_by_one(interrupted)], BenchConfig(seconds=60))
     assert done.interrupted
-    assert sum(map(len, done.cells[0].rounds)) == 5  # two calls of warm-up, the eighth never ended
+    assert sum(map(len, done.cells[0].rounds)) == 5  # two calls of warm-up; the eighth call did not finish
 
 
-def test_a_batch_over_the_maximum_says_so_and_the_others_go_on() -> None:
+def test_a_batch_over_the_maximum_is_an_error_of_its_cell_only() -> None:
     first, second = measured(FakeBackend(max_batch=4), config=BenchConfig((2, 8), seconds=0.01))
     assert first.rounds
-    assert second.error == "a batch of 8, expected at most 4, which it was built for"
+    assert second.error == "a batch of 8, expected at most 4, for which it was built"
 
 
-def test_every_call_sees_other_images_than_the_one_before() -> None:
+def test_consecutive_calls_get_different_images() -> None:
     seen: list[int] = []
 
     class Watching(FakeBackend):
@@ -172,7 +174,7 @@ def test_batch_sizes_are_read(text: str, batches: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a", "1;2", "0", "-3,1"])
-def test_batch_sizes_that_make_no_sense_are_refused(text: str) -> None:
+def test_invalid_batch_sizes_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--batch"):
         BenchConfig(parse_batches(text))
 
@@ -183,11 +185,11 @@ def test_images_vary_over_the_whole_range() -> None:
     assert set(np.unique(images_NHWC[:100])) == set(range(256))
 
 
-def test_an_error_in_warming_up_is_kept() -> None:
+def test_an_error_during_warm_up_is_kept() -> None:
     def broken() -> float:
         raise BackendError("no memory")
 
-    (cell,) = turns([Cell("a", 1)], [one_by_one(broken)], BenchConfig(seconds=0.1)).cells
+    (cell,) = interleaved([Cell("a", 1)], [one_by_one(broken)], BenchConfig(seconds=0.1)).cells
     assert cell.error == "no memory"
     assert not cell.rounds
 
@@ -196,7 +198,7 @@ def test_an_error_in_warming_up_is_kept() -> None:
 
 
 class OnDevice(FakeBackend):
-    """A fake that claims a GPU, overlaps its batches, and takes 2 ms by its own clock for what takes 3."""
+    """A fake that claims a GPU, overlaps its batches, and reports 2 ms for calls that take 3 ms."""
 
     def __init__(self, *, short: bool = False) -> None:
         super().__init__(name="gpu", size=Input(28, 28, 1))
@@ -210,7 +212,7 @@ class OnDevice(FakeBackend):
             raise BackendError("gpu: out of GPU memory")
         starts = self.starts
 
-        class There(Resident):
+        class OnGpu(Resident):
             def run(self, start: int, count: int) -> float:
                 import time
 
@@ -218,15 +220,15 @@ class OnDevice(FakeBackend):
                 time.sleep(0.003)
                 return 0.002
 
-        return There()
+        return OnGpu()
 
 
-def test_on_a_cpu_the_scopes_coincide_and_it_is_said() -> None:
+def test_on_a_cpu_the_scopes_coincide_and_the_notes_say_so() -> None:
     prepared = prepare([Contender(FakeBackend())], BenchConfig((1, 8)), files=None)
     assert [(cell.scope, cell.batch) for cell in prepared.cells] == [("sync", 1), ("sync", 8)]
     assert prepared.notes == [
-        "compute and host to host coincide on a CPU: nothing is copied (fake)",
-        "streaming is host to host, batch after batch: nothing overlaps (fake)",
+        "host to host is also the measurement of compute for fake: on a CPU nothing is copied",
+        "host to host is also the measurement of host to host, streaming for fake: their batches do not overlap",
     ]
 
 
@@ -246,18 +248,18 @@ def test_batches_on_a_gpu_begin_at_aligned_addresses() -> None:
     assert all(start * 28 * 28 % 256 == 0 for start in backend.starts)
 
 
-def test_a_gpu_without_memory_for_the_images_says_so_in_its_cell() -> None:
+def test_too_little_gpu_memory_for_the_images_is_an_error_of_the_cell() -> None:
     cells = measured(OnDevice(short=True), config=BenchConfig((2,), seconds=0.05))
     assert [cell.error for cell in cells] == ["gpu: out of GPU memory", "", ""]
 
 
-def test_a_stream_is_timed_from_answer_to_answer_and_never_shorter_than_four_batches() -> None:
+def test_a_stream_is_timed_between_batches_and_has_at_least_four() -> None:
     cells = measured(OnDevice(), config=BenchConfig((2,), seconds=0.01, scopes=("stream",)))
     assert all(len(samples) >= 4 for samples in cells[0].rounds)
 
 
 def test_files_to_labels_counts_every_image() -> None:
-    from rtk.bench.files import PngFiles
+    from rtk.bench.files.image_files import PngFiles
     from rtk.core.data.datasets import Split
     from rtk.core.data.synthetic_shapes import draw_shapes
 
@@ -265,13 +267,13 @@ def test_files_to_labels_counts_every_image() -> None:
     config = BenchConfig((8,), seconds=0.1, scopes=("files",), warm_up_s=0.01)
     with PngFiles(Split(*draw_shapes(64, seed=7)), backend.card.input) as files:
         prepared = prepare([Contender(backend, for_files=backend)], config, files=files)
-        (cell,) = take_turns(prepared.cells, prepared.runners, config, told=nothing).cells
+        (cell,) = measure_interleaved(prepared.cells, prepared.runners, config, on_change=nothing).cells
     assert cell.scope == "files"
     assert all(len(samples) >= 4 for samples in cell.rounds)
     assert cell.images_per_s > 0
 
 
-def test_scopes_are_read_in_their_own_order_and_unknown_ones_named() -> None:
+def test_scopes_are_sorted_and_unknown_ones_are_named() -> None:
     assert parse_scopes(["files", "sync", "sync"]) == ("sync", "files")
     with pytest.raises(UnknownNameError, match="scope 'syn' is unknown; did you mean sync"):
         parse_scopes(["syn"])

@@ -16,7 +16,7 @@ from rtk.cli import app as cli
 from rtk.core.data.synthetic_shapes import draw_shapes
 
 HEAVY = {"numpy", "torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "matplotlib", "pooch", "PIL"}
-COMMANDS = ("train", "export", "classify", "bench", "inspect", "models", "doctor", "demo")
+COMMANDS = ("train", "export", "classify", "bench", "bench-train", "bench-files", "inspect", "models", "doctor", "demo")
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def test_the_version_is_printed(rtk: Rtk) -> None:
         (["bench", "--batch", "one"], "--batch 'one': expected sizes"),
         (["bench", "--preset", "trtexec"], "preset 'trtexec' is unknown; did you mean trtexec-11? known: trtexec-10,"),
         (["bench", "--scope", "files-to-labels"], "scope 'files-to-labels' is unknown"),
-        (["bench", "--preset", "mlperf-singlestream", "--batch", "8"], "a batch of 1 is what it measures"),
-        (["bench", "--preset", "mlperf-offline", "--scope", "sync"], "it says what is timed; leave out --scope"),
+        (["bench", "--preset", "mlperf-singlestream", "--batch", "8"], "measures a batch of 1 only; leave out --batch"),
+        (["bench", "--preset", "mlperf-offline", "--scope", "sync"], "defines the scope; leave out --scope"),
         (["classify", "x.png", "--backend", "onxx"], "backend 'onxx' is unknown; did you mean onnx?"),
         (["models", "resnet3v1"], "depth 3 is not 6n+2; nearest: 8"),
     ],
@@ -270,7 +270,7 @@ def test_bench_compares_answers_and_writes_its_report(rtk: Rtk, shapes_model: Pa
     done = rtk("bench", "shapes.pt", *words)
     assert "Parity on shapes (test split, 2,000 images), against PyTorch fp32" in done.stdout
     report = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert report["schema"] == "rtk-bench-2"
+    assert report["schema"] == "rtk-bench-3"
     assert [one["candidate"] for one in report["parity"]][:2] == ["torch", "onnx"]
     for one in report["parity"]:
         assert one["images"] == one["agreeing"] == 2000
@@ -546,5 +546,5 @@ def test_the_parity_gate_can_say_no(rtk: Rtk, shapes_model: Path, tmp_path: Path
     stderr = refused.stderr
     assert "onnx: no parity with the reference in fp32" in stderr
     unresolved = rtk("bench", "shapes.onnx", *words, "--require-parity", "default", code=4).stderr
-    assert "2,000 images cannot resolve this margin even without a change" in unresolved
+    assert "2,000 images cannot resolve this margin even if no answer changes" in unresolved
     assert "onnx (fp32): parity" in rtk("bench", "shapes.onnx", *words, "--require-parity", "0.3").stdout

@@ -1,0 +1,171 @@
+"""The tables of a report as rows: complete for Markdown and HTML, and at most 80 columns wide for the terminal."""
+
+from collections.abc import Callable, Sequence
+
+from ..config import SCOPES
+from ..measure.bootstrap import Interval, paired_ratio_interval, rate_interval
+from ..measure.cell import Cell
+from ..parity.compare import Parity
+from ..roofline.roofline import Ceiling
+from .report import Report
+
+Row = dict[str, str]
+BASELINE = "torch"
+"""Eager PyTorch in fp32: `x` is the ratio to it."""
+COLUMNS = (
+    "backend",
+    "precision",
+    "scope",
+    "batch",
+    "images/s",
+    "x",
+    "p50 ms",
+    "p90 ms",
+    "p99 ms",
+    "spread",
+    "rounds",
+    "of ceiling",
+)
+COMPACT = ("backend", "scope", "batch", "images/s", "x", "p50 ms", "p99 ms")
+"""Columns of the terminal's table."""
+DETAILS = ("backend", "scope", "batch", "p90 ms", "spread", "rounds", "of ceiling")
+"""Columns of the second table that --verbose adds."""
+LONGEST_CLASS = 16
+"""Characters of a class name in the terminal."""
+
+CeilingOf = Callable[[Cell], Ceiling | None]
+
+
+def _no_ceiling(cell: Cell) -> None:
+    del cell
+
+
+def report_table(report: Report) -> list[Row]:
+    """One row per cell of the report, compared with eager PyTorch."""
+    return throughput_table(report.cells, baseline=BASELINE, ceiling=report.ceiling)
+
+
+def throughput_table(
+    cells: Sequence[Cell], *, baseline: str | None = None, ceiling: CeilingOf = _no_ceiling
+) -> list[Row]:
+    """One row per cell; `x` is the ratio to the baseline's cell, to the first backend's where none is named."""
+    base = baseline or (cells[0].label if cells else "")
+    rows = []
+    for cell in cells:
+        row = {"backend": cell.backend, "precision": cell.precision, "scope": SCOPES[cell.scope].name}
+        rows.append(row | {"batch": f"{cell.batch:,}"} | _figures(cell, base_of(cell, cells, base), ceiling(cell)))
+    return _columns(rows, COLUMNS)
+
+
+def compact_tables(
+    cells: Sequence[Cell], *, baseline: str | None = None, ceiling: CeilingOf = _no_ceiling, verbose: bool = False
+) -> list[list[Row]]:
+    """The same figures in at most 80 columns: a table, and with `verbose` a second one with all other columns.
+
+    Precision is part of the backend's name. Reasons why a cell has no figures are left to `reasons`.
+    """
+    base = baseline or (cells[0].label if cells else "")
+    rows = []
+    for cell in cells:
+        row = {"backend": cell.label, "scope": SCOPES[cell.scope].column, "batch": f"{cell.batch:,}"}
+        figures = _figures(cell, base_of(cell, cells, base), ceiling(cell))
+        if not cell.valid:
+            figures["images/s"] = "rejected" if cell.rejected else "failed" if cell.error else figures["images/s"]
+        elif cell.error:
+            figures["of ceiling"] = "failed"
+        rows.append(row | figures)
+    return [_columns(rows, names) for names in ((COMPACT, DETAILS) if verbose else (COMPACT,))]
+
+
+def reasons(cells: Sequence[Cell]) -> list[str]:
+    """One line for every cell that has no figures, or stopped early, with the reason."""
+    return [
+        f"{cell.label}, {SCOPES[cell.scope].column}, batch {cell.batch:,}: {_reason(cell)}"
+        for cell in cells
+        if _reason(cell)
+    ]
+
+
+def _columns(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """The rows with these columns; columns that are empty in all rows are left out."""
+    return [{name: row.get(name, "") for name in names if any(one.get(name, "") for one in rows)} for row in rows]
+
+
+def _figures(cell: Cell, base: Cell | None, ceiling: Ceiling | None) -> Row:
+    """What was measured, or why there are no figures."""
+    if not cell.valid:
+        return {"images/s": _reason(cell) or "no time"}
+    interval = _plus_minus(rate_interval(cell), cell.images_per_s, as_share=True)
+    return {
+        "images/s": f"{cell.images_per_s:,.0f}{interval}",
+        "x": _ratio(cell, base),
+        **{f"p{percent} ms": f"{cell.percentile_ms(percent):.2f}" for percent in (50, 90, 99)},
+        "spread": f"{cell.spread:.0%}{' noisy' if cell.noisy else ''}",
+        "rounds": f"{len(cell.rounds):,}",
+        "of ceiling": _reason(cell) or _share_of_ceiling(cell, ceiling),
+    }
+
+
+def _reason(cell: Cell) -> str:
+    return cell.rejected or (f"failed: {cell.error}" if cell.error else "")
+
+
+def base_of(cell: Cell, cells: Sequence[Cell], baseline: str) -> Cell | None:
+    """The baseline's cell at the same batch size, in the same scope, or host to host where it has no such cell."""
+    at_batch = [one for one in cells if one.label == baseline and one.batch == cell.batch and one.valid]
+    same = [one for one in at_batch if one.scope == cell.scope]
+    return next(iter([*same, *(one for one in at_batch if one.scope == "sync")]), None)
+
+
+def _ratio(cell: Cell, base: Cell | None) -> str:
+    if base is None:
+        return ""
+    ratio = cell.images_per_s / base.images_per_s
+    return f"{ratio:.2f}" + ("" if base is cell else _plus_minus(paired_ratio_interval(cell, base), ratio))
+
+
+def _plus_minus(interval: Interval | None, value: float, *, as_share: bool = False) -> str:
+    """The distance to the farther end of a 95 % interval."""
+    if interval is None:
+        return ""
+    distance = max(value - interval[0], interval[1] - value)
+    return f" ±{distance / value:.1%}" if as_share else f" ±{distance:.2f}"
+
+
+def _share_of_ceiling(cell: Cell, ceiling: Ceiling | None) -> str:
+    if ceiling is None:
+        return ""
+    return f"{cell.images_per_s / ceiling.images_per_s:.1%} {ceiling.binds}"
+
+
+def parity_table(parity: Sequence[Parity]) -> list[Row]:
+    """One row per backend."""
+    return [
+        {
+            "backend": one.candidate,
+            "right answers": f"{one.candidate_correct:,} of {one.images:,}",
+            "accuracy": f"{one.candidate_correct / one.images:.2%}",
+            "same answers": f"{one.agreeing:,} of {one.images:,}"
+            + (f", {one.not_finite:,} not finite" if one.not_finite else "")
+            + (f", {one.answered:,} answers" if one.answered != one.images else ""),
+            "lost": f"{one.lost:,}",
+            "won": f"{one.won:,}",
+            "largest logit difference": f"{one.largest_difference:.1e}",
+        }
+        for one in parity
+    ]
+
+
+def worst_table(parity: Parity, classes: Sequence[str]) -> list[Row]:
+    """The images that the candidate answers worst, one row each, in at most 80 columns."""
+    shown = [name if len(name) <= LONGEST_CLASS else f"{name[: LONGEST_CLASS - 3]}..." for name in classes]
+    return [
+        {
+            "image": f"{one.index:,}",
+            "label": shown[one.label],
+            "reference": shown[one.reference],
+            parity.candidate: "no answer" if one.candidate is None else shown[one.candidate],
+            "logit difference": f"{one.largest_difference:.1e}",
+        }
+        for one in parity.worst
+    ]

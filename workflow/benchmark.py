@@ -1,0 +1,118 @@
+"""rtk bench from its options to the report: opens all backends, measures them, and judges their answers."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..bench.config import PRESETS, BenchConfig
+from .open_backends import BenchModel, open_contenders
+
+if TYPE_CHECKING:
+    from ..bench.measure.cell import Cell
+    from ..bench.parity.verdict import Requirement
+    from ..bench.report.report import Report
+    from ..infer.backend import BackendOptions
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """The options of one benchmark."""
+
+    model: str
+    reference: Path | None
+    """Checkpoint that the user named; None: the model's own."""
+    backends: tuple[str, ...]
+    """Empty: all that work here."""
+    precisions: tuple[str, ...]
+    """Empty: the model's."""
+    baselines: bool
+    dataset: str | None
+    """None: the one that the model was trained on."""
+    data_dir: Path | None
+    config: BenchConfig
+    seconds_given: bool
+    """Whether the user named the measuring time."""
+    device: str
+    require_parity: str
+    """See `requirement`."""
+
+
+def run_benchmark(request: BenchRequest) -> "tuple[Report, list[str]]":
+    """Run the benchmark; return the report, and the labels of the backends whose parity can be required.
+
+    Notes in the cache what --backend auto should choose. Raises what opening a backend and `run` raise.
+    """
+    from ..bench.parity.verdict import requirement
+    from ..infer.trt.preflight import check_machine
+    from .models import find_model
+
+    required = requirement(request.require_parity)
+    found = find_model(request.model)
+    if "trt" in request.backends:
+        check_machine(device=request.device)  # fails before anything heavy is loaded
+    model = BenchModel(found, reference=request.reference)
+    report, judged = _measured(request, model, required)
+    _remember_openvino(report, model)
+    return report, judged
+
+
+def _measured(request: BenchRequest, model: "BenchModel", required: "Requirement") -> "tuple[Report, list[str]]":
+    from ..bench.parity.compare import check_labels
+    from ..bench.run import run
+    from ..core.data.datasets import open_dataset
+    from ..infer.open_backend import open_backend
+
+    config = request.config
+    data = open_dataset(request.dataset or model.card.dataset, data_dir=request.data_dir)
+    options = _backend_options(request)
+    with ExitStack() as stack:
+        reference = stack.enter_context(open_backend("torch", model.checkpoint, replace(options, cuda_graphs=False)))
+        check_labels(reference.card.classes, data.split("test"), data.classes, name=data.name)  # before any export
+        opened = open_contenders(
+            model,
+            reference,
+            backends=request.backends,
+            precisions=request.precisions,
+            baselines=request.baselines,
+            config=config,
+            options=options,
+            dataset=data,
+            stack=stack,
+        )
+        report = run(
+            opened.contenders,
+            reference,
+            data,
+            config.for_contenders(len(opened.contenders), seconds_given=request.seconds_given),
+            unusable=opened.unusable,
+            required=required,
+            graph=None if model.found.engine else model.fp32_graph,
+        )
+    return report, [one.label for one in opened.contenders if not one.baseline]
+
+
+def _backend_options(request: BenchRequest) -> "BackendOptions":
+    from ..infer.backend import BackendOptions
+
+    preset = PRESETS.get(request.config.preset)
+    return BackendOptions(device=request.device, cuda_graphs=preset is not None and preset.cuda_graphs)
+
+
+def _remember_openvino(report: "Report", model: "BenchModel") -> None:
+    """Note in the cache whether OpenVINO has parity and is faster than ONNX Runtime: --backend auto then chooses it."""
+    from ..bench.measure.cell import label_of
+    from ..core.artifacts.parity_cache import forget_parity, remember_parity
+
+    onnx, openvino = (label_of(name, model.card.precision) for name in ("onnx", "openvino"))
+    if any(verdict.candidate == openvino and verdict.passed for verdict in report.verdicts):
+        note = forget_parity if _is_faster(report.cells, onnx, openvino) else remember_parity
+        note(model.own_graph, "openvino")
+
+
+def _is_faster(cells: "Sequence[Cell]", one: str, other: str) -> bool:
+    """Whether the first backend has the higher rate, at the largest batch of a scope in which both have figures."""
+    rates = {(cell.batch, cell.scope, cell.label): cell.images_per_s for cell in cells if cell.valid}
+    both = [(batch, scope) for batch, scope, label in rates if label == one and (batch, scope, other) in rates]
+    return bool(both) and rates[*max(both), one] > rates[*max(both), other]
