@@ -43,7 +43,7 @@ def widest(text: str) -> int:
     return max(map(len, text.splitlines()))
 
 
-def test_inspecting_a_checkpoint(checkpoint_path: Path, tmp_path: Path, printed: Printed) -> None:
+def test_inspect_prints_a_checkpoint_within_80_columns(checkpoint_path: Path, tmp_path: Path, printed: Printed) -> None:
     loaded = load_checkpoint(checkpoint_path)
     save_checkpoint(tmp_path / "a.pt", replace(loaded.card, notes=NOTES, checkpoint_sha256=""), loaded.weights)
     text = printed("inspect", str(tmp_path / "a.pt"))
@@ -53,13 +53,13 @@ def test_inspecting_a_checkpoint(checkpoint_path: Path, tmp_path: Path, printed:
     assert json.loads(printed("inspect", str(tmp_path / "a.pt"), "--json"))["notes"] == NOTES
 
 
-def test_inspecting_a_graph(graph_path: Path, printed: Printed) -> None:
+def test_inspect_prints_a_graph_within_80_columns(graph_path: Path, printed: Printed) -> None:
     text = printed("inspect", str(graph_path))
     assert widest(text) <= 80
     assert "\n  largest_logit_difference: " in text
 
 
-def test_inspecting_an_engine(tmp_path: Path, printed: Printed) -> None:
+def test_inspect_prints_an_engine_within_80_columns(tmp_path: Path, printed: Printed) -> None:
     long = replace(INFO, targets=tuple(f"{major}.{minor}" for major in range(7, 13) for minor in range(7)))
     write_engine(tmp_path / "a.engine", PLAN, replace(long, gpu="", compute_capability=""))
     text = printed("inspect", str(tmp_path / "a.engine"))
@@ -67,16 +67,16 @@ def test_inspecting_an_engine(tmp_path: Path, printed: Printed) -> None:
     assert "\noptions\n  tf32: no\n" in text
 
 
-def test_listing_architectures_and_the_zoo(printed: Printed) -> None:
+def test_models_lists_architectures_and_the_zoo_within_80_columns(printed: Printed) -> None:
     assert widest(printed("models")) <= 80
 
 
 @pytest.mark.parametrize("arch", [name for name in known_architectures() if name.endswith(("1001v2", "152", "56"))])
-def test_listing_layers(arch: str, printed: Printed) -> None:
+def test_models_lists_layers_within_80_columns(arch: str, printed: Printed) -> None:
     assert widest(printed("models", arch, "--image-size", "224")) <= 80
 
 
-def test_doctor_wraps_long_reasons(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_wraps_long_reasons_within_80_columns(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
     def tried(backend: str, device: str) -> Trial:
         return Trial(backend, device, backend == "onnx", "a reason of many words, and what to do about it; " * 4)
 
@@ -87,7 +87,7 @@ def test_doctor_wraps_long_reasons(printed: Printed, monkeypatch: pytest.MonkeyP
     assert "\ntorch cpu     does not work: a reason of many words" in text
 
 
-def test_the_list_of_the_cache_has_one_block_for_each_file(
+def test_cache_ls_prints_one_block_for_each_file_within_80_columns(
     printed: Printed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path))
