@@ -10,6 +10,7 @@ import typer
 
 from ..core.errors import RtkError
 from ..core.text import visible
+from .help import DATA
 
 PACKAGE = "rtk"
 SIGNALLED = 128
@@ -18,7 +19,7 @@ INTERRUPTED = SIGNALLED + 2
 """Exit code after Ctrl-C."""
 
 DataDir = Annotated[
-    Path | None, typer.Option(help="Folder with the official data files.", envvar="RTK_DATA_DIR", show_envvar=True)
+    Path | None, typer.Option(help="Folder of the official data files.", envvar="RTK_DATA_DIR", rich_help_panel=DATA)
 ]
 
 
