@@ -8,8 +8,8 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-WIDEST = 120
-"""Columns of help at most; a narrower terminal decides."""
+from ..core.text import WIDEST
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": WIDEST}
 """The context settings of every command."""
 

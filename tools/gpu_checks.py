@@ -1,7 +1,7 @@
-"""Everything that only a GPU can prove, in steps of under ten minutes: python -m rtk.tools.gpu_checks OUT [STEP...].
+"""Run everything that needs a GPU, in steps of under ten minutes: python -m rtk.tools.gpu_checks OUT [STEP...].
 
-Each step is a process of its own, writes its raw results below OUT and prints a short table. Where something is missing
-(TensorRT, pytest, a second GPU) the step says so and the others go on.
+Each step is a process of its own, writes its raw results below OUT and prints a short table. If something is missing
+(TensorRT, pytest, a second GPU), the step reports it and the next step runs.
 """
 
 import json
@@ -18,7 +18,7 @@ TRAINED = ("resnet20v1", "resnet56v1", "resnet56v2", "resnet110v2")
 
 
 def steps(out: Path) -> dict[str, list[str]]:
-    """The command line of every step, in the order of what is most worth knowing."""
+    """The command line of every step, the most important results first."""
     rtk = [sys.executable, "-m", "rtk"]
     here = [sys.executable, "-m", "rtk.tools.gpu_checks", str(out)]
     return {
@@ -31,7 +31,7 @@ def steps(out: Path) -> dict[str, list[str]]:
 
 
 def run_steps(out: Path, chosen: Sequence[str]) -> int:
-    """Run the chosen steps, or all; how many of them failed."""
+    """Run the chosen steps, or all, and return how many failed."""
     known = steps(out)
     unknown = [name for name in chosen if name not in known]
     if unknown:
@@ -45,18 +45,18 @@ def run_steps(out: Path, chosen: Sequence[str]) -> int:
             done = subprocess.run(known[name], capture_output=True, text=True, timeout=STEP_TIMEOUT_S, check=False)
             code, text = done.returncode, done.stdout + done.stderr
         except subprocess.TimeoutExpired:
-            code, text = 124, f"no end within {STEP_TIMEOUT_S} s\n"
+            code, text = 124, f"stopped after {STEP_TIMEOUT_S} s\n"
         (out / f"{name}.txt").write_text(text)
-        summary.append((name, "well" if code == 0 else f"exit code {code}", f"{time.monotonic() - started_at:.0f} s"))
+        summary.append((name, "ok" if code == 0 else f"exit code {code}", f"{time.monotonic() - started_at:.0f} s"))
         print(f"\n== {name} ==\n{text[-4000:]}", flush=True)
     print()
     for name, ended, took in summary:
         print(f"{name:18} {ended:14} {took:>6}")
-    return sum(ended != "well" for _, ended, _ in summary)
+    return sum(ended != "ok" for _, ended, _ in summary)
 
 
 def check_engines(out: Path) -> None:
-    """Build an engine of the zoo's default model with each TensorRT that is here, run it, compare with PyTorch."""
+    """Build an engine of the zoo's default model with each installed TensorRT, run it, and compare with PyTorch."""
     import numpy as np
 
     from ..core.errors import RtkError

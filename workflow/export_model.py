@@ -5,7 +5,6 @@ they are made in a temporary folder and moved to their folder only after all ver
 """
 
 import logging
-import textwrap
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from ..core.data.datasets import open_dataset
 from ..core.errors import UsageError
 from ..core.files import make_folder, temporary_folder, write_whole
 from ..core.nvidia.flavor import choose_flavor
+from ..core.text import wrapped
 from ..core.tolerances import precision_named
 from ..export.config import EngineConfig, Int8Config
 from .models import ModelFiles, find_model, find_reference, read_card
@@ -97,7 +97,7 @@ def export_model(config: ExportConfig) -> list[Path]:
         written = _write_graph(config, source, working)
         graph = written or source.graph
         if gate and graph:
-            _log.info(gate.judge_graph(graph, add_note=written is not None).to_text())
+            _log.info(gate.judge_graph(graph, add_note=written is not None).summary())
         engine = None
         if config.trt:
             assert graph is not None  # _find_source has checked it
@@ -206,10 +206,12 @@ def _write_int8_graph(config: ExportConfig, source: Path, path: Path) -> Path:
 
     checkpoint, calibration = _load_for_int8(config, source)
     exported = int8_from_checkpoint(checkpoint, path, calibration=calibration, config=config.int8)
-    _log_wrapped(
-        f"calibrated by {exported.method} on {len(calibration.images_NHWC):,} training images; "
-        f"{exported.agreeing:,} of {exported.images:,} held-out images have PyTorch's prediction, "
-        f"largest logit difference {exported.tried[exported.method].largest_difference:.2g}"
+    _log.info(
+        wrapped(
+            f"calibrated by {exported.method} on {len(calibration.images_NHWC):,} training images; "
+            f"{exported.agreeing:,} of {exported.images:,} held-out images have PyTorch's prediction, "
+            f"largest logit difference {exported.tried[exported.method].largest_difference:.2g}"
+        )
     )
     return exported.path
 
@@ -231,16 +233,16 @@ def _build_engine(config: EngineConfig) -> Path:
     built = engine_from_onnx(config)
     info = built.info
     _log.info(f"from the cache: {info.plan_bytes:,} bytes" if built.cached else f"built in {info.build_s:.1f} s")
-    _log_wrapped(f"{info.flavor} {info.version} for {info.built_for}")
-    _log_wrapped(str(info.profile))
-    _log_wrapped(f"precision: {info.precision}")
+    _log.info(wrapped(f"{info.flavor} {info.version} for {info.built_for}"))
+    _log.info(wrapped(str(info.profile)))
+    _log.info(wrapped(f"precision: {info.precision}"))
     return built.path
 
 
 def _judge_engine(gate: Gate, engine: Path, config: ExportConfig) -> None:
     """Judge the engine on the GPU that it was built on, if this machine can run it."""
     verdict = gate.judge_engine(engine, device=f"cuda:{config.engine.device}")
-    _log.info(verdict.to_text() if verdict else "engine not judged: this machine cannot run it; its JSON file says why")
+    _log.info(verdict.summary() if verdict else "engine not judged: this machine cannot run it; its JSON file says why")
 
 
 def _move(paths: Sequence[Path], folder: Path) -> None:
@@ -249,7 +251,3 @@ def _move(paths: Sequence[Path], folder: Path) -> None:
         path.replace(folder / path.name)
         if path.suffix == SUFFIX:
             json_path(path).replace(json_path(folder / path.name))
-
-
-def _log_wrapped(line: str) -> None:
-    _log.info(textwrap.fill(line, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))

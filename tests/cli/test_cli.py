@@ -1,4 +1,4 @@
-"""The commands, as users type them: what is printed where, and with which exit code it ends."""
+"""The commands as users type them: output, messages and exit codes."""
 
 import csv
 import io
@@ -64,7 +64,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("words", [["--help"], *([command, "--help"] for command in COMMANDS)])
-def test_help_loads_nothing_heavy(words: Sequence[str], in_new_process: Callable[[str], str]) -> None:
+def test_help_loads_no_heavy_library(words: Sequence[str], in_new_process: Callable[[str], str]) -> None:
     printed = in_new_process(
         "import sys\nfrom rtk.cli.app import app\n"
         f"try: app({list(words)!r})\nexcept SystemExit as stop: assert not stop.code\n"
@@ -123,13 +123,13 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 # Classify.
 
 
-def test_classify_prints_a_row_for_every_image(rtk: Rtk, graph_path: Path, photos: Path) -> None:
+def test_classify_prints_a_row_for_each_image(rtk: Rtk, graph_path: Path, photos: Path) -> None:
     rows = rtk("classify", str(photos), "--model", str(graph_path)).stdout.splitlines()
     assert [row.split()[0] for row in rows] == [str(photos / f"{number}.png") for number in range(10)]
     assert all(row.endswith("%") for row in rows)
 
 
-def test_good_images_are_classified_and_bad_ones_named(
+def test_good_images_are_classified_and_bad_images_are_listed(
     rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.png").write_bytes(b"")
@@ -156,7 +156,7 @@ def test_good_images_are_classified_and_bad_ones_named(
     assert "empty.png: empty file" in done.stderr
 
 
-def test_an_empty_glob_is_named(rtk: Rtk, graph_path: Path) -> None:
+def test_a_glob_without_matches_is_reported(rtk: Rtk, graph_path: Path) -> None:
     assert "*.gif: the pattern matches no file" in rtk("classify", "*.gif", "--model", str(graph_path), code=3).stderr
 
 
@@ -175,7 +175,7 @@ def test_paths_on_standard_input_and_an_output_file(rtk: Rtk, graph_path: Path, 
 
 
 @pytest.mark.parametrize("target", ["/dev/full", "folder", "gone/answers.csv"])
-def test_an_output_that_cannot_be_written_is_one_line(
+def test_an_output_that_cannot_be_written_is_a_one_line_error(
     rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path, target: str
 ) -> None:
     (tmp_path / "folder").mkdir()
@@ -184,7 +184,9 @@ def test_an_output_that_cannot_be_written_is_one_line(
     assert len(stderr.strip().splitlines()) == 1
 
 
-def test_the_old_output_stays_when_the_new_one_fails(rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path) -> None:
+def test_an_existing_output_file_survives_a_failed_run(
+    rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path
+) -> None:
     (tmp_path / "answers.csv").write_text("old\n")
     rtk("classify", "gone.png", str(photos), "--strict", "--model", str(graph_path), "-o", "answers.csv", code=1)
     assert (tmp_path / "answers.csv").read_text() == "old\n"
@@ -192,7 +194,7 @@ def test_the_old_output_stays_when_the_new_one_fails(rtk: Rtk, graph_path: Path,
 
 
 @pytest.mark.parametrize("option", ["-o", "--model"])
-def test_a_name_that_no_file_system_takes_is_one_line(rtk: Rtk, photos: Path, option: str) -> None:
+def test_an_invalid_file_name_is_a_one_line_error(rtk: Rtk, photos: Path, option: str) -> None:
     name = "x" * 300 + (".csv" if option == "-o" else ".onnx")
     done = rtk("classify", str(photos), option, name, code=1)
     assert done.stderr.startswith("rtk: ")
@@ -200,17 +202,17 @@ def test_a_name_that_no_file_system_takes_is_one_line(rtk: Rtk, photos: Path, op
     assert "File name too long" in done.stderr
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(graph_path: Path, photos: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(graph_path: Path, photos: Path) -> None:
     words = " ".join([sys.executable, "-m", "rtk", "classify", str(photos), "--model", str(graph_path)])
     done = subprocess.run(["bash", "-c", f"{words} | head -1"], capture_output=True, text=True, check=False)
     assert "0.png" in done.stdout
     assert "rror" not in done.stderr
 
 
-# The road.
+# The workflow.
 
 
-def test_a_checkpoint_is_exported_beside_itself_and_inspected(rtk: Rtk, checkpoint_path: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_is_exported_next_to_itself_and_inspected(rtk: Rtk, checkpoint_path: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.pt").write_bytes(checkpoint_path.read_bytes())
     done = rtk("export", "mine.pt")
     assert done.stdout.strip() == "mine.onnx"
@@ -241,7 +243,7 @@ def test_several_checkpoints_are_exported_as_one(
     assert refused == f"rtk: {graph_path}: an ensemble is made of checkpoints\n"
 
 
-def test_an_ensemble_that_the_gate_refuses_leaves_no_file(rtk: Rtk, shapes_model: Path, tmp_path: Path) -> None:
+def test_an_ensemble_that_fails_the_gate_leaves_no_file(rtk: Rtk, shapes_model: Path, tmp_path: Path) -> None:
     words = ["export", "shapes.pt", "shapes.pt", "--out", "pair", "--require-parity"]
     assert "2,000 images" in rtk(*words, "0.0001", code=4).stderr  # cannot show so small a loss
     assert not list((tmp_path / "pair").iterdir())
@@ -257,7 +259,7 @@ def test_a_checkpoint_is_exported_into_the_cache_once(rtk: Rtk, checkpoint_path:
     assert second.stderr == ""
 
 
-def test_torch_and_onnx_answer_alike(rtk: Rtk, checkpoint_path: Path, graph_path: Path, photos: Path) -> None:
+def test_torch_and_onnx_give_the_same_answers(rtk: Rtk, checkpoint_path: Path, graph_path: Path, photos: Path) -> None:
     by_torch = rtk("classify", str(photos), "--model", str(checkpoint_path), "--backend", "torch", "--format", "jsonl")
     by_onnx = rtk("classify", str(photos), "--model", str(graph_path), "--backend", "onnx", "--format", "jsonl")
     for one, other in zip(by_torch.stdout.splitlines(), by_onnx.stdout.splitlines(), strict=True):
@@ -282,9 +284,7 @@ def test_bench_compares_answers_and_writes_its_report(rtk: Rtk, shapes_model: Pa
     assert "| onnx |" in (tmp_path / "report" / "report.md").read_text()
 
 
-def test_bench_finds_the_reference_of_a_graph_or_says_how_to_name_it(
-    rtk: Rtk, shapes_model: Path, tmp_path: Path
-) -> None:
+def test_bench_finds_the_reference_of_a_graph_or_asks_for_it(rtk: Rtk, shapes_model: Path, tmp_path: Path) -> None:
     rtk("export", "shapes.pt", "--out", "elsewhere")
     stderr = rtk("bench", "elsewhere/shapes.onnx", "--seconds", "0.1", code=1).stderr
     assert "is neither beside it nor in the zoo; name it with --reference FILE" in stderr
@@ -297,12 +297,12 @@ def test_bench_refuses_a_data_set_with_other_classes(rtk: Rtk, checkpoint_path: 
     assert "its classes are not the model's: found 'circle', expected 'airplane'" in stderr
 
 
-def test_a_backend_that_was_asked_for_and_cannot_run_is_an_error(rtk: Rtk, shapes_model: Path) -> None:
+def test_a_requested_backend_that_cannot_run_is_an_error(rtk: Rtk, shapes_model: Path) -> None:
     stderr = rtk("bench", "shapes.pt", "--backend", "onnx", "--device", "cuda:7", "--seconds", "0.1", code=1).stderr
     assert "--device cuda:7" in stderr
 
 
-def test_without_a_gpu_trt_is_refused_before_anything_heavy_is_loaded(in_new_process: Callable[[str], str]) -> None:
+def test_without_a_gpu_trt_is_refused_before_heavy_libraries_are_loaded(in_new_process: Callable[[str], str]) -> None:
     printed = in_new_process(
         "import sys\nfrom rtk.core.errors import BackendError\nfrom rtk.cli.app import app\n"
         "from rtk.infer.trt import preflight as trt_preflight\ntrt_preflight.gpu_count = lambda: 0\n"
@@ -314,7 +314,7 @@ def test_without_a_gpu_trt_is_refused_before_anything_heavy_is_loaded(in_new_pro
     assert printed.splitlines()[-1] == "loaded: []"
 
 
-def test_models_lists_what_there_is(rtk: Rtk) -> None:
+def test_models_lists_architectures_and_the_zoo(rtk: Rtk) -> None:
     printed = rtk("models").stdout
     assert "resnet20v1       273,066" in printed
     listed = json.loads(rtk("models", "--json").stdout)
@@ -323,7 +323,7 @@ def test_models_lists_what_there_is(rtk: Rtk) -> None:
     assert {"resnet18", "resnet50", "resnet152", "resnet18d2l", "plain20"} <= set(names)
 
 
-def test_models_shows_the_layers_of_one(rtk: Rtk) -> None:
+def test_models_shows_the_layers_of_an_architecture(rtk: Rtk) -> None:
     printed = rtk("models", "resnet20v1").stdout.splitlines()
     assert printed[1].split() == ["stem.0", "SameConv2d", "16", "x", "32", "x", "32", "448"]
     assert printed[-1].split() == ["all", "273,066"]
@@ -333,7 +333,7 @@ def test_models_shows_the_layers_of_one(rtk: Rtk) -> None:
     assert printed[-1].split() == ["all", "25,550,760"]  # torchvision's 25,557,032 less 2 x 64 x 49
 
 
-def test_training_from_a_folder_of_classes_ends_with_its_score(rtk: Rtk, class_folders: Path, tmp_path: Path) -> None:
+def test_training_on_a_folder_of_classes_prints_its_score(rtk: Rtk, class_folders: Path, tmp_path: Path) -> None:
     done = rtk(
         "train", "resnet8v1", "--dataset", str(class_folders), "--epochs", "2", "--batch-size", "8", "--out", "run"
     )
@@ -346,7 +346,7 @@ def test_training_from_a_folder_of_classes_ends_with_its_score(rtk: Rtk, class_f
     assert "run: holds a run already; resume it with: rtk train --resume run" in again.stderr
 
 
-def test_a_run_goes_on_only_with_the_options_that_it_has(
+def test_a_run_resumes_only_with_its_own_options(
     rtk: Rtk, class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("train", "resnet8v1", "--dataset", str(class_folders), "--epochs", "1", "--batch-size", "8")
@@ -364,7 +364,7 @@ def test_a_run_goes_on_only_with_the_options_that_it_has(
     assert stderr.startswith("rtk: --resume takes one run; to resume several seeds, repeat the --seeds command")
 
 
-def test_several_seeds_end_with_mean_and_spread(rtk: Rtk, class_folders: Path) -> None:
+def test_several_seeds_print_mean_and_spread(rtk: Rtk, class_folders: Path) -> None:
     words = ("train", "resnet8v1", "--dataset", str(class_folders), "--epochs", "1", "--batch-size", "8")
     done = rtk(*words, "--seeds", "2", "--out", "run")
     assert done.stdout.startswith("test accuracy ")
@@ -372,7 +372,7 @@ def test_several_seeds_end_with_mean_and_spread(rtk: Rtk, class_folders: Path) -
     assert done.stdout.endswith("run/seeds.json\n")
 
 
-def test_a_missing_data_set_says_which_file_to_put_where(rtk: Rtk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_data_set_names_the_file_and_its_folder(rtk: Rtk, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
     stderr = rtk("train", "resnet8v1", "--data-dir", "data", code=1).stderr
@@ -388,7 +388,7 @@ def test_doctor_tries_every_backend(rtk: Rtk) -> None:
     assert works[("onnx", "cpu")]
 
 
-# TensorRT, as far as a machine without a GPU goes.
+# TensorRT on a machine without a GPU.
 
 
 @pytest.fixture
@@ -422,7 +422,7 @@ def test_an_engine_is_built_inspected_and_found_again_in_the_cache(rtk: Rtk, gra
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_an_altered_engine_is_named(rtk: Rtk, graph_path: Path, tmp_path: Path) -> None:
+def test_an_altered_engine_is_reported(rtk: Rtk, graph_path: Path, tmp_path: Path) -> None:
     rtk("export", "--trt", str(graph_path), "--out", ".")
     engine = tmp_path / f"{graph_path.stem}.engine"
     content = bytearray(engine.read_bytes())
@@ -434,7 +434,7 @@ def test_an_altered_engine_is_named(rtk: Rtk, graph_path: Path, tmp_path: Path) 
 
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize("words", [["classify", "x.png", "--model"], ["bench", "--dataset", "shapes"]])
-def test_without_a_gpu_the_trt_backend_says_why_not_and_what_to_do(
+def test_without_a_gpu_the_trt_backend_gives_the_reason_and_a_fix(
     rtk: Rtk, shapes_model: Path, words: list[str]
 ) -> None:
     stderr = rtk(*words, "shapes.pt", "--backend", "trt", code=1).stderr.strip()
@@ -449,7 +449,7 @@ def test_an_engine_cannot_be_exported_from_an_engine_nor_a_graph_from_a_graph(rt
     assert "expected a checkpoint" in rtk("export", str(graph_path), *words, code=2).stderr
 
 
-def test_a_model_repository_for_triton_is_written_from_whatever_there_is(
+def test_a_triton_repository_is_written_from_checkpoints_graphs_and_engines(
     rtk: Rtk, graph_path: Path, checkpoint_path: Path
 ) -> None:
     done = rtk("export", str(graph_path), "--triton", "models", "--max-batch", "32")
@@ -464,7 +464,7 @@ def test_a_model_repository_for_triton_is_written_from_whatever_there_is(
     assert not Path("built").exists()
 
 
-def test_a_flavor_that_is_unknown_is_refused_before_anything_is_made(rtk: Rtk, shapes_model: Path) -> None:
+def test_an_unknown_flavor_is_refused_before_any_file_is_written(rtk: Rtk, shapes_model: Path) -> None:
     before = sorted(os.listdir())
     assert "'rtx' is unknown" in rtk("export", "shapes.pt", "--trt", "--flavor", "rtx", code=2).stderr
     assert sorted(os.listdir()) == before
@@ -494,7 +494,7 @@ def test_a_regression_beyond_noise_ends_with_exit_code_4(rtk: Rtk, tmp_path: Pat
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_a_lower_precision_has_a_file_of_its_own_and_an_engine_that_is_what_it_says(
+def test_a_lower_precision_has_its_own_graph_and_an_engine_of_that_precision(
     rtk: Rtk, shapes_model: Path, precision: str
 ) -> None:
     done = rtk("export", "shapes.pt", "--precision", precision, "--trt")
@@ -503,7 +503,7 @@ def test_a_lower_precision_has_a_file_of_its_own_and_an_engine_that_is_what_it_s
     assert json.loads(rtk("inspect", f"shapes.{precision}.onnx", "--json").stdout)["precision"] == precision
 
 
-def test_int8_is_calibrated_on_training_images_and_explained_layer_by_layer(rtk: Rtk, shapes_model: Path) -> None:
+def test_int8_is_calibrated_on_training_images_and_explained_by_layer(rtk: Rtk, shapes_model: Path) -> None:
     done = rtk("export", "shapes.pt", "--precision", "int8", "--int8-flavor", "cpu")
     assert done.stdout.strip() == "shapes.int8.onnx"
     assert "on 1,000 training images" in done.stderr
@@ -521,13 +521,11 @@ def test_int8_is_calibrated_on_training_images_and_explained_layer_by_layer(rtk:
         (["--keep-fp32", "stem"], "--keep-fp32: only for --precision int8"),
     ],
 )
-def test_export_options_that_make_no_sense_are_refused(
-    rtk: Rtk, shapes_model: Path, words: list[str], message: str
-) -> None:
+def test_contradictory_export_options_are_refused(rtk: Rtk, shapes_model: Path, words: list[str], message: str) -> None:
     assert message in rtk("export", "shapes.pt", *words, code=2).stderr
 
 
-def test_the_parity_gate_can_say_no(rtk: Rtk, shapes_model: Path, tmp_path: Path) -> None:
+def test_the_parity_gate_can_fail(rtk: Rtk, shapes_model: Path, tmp_path: Path) -> None:
     """A graph of other weights that claims to be this checkpoint's is refused with exit code 4 and the numbers."""
     import onnx
     from onnx import numpy_helper

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import typer
 from rtk.cli import app as cli
-from rtk.cli.help import WIDEST
+from rtk.core.text import WIDEST
 
 
 def commands() -> Iterator[list[str]]:
