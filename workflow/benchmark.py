@@ -107,11 +107,11 @@ def _remember_openvino(report: "Report", model: "BenchModel") -> None:
 
     onnx, openvino = (label_of(name, model.card.precision) for name in ("onnx", "openvino"))
     if any(verdict.candidate == openvino and verdict.passed for verdict in report.verdicts):
-        note = forget_parity if _is_faster(report.cells, onnx, openvino) else remember_parity
+        note = forget_parity if is_faster(report.cells, onnx, openvino) else remember_parity
         note(model.own_graph, "openvino")
 
 
-def _is_faster(cells: "Sequence[Cell]", one: str, other: str) -> bool:
+def is_faster(cells: "Sequence[Cell]", one: str, other: str) -> bool:
     """Whether the first backend has the higher rate, at the largest batch of a scope in which both have figures."""
     rates = {(cell.batch, cell.scope, cell.label): cell.images_per_s for cell in cells if cell.valid}
     both = [(batch, scope) for batch, scope, label in rates if label == one and (batch, scope, other) in rates]

@@ -9,7 +9,7 @@ from rtk.bench.measure.cell import Cell
 from rtk.bench.report.tables import compact_tables
 from rtk.cli import app as cli
 from rtk.core.text import text_table
-from rtk.workflow import artifacts, models
+from rtk.workflow import models
 
 RESULTS = Path(__file__).parent.parent.parent / "bench" / "results"
 Run = Callable[..., tuple[str, str]]
@@ -170,9 +170,9 @@ def test_the_card_is_read_and_the_checkpoint_hashed_once_for_all_backends(
     rtk: Run, shapes_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cards, hashes = [], []
-    read_card, sha256_of = models.read_card, artifacts.sha256_of
+    read_card, sha256_of = models.read_card, models.sha256_of
     monkeypatch.setattr(models, "read_card", lambda found: cards.append(found) or read_card(found))
-    monkeypatch.setattr(artifacts, "sha256_of", lambda path: hashes.append(path) or sha256_of(path))
+    monkeypatch.setattr(models, "sha256_of", lambda path: hashes.append(path) or sha256_of(path))
     words = ["--backend", "torch", "--backend", "onnx", "--backend", "openvino", "--batch", "4", "--seconds", "0.2"]
     rtk("bench", str(shapes_model), *words, "--no-baselines")
     assert len(cards) == 1

@@ -157,7 +157,7 @@ def test_the_zoo_rejects_an_epoch_selected_on_the_test_split(config: NewConfig) 
         publish(best)
     assert str(caught.value) == (
         f"{best}: weights of the epoch with the highest accuracy on the test split itself, so its score is too "
-        "optimistic; the zoo takes the last epoch's weights or those chosen by held-out images: train with "
+        "optimistic; the zoo takes the weights of the last epoch, or those selected on held-out images: train with "
         "--select last, --holdout or --validation-split"
     )
 

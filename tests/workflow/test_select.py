@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from rtk.bench.measure.cell import Cell
-from rtk.cli.bench import faster
 from rtk.core.artifacts.parity_cache import forget_parity, parity_is_known, remember_parity
 from rtk.core.errors import BackendError
 from rtk.infer.trt import preflight as trt_preflight
 from rtk.workflow import select
+from rtk.workflow.benchmark import is_faster
 from rtk.workflow.models import find_model
 from rtk.workflow.select import choose_backend
 
@@ -46,10 +46,10 @@ def test_the_faster_of_two_backends_is_decided_at_the_largest_common_batch() -> 
         Cell(name, batch, rounds=[[seconds]] if seconds else [])
         for name, batch, seconds in [("a", 1, 0.1), ("b", 1, 0.2), ("a", 64, 0.4), ("b", 64, 0.3), ("a", 256, 0.1)]
     ]
-    assert not faster(cells, "a", "b")
-    assert faster(cells, "b", "a")
-    assert faster(cells[:2], "a", "b")
-    assert not faster(cells[:1], "a", "b")
+    assert not is_faster(cells, "a", "b")
+    assert is_faster(cells, "b", "a")
+    assert is_faster(cells[:2], "a", "b")
+    assert not is_faster(cells[:1], "a", "b")
 
 
 def test_the_parity_of_another_graph_is_not_known(graph_path: Path, tmp_path: Path) -> None:
