@@ -1,4 +1,5 @@
 """rtk classify."""
+# ruff: noqa: RUF009 - option() makes a dataclasses.field
 
 import logging
 import sys
@@ -7,18 +8,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..core.errors import DataError, UnknownNameError, UsageError
 from ..core.files import is_stream, whole_file
+from ..core.options import option
 from ..core.progress import Advance, progress_bar
 from ..core.text import visible
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from ..infer.output.formats import FORMATS, Fit, Format
 from . import help as groups
-from .options import DataDir
+from .config_options import options_from
 
 if TYPE_CHECKING:
     from ..infer.backend import Backend
@@ -32,149 +34,54 @@ SOME_UNREADABLE = 3
 NOT_WITH_RAY = "--resume, --sort-into, --link, --report, --cuda-graphs, --format"
 
 
-def classify(
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            help="Images, folders, quoted globs, zip and tar archives, .npy, .npz, idx and CIFAR binary files, "
-            "data set splits such as cifar10:test, or - for paths on standard input."
-        ),
-    ],
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Model file or name of a zoo model.", rich_help_panel=groups.MODEL)
-    ] = ZOO_DEFAULT,
-    backend: Annotated[
-        str, typer.Option(help="Backend: auto, torch, onnx, openvino or trt.", rich_help_panel=groups.BACKEND)
-    ] = "auto",
-    device: Annotated[
-        str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.", rich_help_panel=groups.BACKEND)
-    ] = "auto",
-    cuda_graphs: Annotated[
-        bool,
-        typer.Option(
-            "--cuda-graphs",
-            help="Record the run of each batch size as a CUDA graph (trt).",
-            rich_help_panel=groups.BACKEND,
-        ),
-    ] = False,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Number of images per batch.", rich_help_panel=groups.BACKEND)
-    ] = 256,
-    fit: Annotated[
-        Fit,
-        typer.Option(
-            help="How to fit images of other proportions: crop the centre, or letterbox.", rich_help_panel=groups.DATA
-        ),
-    ] = "crop",
-    data_dir: DataDir = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first unreadable image.", rich_help_panel=groups.DATA)
-    ] = False,
-    top_k: Annotated[
-        int, typer.Option(min=1, help="Number of predictions per image.", rich_help_panel=groups.OUTPUT)
-    ] = 1,
-    format_: Annotated[
-        Format | None,
-        typer.Option(
-            "--format",
-            help="Output format; default: the suffix of --output, else table.",
-            show_default=False,
-            rich_help_panel=groups.OUTPUT,
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Output file, written whole or not at all.", rich_help_panel=groups.OUTPUT),
-    ] = None,
-    sort_into: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Also copy each image into DIR/<label>/.",
-            show_default=False,
-            rich_help_panel=groups.OUTPUT,
-        ),
-    ] = None,
-    link: Annotated[
-        bool,
-        typer.Option(
-            "--link", help="Make symbolic links instead of copies in --sort-into.", rich_help_panel=groups.OUTPUT
-        ),
-    ] = False,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Also write an HTML page of the least certain answers.",
-            show_default=False,
-            rich_help_panel=groups.OUTPUT,
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Decoding processes; default: one per core.", rich_help_panel=groups.MACHINE),
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|local|ADDRESS",
-            help="Run on a Ray cluster, one actor per GPU; --output is then a folder of Parquet files.",
-            show_default=False,
-            rich_help_panel=groups.MACHINE,
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Resume an unfinished --output file.", rich_help_panel=groups.RESUMING)
-    ] = False,
-) -> None:
-    """Classify images: images -> labels. Unreadable images are listed, and the exit code is then 3."""
-    options = ClassifyOptions(
-        paths=tuple(paths),
-        model=model,
-        backend=backend,
-        device=device,
-        cuda_graphs=cuda_graphs,
-        batch_size=batch_size,
-        fit=fit,
-        data_dir=data_dir,
-        strict=strict,
-        top_k=top_k,
-        requested_format=format_,
-        output=output,
-        sort_into=sort_into,
-        link=link,
-        report=report,
-        workers=workers,
-        ray=ray,
-        resume=resume,
-    )
-    unreadable = _classify_here(options) if ray is None else _classify_on_ray(options, ray)
-    if unreadable:
-        raise typer.Exit(SOME_UNREADABLE)
-
-
 @dataclass(frozen=True)
 class ClassifyOptions:
     """The options of one command. Raises UsageError for options that contradict each other."""
 
     paths: tuple[str, ...]
-    model: str
-    backend: str
-    device: str
-    cuda_graphs: bool
-    batch_size: int
-    fit: Fit
-    data_dir: Path | None
-    strict: bool
-    top_k: int
-    requested_format: Format | None
-    output: Path | None
-    sort_into: Path | None
-    link: bool
-    report: Path | None
-    workers: int | None
-    ray: str | None
-    resume: bool
+    model: str = option(
+        ZOO_DEFAULT, group=groups.MODEL, names=("--model", "-m"), help="Model file or name of a zoo model."
+    )
+    backend: str = option("auto", group=groups.BACKEND, help="Backend: auto, torch, onnx, openvino or trt.")
+    device: str = option("auto", group=groups.BACKEND, help="Device: auto, cpu, cuda or cuda:N.")
+    cuda_graphs: bool = option(
+        False, group=groups.BACKEND, help="Record the run of each batch size as a CUDA graph (trt)."
+    )
+    batch_size: int = option(256, group=groups.BACKEND, minimum=1, help="Number of images per batch.")
+    fit: Fit = option(
+        "crop", group=groups.DATA, help="How to fit images of other proportions: crop the centre, or letterbox."
+    )
+    data_dir: Path | None = option(
+        None, group=groups.DATA, envvar="RTK_DATA_DIR", help="Folder of the official data files."
+    )
+    strict: bool = option(False, group=groups.DATA, help="Stop at the first unreadable image.")
+    top_k: int = option(1, group=groups.OUTPUT, minimum=1, help="Number of predictions per image.")
+    requested_format: Format | None = option(
+        None,
+        group=groups.OUTPUT,
+        names=("--format",),
+        help="Output format; default: the suffix of --output, else table.",
+    )
+    output: Path | None = option(
+        None, group=groups.OUTPUT, names=("--output", "-o"), help="Output file, written whole or not at all."
+    )
+    sort_into: Path | None = option(
+        None, group=groups.OUTPUT, metavar="DIR", help="Also copy each image into DIR/<label>/."
+    )
+    link: bool = option(False, group=groups.OUTPUT, help="Make symbolic links instead of copies in --sort-into.")
+    report: Path | None = option(
+        None, group=groups.OUTPUT, metavar="FILE", help="Also write an HTML page of the least certain answers."
+    )
+    workers: int | None = option(
+        None, group=groups.MACHINE, minimum=0, help="Decoding processes; default: one per core."
+    )
+    ray: str | None = option(
+        None,
+        group=groups.MACHINE,
+        metavar="auto|local|ADDRESS",
+        help="Run on a Ray cluster, one actor per GPU; --output is then a folder of Parquet files.",
+    )
+    resume: bool = option(False, group=groups.RESUMING, help="Resume an unfinished --output file.")
 
     def __post_init__(self) -> None:
         if self.ray is not None:
@@ -205,6 +112,24 @@ class ClassifyOptions:
     def resumable_file(self) -> Path | None:
         """The output, if it can be resumed: tables and pipes cannot."""
         return self.output if self.output and self.format != "table" and not is_stream(self.output) else None
+
+
+@options_from(ClassifyOptions)
+def classify(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Images, folders, quoted globs, zip and tar archives, .npy, .npz, idx and CIFAR binary files, "
+            "data set splits such as cifar10:test, or - for paths on standard input."
+        ),
+    ],
+    **values: Any,
+) -> None:
+    """Classify images: images -> labels. Unreadable images are listed, and the exit code is then 3."""
+    options = ClassifyOptions(tuple(paths), **values)
+    unreadable = _classify_here(options) if options.ray is None else _classify_on_ray(options, options.ray)
+    if unreadable:
+        raise typer.Exit(SOME_UNREADABLE)
 
 
 def _classify_here(options: ClassifyOptions) -> int:

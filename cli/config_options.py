@@ -1,6 +1,6 @@
 """Command line options from the fields of a dataclass, so that names, defaults and help texts are written once.
 
-A field's metadata holds `group`, `help`, `metavar` and `envvar` (see `option` in train/config.py).
+A field that core/options.option declares is an option.
 """
 
 import dataclasses
@@ -37,14 +37,14 @@ def options_from(config: Any) -> Callable[[Command], Command]:
 
 def _option(field: "dataclasses.Field[Any]", kind: Any) -> inspect.Parameter:
     """The parameter that Typer turns into the option of this field. A flag without None has no --no- form."""
-    name = f"--{field.name.replace('_', '-')}"
-    declared = [name] if kind is bool else []
+    declared = field.metadata["names"] or ([f"--{field.name.replace('_', '-')}"] if kind is bool else [])
     info = typer.Option(
         *declared,
         help=field.metadata["help"],
         rich_help_panel=field.metadata["group"],
         metavar=field.metadata["metavar"],
         envvar=field.metadata["envvar"],
+        min=field.metadata["minimum"],
         show_default=field.default is not None,
     )
     annotated: Any = Annotated

@@ -8,32 +8,23 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from ..core.data import DATASETS
 from ..core.errors import ArtifactError, UnknownNameError, UsageError
 from ..core.models.names import PUBLISHED, parse_architecture, published_file
+from ..core.options import option
 from .augment.options import NAMES, augmentation_with
 from .data.preprocessing import PREPROCESSES, find_preprocess
 from .recipes import RECIPES, Recipe, Select, find_recipe
 
 Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off"]
-Group = Literal["Data", "Recipe", "Augmentation", "Model", "Machine", "Stopping and resuming", "Output"]
-"""Headings of `rtk train --help`."""
 
 CHANGEABLE = ("data_dir", "save_every", "skip_nan")
 """Fields that a resumed run may change: they do not affect what it has computed so far."""
-
-
-def option(default: Any, *, group: Group, help: str, metavar: str | None = None, envvar: str | None = None) -> Any:  # noqa: A002 - as Typer calls it
-    """Declare a field that is also a command line option, listed under the heading `group`.
-
-    `metavar`: placeholder for the value; `envvar`: environment variable that is read when the option is not given.
-    """
-    return field(default=default, metadata={"group": group, "help": help, "metavar": metavar, "envvar": envvar})
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """`--help` of every command: groups of options, at the width of the terminal."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
 import typer
 from rtk.cli import app as cli
+from rtk.cli.classify import ClassifyOptions
 from rtk.core.text import WIDEST
 
 
@@ -67,3 +69,28 @@ def test_every_option_and_command_has_a_help_text() -> None:
         return missing
 
     assert check(typer.main.get_command(cli.app), ["rtk"]) == []
+
+
+def test_the_options_of_classify_have_the_names_and_defaults_of_their_fields() -> None:
+    found = {one.name: one for one in typer.main.get_command(cli.app).commands["classify"].params}  # type: ignore[attr-defined]
+    fields = {field.name: field for field in dataclasses.fields(ClassifyOptions)}
+    assert found.keys() == fields.keys()
+    assert {name: found[name].default for name in fields if name != "paths"} == {
+        name: field.default for name, field in fields.items() if name != "paths"
+    }
+    spelled = {name: found[name].opts for name in ("model", "requested_format", "output", "link", "top_k")}
+    assert spelled == {
+        "model": ["--model", "-m"],
+        "requested_format": ["--format"],
+        "output": ["--output", "-o"],
+        "link": ["--link"],
+        "top_k": ["--top-k"],
+    }
+
+
+@pytest.mark.parametrize(("option", "least"), [("--batch-size", 1), ("--top-k", 1), ("--workers", 0)])
+def test_classify_refuses_numbers_below_the_limit(option: str, least: int) -> None:
+    command = typer.main.get_command(cli.app).commands["classify"]  # type: ignore[attr-defined]
+    assert command.make_context("classify", ["a.png", option, str(least)])
+    with pytest.raises(Exception, match=f"greater than or equal to {least}"):
+        command.make_context("classify", ["a.png", option, str(least - 1)])

@@ -4,14 +4,14 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from rtk.cli import help as help_groups
 from rtk.cli.app import app
 from rtk.core.errors import ArtifactError, UsageError
 from rtk.train.augment.options import NAMES, Augmentation
-from rtk.train.config import Group, TrainConfig
+from rtk.train.config import TrainConfig
 from rtk.train.data.preprocessing import PREPROCESSES
 from rtk.train.recipes import RECIPES
 from typer.main import get_command
@@ -48,7 +48,8 @@ def test_every_option_has_a_help_text_and_stands_in_a_known_group() -> None:
     for field in dataclasses.fields(TrainConfig)[1:]:
         assert field.metadata["group"] in groups, field.name
         assert field.metadata["help"].endswith("."), field.name
-    assert {field.metadata["group"] for field in dataclasses.fields(TrainConfig)[1:]} == set(get_args(Group))
+    used = {field.metadata["group"] for field in dataclasses.fields(TrainConfig)[1:]}
+    assert used == {"Data", "Recipe", "Augmentation", "Model", "Machine", "Stopping and resuming", "Output"}
 
 
 def test_the_config_survives_json(tmp_path: Path) -> None:
