@@ -2,12 +2,13 @@
 
 import io
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from .. import __version__
-from ..core.errors import DataError, RtkError
+from ..core.errors import DataError, RtkError, UsageError
+from ..core.text import one_line
 from . import (
     bench,
     bench_files,
@@ -69,11 +70,11 @@ def options(
 
 
 def main() -> None:
-    """Run the command line. Errors of rtk become one line and an exit code."""
+    """Run the command line. Errors of rtk and wrong usage become one line and an exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may not fit the encoding
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except RtkError as error:
         if _Debug.on:
             raise
@@ -84,3 +85,19 @@ def main() -> None:
         fail(DataError(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        if _Debug.on or not hasattr(error, "format_message"):  # not one of the parser's errors
+            raise
+        _fail_usage(error)
+
+
+def _fail_usage(error: Any) -> NoReturn:
+    """Print an error of Typer's parser as one line and exit with code 2; without any argument, print the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(error.exit_code)
+    message = (
+        one_line(error.format_message()).rstrip(".").replace("Value error, ", "").replace("Input should be", "expected")
+    )
+    command = error.ctx.command_path if error.ctx else "rtk"
+    fail(UsageError(f"{message[:1].lower()}{message[1:]}; see: {command} --help"))

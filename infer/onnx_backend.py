@@ -21,7 +21,7 @@ from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME, graph_card
 from ..core.card import ModelCard
 from ..core.errors import ArtifactError, BackendError
 from ..core.machine import usable_cores
-from ..core.nvidia.driver import gpu, gpu_count
+from ..core.nvidia.driver import gpu, gpu_count, no_gpu_reason
 from ..core.text import one_line
 from .backend import Backend, BackendOptions, Resident
 
@@ -173,6 +173,7 @@ def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
             f"onnx: --device {device}: this ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu"
         )
     if index >= gpu_count():
-        raise BackendError(f"onnx: --device {device}: this machine has {gpu_count()} CUDA GPU(s)")
+        reason = no_gpu_reason() or f"this machine has {gpu_count()} CUDA GPU(s), numbered from 0"
+        raise BackendError(f"onnx: --device {device}: {reason}")
     onnxruntime.preload_dlls()
     return [("CUDAExecutionProvider", {"device_id": str(index), "use_tf32": "0"}), "CPUExecutionProvider"]

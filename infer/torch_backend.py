@@ -31,9 +31,14 @@ class TorchBackend(Backend):
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise BackendError(f"torch: --device {device}: this PyTorch ({torch.__version__}) finds no CUDA GPU")
+            raise BackendError(
+                f"torch: --device {device}: this PyTorch ({torch.__version__}) finds no CUDA GPU; "
+                "use --device cpu, or see: rtk doctor"
+            )
         if device.startswith("cuda:") and int(device[5:]) >= torch.cuda.device_count():
-            raise BackendError(f"torch: --device {device}: this machine has {torch.cuda.device_count()} CUDA GPU(s)")
+            raise BackendError(
+                f"torch: --device {device}: this machine has {torch.cuda.device_count()} CUDA GPU(s), numbered from 0"
+            )
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         if device == "cpu":

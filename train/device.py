@@ -30,13 +30,18 @@ class Arithmetic:
 def choose_arithmetic(device: str, precision: Precision) -> Arithmetic:
     """Choose device and precision. Raises BackendError if the requested device is missing."""
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise BackendError(f"--device {device}: this PyTorch ({torch.__version__}) finds no CUDA GPU")
+        raise BackendError(
+            f"--device {device}: this PyTorch ({torch.__version__}) finds no CUDA GPU; "
+            "use --device cpu, or see: rtk doctor"
+        )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(device)
     if chosen.type == "cuda" and chosen.index is not None:
         if chosen.index >= torch.cuda.device_count():
-            raise BackendError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA GPU(s)")
+            raise BackendError(
+                f"--device {device}: this machine has {torch.cuda.device_count()} CUDA GPU(s), numbered from 0"
+            )
         torch.cuda.set_device(chosen)  # page-locked memory, events and streams belong to the current device
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(chosen) else "fp32"

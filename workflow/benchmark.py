@@ -54,7 +54,7 @@ def run_benchmark(request: BenchRequest) -> "tuple[Report, list[str]]":
         check_machine(device=request.device)  # fails before anything heavy is loaded
     model = BenchModel(found, reference=request.reference)
     report, judged = _measured(request, model, required)
-    _remember_openvino(report, model)
+    note_openvino(report, model, requirement=request.require_parity)
     return report, judged
 
 
@@ -100,19 +100,32 @@ def _backend_options(request: BenchRequest) -> "BackendOptions":
     return BackendOptions(device=request.device, cuda_graphs=preset is not None and preset.cuda_graphs)
 
 
-def _remember_openvino(report: "Report", model: "BenchModel") -> None:
-    """Note in the cache whether OpenVINO has parity and is faster than ONNX Runtime: --backend auto then chooses it."""
+def note_openvino(report: "Report", model: "BenchModel", *, requirement: str) -> None:
+    """Note in the cache whether `--backend auto` may choose OpenVINO for this model.
+
+    It may if this run showed parity by the margin of the precision, and that OpenVINO is not slower than ONNX Runtime.
+    Without parity, or if OpenVINO is slower, an earlier note is removed. A run that measured only one of the two, or
+    that asked for another margin, changes nothing.
+    """
     from ..bench.measure.cell import label_of
     from ..core.artifacts.parity_cache import forget_parity, remember_parity
 
     onnx, openvino = (label_of(name, model.card.precision) for name in ("onnx", "openvino"))
-    if any(verdict.candidate == openvino and verdict.passed for verdict in report.verdicts):
-        note = forget_parity if is_faster(report.cells, onnx, openvino) else remember_parity
-        note(model.own_graph, "openvino")
+    verdict = next((one for one in report.verdicts if one.candidate == openvino), None)
+    if verdict is None or requirement != "default":
+        return
+    slower = is_faster(report.cells, onnx, openvino)
+    if not verdict.passed or slower:
+        forget_parity(model.own_graph, "openvino")
+    elif slower is not None:
+        remember_parity(model.own_graph, "openvino")
 
 
-def is_faster(cells: "Sequence[Cell]", one: str, other: str) -> bool:
-    """Whether the first backend has the higher rate, at the largest batch of a scope in which both have figures."""
+def is_faster(cells: "Sequence[Cell]", one: str, other: str) -> bool | None:
+    """Whether the first backend has the higher rate, at the largest batch of a scope in which both have figures.
+
+    None if there is no such batch.
+    """
     rates = {(cell.batch, cell.scope, cell.label): cell.images_per_s for cell in cells if cell.valid}
     both = [(batch, scope) for batch, scope, label in rates if label == one and (batch, scope, other) in rates]
-    return bool(both) and rates[*max(both), one] > rates[*max(both), other]
+    return rates[*max(both), one] > rates[*max(both), other] if both else None

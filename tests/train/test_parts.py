@@ -319,7 +319,10 @@ def test_a_score_counts_hits_and_averages_the_loss_over_all_images() -> None:
 
 def test_a_missing_gpu_is_an_error_if_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(BackendError, match=r"^--device cuda: this PyTorch \(.*\) finds no CUDA GPU$"):
+    with pytest.raises(
+        BackendError,
+        match=r"^--device cuda: this PyTorch \(.*\) finds no CUDA GPU; use --device cpu, or see: rtk doctor$",
+    ):
         choose_arithmetic("cuda", "fp32")
     assert choose_arithmetic("auto", "fp32") == Arithmetic(CPU, None)
 

@@ -3,15 +3,18 @@
 import shutil
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rtk.bench.measure.cell import Cell
+from rtk.bench.parity.verdict import Check, Verdict
 from rtk.core.artifacts.parity_cache import forget_parity, parity_is_known, remember_parity
 from rtk.core.errors import BackendError
 from rtk.infer.trt import preflight as trt_preflight
 from rtk.workflow import select
-from rtk.workflow.benchmark import is_faster
+from rtk.workflow.benchmark import is_faster, note_openvino
 from rtk.workflow.models import find_model
+from rtk.workflow.open_backends import BenchModel
 from rtk.workflow.select import choose_backend
 
 
@@ -46,10 +49,35 @@ def test_the_faster_of_two_backends_is_decided_at_the_largest_common_batch() -> 
         Cell(name, batch, rounds=[[seconds]] if seconds else [])
         for name, batch, seconds in [("a", 1, 0.1), ("b", 1, 0.2), ("a", 64, 0.4), ("b", 64, 0.3), ("a", 256, 0.1)]
     ]
-    assert not is_faster(cells, "a", "b")
-    assert is_faster(cells, "b", "a")
-    assert is_faster(cells[:2], "a", "b")
-    assert not is_faster(cells[:1], "a", "b")
+    assert is_faster(cells, "a", "b") is False
+    assert is_faster(cells, "b", "a") is True
+    assert is_faster(cells[:2], "a", "b") is True
+    assert is_faster(cells[:1], "a", "b") is None
+
+
+@pytest.mark.parametrize(
+    ("passed", "requirement", "openvino_s", "before", "after"),
+    [
+        (True, "default", 0.1, False, True),  # parity, and not slower
+        (True, "default", 0.3, True, False),  # slower than onnx
+        (False, "default", 0.1, True, False),  # no parity
+        (True, "5", 0.1, False, False),  # the user's margin proves too little
+        (True, "default", None, False, False),  # only onnx was measured
+        (True, "default", None, True, True),
+    ],
+)
+def test_bench_notes_openvino_only_after_parity_and_a_comparison_with_onnx(
+    graph_path: Path, passed: bool, requirement: str, openvino_s: float | None, before: bool, after: bool
+) -> None:
+    if before:
+        remember_parity(graph_path, "openvino")
+    cells = [Cell("onnx", 64, rounds=[[0.2]])]
+    if openvino_s is not None:
+        cells.append(Cell("openvino", 64, rounds=[[openvino_s]]))
+    verdict = Verdict("openvino", "fp32", (Check("accuracy kept", passed, ""),), 0.0, 0.0, 0.05)
+    report = SimpleNamespace(cells=cells, verdicts=[verdict])
+    note_openvino(report, BenchModel(find_model(str(graph_path))), requirement=requirement)  # type: ignore[arg-type]
+    assert parity_is_known(graph_path, "openvino") == after
 
 
 def test_the_parity_of_another_graph_is_not_known(graph_path: Path, tmp_path: Path) -> None:
