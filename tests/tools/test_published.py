@@ -47,8 +47,7 @@ def test_rows_that_were_not_trained_are_a_list_below_the_table() -> None:
     assert "resnet32v1" not in table
     assert (
         "\n- `resnet32v1` on cifar10: Keras example or README 92.46, paper 92.49, re-implemented 93.59, "
-        "random erasing 94.34\n"
-        in listed
+        "random erasing 94.34\n" in listed
     )
     assert "\n- `resnet20v2` on cifar10: none known\n" in listed
     assert "`resnet20v1` on cifar10" not in listed
