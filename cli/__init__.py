@@ -1,4 +1,4 @@
 """The command line: a module for each command, each of which parses, calls the workflow and prints.
 
-The other rooms are imported inside the functions, so that help loads nothing heavy.
+The other rooms are imported inside the functions, except configs, which are light; so help loads nothing heavy.
 """

@@ -38,7 +38,7 @@ class Row:
     def published(self) -> dict[str, str]:
         """The published accuracies by column, empty where there is none."""
         figures = {
-            "example": self.example,
+            "Keras example or README": self.example,
             "paper": self.paper,
             "re-implemented": self.reimplemented,
             "random erasing": self.erasing,
@@ -89,12 +89,12 @@ def _groups(row: Row, cards: Sequence[ModelCard]) -> Groups:
     groups: dict[tuple[str, str], list[ModelCard]] = {}
     for card in cards:
         if (card.arch, card.dataset) == (row.arch, row.dataset) and card.training and card.score:
-            groups.setdefault((_how(card.training), card.training.machine), []).append(card)
+            groups.setdefault((_recipe_and_length(card.training), card.training.machine), []).append(card)
     return groups
 
 
 def _lines_of(row: Row, groups: Groups) -> Iterator[dict[str, str]]:
-    for (how, machine), group in sorted(groups.items()):
+    for (recipe, machine), group in sorted(groups.items()):
         accuracies = [100 * card.score.accuracy for card in group if card.score]
         epoch_s = [card.training.train_s / card.training.epochs for card in group if card.training]
         spread = f" ±{statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
@@ -103,14 +103,14 @@ def _lines_of(row: Row, groups: Groups) -> Iterator[dict[str, str]]:
             "data set": row.dataset,
             "rtk": f"{statistics.mean(accuracies):.2f}{spread}",
             "seeds": str(len(group)),
-            "how": how,
-            "s an epoch": f"{statistics.mean(epoch_s):.1f}",
+            "recipe, length": recipe,
+            "seconds per epoch": f"{statistics.mean(epoch_s):.1f}",
             "machine": machine,
             **row.published,
         }
 
 
-def _how(training: Training) -> str:
+def _recipe_and_length(training: Training) -> str:
     """Return recipe and length and, where an epoch was selected, the split that selected it."""
     if not training.selected_on:
         return f"`{training.recipe}`, {training.epochs} epochs"

@@ -19,7 +19,7 @@ def test_trainings_whose_epoch_the_test_split_selected_are_one_line_that_says_so
     chosen = dataclasses.replace(card.training, recipe="keras", selected_on="test", settings={"epochs": 200})
     cards = [dataclasses.replace(card, training=dataclasses.replace(chosen, epochs=epoch)) for epoch in (187, 193)]
     (trained,) = trained_rows(cards, ROWS)
-    assert (trained["seeds"], trained["how"]) == ("2", "`keras`, the best of 200 epochs on the test split")
+    assert (trained["seeds"], trained["recipe, length"]) == ("2", "`keras`, the best of 200 epochs on the test split")
 
 
 def test_seeds_of_one_training_are_a_mean_and_a_spread() -> None:
@@ -35,10 +35,10 @@ def test_seeds_of_one_training_are_a_mean_and_a_spread() -> None:
     ]
     (trained,) = trained_rows(cards, ROWS)
     (missing,) = untrained_rows(cards, ROWS)
-    assert (trained["rtk"], trained["seeds"], trained["how"]) == ("92.00 ±1.00", "3", "`keras`, 200 epochs")
-    assert (trained["s an epoch"], trained["machine"]) == ("40.0", card.training.machine)
-    assert (trained["example"], trained["paper"], trained["random erasing"]) == ("92.16", "91.25", "")
-    assert (missing.arch, missing.published["example"]) == ("resnet32v1", "92.46")
+    assert (trained["rtk"], trained["seeds"], trained["recipe, length"]) == ("92.00 ±1.00", "3", "`keras`, 200 epochs")
+    assert (trained["seconds per epoch"], trained["machine"]) == ("40.0", card.training.machine)
+    assert (trained["Keras example or README"], trained["paper"], trained["random erasing"]) == ("92.16", "91.25", "")
+    assert (missing.arch, missing.published["Keras example or README"]) == ("resnet32v1", "92.46")
 
 
 def test_rows_that_were_not_trained_are_a_list_below_the_table() -> None:
@@ -46,8 +46,8 @@ def test_rows_that_were_not_trained_are_a_list_below_the_table() -> None:
     assert "| resnet20v1 | cifar10 | 92.78 | 1 |" in table
     assert "resnet32v1" not in table
     assert (
-        "\n- `resnet32v1` on cifar10: example 92.46, paper 92.49, re-implemented 93.59, random erasing 94.34\n"
-        in listed
+        "\n- `resnet32v1` on cifar10: Keras example or README 92.46, paper 92.49, re-implemented 93.59, "
+        "random erasing 94.34\n" in listed
     )
     assert "\n- `resnet20v2` on cifar10: none known\n" in listed
     assert "`resnet20v1` on cifar10" not in listed
