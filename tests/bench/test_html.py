@@ -145,7 +145,10 @@ def test_a_browser_shows_the_page_with_all_its_data(report: Report, tmp_path: Pa
         const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
         document.title = JSON.stringify({boxes: Object.fromEntries(boxes), images, wide});
         </script>"""
-    (tmp_path / "page.html").write_text(page_of(report).replace("</body>", looked + "</body>"))
+    page = page_of(report).replace("</body>", looked + "</body>")
+    assert page.count("default-src 'none'") == 1  # the page itself runs no script
+    page = page.replace("default-src 'none'", "default-src 'none'; script-src 'unsafe-inline'")
+    (tmp_path / "page.html").write_text(page)
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--force-dark-mode"]
     options += [f"--window-size={width},1600", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
     done = subprocess.run(
