@@ -55,7 +55,9 @@ class ClassifyOptions:
         None, group=groups.DATA, envvar="RTK_DATA_DIR", help="Folder of the official data files."
     )
     strict: bool = option(False, group=groups.DATA, help="Stop at the first unreadable image.")
-    top_k: int = option(1, group=groups.OUTPUT, minimum=1, help="Number of predictions per image; at most the number of classes.")
+    top_k: int = option(
+        1, group=groups.OUTPUT, minimum=1, help="Number of predictions per image; at most the number of classes."
+    )
     requested_format: Format | None = option(
         None,
         group=groups.OUTPUT,

@@ -1,7 +1,7 @@
 """How `--help` looks: options in groups, as wide as the terminal. Nothing heavy is loaded for it.
 
 An option's group is its `rich_help_panel`, which Typer keeps whether or not rich draws the help. Options without
-one stand last.
+one are listed last.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ RESUMING = "Stopping and resuming"
 
 
 class GroupedCommand(TyperCommand):
-    """A command whose options stand under the names of their groups, in the order of their first options."""
+    """A command whose options are listed under the names of their groups, in the order of their first options."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, then each group of options. Called by Click."""

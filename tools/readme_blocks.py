@@ -101,7 +101,7 @@ def _headline_row(report: Report, cell: Cell, parity: Parity) -> dict[str, str]:
         "backend": f"{cell.backend} {cell.precision}",
         "test accuracy": f"{parity.candidate_correct / parity.images:.2%}",
         "answers like PyTorch fp32": f"{parity.agreeing:,} of {parity.images:,}",
-        "change of accuracy": "" if is_base else f"{change}; at most {bound_pp:.2f} lost",
+        "change of accuracy": "" if is_base else f"{change}; at most {bound_pp:.2f} points lost",
         "speed against eager PyTorch": "1" if is_base else f"{ratio:.2f}{either_side} at batch {cell.batch:,}",
     }
 

@@ -97,7 +97,10 @@ def test_the_version_is_printed(rtk: Rtk) -> None:
         (["bench", "--scope", "files-to-labels"], "scope 'files-to-labels' is unknown"),
         (["bench", "--preset", "mlperf-singlestream", "--batch", "8"], "measures a batch of 1 only; leave out --batch"),
         (["bench", "--preset", "mlperf-offline", "--scope", "sync"], "defines the scope; leave out --scope"),
-        (["classify", "x.png", "--backend", "onxx"], "backend 'onxx' is unknown; did you mean onnx? known: auto, torch"),
+        (
+            ["classify", "x.png", "--backend", "onxx"],
+            "backend 'onxx' is unknown; did you mean onnx? known: auto, torch",
+        ),
         (["models", "resnet3v1"], "depth 3 is not 6n+2; nearest: 8"),
         (
             ["models", "resnet20v1-cifar10"],
@@ -432,11 +435,11 @@ def test_an_engine_is_built_inspected_and_found_again_in_the_cache(rtk: Rtk, gra
     assert "from the cache" in rtk("export", "--trt", "mine.onnx", "--max-batch", "128").stderr
     text = " ".join(rtk("inspect", "mine.engine").stdout.split())
     assert "tensorrt-rtx" in text
-    assert "as built, not yet inspected on a GPU" in text
+    assert "not yet inspected on a GPU" in text
     assert json.loads(rtk("inspect", "mine.engine", "--json").stdout)["profile"]["max_batch"] == 128
     listed = rtk("cache", "ls").stdout
     assert "resnet8v1-cifar10" in listed
-    assert "1 of 1 engines are ok" in rtk("cache", "verify").stdout
+    assert "1 engine checked, none damaged" in rtk("cache", "verify").stdout
     assert "removed 1 engines" in rtk("cache", "clear").stdout
     assert "(none)" in rtk("cache", "ls").stdout
 

@@ -143,7 +143,7 @@ def test_the_headline_has_torch_the_fastest_fp32_backend_and_the_fastest_of_all(
     rows = blocks.headline_block([report]).splitlines()[2:]
     assert [row.split(" | ")[1] for row in rows] == ["torch fp32", "onnx fp32", "onnx bf16"]  # int8 has no parity
     assert rows[0].endswith("| 100.00% | 10 of 10 |  | 1 |")
-    assert rows[2].endswith("| 100.00% | 10 of 10 | none; at most 27.75 lost | 4.00 ±0.00 at batch 64 |")
+    assert rows[2].endswith("| 100.00% | 10 of 10 | none; at most 27.75 points lost | 4.00 ±0.00 at batch 64 |")
     assert blocks.headline_block([]) == ""
 
 
