@@ -106,7 +106,10 @@ def _print_tables(cells: "Sequence[Cell]", *, verbose: bool) -> None:
 
 
 def _ratios(cells: "Sequence[Cell]", names: Sequence[str], *, images: int) -> list[str]:
-    """A line for each ratio of two loops that have rates, and one for the time of an epoch. `names`: rtk, then other libraries."""
+    """A line for each ratio of two loops that have rates, and one for the time of an epoch.
+
+    `names`: rtk, then other libraries.
+    """
     rates = {cell.backend: cell.images_per_s for cell in cells if cell.valid}
     shown = {"plain loop": "the plain loop", "bare loop": "the bare loop"}
     pairs = [("rtk", "plain loop"), ("plain loop", "bare loop"), *(("rtk", other) for other in names[1:])]

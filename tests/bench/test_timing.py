@@ -228,7 +228,8 @@ def test_on_a_cpu_the_scopes_coincide_and_the_notes_say_so() -> None:
     assert [(cell.scope, cell.batch) for cell in prepared.cells] == [("sync", 1), ("sync", 8)]
     assert prepared.notes == [
         "compute is not measured for fake: it equals host to host, because on a CPU nothing is copied",
-        "host to host, streaming is not measured for fake: it equals host to host, because batches do not overlap there",
+        "host to host, streaming is not measured for fake: it equals host to host, because batches do not overlap "
+        "there",
     ]
 
 

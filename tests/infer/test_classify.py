@@ -352,9 +352,7 @@ def _malicious(folder: Path, good: bytes) -> dict[str, str]:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Pillow leaves unreadable files open
 @pytest.mark.parametrize("processes", [0, 2])
-def test_images_of_every_mode_and_format_are_read_and_malicious_files_are_refused(
-    tmp_path: Path, processes: int
-) -> None:
+def test_every_mode_and_format_is_read_and_malicious_files_are_refused(tmp_path: Path, processes: int) -> None:
     good_paths = saved_images(tmp_path)
     assert len(good_paths) > 80
     reasons = _malicious(tmp_path, (tmp_path / "RGB.png").read_bytes())
