@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -34,19 +35,22 @@ app = typer.Typer(
     rich_markup_mode=None,  # rendering help with rich takes longer than all the rest
     context_settings=CONTEXT,
 )
-for command in (
-    train.train,
-    export.export,
-    classify.classify,
-    bench.bench,
-    bench_training.bench_train,
-    bench_files.bench_files,
-    inspect.inspect,
-    models.models,
-    doctor.doctor,
-    demo.demo,
-):
-    app.command(cls=bench_old_forms.BenchCommand if command is bench.bench else GroupedCommand)(command)
+SUMMARIES: dict[Callable[..., None], str] = {
+    train.train: "Train a network: data set -> checkpoint.",
+    export.export: "Export a model: checkpoint -> ONNX graph, TensorRT engine.",
+    classify.classify: "Classify images: images -> labels.",
+    bench.bench: "Measure throughput, latency and parity of every backend.",
+    bench_training.bench_train: "Measure training speed against a plain PyTorch loop.",
+    bench_files.bench_files: "Measure throughput from PNG files to labels.",
+    inspect.inspect: "Show the card of a model.",
+    models.models: "List architectures and models of the zoo.",
+    doctor.doctor: "Try every backend on this machine.",
+    demo.demo: "Run the full workflow on synthetic images.",
+}
+"""The commands, in the order of `rtk --help`, and what each is for in at most 60 characters."""
+for command, summary in SUMMARIES.items():
+    form = bench_old_forms.BenchCommand if command is bench.bench else GroupedCommand
+    app.command(cls=form, short_help=summary)(command)
 app.add_typer(cache.app, name="cache")
 
 
@@ -61,7 +65,7 @@ def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Options that stand before the command."""
+    """Options that are given before the command."""
     _Debug.on = debug
     log_to_stderr()
     if version:

@@ -105,8 +105,8 @@ def bench_files(
         computes_in = alone.precision or alone.card.precision
         print(wrapped(f"{images:,} images to labels, {computes_in}, {alone.runs_on}; {this_machine().summary}"))
         print(f"\n{text_table(result.rows)}\n")
-        allowed = ", ".join(f"{times:.2f} times {loop}" for loop, times in result.allowed.items())
-        print(wrapped(f"decoding and the backend, each alone, allow together at most {allowed}"))
+        for loop, times in result.allowed.items():
+            print(wrapped(f"bound: no pipeline can be faster here than {times:.2f} times {loop}"))
         if memory:
             with progress_bar("measuring memory", memory, unit="images") as advance:
                 print(f"\n{_memory_text(measure_memory(shared, split, config, count=memory, advance=advance))}")

@@ -21,7 +21,10 @@ class BenchCommand(GroupedCommand):
     def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Parse the words after `rtk bench`. Called by Click."""
         names = [word.partition("=")[0] for word in args]
-        form = next((name for name in COMMANDS if name in names), None)
+        forms = [name for name in COMMANDS if name in names]
+        if len(forms) > 1:
+            raise UsageError(f"{' and '.join(forms)}: choose one: rtk bench-train ARCH or rtk bench-files")
+        form = forms[0] if forms else None
         if form is None:
             moved = next((name for name in MOVED if name in names), None)
             if moved:
@@ -30,7 +33,8 @@ class BenchCommand(GroupedCommand):
         command = parent.command.get_command(parent, COMMANDS[form])
         words = _without_form(form, args)
         _refuse_unused(form, words, own=_options(self), new=_options(command))
-        _log.warning(f"rtk bench {form} is now: rtk {COMMANDS[form]}")
+        arch = " ARCH" if form == "--train" else ""
+        _log.warning(f"`rtk bench {form}` is an old spelling; use: rtk {COMMANDS[form]}{arch}")
         return command.make_context(COMMANDS[form], words, parent, **extra)
 
 
@@ -54,6 +58,6 @@ def _without_form(form: str, args: Sequence[str]) -> list[str]:
 def _refuse_unused(form: str, words: Sequence[str], *, own: frozenset[str], new: frozenset[str]) -> None:
     """Raise UsageError for options of `rtk bench` that have no effect in this form."""
     names = [word.partition("=")[0] for word in words if word.startswith("--")]
-    unused = [name for name in names if name not in new and name in own | set(COMMANDS) | set(MOVED)]
+    unused = [name for name in names if name not in new and name in own | set(MOVED)]
     if unused:
         raise UsageError(f"{form}: leave out {', '.join(unused)}, which would have no effect")

@@ -60,7 +60,7 @@ def bench_train(
     measured = _measured(card, split, loops, bench_config, device=str(arithmetic.device))
     print(wrapped(f"Training {arch} on {dataset}, {description}; {this_machine().summary}"))
     _print_tables(measured.cells, verbose=verbose)
-    print(f"\n{wrapped(_ratios(measured.cells, [one.name for one in loops], images=len(split)))}")
+    print("\n" + "\n".join(map(wrapped, _ratios(measured.cells, [one.name for one in loops], images=len(split)))))
     if measured.interrupted:
         _log.warning("stopped; the table holds what was measured until then")
         raise typer.Exit(INTERRUPTED)
@@ -105,16 +105,19 @@ def _print_tables(cells: "Sequence[Cell]", *, verbose: bool) -> None:
         print(wrapped(reason, first="  ", rest="    "))
 
 
-def _ratios(cells: "Sequence[Cell]", names: Sequence[str], *, images: int) -> str:
-    """The ratios of the loops that have rates, and the time of an epoch. `names`: rtk, then other libraries."""
+def _ratios(cells: "Sequence[Cell]", names: Sequence[str], *, images: int) -> list[str]:
+    """A line for each ratio of two loops that have rates, and one for the time of an epoch.
+
+    `names`: rtk, then other libraries.
+    """
     rates = {cell.backend: cell.images_per_s for cell in cells if cell.valid}
     shown = {"plain loop": "the plain loop", "bare loop": "the bare loop"}
     pairs = [("rtk", "plain loop"), ("plain loop", "bare loop"), *(("rtk", other) for other in names[1:])]
     found = [
-        f"{shown.get(one, one)} {rates[one] / rates[other]:.2f} x {shown.get(other, other)}"
+        f"{one}: {rates[one] / rates[other]:.2f} times {shown.get(other, other)}"
         for one, other in pairs
         if one in rates and other in rates
     ]
     if "rtk" in rates:
-        found.append(f"an epoch of {images:,} images takes {images / rates['rtk']:.1f} s")
-    return "; ".join(found)
+        found.append(f"rtk: {images / rates['rtk']:.1f} s per epoch of {images:,} images")
+    return found

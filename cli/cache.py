@@ -37,7 +37,8 @@ def cache_verify() -> None:
     damaged = [f"{entry.engine}: {entry.problem}" for entry in entries if entry.problem]
     for line in damaged:
         print(line)
-    print(f"{len(entries) - len(damaged)} of {len(entries)} engines are ok")
+    engines = "1 engine" if len(entries) == 1 else f"{len(entries)} engines"
+    print(f"{engines} checked, {len(damaged) or 'none'} damaged")
     if damaged:
         raise ArtifactError(f"{len(damaged)} damaged; rtk builds them again on demand; to remove all: rtk cache clear")
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..core.errors import DataError, UnknownNameError, UsageError
+from ..core.errors import DataError, OutputError, UnknownNameError, UsageError
 from ..core.files import is_stream, whole_file
 from ..core.options import option
 from ..core.progress import Advance, progress_bar
 from ..core.text import visible
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
-from ..infer.output.formats import FORMATS, Fit, Format
+from ..infer.output.formats import FILE_FORMATS, TABLE_SUFFIXES, Fit, Format
 from . import help as groups
 from .config_options import options_from
 
@@ -55,7 +55,9 @@ class ClassifyOptions:
         None, group=groups.DATA, envvar="RTK_DATA_DIR", help="Folder of the official data files."
     )
     strict: bool = option(False, group=groups.DATA, help="Stop at the first unreadable image.")
-    top_k: int = option(1, group=groups.OUTPUT, minimum=1, help="Number of predictions per image.")
+    top_k: int = option(
+        1, group=groups.OUTPUT, minimum=1, help="Number of predictions per image; at most the number of classes."
+    )
     requested_format: Format | None = option(
         None,
         group=groups.OUTPUT,
@@ -86,6 +88,11 @@ class ClassifyOptions:
     def __post_init__(self) -> None:
         if self.ray is not None:
             self._check_ray()
+        elif self.format_name is None:
+            known = ", ".join(f".{name}" for name in FILE_FORMATS[:-1])
+            raise UsageError(
+                f"{self.output}: unknown suffix; expected {known} or .{FILE_FORMATS[-1]}, or give --format"
+            )
         elif (self.resume or self.format == "parquet") and self.resumable_file is None:
             option = "--resume" if self.resume else "--format parquet"
             raise UsageError(f"{option}: needs --output with a file, in the format csv, jsonl or parquet")
@@ -104,9 +111,15 @@ class ClassifyOptions:
     @property
     def format(self) -> Format:
         """The requested format, or else the one that the output's suffix names, or else table."""
-        suffix = self.output.suffix.lower() if self.output else ""
-        by_suffix: Format = next((known for known in FORMATS if suffix == f".{known}"), "table")
-        return self.requested_format or by_suffix
+        return self.format_name or "table"
+
+    @property
+    def format_name(self) -> Format | None:
+        """The format; None if the suffix of the output names none."""
+        suffix = self.output.suffix.lower() if self.output and not is_stream(self.output) else ""
+        if self.requested_format or suffix in TABLE_SUFFIXES:
+            return self.requested_format or "table"
+        return next((known for known in FILE_FORMATS if suffix == f".{known}"), None)
 
     @property
     def resumable_file(self) -> Path | None:
@@ -126,7 +139,11 @@ def classify(
     **values: Any,
 ) -> None:
     """Classify images: images -> labels. Unreadable images are listed, and the exit code is then 3."""
+    from ..infer.backend import BACKENDS
+
     options = ClassifyOptions(tuple(paths), **values)
+    if options.backend not in ("auto", *BACKENDS):
+        raise UnknownNameError("backend", options.backend, ("auto", *BACKENDS))
     unreadable = _classify_here(options) if options.ray is None else _classify_on_ray(options, options.ray)
     if unreadable:
         raise typer.Exit(SOME_UNREADABLE)
@@ -172,11 +189,13 @@ def _classify_here(options: ClassifyOptions) -> int:
 
 
 def _check_outputs(options: ClassifyOptions) -> None:
-    """Raise UsageError for outputs that this machine cannot write."""
+    """Raise UsageError or OutputError for outputs that cannot be written here."""
     if options.format == "parquet":
         from ..infer.output.parquet import check_parquet
 
         check_parquet()
+    if options.output is not None and options.output.is_dir():
+        raise OutputError(f"{options.output}: is a folder; expected the name of a file")
     if options.sort_into is not None:
         from ..infer.output.sort import check_outside
 
@@ -262,7 +281,7 @@ class _Watch:
 
 def _classify_on_ray(options: ClassifyOptions, address: str) -> int:
     """Classify on a Ray cluster, into a folder of Parquet files, and return the number of unreadable images."""
-    from ..infer.backend import BACKENDS, Backend, BackendOptions
+    from ..infer.backend import Backend, BackendOptions
     from ..infer.classify import ClassifyConfig
     from ..infer.output.parquet import write_shards
     from ..infer.ray_cluster import Work, answers_on_ray
@@ -272,8 +291,6 @@ def _classify_on_ray(options: ClassifyOptions, address: str) -> int:
 
     if find_spec("ray") is None:
         raise UsageError("--ray: Ray Data is not installed; pip install 'ray[data]'")
-    if options.backend not in ("auto", *BACKENDS):
-        raise UnknownNameError("backend", options.backend, BACKENDS)
     card = read_card(find_model(options.model))
     model, backend = options.model, options.backend
 

@@ -17,7 +17,7 @@ Command = TypeVar("Command", bound=Callable[..., None])
 def options_from(config: Any) -> Callable[[Command], Command]:
     """A decorator that replaces a command's `**values` by one option for each field of the dataclass `config`.
 
-    The options stand between the command's positional and its keyword-only parameters. Fields without metadata are
+    The options are listed between the command's positional and its keyword-only parameters. Fields without metadata are
     left out: the command has a parameter of its own for them.
     """
 

@@ -20,15 +20,15 @@ def doctor(
     from ..core.nvidia.driver import driver_cuda, gpu, gpu_count, no_gpu_reason
     from ..core.nvidia.flavor import FLAVORS
     from ..infer.backend import BACKENDS
-    from ..workflow.backend_trials import json_from_trial, trials_here, try_here, try_in_own_process
+    from ..workflow.backend_trials import json_from_trial, run_trial, run_trial_in_subprocess, trials_here
 
     if try_ is not None:
-        print(json_from_trial(try_here(try_, device)))
+        print(json_from_trial(run_trial(try_, device)))
         return
     machine = this_machine()
     gpus = [gpu(index) for index in range(gpu_count())]
     flavors = {name: flavor.version() for name, flavor in FLAVORS.items() if flavor.installed}
-    trials = [try_in_own_process(backend, where) for backend, where in trials_here(BACKENDS)]
+    trials = [run_trial_in_subprocess(backend, where) for backend, where in trials_here(BACKENDS)]
     if as_json:
         found = {
             "machine": asdict(machine),
@@ -55,7 +55,8 @@ def doctor(
     print(
         outline(
             {
-                f"{one.backend} {one.device}": f"{'works' if one.works else 'does not work'}: {one.words}"
+                f"{one.backend} {one.device}": f"{'works' if one.works else 'does not work'}: "
+                + one.words.removeprefix(f"{one.backend}: ")
                 for one in trials
             }
         )

@@ -66,7 +66,7 @@ def export(
         bool,
         typer.Option(
             "--explain",
-            help="List the cost of each layer in int8, and write no file.",
+            help="List the error that int8 adds in each layer, and write no file.",
             rich_help_panel=groups.PRECISION,
         ),
     ] = False,
@@ -217,7 +217,7 @@ def export(
 
 
 def cost_table(costs: "list[LayerCost]") -> str:
-    """Return the costs of layers as a table."""
+    """Return the errors that int8 adds in the layers as a table."""
     return text_table(
         [
             {

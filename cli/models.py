@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..core.errors import UsageError
 from ..core.text import fitting_table, text_table
 from . import help as groups
 
@@ -25,6 +26,8 @@ def models(
     from ..core.models.summary import layer_table, parameter_count
     from ..core.zoo import zoo_card, zoo_names
 
+    if name in zoo_names():
+        raise UsageError(f"{name}: is a model of the zoo; run: rtk inspect {name}")
     if name is not None:
         rows = layer_table(name, side=image_size, in_channels=channels, classes=classes)
         print(json.dumps(rows, indent=1) if as_json else fitting_table(rows))

@@ -185,7 +185,8 @@ class ModelCard:
             facts["trained"] = f"{training.train_s / 60:,.1f} minutes on {training.machine}, commit {training.commit}"
         if self.checkpoint_sha256:
             facts["checkpoint"] = f"sha256 {self.checkpoint_sha256}"
-        return outline(facts | self.notes)
+        notes = {_label(name, note): note for name, note in self.notes.items()}
+        return outline(facts | notes)
 
     @classmethod
     def from_json(cls, text: str, *, source: str) -> Self:
@@ -224,3 +225,8 @@ def _is_consistent(card: ModelCard) -> bool:
 
 def _numbers(values: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{value:.4f}" for value in values) + ")"
+
+
+def _label(name: str, note: object) -> str:
+    """How people read the name of a note: `training` holds a command line in the cards of the zoo."""
+    return "command" if name == "training" and str(note).startswith("rtk ") else name

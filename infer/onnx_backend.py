@@ -45,7 +45,7 @@ class OnnxBackend(Backend):
         self.device = f"cuda:{index}" if on_gpu else "cpu"
         self._buffers = DeviceBuffers(self._session, self.card, "cuda", index) if on_gpu else None
         threads = options.threads or usable_cores()
-        where = gpu(index).name if on_gpu else f"CPU, {threads} threads"
+        where = gpu(index).name if on_gpu else f"CPU, {threads} {'thread' if threads == 1 else 'threads'}"
         self.runs_on = f"ONNX Runtime {onnxruntime.__version__}, {where}"
 
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:

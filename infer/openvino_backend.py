@@ -53,7 +53,7 @@ class OpenVinoBackend(Backend):
         self.card: ModelCard = card
         self.precision = options.hint or card.precision
         self.device = "cpu"
-        where = f"{core.get_property(DEVICE, 'FULL_DEVICE_NAME')}, {threads} threads"
+        where = f"{core.get_property(DEVICE, 'FULL_DEVICE_NAME')}, {threads} {'thread' if threads == 1 else 'threads'}"
         precision = _precision_text(card, options, computes_in)
         self.runs_on = f"OpenVINO {openvino.__version__.split('-')[0]}, {where}, {precision}"
 

@@ -165,7 +165,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert circles({module: imports(module) & MODULES.keys() for module in MODULES}) == []
 
 
-def test_a_circle_is_found() -> None:
+def test_a_circular_import_is_found() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
     assert circles({"a": {"b"}, "b": set()}) == []
 

@@ -58,7 +58,8 @@ class TrainConfig:
     plateau: bool = option(
         False,
         group="Recipe",
-        help="Lower the learning rate when the validation loss stops falling, instead of by the recipe's schedule.",
+        help="Lower the learning rate when the test loss stops falling (with --holdout: the validation loss), instead "
+        "of by the recipe's schedule.",
     )
     select: Select | None = option(
         None,

@@ -54,9 +54,12 @@ class RunFolder:
         write_whole(self.config, _with_absolute_paths(config).to_json())
 
     def read_config(self) -> TrainConfig:
-        """The saved config of the run. Raises ArtifactError if there is none."""
+        """The saved config of the run. Raises ArtifactError if it is missing."""
         if not self.config.is_file():
-            raise ArtifactError(f"{self.path}: holds no run to resume; expected a folder with config.json")
+            raise ArtifactError(
+                f"{self.path}: holds no run to resume; expected a folder with config.json; "
+                f"start a run: rtk train ARCH --out {self.path}"
+            )
         return TrainConfig.from_json(self.config.read_text("utf-8", "replace"), source=str(self.config))
 
     def read_state(self) -> dict[str, Any] | None:

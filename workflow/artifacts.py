@@ -8,6 +8,7 @@ from ..core.artifacts.graph_card import INPUT_NAME
 from ..core.errors import ArtifactError, UnknownNameError
 from ..core.files import make_folder
 from ..core.paths import cache_dir
+from ..core.text import wrapped
 from .models import ModelFiles, file_sha256, find_reference
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def cached_graph(
 
         loaded = load_checkpoint(checkpoint)
         make_folder(path.parent)
-        _log.info(f"{checkpoint}: exporting to ONNX{f' in {precision}' if suffix else ''} into the cache: {path}")
+        format_text = f"ONNX{f' in {precision}' if suffix else ''}"
+        _log.info(wrapped(f"{checkpoint}: exporting to {format_text} into the cache: {path}"))
         if precision == "int8":
             assert dataset is not None
             export_int8_graph(loaded, path, dataset=dataset, flavor=int8_flavor)
@@ -128,5 +130,6 @@ def built_engine(found: ModelFiles, *, max_batch: int) -> Path:
     folder = cache_dir() / "opened" / f"{file_sha256(graph)[:32]}-{largest}"
     config = EngineConfig(graph, out=folder, flavor=flavor.name, max_batch=largest)
     built = engine_from_onnx(config)
-    _log.info(f"{built.path}: {'from the cache' if built.cached else f'built in {built.info.build_s:.1f} s'}")
+    origin = "from the cache" if built.cached else f"built in {built.info.build_s:.1f} s"
+    _log.info(wrapped(f"{built.path}: {origin}"))
     return built.path

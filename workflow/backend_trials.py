@@ -33,8 +33,8 @@ def trials_here(backends: Sequence[str]) -> list[tuple[str, str]]:
     return on_cpu + on_gpu
 
 
-def try_in_own_process(backend: str, device: str) -> Trial:
-    """Run try_here in another process, for TRIAL_TIMEOUT_S at most."""
+def run_trial_in_subprocess(backend: str, device: str) -> Trial:
+    """Run run_trial in another process, for TRIAL_TIMEOUT_S at most."""
     command = [sys.executable, "-m", "rtk", "doctor", "--try", backend, "--device", device]
     try:
         done = subprocess.run(
@@ -49,7 +49,7 @@ def try_in_own_process(backend: str, device: str) -> Trial:
         return Trial(backend, device, False, f"the process ended with exit code {done.returncode}: {last}")
 
 
-def try_here(backend: str, device: str) -> Trial:
+def run_trial(backend: str, device: str) -> Trial:
     """Open the default model of the zoo on a backend and run it on generated images."""
     import numpy as np
 

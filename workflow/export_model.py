@@ -55,7 +55,7 @@ class ExportConfig:
     triton: Path | None = None
     """Model repository for NVIDIA Triton; None writes none."""
     explain: bool = False
-    """Write no file; list the cost of each layer in int8."""
+    """Write no file; list the error that int8 adds in each layer."""
 
     def __post_init__(self) -> None:
         if self.precision is not None:
@@ -66,8 +66,27 @@ class ExportConfig:
             raise UsageError(f"{', '.join(self.int8_only)}: only for --precision int8")
         if self.precision != "int8" and self.dataset and self.require_parity is None:
             raise UsageError("--dataset: only for --precision int8 and --require-parity")
+        if not self.trt and self.engine_only:
+            raise UsageError(f"{', '.join(self.engine_only)}: only with --trt")
         if self.explain and self.require_parity is not None:
             raise UsageError("--explain writes no file that --require-parity could judge; omit one of them")
+
+    @property
+    def engine_only(self) -> list[str]:
+        """Names of the given options that apply only to the build of an engine."""
+        given = {
+            "--flavor": self.engine.flavor != EngineConfig.flavor,
+            "--device": self.engine.device != EngineConfig.device,
+            "--target": self.engine.targets,
+            "--workspace-mib": self.engine.workspace_mib is not None,
+            "--hardware-compatibility": self.engine.hardware_compatibility != EngineConfig.hardware_compatibility,
+            "--version-compatible": self.engine.version_compatible,
+            "--no-cache": not self.engine.cache,
+        }
+        if self.triton is None:  # they are also the batch sizes of the Triton configuration
+            given["--max-batch"] = self.engine.max_batch != EngineConfig.max_batch
+            given["--opt-batch"] = self.engine.opt_batch is not None
+        return [name for name, value in given.items() if value]
 
     @property
     def int8_only(self) -> list[str]:
@@ -111,7 +130,7 @@ def export_model(config: ExportConfig) -> list[Path]:
 
 
 def explain_layers(config: ExportConfig) -> "list[LayerCost]":
-    """Return the cost of each layer in int8, the costliest first. Raises the errors of export_model."""
+    """Return the error that int8 adds in each layer, the largest first. Raises the errors of export_model."""
     from ..export.int8.sensitivity import explain
 
     found = _find_source(config)
@@ -140,8 +159,12 @@ def _find_source(config: ExportConfig) -> ModelFiles:
     name = config.models[0]
     found = find_model(name)
     unchanged = not found.checkpoint and not config.trt
-    if (found.engine and config.trt) or (unchanged and (config.triton is None or config.precision)):
-        raise UsageError(f"{name}: expected a checkpoint; an engine is built from a graph with --trt")
+    if found.engine and (config.trt or config.triton is None):
+        raise UsageError(f"{name}: is an engine already; expected a checkpoint or a graph")
+    if unchanged and config.triton is None:
+        raise UsageError(f"{name}: is a graph already; to build an engine: rtk export --trt {name}")
+    if unchanged and config.precision:
+        raise UsageError(f"{name}: --precision: expected a checkpoint, or a graph with --trt")
     if unchanged and config.require_parity is not None:
         raise UsageError(f"{name}: --require-parity judges only what is exported; run: rtk bench {name}")
     if not found.checkpoint and config.int8_only:

@@ -77,11 +77,11 @@ def find_reference(found: ModelFiles, *, explicit: Path | None = None) -> Path:
     """Return the checkpoint that parity compares a model with: `explicit`, or the checkpoint that it was exported from.
 
     The latter is found by the sha256 in the card, first in the folder of the file, then in the zoo. Raises
-    ArtifactError if there is none.
+    ArtifactError if it is missing.
     """
     if explicit is not None:
         if not explicit.is_file():
-            raise ArtifactError(f"{explicit}: no such checkpoint")
+            raise ArtifactError(f"{explicit}: no such checkpoint; expected a .pt file")
         return explicit
     if found.checkpoint:
         return found.checkpoint

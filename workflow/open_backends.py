@@ -38,7 +38,7 @@ class BenchModel:
 
     @cached_property
     def checkpoint(self) -> Path:
-        """The reference's checkpoint. Raises ArtifactError when there is none."""
+        """The reference's checkpoint. Raises ArtifactError if it is missing."""
         from .models import find_reference
 
         return find_reference(self.found, explicit=self._reference)

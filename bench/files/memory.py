@@ -1,4 +1,4 @@
-"""The resident memory of a long classification: does it grow?"""
+"""The resident memory of a long classification, and its growth."""
 
 import os
 import statistics

@@ -1,4 +1,4 @@
-"""From files to labels: how close does classification come to what decoding and the backend allow together?
+"""From files to labels: the share that classification reaches of the rate that decoding and the backend allow together.
 
 On a CPU both compete for all cores, so no pipeline can be faster than 1 / (1 / decode + 1 / backend), where each of the
 two rates is measured alone. The result is the share of that bound, for PNG files and for a tar of them. An array needs
@@ -99,10 +99,10 @@ class FilesResult:
                 "from": one.name,
                 "images/s": f"{one.images_per_s:,.0f}",
                 "compared with": one.compared_with,
-                "its rate": f"{one.other_per_s:,.0f}",
+                "other img/s": f"{one.other_per_s:,.0f}",
                 "ratio": f"{one.value:.2f}",
-                "rounds": f"{min(one.rounds):.2f} to {max(one.rounds):.2f}",
-                "target": f"{one.target:g}",
+                "range": f"{min(one.rounds):.2f} to {max(one.rounds):.2f}",
+                "goal": f"{one.target:g}",
             }
             for one in self.ratios
         ]

@@ -47,12 +47,14 @@ class Contender:
 
 
 def coincidences(contenders: Sequence[Contender], scopes: Sequence[Scope]) -> list[str]:
-    """A note for every requested scope that is the same as host to host for some contenders."""
-    reasons = {"compute": "on a CPU nothing is copied", "stream": "their batches do not overlap"}
+    """A note for every requested scope that equals host to host for some contenders."""
+    reasons = {"compute": "on a CPU nothing is copied", "stream": "batches do not overlap there"}
     notes = []
     for scope in scopes:
         same = [one.label for one in contenders if one.scope_measured(scope) != scope]
         if same:
-            shown, name = SCOPES["sync"].name, SCOPES[scope].name
-            notes.append(f"{shown} is also the measurement of {name} for {', '.join(same)}: {reasons[scope]}")
+            notes.append(
+                f"{SCOPES[scope].name} is not measured for {', '.join(same)}: it equals {SCOPES['sync'].name}, because "
+                f"{reasons[scope]}"
+            )
     return notes

@@ -49,7 +49,7 @@ class Moment:
     @property
     def text(self) -> str:
         """For a note below a table."""
-        return f"load {self.load:.2f}" + (f"; GPU {self.gpu.text}" if self.gpu else "")
+        return f"load average {self.load:.2f}" + (f"; GPU {self.gpu.text}" if self.gpu else "")
 
 
 def this_moment(device: str) -> Moment:

@@ -1,10 +1,11 @@
 """Timing: every cell is warmed up, then the cells are measured in interleaved rounds.
 
-In each round every cell makes some calls, so that a machine that drifts affects all cells alike. A cell starts when
-nothing of the cell before it still computes: the threads of some libraries look for new work for many milliseconds
-after a call, on cores that the next cell needs. The time of every call is kept, and nothing else happens between the
-first and the last clock reading of a cell's round. `seconds` counts the calls alone; the time before the first round
-is kept separately in the cell. A cell whose next round would exceed the time is finished; its first round always runs.
+In each round every cell makes some calls, so that a machine whose speed changes affects all cells alike. A cell starts
+when nothing of the cell before it still computes: the threads of some libraries look for new work for many
+milliseconds after a call, on cores that the next cell needs. The time of every call is kept, and nothing else happens
+between the first and the last clock reading of a cell's round. `seconds` counts the calls alone; the time before the
+first round is kept separately in the cell. A cell whose next round would exceed the time is finished; its first round
+always runs.
 """
 
 import time

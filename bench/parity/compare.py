@@ -39,7 +39,7 @@ class WorstImage:
     reference: int
     """The reference's answer."""
     candidate: int | None
-    """The candidate's answer; None when there is none, or a logit is not finite."""
+    """The candidate's answer; None if it is missing or a logit is not finite."""
     largest_difference: float
     """Largest absolute difference of its logits."""
 

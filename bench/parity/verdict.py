@@ -71,7 +71,7 @@ class Verdict:
     margin_pp: float | None
     """None where MLPerf's preset decides."""
     images: int = 0
-    """0 in reports of rtk-bench-2 until they are read, which takes the counts from the parity beside the verdict."""
+    """A report of rtk-bench-2 lacks it; reading fills it from `parity`."""
     candidate_correct: int = 0
     reference_correct: int = 0
     changed: int = 0

@@ -43,7 +43,7 @@ def notes_on(report: Report, *, columns: Collection[str] = ALL, short_scopes: bo
         notes += noise(report)
     if measured and report.self_checked:
         rejected = sorted({cell.label for cell in measured if cell.rejected})
-        notes.append(f"self-check for asynchronous results: rejected {', '.join(rejected) or 'none'}")
+        notes.append(f"the self-check for asynchronous results rejected {', '.join(rejected) or 'no backend'}")
     notes += _clocks(report)
     notes += _not_included(report)
     notes += _environment(report)
@@ -61,9 +61,10 @@ def noise(report: Report) -> list[str]:
     """The number of noisy cells, if there are any."""
     measured = [cell for cell in report.cells if cell.rounds]
     noisy = sum(cell.noisy for cell in measured)
-    return [f"noisy: {noisy} of {len(measured)} cells; their rounds differ by more than {NOISY_SPREAD:.0%}"] * bool(
-        noisy
-    )
+    if not noisy:
+        return []
+    measurements = "measurement varies" if len(measured) == 1 else "measurements vary"
+    return [f"noisy: {noisy} of {len(measured)} {measurements} by more than {100 * NOISY_SPREAD:.0f} % between rounds"]
 
 
 def preset_lines(report: Report, *, short_scopes: bool = False) -> list[str]:

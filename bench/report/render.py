@@ -50,7 +50,7 @@ def _short_notes(report: Report, columns: Collection[str]) -> list[str]:
     if any(len(cell.rounds) > 1 for cell in report.cells if cell.valid):
         legend.append("±: 95 % interval")
     if report.cells:
-        notes.append("; ".join([*legend, "all columns, checks and notes: --verbose"]))
+        notes.append("; ".join([*legend, "--verbose prints all columns, checks and notes"]))
     return notes
 
 

@@ -116,7 +116,7 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ArtifactError(f"{path}: no such report") from error
+        raise ArtifactError(f"{path}: no such report; write one: rtk bench MODEL --report FOLDER") from error
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: not a report of rtk bench ({error})") from error
     if not isinstance(content, dict):

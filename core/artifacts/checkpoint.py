@@ -99,6 +99,6 @@ def read_tensors(path: Path, *, expected: str) -> Any:
         ) from error
     except ArtifactError:
         raise
-    # On a damaged or hostile file zipfile and torch raise many kinds of errors; the user gets one clear line.
+    # On a damaged or malicious file zipfile and torch raise many kinds of errors; the user gets one clear line.
     except Exception as error:
         raise ArtifactError(f"{path}: truncated, damaged, or not a checkpoint of rtk") from error

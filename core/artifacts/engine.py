@@ -51,7 +51,7 @@ class PrecisionAsBuilt:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {name}" for name, count in self.products.items())
-        doubt = "" if self.inspected else "; as built, not yet inspected on a GPU"
+        doubt = "" if self.inspected else "; not yet inspected on a GPU"
         return f"{self.label} (convolutions and matrix products: {counts or 'none'}{doubt})"
 
 

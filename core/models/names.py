@@ -92,7 +92,7 @@ def _checked_depth(name: str, family: Family, depth: int) -> int:
 
 
 def published_file(name: str, arch: str) -> str:
-    """Return the name of the weight file for that architecture. Raises UsageError when there is none."""
+    """Return the name of the weight file for that architecture. Raises UsageError if it is missing."""
     if arch not in PUBLISHED[name]:
         raise UsageError(f"--weights {name}: no weights for {arch}; available for {', '.join(PUBLISHED[name])}")
     return PUBLISHED[name][arch]

@@ -114,7 +114,7 @@ def _check_closeness(found: Closeness, path: Path) -> None:
         raise ArtifactError(
             f"{path}: not written: relative RMS error of the logits {found.relative_error:.2%}, expected at most "
             f"{limits.relative_error:.2%} in int8; largest logit error {found.largest_share:.0%} of their standard "
-            f"deviation, expected at most {limits.largest_share:.0%}; list the cost of each layer with --explain, "
+            f"deviation, expected at most {limits.largest_share:.0%}; list the error of each layer with --explain, "
             "and keep the costliest in fp32 with --keep-fp32 LAYER"
         )
 

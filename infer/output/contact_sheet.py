@@ -1,7 +1,7 @@
 """A contact sheet: the least certain answers with their images, as one HTML page that needs no network.
 
 Memory is bounded: a heap keeps only the least certain answers, as small JPEGs. File names and labels are untrusted, so
-they become text that steers neither a browser nor a terminal, and the page may neither load nor run anything.
+they become text that controls neither a browser nor a terminal, and the page may neither load nor run anything.
 """
 
 import base64

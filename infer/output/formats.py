@@ -6,7 +6,10 @@ TextFormat = Literal["table", "csv", "jsonl"]
 Format = Literal["table", "csv", "jsonl", "parquet"]
 """How answers are written."""
 TEXT_FORMATS: tuple[TextFormat, ...] = get_args(TextFormat)
-FORMATS: tuple[Format, ...] = get_args(Format)
+FILE_FORMATS: tuple[Format, ...] = ("csv", "jsonl", "parquet")
+"""Formats that are also suffixes of files."""
+TABLE_SUFFIXES = ("", ".txt")
+"""Suffixes of files that hold a table."""
 Fit = Literal["crop", "letterbox"]
 """How images of other proportions become the model's size: the same values as in core.data.images, which loads
 Pillow."""

@@ -1,6 +1,6 @@
 """Answers as text: a table for people, CSV and JSON lines for programs. Rows are written one by one.
 
-File names and labels are untrusted. No format lets them steer a terminal, start a new line, or run in a spreadsheet:
+File names and labels are untrusted. No format lets them control a terminal, start a new line, or run in a spreadsheet:
 
 * bytes that are not UTF-8 become \\xff in every format;
 * characters that are not printable become escapes (\\n, \\x1b, \\u202e) in tables and CSV; JSON lines use JSON's own

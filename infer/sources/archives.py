@@ -61,7 +61,7 @@ def archive_entries(path: str) -> Iterator[Entry]:
         yield from _zip_entries(path) if is_zip else _tar_entries(path)
     except OSError as error:
         yield Entry(path, f"cannot be read: {error.strerror or error}")
-    # zipfile and tarfile raise many kinds of errors on hostile archives, and none may stop the other sources.
+    # zipfile and tarfile raise many kinds of errors on malicious archives, and none may stop the other sources.
     except Exception as error:
         reason = one_line(error) or type(error).__name__
         yield Entry(path, str(error) if isinstance(error, _Refused) else f"damaged archive: {reason}")

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from ...core.data import DATASETS
 from ...core.data.images import IMAGE_SUFFIXES, no_file_reason
 from ...core.errors import RtkError, UsageError
 from .entry import Entry
@@ -24,6 +25,7 @@ from .folders import folder_entries, glob_matches
 STDIN = "-"
 ARCHIVE = re.compile(r".*\.(zip|tar|tar\.(gz|bz2|xz)|tgz|tbz2|txz)", re.IGNORECASE | re.DOTALL)
 ARRAY = re.compile(r".*(\.npy|\.npz|\.bin|[.-]idx\d?-ubyte(\.gz)?|\.idx(\.gz)?)", re.IGNORECASE | re.DOTALL)
+SPLITS = ("train", "test")
 SPLIT = re.compile(r"(cifar10|fashion-mnist|shapes):(train|test)")
 
 
@@ -52,7 +54,7 @@ def listed(paths: Iterable[str], *, stdin: BinaryIO | None = None) -> Iterator[E
             matches = (Entry(name) for name in sorted(glob_matches(path)) if not os.path.isdir(name))
             yield from _or_error(matches, Entry(path, "the pattern matches no file"))
         else:
-            yield Entry(path, "" if SPLIT.fullmatch(path) else "no such file")
+            yield Entry(path, _missing_reason(path))
 
 
 def standard_input(paths: Iterable[str], *, stdin: BinaryIO | None = None) -> Iterator[str]:
@@ -107,6 +109,14 @@ def kind_of(path: str) -> Literal["", "archive", "array", "split"]:
     if ARRAY.fullmatch(path):
         return "array"
     return "split" if SPLIT.fullmatch(path) and not os.path.lexists(path) else ""
+
+
+def _missing_reason(path: str) -> str:
+    """Why a path that does not exist is no source; empty for a split of a data set."""
+    dataset, colon, split = path.partition(":")
+    if not colon or dataset not in DATASETS:
+        return "no such file"
+    return "" if split in SPLITS else f"unknown split; known: {', '.join(SPLITS)}"
 
 
 def _or_error(found: Iterator[Entry], otherwise: Entry) -> Iterator[Entry]:

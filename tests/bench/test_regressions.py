@@ -63,7 +63,7 @@ def test_files_that_are_no_reports_are_refused(tmp_path: Path) -> None:
         compare_reports(tmp_path / "old.json", good)
     with pytest.raises(ArtifactError, match=r"text\.json: not a report of rtk bench"):
         compare_reports(good, tmp_path / "text.json")
-    with pytest.raises(ArtifactError, match=r"gone\.json: no such report"):
+    with pytest.raises(ArtifactError, match=r"gone\.json: no such report; write one: rtk bench MODEL --report FOLDER$"):
         compare_reports(good, tmp_path / "gone.json")
     other = report(tmp_path / "other.json", backend="else")
     with pytest.raises(ArtifactError, match="have no cell in common"):

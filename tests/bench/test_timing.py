@@ -227,8 +227,9 @@ def test_on_a_cpu_the_scopes_coincide_and_the_notes_say_so() -> None:
     prepared = prepare([Contender(FakeBackend())], BenchConfig((1, 8)), files=None)
     assert [(cell.scope, cell.batch) for cell in prepared.cells] == [("sync", 1), ("sync", 8)]
     assert prepared.notes == [
-        "host to host is also the measurement of compute for fake: on a CPU nothing is copied",
-        "host to host is also the measurement of host to host, streaming for fake: their batches do not overlap",
+        "compute is not measured for fake: it equals host to host, because on a CPU nothing is copied",
+        "host to host, streaming is not measured for fake: it equals host to host, because batches do not overlap "
+        "there",
     ]
 
 

@@ -102,8 +102,17 @@ def test_the_version_is_printed(rtk: Rtk) -> None:
         (["bench", "--scope", "files-to-labels"], "scope 'files-to-labels' is unknown"),
         (["bench", "--preset", "mlperf-singlestream", "--batch", "8"], "measures a batch of 1 only; leave out --batch"),
         (["bench", "--preset", "mlperf-offline", "--scope", "sync"], "defines the scope; leave out --scope"),
-        (["classify", "x.png", "--backend", "onxx"], "backend 'onxx' is unknown; did you mean onnx?"),
+        (
+            ["classify", "x.png", "--backend", "onxx"],
+            "backend 'onxx' is unknown; did you mean onnx? known: auto, torch",
+        ),
         (["models", "resnet3v1"], "depth 3 is not 6n+2; nearest: 8"),
+        (
+            ["models", "resnet20v1-cifar10"],
+            "resnet20v1-cifar10: is a model of the zoo; run: rtk inspect resnet20v1-cifar10",
+        ),
+        (["classify", "x.png", "-o", "x.foo"], "x.foo: unknown suffix; expected .csv, .jsonl or .parquet, or give --f"),
+        (["classify", "x.png", "-o", "x.json"], "x.json: unknown suffix; expected .csv, .jsonl or .parquet"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(rtk: Rtk, words: list[str], message: str) -> None:
@@ -177,6 +186,20 @@ def test_paths_on_standard_input_and_an_output_file(rtk: Rtk, graph_path: Path, 
     rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert [Path(row["file"]).name for row in rows] == ["3.png", "1.png"]
     assert rows[0]["probability"] >= rows[0]["probability_2"] >= rows[0]["probability_3"]
+
+
+def test_a_table_for_an_existing_folder_is_refused_before_images_are_read(rtk: Rtk, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    stderr = rtk("classify", "gone.png", "-o", "folder", code=1).stderr
+    assert stderr == "rtk: folder: is a folder; expected the name of a file\n"
+
+
+@pytest.mark.parametrize("words", [["-o", "answers.TXT"], ["-o", "answers"], ["-o", "a.foo", "--format", "table"]])
+def test_a_table_is_written_to_other_names(
+    rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path, words: list[str]
+) -> None:
+    rtk("classify", str(photos / "0.png"), "--model", str(graph_path), *words)
+    assert "0.png" in (tmp_path / words[1]).read_text()
 
 
 @pytest.mark.parametrize("target", ["/dev/full", "folder", "gone/answers.csv"])
@@ -417,11 +440,11 @@ def test_an_engine_is_built_inspected_and_found_again_in_the_cache(rtk: Rtk, gra
     assert "from the cache" in rtk("export", "--trt", "mine.onnx", "--max-batch", "128").stderr
     text = " ".join(rtk("inspect", "mine.engine").stdout.split())
     assert "tensorrt-rtx" in text
-    assert "as built, not yet inspected on a GPU" in text
+    assert "not yet inspected on a GPU" in text
     assert json.loads(rtk("inspect", "mine.engine", "--json").stdout)["profile"]["max_batch"] == 128
     listed = rtk("cache", "ls").stdout
     assert "resnet8v1-cifar10" in listed
-    assert "1 of 1 engines are ok" in rtk("cache", "verify").stdout
+    assert "1 engine checked, none damaged" in rtk("cache", "verify").stdout
     assert "removed 1 engines" in rtk("cache", "clear").stdout
     assert "(none)" in rtk("cache", "ls").stdout
 
@@ -449,7 +472,12 @@ def test_without_a_gpu_the_trt_backend_gives_the_reason_and_a_fix(
 
 
 def test_an_engine_cannot_be_exported_from_an_engine_nor_a_graph_from_a_graph(rtk: Rtk, graph_path: Path) -> None:
-    assert "expected a checkpoint" in rtk("export", str(graph_path), code=2).stderr
+    refused = rtk("export", str(graph_path), code=2).stderr
+    assert refused == f"rtk: {graph_path}: is a graph already; to build an engine: rtk export --trt {graph_path}\n"
+    Path("mine.engine").touch()
+    for words in ([], ["--trt"], ["--trt", "--triton", "models"]):
+        refused = rtk("export", "mine.engine", *words, code=2).stderr
+        assert refused == "rtk: mine.engine: is an engine already; expected a checkpoint or a graph\n"
     words = ["--triton", "models", "--precision", "fp16"]
     assert "expected a checkpoint" in rtk("export", str(graph_path), *words, code=2).stderr
 

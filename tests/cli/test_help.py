@@ -1,6 +1,7 @@
 """`--help` of every command: groups of options, at the width of the terminal."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -47,8 +48,28 @@ def test_help_uses_a_wide_terminal_up_to_a_limit(
     assert 100 < max(widths) <= WIDEST
 
 
+def test_the_list_of_commands_is_not_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = help_of([], capsys)
+    assert not any(line.endswith("...") for line in lines[1:])
+    assert all(len(summary) <= 60 for summary in cli.SUMMARIES.values())
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_placeholders_are_words_and_not_python_types(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    text = "\n".join(help_of(words, capsys))
+    assert not re.search(r"<(str|int|float|path|list|int range)\b", text)
+    assert "{" not in text
+
+
+def test_usage_names_the_arguments_in_capitals(capsys: pytest.CaptureFixture[str]) -> None:
+    assert help_of(["classify"], capsys)[0].endswith("classify [OPTIONS] PATHS...")
+    assert help_of(["export"], capsys)[0].endswith("export [OPTIONS] MODEL...")
+    assert help_of(["train"], capsys)[0].endswith("train [OPTIONS] [ARCH]")
+
+
 @pytest.mark.parametrize("command", ["train", "export", "classify", "bench"])
-def test_options_stand_in_groups(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_are_listed_in_groups(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     found = typer.main.get_command(cli.app).commands[command]  # type: ignore[attr-defined]
     shown = [one for one in found.params if one.param_type_name == "option" and not one.hidden]

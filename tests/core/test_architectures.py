@@ -57,7 +57,7 @@ def test_the_depth_is_the_number_of_layers_without_projections(arch: str, convol
 # Names.
 
 
-def test_every_known_name_is_read() -> None:
+def test_every_known_architecture_name_is_parsed() -> None:
     assert known_architectures() == [
         *(f"resnet{depth}v1" for depth in (20, 32, 44, 56, 110, 164)),
         *(f"resnet{depth}v2" for depth in (20, 29, 56, 110, 164, 1001)),

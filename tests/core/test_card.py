@@ -139,7 +139,7 @@ def test_the_text_fits_the_terminal_and_shows_notes_as_indented_lines(
     assert lines[-9:] == [
         "checkpoint    sha256",
         "              " + "a" * 64,
-        "training      rtk train resnet8v1",
+        "command       rtk train resnet8v1",
         "export",
         "  images: 4,800",
         "  largest_logit_difference: 3.76701e-05",

@@ -291,7 +291,7 @@ def test_an_array_that_is_not_contiguous_is_accepted(noise: NDArray[np.uint8]) -
         (np.zeros((0, 32, 3), np.uint8), r"array: \(0, 32, 3\): an empty image"),
     ],
 )
-def test_other_arrays_are_refused(array: NDArray[np.uint8], message: str) -> None:
+def test_arrays_of_other_shapes_or_types_are_refused(array: NDArray[np.uint8], message: str) -> None:
     with pytest.raises(ImageError, match=f"^{message}"):
         model_image(array, RGB32)
 

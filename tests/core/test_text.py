@@ -35,7 +35,7 @@ def test_a_terminal_narrower_than_the_indent_gets_one_word_a_line(monkeypatch: p
     assert wrapped("one two", first="> ", rest="    ") == "> one\n    two"
 
 
-def test_no_text_leaves_the_start_of_the_line() -> None:
+def test_wrapped_empty_text_keeps_the_start_of_the_line() -> None:
     assert wrapped("") == ""
     assert wrapped("", first="name: ") == "name:"
 

@@ -78,9 +78,11 @@ def test_models_lists_layers_within_80_columns(arch: str, printed: Printed) -> N
 
 def test_doctor_wraps_long_reasons_within_80_columns(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
     def tried(backend: str, device: str) -> Trial:
-        return Trial(backend, device, backend == "onnx", "a reason of many words, and what to do about it; " * 4)
+        return Trial(
+            backend, device, backend == "onnx", f"{backend}: a reason of many words, and what to do about it; " * 4
+        )
 
-    monkeypatch.setattr(backend_trials, "try_in_own_process", tried)
+    monkeypatch.setattr(backend_trials, "run_trial_in_subprocess", tried)
     text = printed("doctor")
     assert widest(text) <= 80
     assert "\nonnx cpu      works: a reason of many words" in text

@@ -1,4 +1,4 @@
-"""Archives and arrays give the same images as files do, and hostile ones are refused."""
+"""Archives and arrays give the same images as files do, and malicious ones are refused."""
 
 import gzip
 import io
@@ -327,7 +327,7 @@ def test_npy_gives_the_same_images_for_all_block_sizes(
         ((8, 9, 3), (8, 9, 3)),
     ],
 )
-def test_layouts_of_arrays(tmp_path: Path, shape: tuple[int, ...], each: tuple[int, ...]) -> None:
+def test_arrays_of_every_layout_are_read(tmp_path: Path, shape: tuple[int, ...], each: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     np.save(tmp_path / "a.npy", array)
     assert pixels(tmp_path / "a.npy").shape[1:] == each
@@ -374,7 +374,7 @@ def test_idx_files_plain_and_gzipped(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("labels", [1, 2])
-def test_cifar_10_and_100_binary_files(tmp_path: Path, shapes64: Split, labels: int) -> None:
+def test_cifar_10_and_100_binary_files_are_read(tmp_path: Path, shapes64: Split, labels: int) -> None:
     planes = shapes64.images_NHWC.transpose(0, 3, 1, 2).reshape(64, 3072)
     np.hstack([np.zeros((64, labels), np.uint8), planes]).tofile(tmp_path / "test.bin")
     np.testing.assert_array_equal(pixels(tmp_path / "test.bin"), shapes64.images_NHWC)

@@ -324,10 +324,10 @@ def test_letterbox_keeps_the_whole_image_and_crop_cuts_the_edges() -> None:
     assert get_args(formats.Fit) == get_args(images.Fit)
 
 
-# All image formats, and hostile files.
+# All image formats, and malicious files.
 
 
-def _hostile(folder: Path, good: bytes) -> dict[str, str]:
+def _malicious(folder: Path, good: bytes) -> dict[str, str]:
     """Write files that cannot be read, and return their names with a part of the reason."""
     reasons: dict[str, str] = {}
     for percent in range(0, 100, 5):
@@ -352,10 +352,10 @@ def _hostile(folder: Path, good: bytes) -> dict[str, str]:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Pillow leaves unreadable files open
 @pytest.mark.parametrize("processes", [0, 2])
-def test_every_mode_and_format_and_every_hostile_file(tmp_path: Path, processes: int) -> None:
+def test_every_mode_and_format_is_read_and_malicious_files_are_refused(tmp_path: Path, processes: int) -> None:
     good_paths = saved_images(tmp_path)
     assert len(good_paths) > 80
-    reasons = _hostile(tmp_path, (tmp_path / "RGB.png").read_bytes())
+    reasons = _malicious(tmp_path, (tmp_path / "RGB.png").read_bytes())
     for name in ("two\nlines.png", "\U0001f600.png", "\udcff.png", "-rf.png", "=1+1.png", "\x1b[2J.png"):
         (tmp_path / name).write_bytes((tmp_path / "RGB.png").read_bytes())
         good_paths.append(tmp_path / name)

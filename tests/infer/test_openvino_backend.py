@@ -44,7 +44,7 @@ def test_no_images_give_no_answers_and_images_of_another_type_are_rejected(backe
 
 def test_an_fp32_graph_is_computed_in_fp32_even_where_bf16_is_faster(backend: Backend) -> None:
     assert backend._model.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
-    assert backend.runs_on.endswith("1 threads, fp32")
+    assert backend.runs_on.endswith("1 thread, fp32")
     assert backend.runs_on.startswith(f"OpenVINO {openvino.__version__.split('-')[0]}, ")
     assert backend.device == "cpu"
 

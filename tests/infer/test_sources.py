@@ -81,11 +81,14 @@ def test_a_name_that_is_not_utf8_is_kept(tree: Path) -> None:
 
 
 def test_a_source_without_images_is_an_entry_with_the_reason(tree: Path) -> None:
-    found = list(entries(["empty", "*.gif", "gone.png"]))
+    found = list(entries(["empty", "*.gif", "gone.png", "cifar10:foo", "shapes:", "mnist:foo"]))
     assert found == [
         Entry("empty", "no images in this folder"),
         Entry("*.gif", "the pattern matches no file"),
         Entry("gone.png", "no such file"),
+        Entry("cifar10:foo", "unknown split; known: train, test"),
+        Entry("shapes:", "unknown split; known: train, test"),
+        Entry("mnist:foo", "no such file"),
     ]
 
 
@@ -161,7 +164,7 @@ def test_a_million_entries_are_listed_one_by_one(tree: Path) -> None:
         assert next(listed).name == "a.jpg"
 
 
-@pytest.mark.parametrize("path", ["", "a\0b", "a\0/*", "x" * 5_000, "[", "cifar10:nothing", "/" * 100 + "gone"])
+@pytest.mark.parametrize("path", ["", "a\0b", "a\0/*", "x" * 5_000, "[", "mnist:test", "/" * 100 + "gone"])
 def test_unusual_paths_are_reported_as_missing(path: str) -> None:
     (entry,) = entries([path])
     assert entry.name == path

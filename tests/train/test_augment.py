@@ -163,7 +163,7 @@ def composed(angle: float, down: float, right: float, shear: float, tall: float,
     return turn @ shift @ lean @ np.diag([tall, wide, 1.0])
 
 
-def test_maps_are_the_product_of_the_four_matrices() -> None:
+def test_affine_maps_are_the_product_of_the_four_matrices() -> None:
     wanted = Augmentation(rotation=30, shift=0.25, shear=20, zoom=0.3)
     maps = random_maps(50, 16, 12, wanted, CPU, generator(4)).double().numpy()
     random = generator(4)

@@ -169,7 +169,7 @@ def integers(most: int, random: torch.Generator, shape: tuple[int, ...] = (BATCH
     return torch.randint(most, shape, generator=random).flatten().tolist()
 
 
-def test_rtk() -> None:
+def test_recipe_rtk_trains_like_the_steps_written_by_hand() -> None:
     """Warm-up to 0.2 over 5 of 100 epochs, Nesterov SGD, decay of matrices, half size, alternate flips."""
     split = split_of(24, 3)
     trainer = by_rtk("rtk", split)
@@ -199,7 +199,7 @@ def test_rtk() -> None:
         torch.testing.assert_close(trainer.average.current()[f"network.{name}"], expected, atol=1e-5, rtol=0)
 
 
-def test_quick() -> None:
+def test_recipe_quick_trains_like_the_steps_written_by_hand() -> None:
     """Warm-up to 0.1 over 0.75 of 5 epochs, Nesterov SGD, images in their own size, random flips."""
     split = split_of(24, 1)
     trainer = by_rtk("quick", split)
@@ -221,7 +221,7 @@ def test_quick() -> None:
     assert_same(trainer, by_hand(initial, batches, sgd, norm_momentum=0.1))
 
 
-def test_paper() -> None:
+def test_recipe_paper_trains_like_the_steps_written_by_hand() -> None:
     """SGD at 0.1, momentum 0.9, decay 1e-4 of everything, crops and flips."""
     split = split_of(12, 3)
     trainer = by_rtk("paper", split)
@@ -240,7 +240,7 @@ def test_paper() -> None:
     assert_same(trainer, by_hand(initial, batches, sgd, norm_momentum=0.01))
 
 
-def test_keras() -> None:
+def test_recipe_keras_trains_like_the_steps_written_by_hand() -> None:
     """Adam at 1e-3, 1e-4 times the sum of squares in the loss, shifts of up to 0.8 pixels, all ten images."""
     split = split_of(10, 3)
     trainer = by_rtk("keras", split)
@@ -266,7 +266,7 @@ def test_keras() -> None:
     assert_same(trainer, by_hand(initial, batches, Adam(1e-7), norm_momentum=0.01, l2=1e-4))
 
 
-def test_d2l() -> None:
+def test_recipe_d2l_trains_like_the_steps_written_by_hand() -> None:
     """Adam at 1e-3 on grey images of 0 to 1, scaled to 96 x 96."""
     split = split_of(10, 1)
     trainer = by_rtk("d2l", split)
@@ -279,7 +279,7 @@ def test_d2l() -> None:
     assert_same(trainer, by_hand(initial, batches, Adam(1e-8), norm_momentum=0.1))
 
 
-def test_finetune() -> None:
+def test_recipe_finetune_trains_like_the_steps_written_by_hand() -> None:
     """SGD at 1e-3 without momentum on grey images of 0 to 1 in three channels, zoomed, sheared and flipped."""
     split = split_of(10, 1)
     trainer = by_rtk("finetune", split)

@@ -23,7 +23,7 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RunFolder, "write_curves", lambda *arguments, **options: None)
 
 
-def test_mean_and_sample_standard_deviation() -> None:
+def test_seeds_are_summarised_by_mean_and_sample_standard_deviation() -> None:
     """Accuracies 92, 93 and 97 %: mean 94; squares of 2, 1 and 3 are 14, over two 7; its root 2.6458."""
     scores = tuple(Score("test", correct, 100, 0.5) for correct in (92, 93, 97))
     summary = Summary((0, 1, 2), scores)

@@ -392,7 +392,10 @@ def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(ArtifactError) as caught:
             resume(folder)
-        assert str(caught.value) == f"{folder}: holds no run to resume; expected a folder with config.json"
+        assert str(caught.value) == (
+            f"{folder}: holds no run to resume; expected a folder with config.json; "
+            f"start a run: rtk train ARCH --out {folder}"
+        )
 
 
 def test_a_deployed_checkpoint_cannot_be_resumed(config: NewConfig) -> None:

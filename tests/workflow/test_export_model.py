@@ -70,7 +70,15 @@ def test_engine_options_reach_the_engine_config(config_of: Callable[..., ExportC
         version_compatible=True,
         cache=False,
     )
-    assert config_of(target=["8.9", "12.0"]).engine.targets == ("8.9", "12.0")
+    assert config_of(trt=True, target=["8.9", "12.0"]).engine.targets == ("8.9", "12.0")
+
+
+def test_batch_sizes_without_an_engine_are_those_of_the_triton_configuration(
+    config_of: Callable[..., ExportConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "write_triton_repository", lambda config, made: config.triton)
+    config = config_of(max_batch=32, opt_batch=8, triton=Path("models"))
+    assert (config.engine.max_batch, config.engine.opt_batch) == (32, 8)
 
 
 def test_int8_options_reach_the_int8_config(config_of: Callable[..., ExportConfig]) -> None:
@@ -89,6 +97,15 @@ def test_int8_options_reach_the_int8_config(config_of: Callable[..., ExportConfi
         ({"keep_fp32": ["a"], "explain": True}, "--keep-fp32, --explain: only for --precision int8"),
         ({"dataset": "shapes"}, "--dataset: only for --precision int8 and --require-parity"),
         ({"precision": "int8", "explain": True, "require_parity": "1"}, "omit one of them"),
+        ({"target": ["8.9"]}, "^--target: only with --trt$"),
+        ({"flavor": "tensorrt", "device": "cuda:1"}, "^--flavor, --device: only with --trt$"),
+        ({"workspace_mib": 64, "cache": False}, "^--workspace-mib, --no-cache: only with --trt$"),
+        (
+            {"hardware_compatibility": "ampere-plus", "version_compatible": True},
+            "^--hardware-compatibility, --version-compatible: only with --trt$",
+        ),
+        ({"max_batch": 32, "opt_batch": 8}, "^--max-batch, --opt-batch: only with --trt$"),
+        ({"max_batch": 32, "target": ["8.9"], "triton": Path("models")}, "^--target: only with --trt$"),
         ({"require_parity": "0"}, "expected more than 0"),
         ({"device": "cpu"}, "--device cpu: expected cuda or cuda:N"),
         ({"workspace_mib": 0}, "--workspace-mib 0: expected at least 1"),

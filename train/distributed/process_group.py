@@ -166,9 +166,9 @@ def device_of_process(device: str) -> str:
 
 @contextlib.contextmanager
 def join_process_group() -> Iterator[Processes]:
-    """Join the processes that torchrun started, over gloo for CPUs and NCCL for GPUs; without torchrun, be alone.
+    """Join the processes that torchrun started, over gloo for CPUs and NCCL for GPUs.
 
-    A group that this process has joined before is used again.
+    Without torchrun, return a group of one process. A group that this process has joined before is used again.
     """
     if not _in_group():
         yield ALONE

@@ -7,7 +7,7 @@ EVERY_STEPS = 5  # more frequent updates only cost time
 
 
 def share_kept(decay: float, steps: int) -> float:
-    """The share of the average that an update after `steps` steps keeps: less than `decay` while it is young."""
+    """The share of the average that an update after `steps` steps keeps: less than `decay` in its first steps."""
     updates = steps // EVERY_STEPS
     return min(decay, (1 + updates) / (10 + updates))
 
