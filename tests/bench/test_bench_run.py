@@ -43,7 +43,7 @@ def test_a_backend_that_returns_early_has_no_figures_and_the_others_have_theirs(
     assert early.rejected.startswith("rejected: asynchronous result: ")
     assert not synchronous.rejected
     assert report.self_checked
-    assert "self-check for asynchronous results: rejected early" in report_text(report, verbose=True)
+    assert "the self-check for asynchronous results rejected early" in report_text(report, verbose=True)
     assert report_table(report)[1]["images/s"].startswith("rejected: asynchronous result")
 
 
