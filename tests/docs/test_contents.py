@@ -103,6 +103,18 @@ def test_every_error_message_of_the_troubleshooting_page_is_in_the_code() -> Non
     assert [message for message in messages if message not in code] == []
 
 
+def test_every_row_about_other_machines_names_a_test_that_exists() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text().partition("## Containers, clusters and other shells")[2]
+    named = re.findall(r"`(test_\w+)` \|$", text, re.MULTILINE)
+    rows = [
+        line for line in text.splitlines() if line.startswith("|") and "---" not in line and "| symptom" not in line
+    ]
+    assert len(named) == len(rows)
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    missing = [name for name in named if f"def {name}(" not in tests]
+    assert not missing
+
+
 @pytest.mark.parametrize("path", [README, *DOCS], ids=lambda path: path.name)
 def test_a_page_has_no_lines_of_prose_wider_than_120_columns(path: Path) -> None:
     prose = [line for line in text_of(path).splitlines() if not line.startswith(("|", "    ", "- ", "**"))]
