@@ -20,7 +20,7 @@ from .measure.prepare import prepare
 from .measure.runners import rotating_images
 from .measure.self_check import early_return, note_result
 from .measure.timing import measure_interleaved
-from .parity.compare import Parity, all_logits, check_labels, compare
+from .parity.compare import Parity, all_logits, check_labels, compare, rounding_of
 from .parity.verdict import Requirement, Verdict, judge
 from .report.html import pictures_of
 from .report.live import live_table
@@ -94,6 +94,7 @@ def _compare_answers(
     others = [one for one in judged if one.backend is not reference]
     with progress_bar("comparing answers", len(split) * (1 + len(others)), unit="images") as advance:
         reference_NK = all_logits(reference, split.images_NHWC, advance=advance)
+        rounding = rounding_of(reference, split.images_NHWC)
         for one in judged:
             try:
                 same = one.backend is reference
@@ -101,7 +102,7 @@ def _compare_answers(
             except RtkError as error:
                 unusable[one.label] = str(error)
                 continue
-            comparison.parity.append(compare(one.label, reference_NK, logits_NK, split.labels_N))
+            comparison.parity.append(compare(one.label, reference_NK, logits_NK, split.labels_N, rounding=rounding))
 
 
 def _verdicts(

@@ -85,6 +85,11 @@ class Backend(abc.ABC):
         del images_NHWC
         return None
 
+    def rounding(self, images_NHWC: NDArray[np.uint8]) -> float:
+        """Return the largest difference of its logits from those in fp64; 0 if the backend cannot compute in fp64."""
+        del images_NHWC
+        return 0.0
+
     @abc.abstractmethod
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute the logits of a checked batch."""

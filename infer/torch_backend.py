@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.errors import BackendError
+from ..core.models.model import exact_logits
 from .backend import Backend, BackendOptions, Resident
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -63,6 +64,12 @@ class TorchBackend(Backend):
             ) from error
         result: NDArray[np.float32] = logits_NK.cpu().numpy()
         return result
+
+    def rounding(self, images_NHWC: NDArray[np.uint8]) -> float:
+        """Return the largest difference of the logits from those in fp64."""
+        if not len(images_NHWC):
+            return 0.0
+        return float(np.abs(self(images_NHWC) - exact_logits(self._model, images_NHWC)).max())
 
     def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
         """Copy the images to the GPU; None on the CPU."""

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..bench.parity.compare import Parity, all_logits, check_labels, compare
+from ..bench.parity.compare import Parity, all_logits, check_labels, compare, rounding_of
 from ..bench.parity.verdict import Requirement, Verdict, judge
 from ..core.artifacts.engine import read_engine_info, read_plan, write_engine
 from ..core.data.datasets import Dataset
@@ -37,6 +37,7 @@ class Gate:
         with open_backend("torch", checkpoint, ON_CPU) as reference:
             check_labels(reference.card.classes, self._split, dataset.classes, name=dataset.name)
             self._reference_NK = self._logits_of(reference)
+            self._rounding = rounding_of(reference, self._split.images_NHWC)
 
     def judge_graph(self, graph: Path, *, add_note: bool) -> Verdict:
         """Judge a graph and, if `add_note`, write the results into its card.
@@ -77,7 +78,7 @@ class Gate:
 
     def _judge(self, backend: Backend, precision: str) -> tuple[Verdict, Parity]:
         logits_NK = self._logits_of(backend)
-        parity = compare(backend.name, self._reference_NK, logits_NK, self._split.labels_N)
+        parity = compare(backend.name, self._reference_NK, logits_NK, self._split.labels_N, rounding=self._rounding)
         return judge(parity, precision=precision, required=self._required), parity
 
     def _logits_of(self, backend: Backend) -> Any:

@@ -16,6 +16,7 @@ from ...core.tolerances import largest_share
 from ...infer.backend import Backend
 
 BATCH = 250
+ROUNDING_IMAGES = 64
 WORST = 20
 """Number of images that are listed."""
 
@@ -79,6 +80,8 @@ class Parity:
     """Changed answers by class, the most frequent first."""
     worst: tuple[WorstImage, ...]
     """The twenty worst: no finite answer, then lost, then otherwise changed, then the largest differences."""
+    rounding: float = 0.0
+    """Largest difference of the reference's logits from its logits in fp64, on the first images; 0 if not measured."""
 
     @property
     def changed(self) -> int:
@@ -103,13 +106,22 @@ def all_logits(
     return np.concatenate(parts)
 
 
+def rounding_of(reference: Backend, images_NHWC: NDArray[np.uint8]) -> float:
+    """Return how far the reference's logits are from those in fp64, on the first images: fp64 takes longer."""
+    return reference.rounding(images_NHWC[:ROUNDING_IMAGES])
+
+
 def compare(
     candidate: str,
     reference_NK: NDArray[np.float32],
     candidate_NK: NDArray[np.float32],
     labels_N: NDArray[np.int64],
+    *,
+    rounding: float = 0.0,
 ) -> Parity:
     """Compare two backends' logits on the same labelled images.
+
+    `rounding`: the result of `rounding_of` for the reference.
 
     Raises DataError when the reference's logits are incomplete or not finite, or the numbers of classes differ.
     """
@@ -162,6 +174,7 @@ def compare(
             )
             for i in worst_first
         ),
+        rounding=rounding,
     )
 
 

@@ -155,7 +155,7 @@ def _complete(parity: Parity) -> Check:
 
 def _within_tolerance(parity: Parity, precision: str) -> Check:
     limits = precision_named(precision)
-    equal_within = limits.equal_within(parity.largest_logit)
+    equal_within = limits.equal_within(parity.largest_logit, rounding=parity.rounding, spread=parity.spread)
     largest = (
         f"{parity.largest_difference:.2g} (at most {equal_within:.2g})"
         if math.isfinite(equal_within)

@@ -1,9 +1,12 @@
 """Model: preprocessing and network in one module, from uint8 N x H x W x C pixels to float32 N x K logits."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..card import ModelCard
@@ -28,16 +31,23 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 
 
 class Ensemble(nn.Module):
-    """Float N x C x H x W to log-probabilities N x K: the logarithm of the mean of the members' softmax, in fp32."""
+    """Float N x C x H x W to log-probabilities N x K: the logarithm of the mean of the members' softmax.
+
+    Its own arithmetic is at least fp32.
+    """
 
     def __init__(self, members: list[nn.Module]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        probabilities = [member(x_NCHW).float().softmax(dim=1) for member in self.members]
+        probabilities = [_at_least_fp32(member(x_NCHW)).softmax(dim=1) for member in self.members]
         mean_NK = torch.stack(probabilities).mean(dim=0)
         return mean_NK.clamp_min(MIN_PROBABILITY).log()
+
+
+def _at_least_fp32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 class Model(nn.Module):
@@ -51,6 +61,14 @@ class Model(nn.Module):
     def forward(self, images_NHWC: Tensor) -> Tensor:
         logits_NK: Tensor = self.network(self.normalise(images_NHWC))
         return logits_NK
+
+
+def exact_logits(model: nn.Module, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Compute the logits N x K in fp64, on the device of the weights: the truth that fp32 arithmetic rounds."""
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        logits_NK: Tensor = copy.deepcopy(model).double().eval()(torch.from_numpy(images_NHWC).to(device))
+    return logits_NK.cpu().numpy()
 
 
 def build_network(arch: str, *, in_channels: int, classes: int) -> nn.Module:

@@ -11,7 +11,9 @@ MIN_DEVIATION = 1e-6
 
 
 class Normalise(nn.Module):
-    """uint8 N x H x W x C to float32 N x C x H x W, scaled, centred, divided by the deviation, whitened, resized.
+    """uint8 N x H x W x C to N x C x H x W, scaled, centred, divided by the deviation, whitened, resized.
+
+    The result has the type of the buffers: fp32, or fp64 after `double()`.
 
     The cast is first: TensorRT's parser refuses all other operations on uint8. The permutation from NHWC to NCHW moves
     no byte: the result is an NCHW tensor in channels_last order, the layout in which convolutions are fastest. A grey
@@ -42,7 +44,7 @@ class Normalise(nn.Module):
             self.register_buffer("whitening", whitening)
 
     def forward(self, images_NHWC: Tensor) -> Tensor:
-        x_NCHW = images_NHWC.to(torch.float32).permute(0, 3, 1, 2) / 255
+        x_NCHW = images_NHWC.to(self.mean.dtype).permute(0, 3, 1, 2) / 255
         if self.image_mean or self.image_deviation:
             centred_NCHW = x_NCHW - x_NCHW.mean(dim=(1, 2, 3), keepdim=True)
             if self.image_deviation:

@@ -129,6 +129,22 @@ def test_logits_scaled_by_1_5_are_refused_in_every_precision_although_no_answer_
         assert [check.passed for check in judge(parity, precision=precision).checks] == [True, False, True]
 
 
+@pytest.mark.parametrize(
+    ("difference", "rounding", "passes"),
+    [(0.0006, 0.0, False), (0.0006, 0.0001, True), (0.0009, 0.0001, False), (0.09, 1.0, True), (0.11, 1.0, False)],
+)
+def test_fp32_logits_may_be_eight_times_as_far_off_as_the_references_own_rounding(
+    difference: float, rounding: float, passes: bool
+) -> None:
+    """Logits around 100 with a spread of 100; however inexact the reference is, a thousandth of that is the limit."""
+    labels_N = np.zeros(10_000, np.int64)
+    reference_NK = np.tile(np.float32([200, 0]), (10_000, 1))
+    candidate_NK = reference_NK + np.where(np.arange(10_000) == 0, difference, 0)[:, None]
+    parity = compare("onnx", reference_NK, candidate_NK, labels_N, rounding=rounding)
+    verdict = judge(parity, precision="fp32")
+    assert verdict.passed is passes, verdict.to_text()
+
+
 def test_mlperf_presets_compare_two_accuracies_and_the_text_says_so() -> None:
     """99 % of 9,000 right answers are 8,910; 99.9 % are 8,991."""
     for preset, allowed in (("mlperf-99", 90), ("mlperf-99.9", 9)):

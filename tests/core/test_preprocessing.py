@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from rtk.core.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from rtk.core.card import Input, ModelCard, Preprocessing
 from rtk.core.data.datasets import Split
 from rtk.core.errors import UsageError
-from rtk.core.models.model import build_model
+from rtk.core.models.model import build_model, exact_logits
 from rtk.core.models.normalise import Normalise, build_normalise, resize_factor
+from rtk.core.probe import probe_images
 from rtk.train.data.preprocessing import PREPROCESSES
 from rtk.train.data.statistics import learn_maps, preprocessing_of, whitening_matrix
 from rtk.train.recipes import RECIPES
@@ -170,3 +172,30 @@ def test_a_checkpoint_keeps_the_whole_preprocessing(
     images = torch.from_numpy(split.images_NHWC[:8])
     with torch.inference_mode():
         assert torch.equal(load_checkpoint(tmp_path / "a.pt").model()(images), model(images))
+
+
+# The truth that fp32 rounds.
+
+
+@pytest.mark.parametrize("arch", ["resnet8v1", "resnet11v2", "resnet18d2l", "resnet8v1+plain8"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"per_pixel": True}, {"image_mean": True, "image_deviation": True}, {"whitening": True}, {"resize": (12, 12)}],
+    ids=lambda options: "+".join(options) or "mean and deviation",
+)
+def test_exact_logits_are_the_models_before_rounding(
+    card: ModelCard, randomise: Callable[..., None], arch: str, options: dict[str, Any]
+) -> None:
+    preprocessing = replace(card.preprocessing, **options)
+    model = build_model(replace(card, arch=arch, input=Input(8, 8, 3), preprocessing=preprocessing)).eval()
+    for network in getattr(model.network, "members", [model.network]):
+        randomise(network, seed=1)
+    images_NHWC = probe_images(4, Input(8, 8, 3))
+    with torch.inference_mode():
+        rounded_NK = model(torch.from_numpy(images_NHWC)).numpy()
+    exact_NK = exact_logits(model, images_NHWC)
+    assert exact_NK.dtype == np.float64
+    assert (exact_NK != exact_NK.astype(np.float32)).any(), "fp64 from the first operation to the last"
+    assert 0 < np.abs(rounded_NK - exact_NK).max() < 1e-4 * np.abs(exact_NK).max()
+    assert rounded_NK.dtype == np.float32
+    assert all(value.dtype != torch.float64 for value in model.state_dict().values()), "the model itself is unchanged"

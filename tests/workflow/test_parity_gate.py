@@ -1,5 +1,6 @@
 """The parity gate of an export: an artifact that passes gets a note in its card, one that fails leaves no file."""
 
+import copy
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,16 +10,18 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from fakes.parity_network import TEST_IMAGES, fitted_checkpoint, patterns_dataset
 from onnx import numpy_helper
-from rtk.bench.parity.verdict import Requirement
+from rtk.bench.parity.compare import Parity
+from rtk.bench.parity.verdict import Requirement, judge
 from rtk.cli.app import export as command
-from rtk.core.artifacts.checkpoint import save_checkpoint
+from rtk.core.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from rtk.core.artifacts.engine import read_engine_info
 from rtk.core.artifacts.graph import load_graph
 from rtk.core.card import ModelCard
 from rtk.core.errors import DataError, ParityError, UsageError
-from rtk.workflow import export_model
+from rtk.workflow import export_model, parity_gate
 from rtk.workflow.parity_gate import Gate
 
 
@@ -105,6 +108,21 @@ def test_a_data_set_with_other_classes_is_refused(checkpoint: Path) -> None:
     other = replace(patterns_dataset(), classes=tuple(reversed(patterns_dataset().classes)))
     with pytest.raises(DataError, match="its classes are not the model's"):
         Gate(checkpoint, other, Requirement())
+
+
+def test_the_gate_measures_the_rounding_of_its_reference(
+    checkpoint: Path, run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = run() / "fitted.onnx"
+    seen: list[Parity] = []
+    monkeypatch.setattr(parity_gate, "judge", lambda parity, **options: seen.append(parity) or judge(parity, **options))
+    Gate(checkpoint, patterns_dataset(), Requirement()).judge_graph(graph, add_note=False)
+    images = patterns_dataset().split("test").images_NHWC[:64]
+    model = load_checkpoint(checkpoint).model()
+    with torch.inference_mode():
+        rounded_NK, exact_NK = (one(torch.from_numpy(images)).numpy() for one in (model, copy.deepcopy(model).double()))
+    assert seen[0].rounding == pytest.approx(np.abs(rounded_NK - exact_NK).max(), rel=0.5)  # another order of sums
+    assert 0 < seen[0].rounding < 1e-4
 
 
 def test_explain_and_require_parity_exclude_each_other(run: Callable[..., Path]) -> None:
