@@ -17,7 +17,7 @@ from .cuda_graphs import CudaGraphs, RecordedRuns
 from .engine import RtxOptions, TrtEngine
 from .pipeline import SLOTS, Pipeline
 from .preflight import check_engine
-from .pycuda_driver import MIB, on_gpu, pycuda_driver
+from .pycuda_driver import MIB, CurrentGpu, pycuda_driver
 from .resident import OnGpu
 
 
@@ -49,7 +49,7 @@ class TrtBackend(Backend):
         driver = pycuda_driver()
         index = loadable.gpu.index
         recorder = CudaGraphs() if options.cuda_graphs and not loadable.flavor.checks_engines else None
-        with on_gpu(driver, index):
+        with CurrentGpu(driver, index):
             loaded = TrtEngine(loadable, driver, rtx)
         self.info: EngineInfo = loadable.info
         if loaded.layers:
@@ -87,7 +87,7 @@ class TrtBackend(Backend):
             self._engine,
             images_NHWC,
             logits_bytes=logits_bytes,
-            current=lambda: on_gpu(self._driver, index, need=f"{images_NHWC.nbytes / MIB:,.0f} MiB of images"),
+            current=lambda: CurrentGpu(self._driver, index, need=f"{images_NHWC.nbytes / MIB:,.0f} MiB of images"),
         )
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import BackendError
-from .pycuda_driver import MIB, NO_TIMING, NON_BLOCKING, DeviceMemory, Driver, GpuEvent, GpuStream, on_gpu
+from .pycuda_driver import MIB, NO_TIMING, NON_BLOCKING, CurrentGpu, DeviceMemory, Driver, GpuEvent, GpuStream
 
 SLOTS = 3
 """Batches of a stream in flight at the same time."""
@@ -207,15 +207,13 @@ class Pipeline:
             undo.pop_all()
         return Slot(host_NHWC, logits_NK, device_images, device_logits, uploaded, computed, downloaded)
 
-    @contextlib.contextmanager
-    def _current(self) -> Iterator[None]:
+    def _current(self) -> CurrentGpu:
         """Make the GPU's context current, and convert CUDA's errors to BackendError. Raises BackendError if closed."""
         if self._closed:
             raise BackendError("trt: this backend is closed")
         batch, image_shape, classes = self._sizes
         slot_mib = batch * (int(np.prod(image_shape)) + classes * 4) / MIB
-        with on_gpu(self._driver, self._index, need=f"{slot_mib:,.1f} MiB for a slot of up to {batch} images"):
-            yield
+        return CurrentGpu(self._driver, self._index, need=f"{slot_mib:,.1f} MiB for a slot of up to {batch} images")
 
 
 def _allocation(array: NDArray[Any]) -> Any:

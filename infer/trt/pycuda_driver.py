@@ -4,11 +4,11 @@ The backend calls PyCUDA directly. Tests replace it by `LazyCuda`, which has the
 CUDA allows.
 """
 
-import contextlib
 import functools
 import importlib
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from importlib import util
+from types import TracebackType
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -130,22 +130,35 @@ def primary_context(driver: Driver, index: int) -> GpuContext:
         raise BackendError(f"trt: cuda:{index}: no context: {reason}; {hint if busy else 'see nvidia-smi'}") from error
 
 
-@contextlib.contextmanager
-def on_gpu(driver: Driver, index: int, *, need: str = "") -> Iterator[None]:
-    """Make that GPU's primary context current while the block runs, and convert CUDA's errors to BackendError.
+class CurrentGpu:
+    """Make that GPU's primary context current in a `with` block, and convert CUDA's errors to BackendError.
 
-    `need`: the requested memory as text, for the message if there is too little.
+    A class instead of a generator: the frame of a generator that raised keeps the error's frames alive in Python 3.12,
+    and with them streams, events and memory that must die while the context is current.
     """
-    primary_context(driver, index).push()
-    try:
-        yield
-    except driver.MemoryError as error:
-        free, total = driver.mem_get_info()
-        raise BackendError(
-            f"trt: cuda:{index}: out of GPU memory: {need or 'the request failed'}, {free / MIB:,.0f} of "
+
+    def __init__(self, driver: Driver, index: int, *, need: str = "") -> None:
+        """`need`: the requested memory as text, for the message if there is too little."""
+        self._driver, self._index, self._need = driver, index, need
+
+    def __enter__(self) -> None:
+        primary_context(self._driver, self._index).push()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, self._driver.Error | self._driver.MemoryError):
+                raise BackendError(self._message(error)) from error
+        finally:
+            self._driver.Context.pop()
+
+    def _message(self, error: Exception) -> str:
+        """Return what CUDA's error means; the context is still current, so the free memory can be read."""
+        if not isinstance(error, self._driver.MemoryError):
+            return f"trt: cuda:{self._index}: {one_line(error)}"
+        free, total = self._driver.mem_get_info()
+        return (
+            f"trt: cuda:{self._index}: out of GPU memory: {self._need or 'the request failed'}, {free / MIB:,.0f} of "
             f"{total / MIB:,.0f} MiB are free; stop other programs on it, or build with a smaller --max-batch"
-        ) from error
-    except driver.Error as error:
-        raise BackendError(f"trt: cuda:{index}: {' '.join(str(error).split())}") from error
-    finally:
-        driver.Context.pop()
+        )

@@ -23,8 +23,7 @@ from rtk.infer.open_backend import open_backend
 from rtk.infer.trt import backend as trt_backend
 from rtk.infer.trt.backend import TrtBackend
 from rtk.infer.trt.preflight import check_engine, check_machine
-from rtk.infer.trt.pycuda_driver import on_gpu as pycuda_context
-from rtk.infer.trt.pycuda_driver import pycuda_driver
+from rtk.infer.trt.pycuda_driver import CurrentGpu, pycuda_driver
 
 PLAN = b"a plan"
 PLAN_SHA256 = "a27fa2bacd5796b82680016a6b8865a616a9e4f6b6a198d3776ddc07536e3158"
@@ -531,7 +530,7 @@ def test_opening_and_closing_many_times_leaks_no_gpu_memory(real_engine: Path) -
     def free_bytes() -> int:
         with open_backend("trt", real_engine) as backend:
             backend(probe_images(64, backend.card.input))
-        with pycuda_context(pycuda_driver(), 0):
+        with CurrentGpu(pycuda_driver(), 0):
             return pycuda_driver().mem_get_info()[0]
 
     before = min(free_bytes() for _ in range(5))

@@ -10,7 +10,7 @@ from rtk.core.card import Input
 from rtk.core.errors import BackendError
 from rtk.infer.fake import FakeBackend
 from rtk.infer.onnx_backend import OnDevice, OnnxBackend
-from rtk.infer.trt.pycuda_driver import on_gpu
+from rtk.infer.trt.pycuda_driver import CurrentGpu
 from rtk.infer.trt.resident import OnGpu
 
 SHAPE, CLASSES, LARGEST = (4, 4, 3), 5, 6
@@ -24,7 +24,7 @@ def opened(count: int = 20, *, memory_bytes: int = 2**30) -> tuple[OnGpu, LazyCu
     machine = LazyCuda(memory_bytes=memory_bytes)
     engine = LazyEngine(machine, image_shape=SHAPE, classes=CLASSES)
     resident = OnGpu(
-        machine, engine, images(count), logits_bytes=LARGEST * CLASSES * 4, current=lambda: on_gpu(machine, 0)
+        machine, engine, images(count), logits_bytes=LARGEST * CLASSES * 4, current=lambda: CurrentGpu(machine, 0)
     )
     return resident, machine, engine
 
@@ -60,7 +60,7 @@ def test_too_little_memory_is_reported_and_leaks_nothing() -> None:
     machine = LazyCuda(memory_bytes=20 * 48 + 10)
     engine = LazyEngine(machine, image_shape=SHAPE, classes=CLASSES)
     with pytest.raises(BackendError):
-        OnGpu(machine, engine, images(20), logits_bytes=120, current=lambda: on_gpu(machine, 0))
+        OnGpu(machine, engine, images(20), logits_bytes=120, current=lambda: CurrentGpu(machine, 0))
     assert machine.live()["device_bytes"] == 0
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import rtk
 from rtk.infer.trt.cuda_graphs import CudaGraphs, RecordedRuns
 from rtk.infer.trt.pipeline import Pipeline
-from rtk.infer.trt.pycuda_driver import on_gpu, pycuda_driver
+from rtk.infer.trt.pycuda_driver import CurrentGpu, pycuda_driver
 from rtk.infer.trt.resident import OnGpu
 
 sys.path.insert(0, str(Path(rtk.__file__).parent / "tests"))
@@ -69,7 +69,7 @@ class Real:
 
     def current(self) -> contextlib.AbstractContextManager[Any]:
         """The context of the GPU, for a `with` block."""
-        return on_gpu(self.driver, 0)
+        return CurrentGpu(self.driver, 0)
 
     def engine(self, spin: int = 0) -> Any:
         """A new engine."""
@@ -88,7 +88,7 @@ class Fake:
 
     def current(self) -> contextlib.AbstractContextManager[Any]:
         """The context of the GPU, for a `with` block."""
-        return on_gpu(self.driver, 0)
+        return CurrentGpu(self.driver, 0)
 
     def engine(self, spin: int = 0) -> Any:
         """A new engine."""
