@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,36 @@ from rtk.core.data.datasets import CIFAR10_CLASSES, Split
 from rtk.core.data.synthetic_shapes import SHAPES_CLASSES, draw_shapes
 from rtk.core.probe import probe_images
 
+TORCH = find_spec("torch") is not None
+"""In an environment without PyTorch, tests that need it skip; `make test-light` runs the others."""
+NEEDS_TORCH = "needs PyTorch"
+
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With RTK_NO_SKIPS, as in continuous integration, only tests marked `gpu` may skip; other skips are failures."""
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, pytest.CollectReport]:
+    """Without PyTorch, skip the files that import it."""
     report = yield
+    if not TORCH and report.failed and "No module named 'torch'" in str(report.longrepr):
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 0, NEEDS_TORCH)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Without PyTorch, skip the tests whose fixtures or code import it.
+
+    With RTK_NO_SKIPS, as in continuous integration, only these and tests marked `gpu` may skip; other skips are
+    failures.
+    """
+    report = yield
+    error = call.excinfo.value if call.excinfo else None
+    if not TORCH and isinstance(error, ModuleNotFoundError) and error.name == "torch":
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), 0, NEEDS_TORCH)
+        return report
     strict = bool(os.environ.get("RTK_NO_SKIPS")) and item.get_closest_marker("gpu") is None
     if strict and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
