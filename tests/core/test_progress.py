@@ -18,7 +18,7 @@ class Terminal(io.StringIO):
         return self.is_terminal
 
     def waits_for(self, words: str) -> bool:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while words not in self.getvalue() and time.monotonic() < deadline:
             time.sleep(0.02)
         return words in self.getvalue()

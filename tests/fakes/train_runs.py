@@ -41,7 +41,7 @@ def in_child(action: Callable[..., None], *arguments: Any) -> multiprocessing.co
     return process
 
 
-def together(count: int, action: Callable[..., None], *arguments: Any, timeout_s: float = 120) -> list[int | None]:
+def together(count: int, action: Callable[..., None], *arguments: Any, timeout_s: float = 600) -> list[int | None]:
     """Run the action in `count` processes that form a group as under torchrun, and return their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -72,9 +72,9 @@ def test_ten_thousand_damaged_files_of_a_format(seeds: dict[str, list[bytes]], f
     def try_files(which: int, program: bytes) -> None:
         chosen = [(which + number) % len(files) for number in range(FILES_PER_INPUT)]
         entries = [Entry(f"file {number}", content=damaged(files[number], program)) for number in chosen]
-        started_at = time.monotonic()
+        started_at = time.process_time()  # other work on the machine does not count
         chunk = decode_chunk([*entries, Entry("neighbour", content=NEIGHBOUR)], SIZE)
-        assert time.monotonic() - started_at < SLOW_S
+        assert time.process_time() - started_at < SLOW_S
         assert chunk.names == [*(entry.name for entry in entries), "neighbour"]
         assert all(error.isprintable() for error in chunk.errors)
         assert len(chunk.images_NHWC) == chunk.errors.count("")

@@ -215,7 +215,7 @@ def test_rows_reach_the_file_even_if_no_more_rows_follow(tmp_path: Path, monkeyp
     def slow() -> Iterator[Answer]:
         for number in range(3):
             yield Answer(f"{number}.png", CAT)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while part.read_text().count("\n") < 4 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert part.read_text().count("\n") == 4
@@ -340,7 +340,7 @@ def test_ctrl_c_keeps_the_answers_and_logs_how_to_resume(tmp_path: Path, graph_p
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=with_ctrl_c) as process:
         _wait_for_rows(tmp_path / "a.jsonl.part")
         process.send_signal(signal.SIGINT)
-        _, printed = process.communicate(timeout=60)
+        _, printed = process.communicate(timeout=600)
     assert process.returncode == 130
     rows = (tmp_path / "a.jsonl.part").read_text().splitlines()
     assert (
@@ -379,7 +379,7 @@ def test_kill_9_at_any_moment_neither_loses_nor_repeats_a_row(tmp_path: Path, gr
 
 
 def _wait_for_rows(path: Path) -> None:
-    for _ in range(600):
+    for _ in range(3_000):
         if path.exists() and path.stat().st_size > 1_000:
             return
         time.sleep(0.1)

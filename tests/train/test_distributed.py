@@ -53,7 +53,7 @@ def test_the_average_of_the_weighted_means_is_the_mean_of_all(count: int, images
     values = torch.arange(float(images)) ** 2
     each = [Processes(rank, count) for rank in range(count)]
     means = [one.weighted(values[one.share(images)].mean(), images) for one in each]
-    assert sum(means) / count == pytest.approx(float(values.mean()), rel=1e-6)
+    assert sum(means) / count == pytest.approx(float(values.mean()), rel=1e-5)  # fp32, in another order
 
 
 # Training steps against a hand-written loop over two copies of the model.
@@ -221,7 +221,7 @@ def test_a_score_is_bitwise_the_same_for_any_number_of_processes(
     with torch.no_grad():
         logits = _some_model()(images)
     assert score.correct == int((logits.argmax(1) == labels).sum())
-    assert score.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-6)
+    assert score.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)  # as above
     for rank in range(count):
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == [score.correct, 23, score.loss]
 

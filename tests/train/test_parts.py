@@ -333,11 +333,18 @@ def test_the_precision_is_the_requested_one() -> None:
     assert choose_arithmetic("cpu", "auto").precision in ("fp32", "bf16")
 
 
-def test_compilation_without_a_compiler_is_reported_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("features", "reason"),
+    [(("avx2",), "no gain on this processor"), (("avx2", "amx_bf16"), "torch.compile needs a C++ compiler")],
+)
+def test_compilation_without_a_compiler_is_reported_or_an_error(
+    monkeypatch: pytest.MonkeyPatch, features: tuple[str, ...], reason: str
+) -> None:
     monkeypatch.setattr(device.shutil, "which", lambda name: None)
+    monkeypatch.setattr(device, "this_machine", lambda: replace(this_machine(), features=features))
     network, arithmetic = small_model(), Arithmetic(CPU, None)
     assert compile_network(network, arithmetic, "off") == "not compiled"
-    assert compile_network(network, arithmetic, "auto").startswith("not compiled (no ")
+    assert compile_network(network, arithmetic, "auto") == f"not compiled ({reason})"
     with pytest.raises(BackendError, match=r"^--compile on: torch\.compile needs a C\+\+ compiler$"):
         compile_network(network, arithmetic, "on")
 

@@ -111,8 +111,10 @@ CANCELLED = ("conv1.bias", "conv2.bias", "stem.0.bias")
 def assert_same(trainer: Trainer, hand: tuple[nn.Module, list[float]]) -> None:
     """Train one epoch; losses and weights must equal those of the hand-written loop."""
     losses = [float(losses_B.mean()) for losses_B in trainer.steps()]
-    assert losses[:3] == pytest.approx(hand[1][:3], rel=1e-6)
-    assert losses == pytest.approx(hand[1], rel=1e-5)  # different orders of summation add up from step to step
+    # Sums in another order differ by some units of 2**-24 each, and the differences grow from step to step. How much
+    # depends on the processor: 1.0003e-6 was seen in the first steps. A wrong rule of updates differs by 1e-3 and more.
+    assert losses[:3] == pytest.approx(hand[1][:3], rel=1e-5)
+    assert losses == pytest.approx(hand[1], rel=1e-4)
     adam = trainer.recipe.optimiser == "adam"
     ignored = (
         *CANCELLED,
