@@ -45,16 +45,31 @@ def pytest_runtest_makereport(
     failures.
     """
     report = yield
-    error = call.excinfo.value if call.excinfo else None
-    if not TORCH and isinstance(error, ModuleNotFoundError) and error.name == "torch":
+    if not TORCH and call.excinfo and _lacks_torch(call.excinfo.value):
         report.outcome = "skipped"
         report.longrepr = (str(item.path), 0, NEEDS_TORCH)
         return report
-    strict = bool(os.environ.get("RTK_NO_SKIPS")) and item.get_closest_marker("gpu") is None
+    allowed = any(map(item.get_closest_marker, ("gpu",) if TORCH else ("gpu", "torch")))
+    strict = bool(os.environ.get("RTK_NO_SKIPS")) and not allowed
     if strict and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} skipped, which RTK_NO_SKIPS forbids: {report.longrepr}"
     return report
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip the tests marked `torch` without PyTorch."""
+    if not TORCH and item.get_closest_marker("torch"):
+        pytest.skip(NEEDS_TORCH)
+
+
+def _lacks_torch(error: BaseException | None) -> bool:
+    """Whether this error, or one that it came from, is the import of PyTorch that failed."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @pytest.fixture(scope="session")

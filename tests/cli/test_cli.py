@@ -408,6 +408,7 @@ def test_a_missing_data_set_names_the_file_and_its_folder(rtk: Rtk, monkeypatch:
     assert "download https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz and put it there" in stderr
 
 
+@pytest.mark.torch
 def test_doctor_tries_every_backend(rtk: Rtk) -> None:
     found = json.loads(rtk("doctor", "--json").stdout)
     assert found["machine"]["cores"] >= 1
