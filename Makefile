@@ -2,6 +2,9 @@
 #   make demo       run the full workflow on synthetic images, about a minute
 #   make test       run the tests except the slow ones, under five minutes
 #   make test-all   run all tests, under twenty minutes
+#   make test-light       run the fast tests that need no PyTorch, in an environment without it: PYTHON=python3.13
+#   make test-processors  run the numerical tests as on lesser processors, and without a C++ compiler
+#   make test-lowest      run the fast tests with the lowest versions that pyproject.toml allows; downloads gigabytes
 #   make check      check formatting, lint and types
 #   make format     let ruff format the code and fix what it can
 #   make results    write the generated parts of README.md and docs/: tables from files, and outputs of the shown commands
@@ -10,16 +13,20 @@
 #   make clean      remove the environment and what was built
 PYTHON ?= python3
 VENV ?= .venv
+LIGHT_VENV ?= .venv-light
+LOWEST_VENV ?= .venv-lowest
 OUT ?= bench/results/gpu
 STEPS ?=
 MINUTES ?= 60
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
-PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+PYTEST = $(CURDIR)/$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+NUMERICAL = tests/train tests/export tests/core tests/infer/test_backend.py tests/infer/test_openvino_backend.py \
+	tests/workflow/test_parity_gate.py tests/bench/test_parity_faults.py tests/bench/test_bench_run.py
 ROOMS = $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 TYPED = -m rtk -m rtk.__main__ -m rtk.api $(addprefix -p rtk.,$(ROOMS))
 
-.PHONY: demo test test-all check format results table gpu clean
+.PHONY: demo test test-all test-light test-processors test-lowest check format results table gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/rtk demo
@@ -29,6 +36,18 @@ test: $(VENV)/installed-dev
 
 test-all: test
 	$(PYTEST) -m slow
+
+test-light: $(LIGHT_VENV)/installed
+	$(LIGHT_VENV)/bin/python -m pytest --numprocesses auto --dist loadfile -m "not slow"
+
+# Sums come in another order, and other kernels run. The second run has no compiler either: torch.compile cannot work.
+test-processors: $(VENV)/installed-dev build/no-compiler
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -m "not slow" $(NUMERICAL)
+	env -u CXX -u CC PATH=$(CURDIR)/build/no-compiler ONEDNN_MAX_CPU_ISA=AVX512_CORE ATEN_CPU_CAPABILITY=avx512 \
+		$(PYTEST) -m "not slow" $(NUMERICAL)
+
+test-lowest: $(LOWEST_VENV)/installed
+	$(LOWEST_VENV)/bin/python -m pytest --numprocesses auto --dist loadfile -m "not slow"
 
 check: $(VENV)/installed-dev build/types/rtk
 	$(BIN)/ruff format --check .
@@ -61,6 +80,26 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e '.[dev]'
 	touch $@ $(VENV)/installed
+
+$(LIGHT_VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(LIGHT_VENV)
+	$(LIGHT_VENV)/bin/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+		wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]; \
+		print(*(one for one in wanted if not one.startswith(("torch", "keras"))), sep="\n")' > $(LIGHT_VENV)/wanted
+	$(LIGHT_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -r $(LIGHT_VENV)/wanted
+	$(LIGHT_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -e .
+	touch $@
+
+$(LOWEST_VENV)/installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST_VENV)
+	$(LOWEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-lowest.txt -e '.[test]'
+	touch $@
+
+# All programs of the PATH but the compilers.
+build/no-compiler:
+	mkdir -p $@
+	for folder in /usr/local/bin /usr/bin /bin; do for program in $$folder/*; do case $${program##*/} in \
+		*cc|*cc-[0-9]*|*++*|*clang*|*-gcc*) ;; *) ln -sf $$program $@/ ;; esac; done; done
 
 # The root of the repository is the package. This link gives it the name `rtk` for tools that need one.
 build/types/rtk:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,17 @@ from rtk.core.probe import probe_images
 TORCH = find_spec("torch") is not None
 """In an environment without PyTorch, tests that need it skip; `make test-light` runs the others."""
 NEEDS_TORCH = "needs PyTorch"
+RUNS_WITHOUT_TORCH = (
+    "test_trt_pipeline.py",
+    "test_trt_backend.py",
+    "test_sources.py",
+    "test_archives.py",
+    "test_output.py",
+    "test_classify.py",
+    "test_bench_commands.py",
+    "test_help.py",
+    "test_card.py",
+)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -61,6 +73,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip the tests marked `torch` without PyTorch."""
     if not TORCH and item.get_closest_marker("torch"):
         pytest.skip(NEEDS_TORCH)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In continuous integration without PyTorch, fail if a file that must not need it had nothing to run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if TORCH or reporter is None or not os.environ.get("RTK_NO_SKIPS") or hasattr(session.config, "workerinput"):
+        return
+    ran = Counter(Path(report.nodeid.partition("::")[0]).name for report in reporter.stats.get("passed", ()))
+    missing = [name for name in RUNS_WITHOUT_TORCH if ran[name] < 10]
+    if missing:
+        reporter.write_line(f"hardly a test ran without PyTorch in: {', '.join(missing)}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _lacks_torch(error: BaseException | None) -> bool:
