@@ -57,11 +57,12 @@ def save_content(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain values for torch.load, whole or not at all. Raises OutputError.
 
     The bytes are made in memory first: on a full disk torch.save may raise an error that hides the reason.
+    Not by getbuffer(): Python 3.12 crashes when such a view dies with the error of a full disk.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with whole_file(path) as file:
-        file.write(buffer.getbuffer())
+        file.write(buffer.getvalue())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
