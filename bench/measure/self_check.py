@@ -3,11 +3,15 @@
 It runs after the cells are warm, and tests three things. (1) The result is ready: copying it a first time takes no
 longer than copying it again, except for a small share of the call's time. (2) The result is final: a copy made at once
 equals the result some time later. (3) A single call takes as long as one of many in a row: deferred work shows when
-calls follow each other.
+calls follow each other. Time in which other programs had the processors does not count: a process that has slept gets
+them at once for a single call, but not for many in a row.
 """
 
+import contextlib
+import glob
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -82,10 +86,12 @@ def _result_is_late(backend: Backend, batches: Sequence[NDArray[np.uint8]]) -> s
 
 def _work_is_deferred(backend: Backend, batches: Sequence[NDArray[np.uint8]]) -> str:
     row_s: list[float] = []
+    waited_before = _waited_s()
     while len(row_s) < FEWEST_IN_A_ROW or (len(row_s) < MOST_IN_A_ROW and sum(row_s) < ROW_S):
         row_s.append(_timed(backend, batches[len(row_s) % len(batches)])[0])
     count = len(row_s)
-    each_s = float(np.median(row_s[count // 2 :]))
+    waited_s = max((seconds - waited_before.get(thread, 0.0) for thread, seconds in _waited_s().items()), default=0.0)
+    each_s = float(np.median(row_s[count // 2 :])) - waited_s / count
     alone_s = []
     for batch_BHWC in batches[:SINGLE_CALLS]:
         time.sleep(min(1.0, max(0.02, 2 * each_s)))
@@ -94,6 +100,15 @@ def _work_is_deferred(backend: Backend, batches: Sequence[NDArray[np.uint8]]) ->
     if one_s < ALONE * each_s and each_s - one_s > NOISE_S:
         return f"a call alone takes {1e3 * one_s:.2f} ms, one of {count} in a row {1e3 * each_s:.2f} ms"
     return ""
+
+
+def _waited_s() -> dict[str, float]:
+    """Seconds that each thread of this process was ready to run and had no processor; empty where Linux counts none."""
+    waited = {}
+    for path in glob.glob("/proc/self/task/*/schedstat"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            waited[path] = int(Path(path).read_text().split()[1]) / 1e9
+    return waited
 
 
 def note_result(cells: Sequence[Cell], label: str, found: str, *, error: str = "") -> None:

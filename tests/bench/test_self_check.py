@@ -1,8 +1,13 @@
 """The self-check rejects backends that return before their work is done, and no others."""
 
+import time
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 from fakes.early_backend import EarlyFake
+from rtk.bench.measure import self_check
 from rtk.bench.measure.cell import Cell
 from rtk.bench.measure.self_check import early_return, note_result
 from rtk.core.card import Input
@@ -27,19 +32,42 @@ def test_a_backend_that_returns_early_is_rejected(early: str, words: str) -> Non
     backend.close()
 
 
+class Tidying(FakeBackend):
+    """Answers at once, and makes the next call wait until it has tidied up."""
+
+    busy_until = 0.0
+
+    def _run(self, images_NHWC):  # type: ignore[no-untyped-def]
+        time.sleep(max(0.0, self.busy_until - time.perf_counter()))
+        self.busy_until = time.perf_counter() + 0.02
+        return super()._run(images_NHWC)
+
+
+def test_time_in_which_other_programs_had_the_processor_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calls of a row take longer than a call alone, but the system says that the thread had no processor then."""
+    monkeypatch.setattr(self_check, "_waited_s", lambda: {"thread": time.perf_counter()})
+    assert early_return(Tidying(), BATCHES) == ""
+
+
+def test_linux_counts_the_waits_of_threads_that_compete_for_one_processor(in_new_process: Callable[[str], str]) -> None:
+    """Two processes compute on one core for a second: each waits for about half of it."""
+    if not Path("/proc/self/schedstat").is_file():
+        assert self_check._waited_s() == {}
+        return
+    code = (
+        "import os, subprocess, sys, time\n"
+        "from rtk.bench.measure.self_check import _waited_s\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "other = subprocess.Popen([sys.executable, '-c', 'while True: pass'])\n"
+        "before, until = _waited_s(), time.monotonic() + 1\n"
+        "while time.monotonic() < until: pass\n"
+        "other.kill(); other.wait()\n"
+        "print(max(seconds - before[thread] for thread, seconds in _waited_s().items()))\n"
+    )
+    assert 0.05 < float(in_new_process(code)) < 60
+
+
 def test_work_deferred_to_the_next_call_is_rejected_although_the_answers_are_ready() -> None:
-    class Tidying(FakeBackend):
-        """Answers at once, and makes the next call wait until it has tidied up."""
-
-        busy_until = 0.0
-
-        def _run(self, images_NHWC):  # type: ignore[no-untyped-def]
-            import time
-
-            time.sleep(max(0.0, self.busy_until - time.perf_counter()))
-            self.busy_until = time.perf_counter() + 0.02
-            return super()._run(images_NHWC)
-
     assert any("a call alone takes" in early_return(Tidying(), BATCHES) for _ in range(3))
 
 
@@ -56,8 +84,6 @@ def test_a_call_that_is_slow_alone_is_accepted() -> None:
         last = 0.0
 
         def _run(self, images_NHWC):  # type: ignore[no-untyped-def]
-            import time
-
             paused = time.perf_counter() - self.last > 0.01
             time.sleep(0.02 if paused else 0.005)
             self.last = time.perf_counter()
