@@ -13,16 +13,15 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     InvalidGraph,
     InvalidProtobuf,
     NoSuchFile,
-    RuntimeException,
 )
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as HasNoKernel
 
 from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME, graph_card
 from ..core.card import ModelCard
 from ..core.errors import ArtifactError, BackendError
+from ..core.library_errors import reason_of
 from ..core.machine import usable_cores
 from ..core.nvidia.driver import gpu, gpu_count, no_gpu_reason
-from ..core.text import one_line
 from .backend import Backend, BackendOptions, Resident
 
 ERRORS_ONLY = 3
@@ -49,19 +48,12 @@ class OnnxBackend(Backend):
         self.runs_on = f"ONNX Runtime {onnxruntime.__version__}, {where}"
 
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        try:
-            if self._buffers is not None:
-                return self._buffers.run(images_NHWC)
-            logits_NK: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC})[0]
-        except (Fail, RuntimeException) as error:
-            if "memory" in str(error).lower():
-                raise BackendError(
-                    f"onnx: out of memory at a batch of {len(images_NHWC)}; use a smaller batch"
-                ) from error
-            raise BackendError(f"onnx: {one_line(error)}") from error
+        if self._buffers is not None:
+            return self._buffers.run(images_NHWC)
+        logits_NK: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC})[0]
         return logits_NK
 
-    def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
+    def _resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
         """Copy the images to the GPU; None on the CPU."""
         if self._buffers is None:
             return None
@@ -155,7 +147,7 @@ def open_session(graph: Path | bytes, options: BackendOptions) -> onnxruntime.In
     except (InvalidProtobuf, InvalidGraph, InvalidArgument, NoSuchFile) as error:
         raise ArtifactError(f"{name}: truncated, damaged, or not an ONNX file that ONNX Runtime accepts") from error
     except (Fail, HasNoKernel) as error:  # HasNoKernel: for example bf16 convolutions on a CPU
-        raise BackendError(f"onnx: {name}: {one_line(error)}") from error
+        raise BackendError(f"onnx: {name}: {reason_of(error)}") from error
     if device != "cpu" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise BackendError(
             f"onnx: --device {device}: ONNX Runtime {onnxruntime.__version__} could not start its CUDA provider; "

@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..core.errors import BackendError, UnknownNameError
+from ..core.library_errors import translated_errors
 from .backend import BACKENDS, Backend, BackendOptions
 
 
@@ -13,7 +14,11 @@ def open_backend(name: str, artifact: Path, options: BackendOptions | None = Non
     Raises UnknownNameError for an unknown name, ArtifactError for a file of another kind, and BackendError if the
     backend cannot run on this machine.
     """
-    options = options or BackendOptions()
+    with translated_errors(f"{name}: {artifact}"):
+        return _opened(name, artifact, options or BackendOptions())
+
+
+def _opened(name: str, artifact: Path, options: BackendOptions) -> Backend:
     match name:
         case "torch":
             from .torch_backend import TorchBackend

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 from ..core.artifacts.graph_card import INPUT_NAME
 from ..core.errors import ArtifactError, UnknownNameError
 from ..core.files import make_folder
+from ..core.library_errors import translated_errors
 from ..core.paths import cache_dir
 from ..core.text import wrapped
 from .models import ModelFiles, file_sha256, find_reference
@@ -38,7 +39,8 @@ def export_graph(checkpoint: "Checkpoint", path: Path, *, precision: str = "fp32
         logits_NK: NDArray[np.float32] = session.run(None, {INPUT_NAME: images_NHWC})[0]
         return logits_NK
 
-    return onnx_from_checkpoint(checkpoint, path, run_graph=run_graph, precision=precision)
+    with translated_errors(f"{path}: not written: the export fails"):
+        return onnx_from_checkpoint(checkpoint, path, run_graph=run_graph, precision=precision)
 
 
 def cached_graph_path(checkpoint: Path, *, suffix: str = "") -> Path:
@@ -89,7 +91,9 @@ def export_int8_graph(checkpoint: "Checkpoint", path: Path, *, dataset: "Dataset
     from ..export.int8.quantize import int8_from_checkpoint
 
     config = Int8Config(flavor=cast("Int8Flavor", flavor))  # it checks the name
-    return int8_from_checkpoint(checkpoint, path, calibration=draw_calibration(dataset, checkpoint.card), config=config)
+    calibration = draw_calibration(dataset, checkpoint.card)
+    with translated_errors(f"{path}: not written: the export fails"):
+        return int8_from_checkpoint(checkpoint, path, calibration=calibration, config=config)
 
 
 def artifact_for(backend: str, found: ModelFiles, *, max_batch: int = 1) -> Path:

@@ -16,6 +16,7 @@ from ..core.artifacts.engine import SUFFIX, Profile, json_path
 from ..core.data.datasets import open_dataset
 from ..core.errors import UsageError
 from ..core.files import make_folder, temporary_folder, write_whole
+from ..core.library_errors import translated_errors
 from ..core.nvidia.flavor import choose_flavor
 from ..core.text import wrapped
 from ..core.tolerances import precision_named
@@ -138,7 +139,8 @@ def explain_layers(config: ExportConfig) -> "list[LayerCost]":
         source = _source_checkpoint(config, found, working)
         assert source.checkpoint is not None  # _find_source has checked it
         checkpoint, calibration = _load_for_int8(config, source.checkpoint)
-        return explain(checkpoint, calibration=calibration, config=config.int8)
+        with translated_errors(f"{source.checkpoint}: --explain fails"):
+            return explain(checkpoint, calibration=calibration, config=config.int8)
 
 
 def write_triton_repository(config: ExportConfig, made: Sequence[Path]) -> Path:
@@ -228,7 +230,8 @@ def _write_int8_graph(config: ExportConfig, source: Path, path: Path) -> Path:
     from ..export.int8.quantize import int8_from_checkpoint
 
     checkpoint, calibration = _load_for_int8(config, source)
-    exported = int8_from_checkpoint(checkpoint, path, calibration=calibration, config=config.int8)
+    with translated_errors(f"{path}: not written: the export fails"):
+        exported = int8_from_checkpoint(checkpoint, path, calibration=calibration, config=config.int8)
     _log.info(
         wrapped(
             f"calibrated by {exported.method} on {len(calibration.images_NHWC):,} training images; "

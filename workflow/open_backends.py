@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.errors import ArtifactError, BackendError, UnknownNameError
+from ..core.errors import ArtifactError, BackendError, UnknownNameError, noted
+from ..core.library_errors import translated_errors
 from ..core.tolerances import precision_named
 
 if TYPE_CHECKING:
@@ -107,13 +108,14 @@ def open_contenders(
         for name in backends or BACKENDS:
             label = name if precision in (None, "fp32") else f"{name} {precision}"
             try:
-                contender = _open_contender(
-                    name, precision, model, reference, config=config, options=options, dataset=dataset, stack=stack
-                )
+                with translated_errors(label):
+                    contender = _open_contender(
+                        name, precision, model, reference, config=config, options=options, dataset=dataset, stack=stack
+                    )
             except (BackendError, ArtifactError) as error:
                 if backends and len(precisions) < 2:
                     raise
-                opened.unusable[label] = str(error)
+                opened.unusable[label] = noted(error)
             else:
                 opened.contenders.append(contender)
     if baselines:
@@ -221,9 +223,10 @@ def _add_baselines(
     for kind in BASELINES:
         started_at = time.perf_counter()
         try:
-            backend = stack.enter_context(kind(checkpoint, options))
+            with translated_errors(kind.name):
+                backend = stack.enter_context(kind(checkpoint, options))
             backend(np.zeros((config.batches[0], *backend.card.input.shape), np.uint8))  # compiles
         except BackendError as error:
-            opened.unusable[kind.name] = str(error)
+            opened.unusable[kind.name] = noted(error)
             continue
         opened.contenders.append(Contender(backend, baseline=True, ready_s=time.perf_counter() - started_at))

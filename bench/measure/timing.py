@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...core.errors import RtkError
+from ...core.errors import RtkError, noted
 from ..config import BenchConfig
 from .cell import Cell
 
@@ -88,7 +88,7 @@ def measure_interleaved(
                 try:
                     samples_s = runners[index].calls(upcoming.calls)
                 except RtkError as error:
-                    cell.error = str(error)
+                    cell.error = noted(error)
                     del rounds[index]
                     continue
                 _add_round(cell, samples_s, runners[index].device_s())
@@ -128,7 +128,7 @@ def _warmed_up(
         try:
             call_s[index] = _settled_call_s(runner, config.warm_up_s)
         except RtkError as error:
-            cell.error = str(error)
+            cell.error = noted(error)
         runner.device_s()
         cell.warm_up_s = time.perf_counter() - started_at
         on_change(cell)

@@ -13,6 +13,7 @@ from importlib import metadata, util
 from typing import Any
 
 from ..errors import BackendError, UnknownNameError
+from ..library_errors import reason_of
 from ..text import one_line
 from .driver import driver_cuda, gpu_count
 
@@ -129,7 +130,7 @@ class LogLines:
 
     def reason(self, otherwise: str) -> str:
         """Return the errors as one line without repetitions, or `otherwise` when there are none."""
-        return "; ".join(dict.fromkeys(one_line(line) for line in self.errors)) or otherwise
+        return "; ".join(dict.fromkeys(reason_of(line, memory_advice=False) for line in self.errors)) or otherwise
 
 
 class _Collected:

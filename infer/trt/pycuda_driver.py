@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ...core.errors import BackendError
+from ...core.library_errors import reason_of
 from ...core.text import one_line
 
 NON_BLOCKING = 1
@@ -106,7 +107,7 @@ def pycuda_driver() -> Driver:
     try:
         driver.init()
     except driver.Error as error:
-        raise BackendError(f"trt: CUDA does not start: {' '.join(str(error).split())}") from error
+        raise BackendError(f"trt: CUDA does not start: {reason_of(error)}") from error
     return driver
 
 
@@ -146,6 +147,6 @@ def on_gpu(driver: Driver, index: int, *, need: str = "") -> Iterator[None]:
             f"{total / MIB:,.0f} MiB are free; stop other programs on it, or build with a smaller --max-batch"
         ) from error
     except driver.Error as error:
-        raise BackendError(f"trt: cuda:{index}: {' '.join(str(error).split())}") from error
+        raise BackendError(f"trt: cuda:{index}: {reason_of(error)}") from error
     finally:
         driver.Context.pop()
