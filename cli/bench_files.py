@@ -85,19 +85,23 @@ def bench_files(
     from ..infer.classify import ClassifyConfig
     from ..workflow.models import find_model
     from ..workflow.open_backends import BenchModel
-    from ..workflow.select import choose_backend
+    from ..workflow.select import backends_for, first_that_opens
 
     source = BenchModel(find_model(model), reference=reference)
-    name = _single("--backend", backend) or choose_backend(source.found, on_cpu=device == "cpu")
+    requested = _single("--backend", backend)
+    names = [requested] if requested else backends_for(source.found, device=device)
     chosen_precision = _single("--precision", precision)
     config = ClassifyConfig()
     data = open_dataset(dataset or source.card.dataset, data_dir=data_dir)
     with ExitStack() as stack:
-        shared, alone = _open_twice(
-            name, chosen_precision, source, data, device=device, max_batch=config.batch_size, stack=stack
+        shared, alone = first_that_opens(
+            names,
+            lambda name: _open_twice(
+                name, chosen_precision, source, data, device=device, max_batch=config.batch_size, stack=stack
+            ),
         )
         loops = {"": alone}
-        if (name, chosen_precision or source.card.precision) != ("onnx", "fp32"):
+        if (alone.name, chosen_precision or source.card.precision) != ("onnx", "fp32"):
             loops |= _fp32_loop(source, device=device, stack=stack)
         split = data.split("test")
         with progress_bar("measuring", ROUNDS, unit="rounds") as advance:

@@ -161,7 +161,7 @@ def _classify_here(options: ClassifyOptions) -> int:
     _check_outputs(options)
     backend_options = BackendOptions(device=options.device, shares_cores=True, cuda_graphs=options.cuda_graphs)
     with ExitStack() as stack:
-        backend = stack.enter_context(open_model(options.model, backend=options.backend, options=backend_options))
+        backend = stack.enter_context(open_model(options.model, backend=_backend(options), options=backend_options))
         if options.cuda_graphs and backend.name != "trt":
             _log.warning(f"--cuda-graphs: without effect on the {backend.name} backend")
         decoder = stack.enter_context(Decoder(backend.card.input, processes=options.workers, fit=options.fit))
@@ -186,6 +186,25 @@ def _classify_here(options: ClassifyOptions) -> int:
             _write_text(options, watch.logged(answers(found)), config.top_k)
             return watch.unreadable
         return _write_resumable(options, options.resumable_file, backend, found, answers, watch)
+
+
+def _backend(options: ClassifyOptions) -> str:
+    """The requested backend. A resumed run keeps its own: another one may compute other probabilities.
+
+    Raises UsageError if another one is named.
+    """
+    from ..infer.output.resumable import RESTART, unfinished_backend
+
+    file = options.resumable_file
+    before = unfinished_backend(file) if options.resume and file is not None else None
+    if before is None or options.backend == before:
+        return options.backend
+    if options.backend != "auto":
+        raise UsageError(
+            f"{file}: was started with backend {before}, not {options.backend}; leave out --backend, or {RESTART}"
+        )
+    _log.info(f"{file}: resuming on the {before} backend, with which it was started")
+    return before
 
 
 def _check_outputs(options: ClassifyOptions) -> None:
