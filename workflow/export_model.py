@@ -266,9 +266,12 @@ def _build_engine(config: EngineConfig) -> Path:
 
 
 def _judge_engine(gate: Gate, engine: Path, config: ExportConfig) -> None:
-    """Judge the engine on the GPU that it was built on, if this machine can run it."""
+    """Judge the engine on the GPU that it was built on, if it is for this machine; log the verdict, or why not."""
     verdict = gate.judge_engine(engine, device=f"cuda:{config.engine.device}")
-    _log.info(verdict.summary() if verdict else "engine not judged: this machine cannot run it; its JSON file says why")
+    if isinstance(verdict, str):
+        _log.info(wrapped(f"engine not judged: {verdict}; its JSON file records it as unchecked"))
+    else:
+        _log.info(verdict.summary())
 
 
 def _move(paths: Sequence[Path], folder: Path) -> None:

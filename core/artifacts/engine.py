@@ -91,6 +91,12 @@ class EngineInfo:
             return f"compute capability {', '.join(self.targets)}"
         return f"{self.gpu} (compute capability {self.compute_capability})"
 
+    @property
+    def built_for_others(self) -> bool:
+        """True if the engine was built to run also on other GPUs, or with other versions, than those of the builder."""
+        level = self.options.get("hardware_compatibility", "none")
+        return bool(self.targets or self.options.get("version_compatible") or level != "none")
+
     def to_text(self) -> str:
         """The engine and its card as lines for people, as wide as the terminal."""
         facts = {

@@ -68,13 +68,13 @@ def check_engine(engine: Path, *, device: str = "auto") -> Loadable:
         raise ArtifactError(f"{engine}: built by {info.flavor!r}, expected {' or '.join(FLAVORS)}; build it again")
     plan = read_plan(engine, info)
     found, flavor = check_machine(device=device, flavor=info.flavor)
-    problem = "" if flavor.checks_engines else _mismatch(info, flavor, found)
+    problem = "" if flavor.checks_engines else mismatch(info, flavor, found)
     if problem:
         raise ArtifactError(f"{engine}: {problem}; build it again: {rebuild_command(engine)}")
     return Loadable(engine, info, plan, flavor, found)
 
 
-def _mismatch(info: EngineInfo, flavor: Flavor, found: Gpu) -> str:
+def mismatch(info: EngineInfo, flavor: Flavor, found: Gpu) -> str:
     """Why an engine of the regular TensorRT does not run on this GPU and version; empty if it does."""
     version = flavor.version()
     major, minor = _release(info.version), _release(version)
