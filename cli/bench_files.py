@@ -82,7 +82,7 @@ def bench_files(
     from ..bench.files.throughput import measure_files
     from ..core.data.datasets import open_dataset
     from ..core.machine import this_machine
-    from ..infer.classify import ClassifyConfig
+    from ..infer.classify import ClassifyConfig, log_smaller_batches
     from ..workflow.models import find_model
     from ..workflow.open_backends import BenchModel
     from ..workflow.select import backends_for, first_that_opens
@@ -100,6 +100,7 @@ def bench_files(
                 name, chosen_precision, source, data, device=device, max_batch=config.batch_size, stack=stack
             ),
         )
+        log_smaller_batches(alone, config.batch_size)
         loops = {"": alone}
         if (alone.name, chosen_precision or source.card.precision) != ("onnx", "fp32"):
             loops |= _fp32_loop(source, device=device, stack=stack)

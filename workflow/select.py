@@ -66,11 +66,20 @@ def first_that_opens(backends: Sequence[str], open_it: Callable[[str], Opened]) 
     return open_it(backends[-1])
 
 
-def open_model(name: str, *, backend: str = "auto", options: "BackendOptions | None" = None) -> "Backend":
-    """Open a model by its name on a backend. Raises the errors of find_model, artifact_for and open_backend."""
+def open_model(
+    name: str, *, backend: str = "auto", options: "BackendOptions | None" = None, max_batch: int = 1
+) -> "Backend":
+    """Open a model by its name on a backend. An engine that is built for it takes batches of `max_batch` or more.
+
+    Raises the errors of find_model, artifact_for and open_backend.
+    """
     from ..infer.backend import BackendOptions
     from ..infer.open_backend import open_backend
 
     found, options = find_model(name), options or BackendOptions()
     names = backends_for(found, device=options.device) if backend == "auto" else [backend]
-    return first_that_opens(names, lambda chosen: open_backend(chosen, artifact_for(chosen, found), options))
+
+    def open_on(chosen: str) -> "Backend":
+        return open_backend(chosen, artifact_for(chosen, found, max_batch=max_batch), options)
+
+    return first_that_opens(names, open_on)

@@ -11,6 +11,7 @@ from PIL import Image
 from rtk.cli import app as cli
 from rtk.core.artifacts.parity_cache import remember_parity
 from rtk.core.data.synthetic_shapes import draw_shapes
+from rtk.infer.fake import FakeBackend
 
 Rtk = Callable[..., str]
 
@@ -86,3 +87,20 @@ def test_a_damaged_key_file_is_one_clear_error(rtk: Rtk, stopped: list[str], tmp
     printed = rtk(*stopped, code=2)
     assert printed.startswith(f"rtk: {tmp_path / 'a.jsonl.part'}")
     assert printed.endswith("start again without --resume")
+
+
+def test_classify_asks_for_an_engine_of_its_batch_size(
+    rtk: Rtk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fake accepts 16 images, as an engine of the user's that was built for 16."""
+    requested: list[int] = []
+
+    def open_small(name: str, *, max_batch: int, **options: object) -> FakeBackend:
+        requested.append(max_batch)
+        return FakeBackend(name="trt", max_batch=16)
+
+    monkeypatch.setattr("rtk.workflow.select.open_model", open_small)
+    Image.fromarray(draw_shapes(1, seed=11)[0][0]).save(tmp_path / "a.png")
+    printed = rtk("classify", "a.png", "--batch-size", "2000", "--workers", "0")
+    assert requested == [2000]
+    assert "trt: batches of 16 images instead of 2,000: the engine was built for no more" in printed

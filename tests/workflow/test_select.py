@@ -221,3 +221,18 @@ def test_a_gpu_without_usable_cuda_libraries_leaves_onnx_on_the_cpu_and_says_why
     assert capfd.readouterr().out == ""
     with pytest.raises(BackendError, match="onnx: --device cuda: ONNX Runtime .* could not start its CUDA provider"):
         open_model(str(graph_path), backend="onnx", options=BackendOptions(device="cuda"))
+
+
+@pytest.mark.usefixtures("_gpu")
+def test_an_engine_is_built_for_the_batches_that_are_requested(
+    graph_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[int] = []
+
+    def build(found: ModelFiles, *, max_batch: int) -> Path:
+        built.append(max_batch)
+        raise BackendError("trt: not here")
+
+    monkeypatch.setattr(artifacts, "built_engine", build)
+    open_model(str(graph_path), max_batch=4096).close()
+    assert built == [4096]
