@@ -82,15 +82,17 @@ def bench_files(
     from ..bench.files.throughput import measure_files
     from ..core.data.datasets import open_dataset
     from ..core.machine import this_machine
+    from ..infer.backend import BackendOptions
     from ..infer.classify import ClassifyConfig, log_smaller_batches
     from ..workflow.models import find_model
-    from ..workflow.open_backends import BenchModel
+    from ..workflow.open_backends import BenchModel, check_names
     from ..workflow.select import backends_for, first_that_opens
 
+    requested, chosen_precision = _single("--backend", backend), _single("--precision", precision)
+    check_names([requested] if requested else [], [chosen_precision] if chosen_precision else [])
+    BackendOptions(device=device)  # checks the name
     source = BenchModel(find_model(model), reference=reference)
-    requested = _single("--backend", backend)
     names = [requested] if requested else backends_for(source.found, device=device)
-    chosen_precision = _single("--precision", precision)
     config = ClassifyConfig()
     data = open_dataset(dataset or source.card.dataset, data_dir=data_dir)
     with ExitStack() as stack:

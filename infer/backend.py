@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.card import ModelCard
+from ..core.device import check_device
 from ..core.errors import BackendError
 from ..core.library_errors import raise_translated, translated_errors
 
@@ -181,3 +182,7 @@ class BackendOptions:
     """Whether other work, such as decoding, uses the same cores: waiting threads then sleep instead of spinning."""
     cuda_graphs: bool = False
     """trt: record the run of each batch size as a CUDA graph; the regular TensorRT needs cuda-python for it."""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a device that is none of auto, cpu, cuda and cuda:N."""
+        check_device(self.device)

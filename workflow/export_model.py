@@ -172,7 +172,10 @@ def _find_source(config: ExportConfig) -> ModelFiles:
     if not found.checkpoint and config.int8_only:
         raise UsageError(f"{name}: {', '.join(config.int8_only)}: expected a checkpoint, not a graph")
     if config.trt:
+        from ..export.trt.hardware import hardware_for
+
         flavor = choose_flavor(config.engine.flavor)
+        hardware_for(config.engine, flavor)  # an error if this machine does not build such an engine
         if config.triton is not None:
             from ..export.triton import check_flavor
 

@@ -80,8 +80,7 @@ def find_reference(found: ModelFiles, *, explicit: Path | None = None) -> Path:
     ArtifactError if it is missing.
     """
     if explicit is not None:
-        if not explicit.is_file():
-            raise ArtifactError(f"{explicit}: no such checkpoint; expected a .pt file")
+        _check_reference(explicit, found)
         return explicit
     if found.checkpoint:
         return found.checkpoint
@@ -94,6 +93,22 @@ def find_reference(found: ModelFiles, *, explicit: Path | None = None) -> Path:
         f"{found.given}: its checkpoint (sha256 {sha256[:12]}...) is neither beside it nor in the zoo; "
         "name it with --reference FILE"
     )
+
+
+def _check_reference(path: Path, found: ModelFiles) -> None:
+    """Raise ArtifactError if a file that the user named is not a checkpoint with the model's classes and input."""
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such checkpoint; expected a .pt file")
+    if path.suffix != ".pt":
+        raise ArtifactError(f"{path}: --reference: expected a checkpoint that rtk train wrote, whose suffix is .pt")
+    from ..core.artifacts.checkpoint import load_checkpoint
+
+    card, model = load_checkpoint(path).card, read_card(found)
+    if (card.classes, card.input) != (model.classes, model.input):
+        raise ArtifactError(
+            f"{path}: --reference: its classes or its input differ from those of {found.given}; expected the "
+            "checkpoint that this was exported from"
+        )
 
 
 def file_sha256(path: Path) -> str:

@@ -25,7 +25,14 @@ class BenchModel:
     """The model of a benchmark. Its card, its checkpoint and its graphs are looked up once and then kept."""
 
     def __init__(self, found: "ModelFiles", *, reference: Path | None = None) -> None:
-        """`reference`: the checkpoint that the user named; None: the model's own."""
+        """`reference`: the checkpoint that the user named; None: the model's own.
+
+        Raises ArtifactError if the named one is not a checkpoint of such a model.
+        """
+        if reference is not None:
+            from .models import find_reference
+
+            find_reference(found, explicit=reference)
         self.found, self.reference_named = found, reference is not None
         self._reference = reference
         self._graphs: dict[tuple[str, str], Path] = {}
@@ -71,6 +78,17 @@ class BenchModel:
         return self._graphs[key]
 
 
+def check_names(backends: Sequence[str], precisions: Sequence[str]) -> None:
+    """Raise UnknownNameError for a name of a backend or a precision that does not exist."""
+    from ..infer.backend import BACKENDS
+
+    for name in backends:
+        if name not in BACKENDS:
+            raise UnknownNameError("backend", name, BACKENDS)
+    for name in precisions:
+        precision_named(name)
+
+
 @dataclass
 class Opened:
     """The contenders, and why others cannot run."""
@@ -99,10 +117,7 @@ def open_contenders(
     """
     from ..infer.backend import BACKENDS
 
-    for unknown in (name for name in backends if name not in BACKENDS):
-        raise UnknownNameError("backend", unknown, BACKENDS)
-    for name in precisions:
-        precision_named(name)
+    check_names(backends, precisions)
     opened = Opened()
     for precision in precisions or (None,):
         for name in backends or BACKENDS:
