@@ -173,7 +173,7 @@ def _session_on(device: str, graph: Path | bytes, options: BackendOptions) -> on
     if device != "cpu" and session.get_providers()[0] != CUDA:
         raise BackendError(
             f"onnx: --device {device}: ONNX Runtime {onnxruntime.__version__} could not start its CUDA provider; "
-            "it needs CUDA 13 and cuDNN 9: pip install onnxruntime-gpu[cuda,cudnn]"
+            "it needs CUDA 13 and cuDNN 9: pip install 'onnxruntime-gpu[cuda,cudnn]'"
         )
     return session
 
@@ -195,7 +195,8 @@ def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
     index = int(device.partition(":")[2] or 0)
     if CUDA not in onnxruntime.get_available_providers():
         raise BackendError(
-            f"onnx: --device {device}: this ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu"
+            f"onnx: --device {device}: this ONNX Runtime has no CUDA provider: "
+            "pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
         )
     if index >= gpu_count():
         reason = no_gpu_reason() or f"this machine has {gpu_count()} CUDA GPU(s), numbered from 0"

@@ -4,13 +4,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from ..core.artifacts.engine import other_model, read_engine_info
 from ..core.artifacts.graph_card import INPUT_NAME
 from ..core.errors import ArtifactError, UnknownNameError
 from ..core.files import make_folder
 from ..core.library_errors import translated_errors
 from ..core.paths import cache_dir
 from ..core.text import wrapped
-from .models import ModelFiles, file_sha256, find_reference
+from .models import NAME_IT, ModelFiles, file_sha256, find_reference
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,14 +105,17 @@ def artifact_for(backend: str, found: ModelFiles, *, max_batch: int = 1) -> Path
     match backend:
         case "torch":
             if found.checkpoint is None:
-                return find_reference(found)
+                return find_reference(found, advice=NAME_IT)
             return found.checkpoint
         case "onnx" | "openvino":
             if found.graph:
                 return found.graph
             if found.checkpoint:
                 return cached_graph(found.checkpoint)
-            raise ArtifactError(f"{found.given}: an engine; the {backend} backend runs checkpoints and graphs")
+            raise ArtifactError(
+                f"{found.given}: an engine; the {backend} backend runs checkpoints and graphs: "
+                f"{other_model(found.given, read_engine_info(found.given))}"
+            )
         case "trt":
             return found.engine or built_engine(found, max_batch=max_batch)
     from ..infer.backend import BACKENDS

@@ -52,13 +52,17 @@ def run_benchmark(request: BenchRequest) -> "tuple[Report, list[str]]":
     Notes in the cache what --backend auto should choose. Raises what opening a backend and `run` raise.
     """
     from ..bench.parity.verdict import requirement
-    from ..infer.trt.preflight import check_machine
+    from ..infer.trt.preflight import check_engine, check_machine
     from .models import find_model
 
     required = requirement(request.require_parity)
     found = find_model(request.model)
     if "trt" in request.backends:
-        check_machine(device=request.device)  # fails before anything heavy is loaded
+        # fails before anything heavy is loaded
+        if found.engine:
+            check_engine(found.engine, device=request.device)
+        else:
+            check_machine(device=request.device)
     model = BenchModel(found, reference=request.reference)
     model.checkpoint  # noqa: B018 - an error if it is missing, before data and backends are opened
     report, judged = _measured(request, model, required)

@@ -5,6 +5,7 @@ they are made in a temporary folder and moved to their folder only after all ver
 """
 
 import logging
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from ..core.nvidia.flavor import choose_flavor
 from ..core.text import wrapped
 from ..core.tolerances import precision_named
 from ..export.config import EngineConfig, Int8Config
-from .models import ModelFiles, find_model, find_reference, read_card
+from .models import NAME_IT, ModelFiles, find_model, find_reference, read_card
 from .parity_gate import Gate
 
 if TYPE_CHECKING:
@@ -164,11 +165,14 @@ def _find_source(config: ExportConfig) -> ModelFiles:
     if found.engine and (config.trt or config.triton is None):
         raise UsageError(f"{name}: is an engine already; expected a checkpoint or a graph")
     if unchanged and config.triton is None:
-        raise UsageError(f"{name}: is a graph already; to build an engine: rtk export --trt {name}")
+        raise UsageError(f"{name}: is a graph already; to build an engine: rtk export --trt {shlex.quote(name)}")
     if unchanged and config.precision:
         raise UsageError(f"{name}: --precision: expected a checkpoint, or a graph with --trt")
     if unchanged and config.require_parity is not None:
-        raise UsageError(f"{name}: --require-parity judges only what is exported; run: rtk bench {name}")
+        raise UsageError(
+            f"{name}: --require-parity judges only what is exported; run: rtk bench {shlex.quote(name)} "
+            f"--require-parity {config.require_parity}"
+        )
     if not found.checkpoint and config.int8_only:
         raise UsageError(f"{name}: {', '.join(config.int8_only)}: expected a checkpoint, not a graph")
     if config.trt:
@@ -205,7 +209,7 @@ def _open_gate(config: ExportConfig, source: ModelFiles) -> Gate | None:
     if config.require_parity is None:
         return None
     dataset = open_dataset(config.dataset or read_card(source).dataset, data_dir=config.data_dir)
-    return Gate(find_reference(source), dataset, requirement(config.require_parity))
+    return Gate(find_reference(source, advice=NAME_IT), dataset, requirement(config.require_parity))
 
 
 def _write_graph(config: ExportConfig, source: ModelFiles, working: Path) -> Path | None:

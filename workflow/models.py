@@ -12,6 +12,9 @@ from ..core.zoo import zoo_card, zoo_file, zoo_names
 
 KINDS = {".pt": "checkpoint", ".onnx": "graph", ".engine": "engine"}
 
+NAME_IT = "put it there, or name it instead of this file"
+"""Advice for commands without --reference."""
+
 
 @dataclass(frozen=True)
 class ModelFiles:
@@ -73,11 +76,13 @@ def read_card(found: ModelFiles) -> ModelCard:
     return found.card
 
 
-def find_reference(found: ModelFiles, *, explicit: Path | None = None) -> Path:
+def find_reference(
+    found: ModelFiles, *, explicit: Path | None = None, advice: str = "name it with --reference FILE"
+) -> Path:
     """Return the checkpoint that parity compares a model with: `explicit`, or the checkpoint that it was exported from.
 
     The latter is found by the sha256 in the card, first in the folder of the file, then in the zoo. Raises
-    ArtifactError if it is missing.
+    ArtifactError, which ends with `advice`, if it is missing.
     """
     if explicit is not None:
         _check_reference(explicit, found)
@@ -90,8 +95,7 @@ def find_reference(found: ModelFiles, *, explicit: Path | None = None) -> Path:
         if path.is_file() and file_sha256(path) == sha256:
             return path
     raise ArtifactError(
-        f"{found.given}: its checkpoint (sha256 {sha256[:12]}...) is neither beside it nor in the zoo; "
-        "name it with --reference FILE"
+        f"{found.given}: its checkpoint (sha256 {sha256[:12]}...) is neither beside it nor in the zoo; {advice}"
     )
 
 

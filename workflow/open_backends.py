@@ -193,7 +193,7 @@ def artifact_and_hint(
     if backend == "torch":
         raise BackendError("torch: it is the reference here, so it runs in fp32 only")
     if found.engine:
-        raise ArtifactError(f"{found.engine}: an engine in {own}; for {precision} name the checkpoint instead")
+        raise ArtifactError(f"{found.engine}: an engine in {own}; for {precision} name its checkpoint instead of it")
     if backend == "trt":
         return _engine_of(model, precision, dataset=dataset, max_batch=max_batch), None
     if backend == "openvino" and precision == "bf16":

@@ -166,7 +166,7 @@ def _check_precision(config: EngineConfig, card: ModelCard, found: PrecisionAsBu
         counts = ", ".join(f"{count} {name}" for name, count in found.products.items()) or "none"
         raise ArtifactError(
             f"{config.graph}: {requested} was requested, but its convolutions and matrix products are: {counts}; "
-            f"export the graph again with --precision {requested}"
+            f"export the checkpoint again: rtk export CHECKPOINT --trt --precision {requested}"
         )
 
 
