@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...core.errors import RtkError, noted
+from ...core.library_errors import translated_errors
 from ..config import BenchConfig
 from .cell import Cell
 
@@ -86,7 +87,8 @@ def measure_interleaved(
                     continue
                 _wait_until_idle()
                 try:
-                    samples_s = runners[index].calls(upcoming.calls)
+                    with translated_errors(cell.label):
+                        samples_s = runners[index].calls(upcoming.calls)
                 except RtkError as error:
                     cell.error = noted(error)
                     del rounds[index]
@@ -126,7 +128,8 @@ def _warmed_up(
         _wait_until_idle()
         started_at = time.perf_counter()
         try:
-            call_s[index] = _settled_call_s(runner, config.warm_up_s)
+            with translated_errors(cell.label):
+                call_s[index] = _settled_call_s(runner, config.warm_up_s)
         except RtkError as error:
             cell.error = noted(error)
         runner.device_s()
