@@ -217,7 +217,7 @@ def test_a_gpu_without_usable_cuda_libraries_leaves_onnx_on_the_cpu_and_says_why
     ]
     assert line.startswith("onnx: the GPU is not used: ONNX Runtime ")
     assert "--device" not in line
-    assert line.endswith("pip install onnxruntime-gpu[cuda,cudnn]; the CPU is used instead")
+    assert line.endswith("pip install 'onnxruntime-gpu[cuda,cudnn]'; the CPU is used instead")
     assert capfd.readouterr().out == ""
     with pytest.raises(BackendError, match="onnx: --device cuda: ONNX Runtime .* could not start its CUDA provider"):
         open_model(str(graph_path), backend="onnx", options=BackendOptions(device="cuda"))
