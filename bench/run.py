@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..core.data.datasets import Dataset, Split
-from ..core.errors import RtkError
+from ..core.errors import BackendError, RtkError, noted
+from ..core.library_errors import translated_errors
 from ..core.machine import this_machine
 from ..core.progress import progress_bar
 from ..infer.backend import Backend
@@ -100,7 +101,7 @@ def _compare_answers(
                 same = one.backend is reference
                 logits_NK = reference_NK if same else all_logits(one.backend, split.images_NHWC, advance=advance)
             except RtkError as error:
-                unusable[one.label] = str(error)
+                unusable[one.label] = noted(error)
                 continue
             comparison.parity.append(compare(one.label, reference_NK, logits_NK, split.labels_N, rounding=rounding))
 
@@ -127,7 +128,7 @@ def _measured(
         try:
             if graph is not None:
                 found = replace(found, graph=operations_of(graph))
-                found = replace(found, rates=device_rates(device, tuple({one.computes_in for one in contenders})))
+                found = _with_rates(found, device, contenders)
             size = contenders[0].backend.card.input
             files = stack.enter_context(PngFiles(split, size)) if "files" in config.scopes else None
             prepared = prepare(contenders, config, files=files)
@@ -145,6 +146,16 @@ def _measured(
     return found
 
 
+def _with_rates(report: Report, device: str, contenders: Sequence[Contender]) -> Report:
+    """The report with the rates of the device; if they cannot be measured, with the reason why."""
+    try:
+        with translated_errors(device):
+            rates = device_rates(device, tuple({one.computes_in for one in contenders}))
+    except BackendError as error:
+        return replace(report, unusable={**report.unusable, "ceiling": noted(error)})
+    return replace(report, rates=rates)
+
+
 def _self_check(contenders: Sequence[Contender], cells: Sequence[Cell]) -> None:
     """Mark the cells of every contender that returns before its work is done, or that fails during the check."""
     with progress_bar("self-check", len(contenders), unit="backends") as advance:
@@ -157,5 +168,5 @@ def _self_check(contenders: Sequence[Contender], cells: Sequence[Cell]) -> None:
                 try:
                     note_result(cells, one.label, early_return(one.backend, batches[:CHECKED_BATCHES]))
                 except RtkError as error:
-                    note_result(cells, one.label, "", error=str(error))
+                    note_result(cells, one.label, "", error=noted(error))
             advance(1)

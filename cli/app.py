@@ -67,7 +67,7 @@ def options(
 ) -> None:
     """Options that are given before the command."""
     _Debug.on = debug
-    log_to_stderr()
+    log_to_stderr(debug=debug)
     if version:
         print(__version__)
         raise typer.Exit

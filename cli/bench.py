@@ -1,6 +1,7 @@
 """rtk bench, with its second form --compare."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..bench.config import PRESETS, SCOPES, BenchConfig, parse_batches, parse_scopes
-from ..core.errors import LimitError, ParityError, UsageError
+from ..core.errors import LimitError, OutputError, ParityError, UsageError
 from ..core.text import text_table
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from . import help as groups
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 BATCHES = ",".join(map(str, BenchConfig.batches))
+NOTHING_TO_JUDGE = "--require-parity: there is no backend to judge, except the reference"
 COMPARISON = "Comparing reports"
 """The group of options in `--help`."""
 LIMIT = 5.0
@@ -160,6 +162,10 @@ def bench(
         device=device,
         require_parity=require_parity or "default",
     )
+    if require_parity is not None and set(request.backends) == {"torch"} and reference is None:
+        raise ParityError(NOTHING_TO_JUDGE)
+    if report is not None:
+        _check_folder(report)
     found, judged = run_benchmark(request)
     _print_report(found, folder=report, verbose=verbose)
     if found.interrupted:
@@ -194,6 +200,15 @@ def _config(preset: str | None, *, batch: str | None, scopes: Sequence[str], sec
     return BenchConfig.from_preset(preset, batches=batches, seconds=seconds)
 
 
+def _check_folder(folder: Path) -> None:
+    """Raise OutputError if the folder of a report cannot be written, before minutes of measuring."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise OutputError(f"--report {folder}: {existing} is a file; expected a folder")
+    if not os.access(existing, os.W_OK):
+        raise OutputError(f"--report {folder}: {existing} cannot be written; name another folder")
+
+
 def _print_report(report: "Report", *, folder: Path | None, verbose: bool) -> None:
     from ..bench.report.render import report_text
 
@@ -220,7 +235,7 @@ def _enforce_parity(report: "Report", *, judged: Sequence[str]) -> None:
     from ..bench.report.tables import worst_table
 
     if not report.verdicts:
-        raise ParityError("--require-parity: there is no backend to judge, except the reference")
+        raise ParityError(NOTHING_TO_JUDGE)
     for verdict in report.verdicts:
         if not verdict.passed:
             parity = next(one for one in report.parity if one.candidate == verdict.candidate)

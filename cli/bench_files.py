@@ -82,22 +82,29 @@ def bench_files(
     from ..bench.files.throughput import measure_files
     from ..core.data.datasets import open_dataset
     from ..core.machine import this_machine
-    from ..infer.classify import ClassifyConfig
+    from ..infer.backend import BackendOptions
+    from ..infer.classify import ClassifyConfig, log_smaller_batches
     from ..workflow.models import find_model
-    from ..workflow.open_backends import BenchModel
-    from ..workflow.select import choose_backend
+    from ..workflow.open_backends import BenchModel, check_names
+    from ..workflow.select import backends_for, first_that_opens
 
+    requested, chosen_precision = _single("--backend", backend), _single("--precision", precision)
+    check_names([requested] if requested else [], [chosen_precision] if chosen_precision else [])
+    BackendOptions(device=device)  # checks the name
     source = BenchModel(find_model(model), reference=reference)
-    name = _single("--backend", backend) or choose_backend(source.found, on_cpu=device == "cpu")
-    chosen_precision = _single("--precision", precision)
+    names = [requested] if requested else backends_for(source.found, device=device)
     config = ClassifyConfig()
     data = open_dataset(dataset or source.card.dataset, data_dir=data_dir)
     with ExitStack() as stack:
-        shared, alone = _open_twice(
-            name, chosen_precision, source, data, device=device, max_batch=config.batch_size, stack=stack
+        shared, alone = first_that_opens(
+            names,
+            lambda name: _open_twice(
+                name, chosen_precision, source, data, device=device, max_batch=config.batch_size, stack=stack
+            ),
         )
+        log_smaller_batches(alone, config.batch_size)
         loops = {"": alone}
-        if (name, chosen_precision or source.card.precision) != ("onnx", "fp32"):
+        if (alone.name, chosen_precision or source.card.precision) != ("onnx", "fp32"):
             loops |= _fp32_loop(source, device=device, stack=stack)
         split = data.split("test")
         with progress_bar("measuring", ROUNDS, unit="rounds") as advance:

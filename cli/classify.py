@@ -152,7 +152,7 @@ def classify(
 def _classify_here(options: ClassifyOptions) -> int:
     """Classify on this machine, and return the number of unreadable images."""
     from ..infer.backend import BackendOptions
-    from ..infer.classify import ClassifyConfig
+    from ..infer.classify import ClassifyConfig, log_smaller_batches
     from ..infer.classify import classify as answers_of
     from ..infer.decode import Decoder
     from ..infer.sources.listing import count, entries
@@ -161,7 +161,10 @@ def _classify_here(options: ClassifyOptions) -> int:
     _check_outputs(options)
     backend_options = BackendOptions(device=options.device, shares_cores=True, cuda_graphs=options.cuda_graphs)
     with ExitStack() as stack:
-        backend = stack.enter_context(open_model(options.model, backend=options.backend, options=backend_options))
+        backend = stack.enter_context(
+            open_model(options.model, backend=_backend(options), options=backend_options, max_batch=options.batch_size)
+        )
+        log_smaller_batches(backend, options.batch_size)
         if options.cuda_graphs and backend.name != "trt":
             _log.warning(f"--cuda-graphs: without effect on the {backend.name} backend")
         decoder = stack.enter_context(Decoder(backend.card.input, processes=options.workers, fit=options.fit))
@@ -186,6 +189,25 @@ def _classify_here(options: ClassifyOptions) -> int:
             _write_text(options, watch.logged(answers(found)), config.top_k)
             return watch.unreadable
         return _write_resumable(options, options.resumable_file, backend, found, answers, watch)
+
+
+def _backend(options: ClassifyOptions) -> str:
+    """The requested backend. A resumed run keeps its own: another one may compute other probabilities.
+
+    Raises UsageError if another one is named.
+    """
+    from ..infer.output.resumable import RESTART, unfinished_backend
+
+    file = options.resumable_file
+    before = unfinished_backend(file) if options.resume and file is not None else None
+    if before is None or options.backend == before:
+        return options.backend
+    if options.backend != "auto":
+        raise UsageError(
+            f"{file}: was started with backend {before}, not {options.backend}; leave out --backend, or {RESTART}"
+        )
+    _log.info(f"{file}: resuming on the {before} backend, with which it was started")
+    return before
 
 
 def _check_outputs(options: ClassifyOptions) -> None:
@@ -241,6 +263,7 @@ def _write_resumable(
     watch: "_Watch",
 ) -> int:
     """Write a file that can be resumed, and return the number of unreadable images, also of the run before."""
+    from ..infer.classify import batch_size_on
     from ..infer.output.resumable import ResumableOutput, RunKey
 
     card = backend.card
@@ -249,7 +272,7 @@ def _write_resumable(
         backend=backend.name,
         format=options.format,
         top_k=min(options.top_k, len(card.classes)),
-        batch_size=min(options.batch_size, backend.max_batch or options.batch_size),
+        batch_size=batch_size_on(backend, options.batch_size),
         fit=options.fit,
     )
     with ResumableOutput(target, key, resume=options.resume) as output:
@@ -292,10 +315,10 @@ def _classify_on_ray(options: ClassifyOptions, address: str) -> int:
     if find_spec("ray") is None:
         raise UsageError("--ray: Ray Data is not installed; pip install 'ray[data]'")
     card = read_card(find_model(options.model))
-    model, backend = options.model, options.backend
+    model, backend, batch_size = options.model, options.backend, options.batch_size
 
     def open_there(backend_options: BackendOptions) -> Backend:
-        return open_model(model, backend=backend, options=backend_options)
+        return open_model(model, backend=backend, options=backend_options, max_batch=batch_size)
 
     work = Work(
         open_there,

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -39,12 +40,14 @@ class _StandardError(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         warning = record.levelno >= logging.WARNING
         print(f"rtk: {record.getMessage()}" if warning else record.getMessage(), file=sys.stderr, flush=True)
+        if record.exc_info:
+            traceback.print_exception(record.exc_info[1], file=sys.stderr)
 
 
-def log_to_stderr() -> None:
-    """Print rtk's own log on standard error from now on, one line per message. A second call does nothing."""
+def log_to_stderr(*, debug: bool = False) -> None:
+    """Print rtk's own log on standard error from now on, one line per message; `debug`: also what --debug adds."""
     log = logging.getLogger(PACKAGE)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
     if not any(isinstance(handler, _StandardError) for handler in log.handlers):
         log.addHandler(_StandardError())
 

@@ -152,6 +152,12 @@ class ModelCard:
     notes: dict[str, Any] = field(default_factory=dict)
     """Results of making this artifact, by topic: checks passed, library versions."""
 
+    @property
+    def for_cpus_only(self) -> bool:
+        """True for an int8 graph with activations in uint8, which is made for CPUs: TensorRT takes int8 only."""
+        made = self.notes.get("export")
+        return self.precision == "int8" and isinstance(made, dict) and made.get("flavor") == "cpu"
+
     def to_json(self, *, indent: int | None = None) -> str:
         """The card as JSON text."""
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=indent, ensure_ascii=False)

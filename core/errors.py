@@ -5,7 +5,10 @@ cannot be read, 4 parity or a limit is not met.
 """
 
 import difflib
+import logging
 from collections.abc import Iterable
+
+_log = logging.getLogger(__name__)
 
 
 class RtkError(Exception):
@@ -66,3 +69,9 @@ class ParityError(RtkError):
     """A candidate whose answers differ from the reference by more than is allowed."""
 
     exit_code = 4
+
+
+def noted(error: RtkError) -> str:
+    """The text of an error that a report notes while the command goes on; `rtk --debug` prints its traceback."""
+    _log.debug(str(error), exc_info=error)
+    return str(error)

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.card import ModelCard
+from ..core.device import check_device
 from ..core.errors import BackendError
+from ..core.library_errors import raise_translated, translated_errors
 
 BACKENDS = ("torch", "onnx", "openvino", "trt")
 ARTIFACT_SUFFIX = {"torch": ".pt", "onnx": ".onnx", "trt": ".engine", "openvino": ".onnx"}
@@ -57,7 +59,10 @@ class Backend(abc.ABC):
         self.checked(images_NHWC)
         if len(images_NHWC) == 0:
             return np.empty((0, len(self.card.classes)), np.float32)
-        return self._run(np.ascontiguousarray(images_NHWC))
+        try:
+            return self._run(np.ascontiguousarray(images_NHWC))
+        except Exception as error:
+            raise_translated(error, f"{self.name}: a batch of {len(images_NHWC)}")
 
     def checked(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the batch if a call accepts it. Raises BackendError as a call does."""
@@ -72,21 +77,56 @@ class Backend(abc.ABC):
         return images_NHWC
 
     def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """Yield the logits of each batch, in order. Backends that can overlap copies and computation do so here."""
-        return map(self, batches)
+        """Yield the logits of each batch, in order. Backends that can overlap copies and computation do so here.
+
+        Raises BackendError as a call does; errors of the source of the batches stay as they are.
+        """
+        return self._translated_stream(batches) if self.overlaps else map(self, batches)
 
     @property
     def overlaps(self) -> bool:
         """Whether `stream` works on several batches at a time; if not, it makes one call after the other."""
-        return type(self).stream is not Backend.stream
+        return type(self)._stream is not Backend._stream
 
     def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
-        """Copy the images to the model's device; None if the model computes in host memory and needs no copy."""
+        """Copy the images to the model's device; None if the model computes in host memory and needs no copy.
+
+        Raises BackendError, as does its `run`.
+        """
+        with translated_errors(f"{self.name}: {len(images_NHWC)} images on the device"):
+            resident = self._resident(images_NHWC)
+        return None if resident is None else _Translated(resident, self.name)
+
+    def rounding(self, images_NHWC: NDArray[np.uint8]) -> float:
+        """Return the largest difference of its logits from those in fp64; 0 if the backend cannot compute in fp64.
+
+        Raises BackendError as a call does.
+        """
+        if not len(images_NHWC):
+            return 0.0
+        with translated_errors(f"{self.name}: {len(images_NHWC)} images in fp64"):
+            return self._rounding(images_NHWC)
+
+    def _translated_stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        source = _Source(batches)
+        try:
+            yield from self._stream(map(self.checked, source))
+        except Exception as error:
+            if error is source.error:
+                raise
+            raise_translated(error, f"{self.name}: a batch of a stream")
+
+    def _stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        """Yield the logits of each checked batch, several at a time."""
+        raise NotImplementedError
+
+    def _resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
+        """Copy the images to the model's device, if that is not the host."""
         del images_NHWC
         return None
 
-    def rounding(self, images_NHWC: NDArray[np.uint8]) -> float:
-        """Return the largest difference of its logits from those in fp64; 0 if the backend cannot compute in fp64."""
+    def _rounding(self, images_NHWC: NDArray[np.uint8]) -> float:
+        """Compute `rounding` of at least one image."""
         del images_NHWC
         return 0.0
 
@@ -106,6 +146,42 @@ class Backend(abc.ABC):
         self.close()
 
 
+class _Source:
+    """The batches of a stream, and the error that their source raised, if any."""
+
+    def __init__(self, batches: Iterable[NDArray[np.uint8]]) -> None:
+        self._batches = iter(batches)
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return self
+
+    def __next__(self) -> NDArray[np.uint8]:
+        try:
+            return next(self._batches)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise
+
+
+class _Translated(Resident):
+    """Converts the errors of a library to BackendError."""
+
+    def __init__(self, resident: Resident, name: str) -> None:
+        self._resident, self._name = resident, name
+
+    def run(self, start: int, count: int) -> float | None:
+        try:
+            return self._resident.run(start, count)
+        except Exception as error:
+            raise_translated(error, f"{self._name}: a batch of {count}")
+
+    def close(self) -> None:
+        self._resident.close()
+
+
 @dataclass(frozen=True)
 class BackendOptions:
     """How to open a backend."""
@@ -121,3 +197,7 @@ class BackendOptions:
     """Whether other work, such as decoding, uses the same cores: waiting threads then sleep instead of spinning."""
     cuda_graphs: bool = False
     """trt: record the run of each batch size as a CUDA graph; the regular TensorRT needs cuda-python for it."""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a device that is none of auto, cpu, cuda and cuda:N."""
+        check_device(self.device)

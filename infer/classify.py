@@ -1,6 +1,7 @@
 """Classify a stream of entries: one answer for each entry, in the same order."""
 
 import itertools
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -8,9 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.text import wrapped
 from .backend import Backend
 from .decode import Chunk, Decoder
 from .sources.entry import Entry
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def classify(
     Raises BackendError when the backend fails, after the answers of the batches before.
     """
     config = config or ClassifyConfig()
-    batch_size = min(config.batch_size, backend.max_batch or config.batch_size)
+    batch_size = batch_size_on(backend, config.batch_size)
     in_flight: deque[_Batch] = deque()
 
     def batches() -> Iterator[NDArray[np.uint8]]:
@@ -108,6 +112,23 @@ def classify(
         batch = in_flight.popleft()
         assert len(logits_NK) == len(batch.images_NHWC)
         yield from _answers(batch, _predictions(logits_NK, backend.card.classes, config.top_k))
+
+
+def batch_size_on(backend: Backend, requested: int) -> int:
+    """The size of the batches that a backend gets: the requested one, or the largest that it accepts."""
+    return min(requested, backend.max_batch or requested)
+
+
+def log_smaller_batches(backend: Backend, requested: int) -> None:
+    """Log that an engine gets smaller batches than requested, if it does, and how to build it for larger ones."""
+    used = batch_size_on(backend, requested)
+    if used < requested:
+        _log.info(
+            wrapped(
+                f"{backend.name}: batches of {used:,} images instead of {requested:,}: the engine was built for no "
+                f"more; to build it for larger ones: rtk export --trt MODEL --max-batch {requested}"
+            )
+        )
 
 
 def _batches_from_chunks(chunks: Iterable[Chunk], batch_size: int, *, keep_entries: bool) -> Iterator[_Batch]:

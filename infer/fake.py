@@ -25,11 +25,15 @@ class FakeBackend(Backend):
         delay_s: float = 0.0,
         max_batch: int | None = None,
         fail_at_call: int | None = None,
+        failure: Exception | None = None,
     ) -> None:
-        """`delay_s`: duration of each call; `fail_at_call`: the call, counted from 0, that raises BackendError."""
+        """`delay_s`: duration of each call; `fail_at_call`: the call, counted from 0, that raises `failure`.
+
+        `failure` None: a BackendError.
+        """
         channels = (size or Input(32, 32, 3)).channels
         self.name, self.device, self.runs_on, self.max_batch = name, "cpu", "nothing: a fake", max_batch
-        self.delay_s, self.fail_at_call, self.calls = delay_s, fail_at_call, 0
+        self.delay_s, self.fail_at_call, self.failure, self.calls = delay_s, fail_at_call, failure, 0
         self.card = ModelCard(
             name=name,
             arch="fake",
@@ -42,7 +46,7 @@ class FakeBackend(Backend):
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         self.calls += 1
         if self.calls - 1 == self.fail_at_call:
-            raise BackendError(f"{self.name}: failed on purpose at call {self.fail_at_call}")
+            raise self.failure or BackendError(f"{self.name}: failed on purpose at call {self.fail_at_call}")
         time.sleep(self.delay_s)
         classes = len(self.card.classes)
         chosen_N = images_NHWC.reshape(len(images_NHWC), -1).sum(axis=1, dtype=np.int64) % classes

@@ -1,6 +1,10 @@
 """The onnx backend: a graph in ONNX Runtime, on the CPU or on a GPU. It imports neither torch nor onnx."""
 
+import contextlib
+import io
+import logging
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +12,27 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import (
-    Fail,
     InvalidArgument,
     InvalidGraph,
     InvalidProtobuf,
     NoSuchFile,
-    RuntimeException,
 )
-from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as HasNoKernel
 
 from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME, graph_card
 from ..core.card import ModelCard
-from ..core.errors import ArtifactError, BackendError
+from ..core.errors import ArtifactError, BackendError, noted
+from ..core.library_errors import raise_translated
 from ..core.machine import usable_cores
 from ..core.nvidia.driver import gpu, gpu_count, no_gpu_reason
-from ..core.text import one_line
+from ..core.text import wrapped
 from .backend import Backend, BackendOptions, Resident
 
 ERRORS_ONLY = 3
+WARNINGS, FATAL = 2, 4
+"""Levels of ONNX Runtime's log."""
+CUDA = "CUDAExecutionProvider"
+
+_log = logging.getLogger(__name__)
 
 
 class OnnxBackend(Backend):
@@ -40,7 +47,7 @@ class OnnxBackend(Backend):
         meta = self._session.get_modelmeta()
         self.card: ModelCard = graph_card(graph, meta.custom_metadata_map, meta.producer_name)
         provider = self._session.get_providers()[0]
-        on_gpu = provider == "CUDAExecutionProvider"
+        on_gpu = provider == CUDA
         index = int(self._session.get_provider_options()[provider].get("device_id", 0)) if on_gpu else 0
         self.device = f"cuda:{index}" if on_gpu else "cpu"
         self._buffers = DeviceBuffers(self._session, self.card, "cuda", index) if on_gpu else None
@@ -49,19 +56,12 @@ class OnnxBackend(Backend):
         self.runs_on = f"ONNX Runtime {onnxruntime.__version__}, {where}"
 
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        try:
-            if self._buffers is not None:
-                return self._buffers.run(images_NHWC)
-            logits_NK: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC})[0]
-        except (Fail, RuntimeException) as error:
-            if "memory" in str(error).lower():
-                raise BackendError(
-                    f"onnx: out of memory at a batch of {len(images_NHWC)}; use a smaller batch"
-                ) from error
-            raise BackendError(f"onnx: {one_line(error)}") from error
+        if self._buffers is not None:
+            return self._buffers.run(images_NHWC)
+        logits_NK: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC})[0]
         return logits_NK
 
-    def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
+    def _resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
         """Copy the images to the GPU; None on the CPU."""
         if self._buffers is None:
             return None
@@ -139,10 +139,23 @@ class OnDevice(Resident):
 
 
 def open_session(graph: Path | bytes, options: BackendOptions) -> onnxruntime.InferenceSession:
-    """Open a session of ONNX Runtime on exactly the requested device. Raises ArtifactError or BackendError."""
-    device = options.device
-    if device == "auto":
-        device = "cuda" if gpu_count() and "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "cpu"
+    """Open a session of ONNX Runtime on the requested device; auto: on a GPU if that works, else on the CPU.
+
+    Logs why a GPU that is there is not used. Raises ArtifactError or BackendError.
+    """
+    if options.device != "auto":
+        return _session_on(options.device, graph, options)
+    if gpu_count() and CUDA in onnxruntime.get_available_providers():
+        try:
+            return _session_on("cuda", graph, options)
+        except BackendError as error:
+            reason = noted(error).removeprefix("onnx: --device cuda: ")
+            _log.warning(wrapped(f"onnx: the GPU is not used: {reason}; the CPU is used instead"))
+    return _session_on("cpu", graph, options)
+
+
+def _session_on(device: str, graph: Path | bytes, options: BackendOptions) -> onnxruntime.InferenceSession:
+    """Open a session on exactly this device. Raises ArtifactError or BackendError."""
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = ERRORS_ONLY
     settings.intra_op_num_threads = options.threads or usable_cores()
@@ -151,29 +164,42 @@ def open_session(graph: Path | bytes, options: BackendOptions) -> onnxruntime.In
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     name = "the graph" if isinstance(graph, bytes) else str(graph)
     try:
-        session = onnxruntime.InferenceSession(graph, settings, providers=_providers(device))
+        with _silent() if device != "cpu" else contextlib.nullcontext():
+            session = onnxruntime.InferenceSession(graph, settings, providers=_providers(device))
     except (InvalidProtobuf, InvalidGraph, InvalidArgument, NoSuchFile) as error:
         raise ArtifactError(f"{name}: truncated, damaged, or not an ONNX file that ONNX Runtime accepts") from error
-    except (Fail, HasNoKernel) as error:  # HasNoKernel: for example bf16 convolutions on a CPU
-        raise BackendError(f"onnx: {name}: {one_line(error)}") from error
-    if device != "cpu" and session.get_providers()[0] != "CUDAExecutionProvider":
+    except Exception as error:  # for example no kernel: bf16 convolutions on a CPU
+        raise_translated(error, f"onnx: {name}")
+    if device != "cpu" and session.get_providers()[0] != CUDA:
         raise BackendError(
             f"onnx: --device {device}: ONNX Runtime {onnxruntime.__version__} could not start its CUDA provider; "
-            "it needs CUDA 13 and cuDNN 9: pip install onnxruntime-gpu[cuda,cudnn]"
+            "it needs CUDA 13 and cuDNN 9: pip install 'onnxruntime-gpu[cuda,cudnn]'"
         )
     return session
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what ONNX Runtime prints about missing CUDA libraries off standard output, which is for results."""
+    onnxruntime.set_default_logger_severity(FATAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        onnxruntime.set_default_logger_severity(WARNINGS)
 
 
 def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
     if device == "cpu":
         return ["CPUExecutionProvider"]
     index = int(device.partition(":")[2] or 0)
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+    if CUDA not in onnxruntime.get_available_providers():
         raise BackendError(
-            f"onnx: --device {device}: this ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu"
+            f"onnx: --device {device}: this ONNX Runtime has no CUDA provider: "
+            "pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
         )
     if index >= gpu_count():
         reason = no_gpu_reason() or f"this machine has {gpu_count()} CUDA GPU(s), numbered from 0"
         raise BackendError(f"onnx: --device {device}: {reason}")
     onnxruntime.preload_dlls()
-    return [("CUDAExecutionProvider", {"device_id": str(index), "use_tf32": "0"}), "CPUExecutionProvider"]
+    return [(CUDA, {"device_id": str(index), "use_tf32": "0"}), "CPUExecutionProvider"]

@@ -14,8 +14,8 @@ from ..core.artifacts.graph import load_graph
 from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
 from ..core.card import ModelCard
 from ..core.errors import ArtifactError, BackendError
+from ..core.library_errors import reason_of
 from ..core.machine import usable_cores
-from ..core.text import one_line
 from .backend import Backend, BackendOptions
 
 DEVICE = "CPU"
@@ -45,7 +45,7 @@ class OpenVinoBackend(Backend):
         try:
             self._model = core.compile_model(core.read_model(graph), DEVICE, settings)
         except RuntimeError as error:
-            raise ArtifactError(f"{graph}: OpenVINO rejects it: {one_line(error)}") from error
+            raise ArtifactError(f"{graph}: OpenVINO rejects it: {reason_of(error)}") from error
         followed = self._model.get_property("INFERENCE_PRECISION_HINT")
         if followed != HINTS[computes_in]:
             raise BackendError(f"openvino: computes in {followed.to_string()} although {computes_in} was requested")
@@ -58,10 +58,7 @@ class OpenVinoBackend(Backend):
         self.runs_on = f"OpenVINO {openvino.__version__.split('-')[0]}, {where}, {precision}"
 
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        try:
-            answer = self._request.infer({INPUT_NAME: images_NHWC}, share_inputs=True)
-        except RuntimeError as error:
-            raise BackendError(f"openvino: {one_line(error)}") from error
+        answer = self._request.infer({INPUT_NAME: images_NHWC}, share_inputs=True)
         # A copy: the next call overwrites the request's buffer.
         logits_NK: NDArray[np.float32] = np.array(answer[OUTPUT_NAME], np.float32)
         return logits_NK

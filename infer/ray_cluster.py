@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import BackendError, RtkError
-from ..core.text import one_line
+from ..core.library_errors import reason_of
 from .backend import Backend, BackendOptions
 from .classify import Answer, ClassifyConfig, Prediction, classify
 from .decode import Decoder
@@ -82,7 +82,7 @@ def answers_on_ray(paths: Iterable[str], work: Work, *, address: str) -> Iterato
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise BackendError(f"ray: no cluster at {address}: {one_line(error)}") from error
+        raise BackendError(f"ray: no cluster at {address}: {reason_of(error)}") from error
     try:
         actors = actors_for([node["Resources"] for node in ray.nodes() if node["Alive"]], work.options.device)
         for batch in _answer_rows(paths, work, actors).iter_batches(batch_size=None, batch_format="numpy"):
@@ -201,4 +201,4 @@ def _reason(error: BaseException) -> str:
         if isinstance(cause, RtkError):
             return str(cause)
         cause = getattr(cause, "cause", None) or cause.__cause__
-    return str(error).strip().splitlines()[-1]
+    return reason_of(str(error).strip().splitlines()[-1])

@@ -55,23 +55,16 @@ class TorchBackend(Backend):
         self.runs_on = f"PyTorch {torch.__version__}, eager, {_hardware(self._torch_device)}"
 
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        try:
-            with torch.inference_mode():
-                logits_NK = self._model(torch.from_numpy(images_NHWC).to(self._torch_device))
-        except torch.OutOfMemoryError as error:
-            raise BackendError(
-                f"torch: out of GPU memory at a batch of {len(images_NHWC)}; use a smaller batch"
-            ) from error
+        with torch.inference_mode():
+            logits_NK = self._model(torch.from_numpy(images_NHWC).to(self._torch_device))
         result: NDArray[np.float32] = logits_NK.cpu().numpy()
         return result
 
-    def rounding(self, images_NHWC: NDArray[np.uint8]) -> float:
+    def _rounding(self, images_NHWC: NDArray[np.uint8]) -> float:
         """Return the largest difference of the logits from those in fp64."""
-        if not len(images_NHWC):
-            return 0.0
         return float(np.abs(self(images_NHWC) - exact_logits(self._model, images_NHWC)).max())
 
-    def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
+    def _resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
         """Copy the images to the GPU; None on the CPU."""
         return None if self.device == "cpu" else _OnGpu(self._model, images_NHWC, self._torch_device)
 

@@ -6,13 +6,13 @@
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from ..core.data import DATASETS
+from ..core.device import check_device
 from ..core.errors import ArtifactError, UnknownNameError, UsageError
 from ..core.models.names import PUBLISHED, parse_architecture, published_file
 from ..core.options import option
@@ -137,8 +137,7 @@ class TrainConfig:
                 raise UnknownNameError(name, value, known)
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: expected 0 or more")
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise UsageError(f"--device {self.device!r}: expected auto, cpu, cuda or cuda:N")
+        check_device(self.device)
         if self.holdout < 0:
             raise UsageError(f"--holdout {self.holdout}: expected 0 or more images")
         share = self.validation_split

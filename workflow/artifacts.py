@@ -4,12 +4,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from ..core.artifacts.engine import other_model, read_engine_info
 from ..core.artifacts.graph_card import INPUT_NAME
 from ..core.errors import ArtifactError, UnknownNameError
 from ..core.files import make_folder
+from ..core.library_errors import translated_errors
 from ..core.paths import cache_dir
 from ..core.text import wrapped
-from .models import ModelFiles, file_sha256, find_reference
+from .models import NAME_IT, ModelFiles, file_sha256, find_reference
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +40,8 @@ def export_graph(checkpoint: "Checkpoint", path: Path, *, precision: str = "fp32
         logits_NK: NDArray[np.float32] = session.run(None, {INPUT_NAME: images_NHWC})[0]
         return logits_NK
 
-    return onnx_from_checkpoint(checkpoint, path, run_graph=run_graph, precision=precision)
+    with translated_errors(f"{path}: not written: the export fails"):
+        return onnx_from_checkpoint(checkpoint, path, run_graph=run_graph, precision=precision)
 
 
 def cached_graph_path(checkpoint: Path, *, suffix: str = "") -> Path:
@@ -89,7 +92,9 @@ def export_int8_graph(checkpoint: "Checkpoint", path: Path, *, dataset: "Dataset
     from ..export.int8.quantize import int8_from_checkpoint
 
     config = Int8Config(flavor=cast("Int8Flavor", flavor))  # it checks the name
-    return int8_from_checkpoint(checkpoint, path, calibration=draw_calibration(dataset, checkpoint.card), config=config)
+    calibration = draw_calibration(dataset, checkpoint.card)
+    with translated_errors(f"{path}: not written: the export fails"):
+        return int8_from_checkpoint(checkpoint, path, calibration=calibration, config=config)
 
 
 def artifact_for(backend: str, found: ModelFiles, *, max_batch: int = 1) -> Path:
@@ -100,14 +105,17 @@ def artifact_for(backend: str, found: ModelFiles, *, max_batch: int = 1) -> Path
     match backend:
         case "torch":
             if found.checkpoint is None:
-                return find_reference(found)
+                return find_reference(found, advice=NAME_IT)
             return found.checkpoint
         case "onnx" | "openvino":
             if found.graph:
                 return found.graph
             if found.checkpoint:
                 return cached_graph(found.checkpoint)
-            raise ArtifactError(f"{found.given}: an engine; the {backend} backend runs checkpoints and graphs")
+            raise ArtifactError(
+                f"{found.given}: an engine; the {backend} backend runs checkpoints and graphs: "
+                f"{other_model(found.given, read_engine_info(found.given))}"
+            )
         case "trt":
             return found.engine or built_engine(found, max_batch=max_batch)
     from ..infer.backend import BACKENDS

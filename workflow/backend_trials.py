@@ -65,8 +65,6 @@ def run_trial(backend: str, device: str) -> Trial:
             return Trial(backend, device, works, opened.runs_on if works else f"wrong output from {opened.runs_on}")
     except RtkError as error:
         return Trial(backend, device, False, one_line(error))
-    except ImportError as error:
-        return Trial(backend, device, False, f"{error.name} is not installed: pip install {error.name}")
 
 
 def json_from_trial(trial: Trial) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..bench.config import PRESETS, BenchConfig
-from .open_backends import BenchModel, open_contenders
+from .open_backends import BenchModel, check_names, open_contenders
 
 if TYPE_CHECKING:
     from ..bench.measure.cell import Cell
@@ -38,6 +38,13 @@ class BenchRequest:
     require_parity: str
     """See `requirement`."""
 
+    def __post_init__(self) -> None:
+        """Raises UsageError or UnknownNameError, before anything is opened."""
+        from ..infer.backend import BackendOptions
+
+        check_names(self.backends, self.precisions)
+        BackendOptions(device=self.device)
+
 
 def run_benchmark(request: BenchRequest) -> "tuple[Report, list[str]]":
     """Run the benchmark; return the report, and the labels of the backends whose parity can be required.
@@ -45,14 +52,19 @@ def run_benchmark(request: BenchRequest) -> "tuple[Report, list[str]]":
     Notes in the cache what --backend auto should choose. Raises what opening a backend and `run` raise.
     """
     from ..bench.parity.verdict import requirement
-    from ..infer.trt.preflight import check_machine
+    from ..infer.trt.preflight import check_engine, check_machine
     from .models import find_model
 
     required = requirement(request.require_parity)
     found = find_model(request.model)
     if "trt" in request.backends:
-        check_machine(device=request.device)  # fails before anything heavy is loaded
+        # fails before anything heavy is loaded
+        if found.engine:
+            check_engine(found.engine, device=request.device)
+        else:
+            check_machine(device=request.device)
     model = BenchModel(found, reference=request.reference)
+    model.checkpoint  # noqa: B018 - an error if it is missing, before data and backends are opened
     report, judged = _measured(request, model, required)
     note_openvino(report, model, requirement=request.require_parity)
     return report, judged

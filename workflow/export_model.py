@@ -5,6 +5,7 @@ they are made in a temporary folder and moved to their folder only after all ver
 """
 
 import logging
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -16,11 +17,12 @@ from ..core.artifacts.engine import SUFFIX, Profile, json_path
 from ..core.data.datasets import open_dataset
 from ..core.errors import UsageError
 from ..core.files import make_folder, temporary_folder, write_whole
+from ..core.library_errors import translated_errors
 from ..core.nvidia.flavor import choose_flavor
 from ..core.text import wrapped
 from ..core.tolerances import precision_named
 from ..export.config import EngineConfig, Int8Config
-from .models import ModelFiles, find_model, find_reference, read_card
+from .models import NAME_IT, ModelFiles, find_model, find_reference, read_card
 from .parity_gate import Gate
 
 if TYPE_CHECKING:
@@ -138,7 +140,8 @@ def explain_layers(config: ExportConfig) -> "list[LayerCost]":
         source = _source_checkpoint(config, found, working)
         assert source.checkpoint is not None  # _find_source has checked it
         checkpoint, calibration = _load_for_int8(config, source.checkpoint)
-        return explain(checkpoint, calibration=calibration, config=config.int8)
+        with translated_errors(f"{source.checkpoint}: --explain fails"):
+            return explain(checkpoint, calibration=calibration, config=config.int8)
 
 
 def write_triton_repository(config: ExportConfig, made: Sequence[Path]) -> Path:
@@ -162,15 +165,21 @@ def _find_source(config: ExportConfig) -> ModelFiles:
     if found.engine and (config.trt or config.triton is None):
         raise UsageError(f"{name}: is an engine already; expected a checkpoint or a graph")
     if unchanged and config.triton is None:
-        raise UsageError(f"{name}: is a graph already; to build an engine: rtk export --trt {name}")
+        raise UsageError(f"{name}: is a graph already; to build an engine: rtk export --trt {shlex.quote(name)}")
     if unchanged and config.precision:
         raise UsageError(f"{name}: --precision: expected a checkpoint, or a graph with --trt")
     if unchanged and config.require_parity is not None:
-        raise UsageError(f"{name}: --require-parity judges only what is exported; run: rtk bench {name}")
+        raise UsageError(
+            f"{name}: --require-parity judges only what is exported; run: rtk bench {shlex.quote(name)} "
+            f"--require-parity {config.require_parity}"
+        )
     if not found.checkpoint and config.int8_only:
         raise UsageError(f"{name}: {', '.join(config.int8_only)}: expected a checkpoint, not a graph")
     if config.trt:
+        from ..export.trt.hardware import hardware_for
+
         flavor = choose_flavor(config.engine.flavor)
+        hardware_for(config.engine, flavor)  # an error if this machine does not build such an engine
         if config.triton is not None:
             from ..export.triton import check_flavor
 
@@ -200,7 +209,7 @@ def _open_gate(config: ExportConfig, source: ModelFiles) -> Gate | None:
     if config.require_parity is None:
         return None
     dataset = open_dataset(config.dataset or read_card(source).dataset, data_dir=config.data_dir)
-    return Gate(find_reference(source), dataset, requirement(config.require_parity))
+    return Gate(find_reference(source, advice=NAME_IT), dataset, requirement(config.require_parity))
 
 
 def _write_graph(config: ExportConfig, source: ModelFiles, working: Path) -> Path | None:
@@ -228,7 +237,8 @@ def _write_int8_graph(config: ExportConfig, source: Path, path: Path) -> Path:
     from ..export.int8.quantize import int8_from_checkpoint
 
     checkpoint, calibration = _load_for_int8(config, source)
-    exported = int8_from_checkpoint(checkpoint, path, calibration=calibration, config=config.int8)
+    with translated_errors(f"{path}: not written: the export fails"):
+        exported = int8_from_checkpoint(checkpoint, path, calibration=calibration, config=config.int8)
     _log.info(
         wrapped(
             f"calibrated by {exported.method} on {len(calibration.images_NHWC):,} training images; "
@@ -263,9 +273,12 @@ def _build_engine(config: EngineConfig) -> Path:
 
 
 def _judge_engine(gate: Gate, engine: Path, config: ExportConfig) -> None:
-    """Judge the engine on the GPU that it was built on, if this machine can run it."""
+    """Judge the engine on the GPU that it was built on, if it is for this machine; log the verdict, or why not."""
     verdict = gate.judge_engine(engine, device=f"cuda:{config.engine.device}")
-    _log.info(verdict.summary() if verdict else "engine not judged: this machine cannot run it; its JSON file says why")
+    if isinstance(verdict, str):
+        _log.info(wrapped(f"engine not judged: {verdict}; its JSON file records it as unchecked"))
+    else:
+        _log.info(verdict.summary())
 
 
 def _move(paths: Sequence[Path], folder: Path) -> None:

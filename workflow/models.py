@@ -12,6 +12,9 @@ from ..core.zoo import zoo_card, zoo_file, zoo_names
 
 KINDS = {".pt": "checkpoint", ".onnx": "graph", ".engine": "engine"}
 
+NAME_IT = "put it there, or name it instead of this file"
+"""Advice for commands without --reference."""
+
 
 @dataclass(frozen=True)
 class ModelFiles:
@@ -73,15 +76,16 @@ def read_card(found: ModelFiles) -> ModelCard:
     return found.card
 
 
-def find_reference(found: ModelFiles, *, explicit: Path | None = None) -> Path:
+def find_reference(
+    found: ModelFiles, *, explicit: Path | None = None, advice: str = "name it with --reference FILE"
+) -> Path:
     """Return the checkpoint that parity compares a model with: `explicit`, or the checkpoint that it was exported from.
 
     The latter is found by the sha256 in the card, first in the folder of the file, then in the zoo. Raises
-    ArtifactError if it is missing.
+    ArtifactError, which ends with `advice`, if it is missing.
     """
     if explicit is not None:
-        if not explicit.is_file():
-            raise ArtifactError(f"{explicit}: no such checkpoint; expected a .pt file")
+        _check_reference(explicit, found)
         return explicit
     if found.checkpoint:
         return found.checkpoint
@@ -91,9 +95,24 @@ def find_reference(found: ModelFiles, *, explicit: Path | None = None) -> Path:
         if path.is_file() and file_sha256(path) == sha256:
             return path
     raise ArtifactError(
-        f"{found.given}: its checkpoint (sha256 {sha256[:12]}...) is neither beside it nor in the zoo; "
-        "name it with --reference FILE"
+        f"{found.given}: its checkpoint (sha256 {sha256[:12]}...) is neither beside it nor in the zoo; {advice}"
     )
+
+
+def _check_reference(path: Path, found: ModelFiles) -> None:
+    """Raise ArtifactError if a file that the user named is not a checkpoint with the model's classes and input."""
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such checkpoint; expected a .pt file")
+    if path.suffix != ".pt":
+        raise ArtifactError(f"{path}: --reference: expected a checkpoint that rtk train wrote, whose suffix is .pt")
+    from ..core.artifacts.checkpoint import load_checkpoint
+
+    card, model = load_checkpoint(path).card, read_card(found)
+    if (card.classes, card.input) != (model.classes, model.input):
+        raise ArtifactError(
+            f"{path}: --reference: its classes or its input differ from those of {found.given}; expected the "
+            "checkpoint that this was exported from"
+        )
 
 
 def file_sha256(path: Path) -> str:

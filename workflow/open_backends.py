@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.errors import ArtifactError, BackendError, UnknownNameError
+from ..core.errors import ArtifactError, BackendError, UnknownNameError, noted
+from ..core.library_errors import translated_errors
 from ..core.tolerances import precision_named
 
 if TYPE_CHECKING:
@@ -24,7 +25,14 @@ class BenchModel:
     """The model of a benchmark. Its card, its checkpoint and its graphs are looked up once and then kept."""
 
     def __init__(self, found: "ModelFiles", *, reference: Path | None = None) -> None:
-        """`reference`: the checkpoint that the user named; None: the model's own."""
+        """`reference`: the checkpoint that the user named; None: the model's own.
+
+        Raises ArtifactError if the named one is not a checkpoint of such a model.
+        """
+        if reference is not None:
+            from .models import find_reference
+
+            find_reference(found, explicit=reference)
         self.found, self.reference_named = found, reference is not None
         self._reference = reference
         self._graphs: dict[tuple[str, str], Path] = {}
@@ -70,6 +78,17 @@ class BenchModel:
         return self._graphs[key]
 
 
+def check_names(backends: Sequence[str], precisions: Sequence[str]) -> None:
+    """Raise UnknownNameError for a name of a backend or a precision that does not exist."""
+    from ..infer.backend import BACKENDS
+
+    for name in backends:
+        if name not in BACKENDS:
+            raise UnknownNameError("backend", name, BACKENDS)
+    for name in precisions:
+        precision_named(name)
+
+
 @dataclass
 class Opened:
     """The contenders, and why others cannot run."""
@@ -98,22 +117,20 @@ def open_contenders(
     """
     from ..infer.backend import BACKENDS
 
-    for unknown in (name for name in backends if name not in BACKENDS):
-        raise UnknownNameError("backend", unknown, BACKENDS)
-    for name in precisions:
-        precision_named(name)
+    check_names(backends, precisions)
     opened = Opened()
     for precision in precisions or (None,):
         for name in backends or BACKENDS:
             label = name if precision in (None, "fp32") else f"{name} {precision}"
             try:
-                contender = _open_contender(
-                    name, precision, model, reference, config=config, options=options, dataset=dataset, stack=stack
-                )
+                with translated_errors(label):
+                    contender = _open_contender(
+                        name, precision, model, reference, config=config, options=options, dataset=dataset, stack=stack
+                    )
             except (BackendError, ArtifactError) as error:
                 if backends and len(precisions) < 2:
                     raise
-                opened.unusable[label] = str(error)
+                opened.unusable[label] = noted(error)
             else:
                 opened.contenders.append(contender)
     if baselines:
@@ -176,7 +193,7 @@ def artifact_and_hint(
     if backend == "torch":
         raise BackendError("torch: it is the reference here, so it runs in fp32 only")
     if found.engine:
-        raise ArtifactError(f"{found.engine}: an engine in {own}; for {precision} name the checkpoint instead")
+        raise ArtifactError(f"{found.engine}: an engine in {own}; for {precision} name its checkpoint instead of it")
     if backend == "trt":
         return _engine_of(model, precision, dataset=dataset, max_batch=max_batch), None
     if backend == "openvino" and precision == "bf16":
@@ -221,9 +238,10 @@ def _add_baselines(
     for kind in BASELINES:
         started_at = time.perf_counter()
         try:
-            backend = stack.enter_context(kind(checkpoint, options))
+            with translated_errors(kind.name):
+                backend = stack.enter_context(kind(checkpoint, options))
             backend(np.zeros((config.batches[0], *backend.card.input.shape), np.uint8))  # compiles
         except BackendError as error:
-            opened.unusable[kind.name] = str(error)
+            opened.unusable[kind.name] = noted(error)
             continue
         opened.contenders.append(Contender(backend, baseline=True, ready_s=time.perf_counter() - started_at))

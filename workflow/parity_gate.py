@@ -2,7 +2,8 @@
 
 A graph is judged on a backend that computes in its precision on this machine. If there is none (fp16 and bf16 on most
 processors), the same graph is judged in fp32 arithmetic with the result of every layer rounded. An engine is judged if
-this machine has a GPU for it. The card of the artifact records the results, and what could not be checked.
+it is built for the GPU and the TensorRT of this machine. The card of the artifact records the results, and what could
+not be checked.
 """
 
 import contextlib
@@ -15,15 +16,16 @@ from typing import Any
 
 from ..bench.parity.compare import Parity, all_logits, check_labels, compare, rounding_of
 from ..bench.parity.verdict import Requirement, Verdict, judge
-from ..core.artifacts.engine import read_engine_info, read_plan, write_engine
+from ..core.artifacts.engine import EngineInfo, read_engine_info, read_plan, write_engine
 from ..core.data.datasets import Dataset
-from ..core.errors import BackendError
+from ..core.errors import ArtifactError, BackendError, noted
 from ..core.files import write_whole
 from ..core.progress import progress_bar
 from ..infer.backend import Backend, BackendOptions
 from ..infer.open_backend import open_backend
 
 ON_CPU = BackendOptions(device="cpu")
+OTHERS = "the other GPUs and versions of TensorRT that it was built for"
 NOTE = "parity"
 """The key in the card's notes."""
 
@@ -55,26 +57,38 @@ class Gate:
             write_whole(graph, loaded.SerializeToString())
         return verdict
 
-    def judge_engine(self, engine: Path, *, device: str = "auto") -> Verdict | None:
-        """Judge an engine on a GPU of this machine, and write the results into the JSON beside it.
+    def judge_engine(self, engine: Path, *, device: str = "auto") -> Verdict | str:
+        """Judge an engine on a GPU of this machine, write the results into the JSON beside it, and return the verdict.
 
-        If this machine cannot run engines, write the reason instead and return None. Raises ParityError with the
-        numbers if the engine does not have parity.
+        If the engine is not for this machine, write and return the reason instead. Raises ParityError with the numbers
+        if the engine does not have parity, ArtifactError if it is damaged, BackendError if it fails on its own GPU.
         """
         info = read_engine_info(engine)
-        obstacle = _engine_obstacle(device)
-        verdict = None
-        if obstacle:
+        plan = read_plan(engine, info)
+        result = _engine_obstacle(info, device) or self._judged_engine(engine, info, device)
+        if isinstance(result, str):
             known = info.card.notes.get(NOTE, {})
-            note = {**known, "unchecked": [*known.get("unchecked", []), f"the engine itself: {obstacle}"]}
+            note = {**known, "unchecked": [*known.get("unchecked", []), f"the engine itself: {result}"]}
+            verdict: Verdict | str = result
         else:
-            with open_backend("trt", engine, BackendOptions(device=device)) as backend:
-                verdict, parity = self._judge(backend, info.card.precision)
-                note = self._note(parity, backend.runs_on, ())
-            verdict.enforce()
+            verdict, note = result
         card = replace(info.card, notes={**info.card.notes, NOTE: note})
-        write_engine(engine, read_plan(engine, info), replace(info, card=card))
+        write_engine(engine, plan, replace(info, card=card))
         return verdict
+
+    def _judged_engine(self, engine: Path, info: EngineInfo, device: str) -> tuple[Verdict, dict[str, Any]] | str:
+        """The verdict and the note; or why an engine that was built for other machines too does not run on this one."""
+        try:
+            backend = open_backend("trt", engine, BackendOptions(device=device))
+        except (BackendError, ArtifactError) as error:
+            if not info.built_for_others:
+                raise
+            return noted(error)
+        with backend:
+            verdict, parity = self._judge(backend, info.card.precision)
+            note = self._note(parity, backend.runs_on, (OTHERS,) if info.built_for_others else ())
+        verdict.enforce()
+        return verdict, note
 
     def _judge(self, backend: Backend, precision: str) -> tuple[Verdict, Parity]:
         logits_NK = self._logits_of(backend)
@@ -100,15 +114,19 @@ class Gate:
         }
 
 
-def _engine_obstacle(device: str) -> str:
-    """Return why this machine cannot run engines; empty if it can."""
-    from ..infer.trt.preflight import check_machine
+def _engine_obstacle(info: EngineInfo, device: str) -> str:
+    """Return why this engine is not for this GPU and TensorRT, or why this machine runs no engines; empty if it is."""
+    from ..infer.trt.preflight import check_machine, mismatch
 
     try:
-        check_machine(device=device)
+        found, flavor = check_machine(device=device, flavor=info.flavor)
     except BackendError as error:
-        return str(error)
-    return ""
+        return noted(error)
+    here = f"this machine has {found.name} (compute capability {found.compute_capability})"
+    if flavor.checks_engines:
+        built_for = info.targets or (info.compute_capability,)
+        return "" if found.compute_capability in built_for else f"built for {info.built_for}, {here}"
+    return mismatch(info, flavor, found)
 
 
 @contextlib.contextmanager

@@ -11,13 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from ...core.errors import BackendError
-from ...core.text import one_line
 from ...infer.backend import BackendOptions, Resident
 from ...infer.torch_backend import TorchBackend
 
 COMPILERS = ("c++", "g++", "clang++")
-MESSAGE_LENGTH = 300
-"""Characters of a compiler's message that are shown."""
 
 
 class CompiledTorch(TorchBackend):
@@ -32,13 +29,6 @@ class CompiledTorch(TorchBackend):
             raise BackendError(f"torch.compile: needs a C++ compiler on a CPU; found none of {', '.join(COMPILERS)}")
         self._model = torch.compile(self._model)  # type: ignore[assignment]
         self.runs_on = self.runs_on.replace("eager", "torch.compile")
-
-    def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        try:
-            return super()._run(images_NHWC)
-        except RuntimeError as error:  # the base class of the errors of Dynamo and Inductor
-            message = one_line(error)
-            raise BackendError(f"torch.compile: {type(error).__name__}: {message[:MESSAGE_LENGTH]}") from error
 
 
 class PlainLoop(TorchBackend):
@@ -69,7 +59,7 @@ class PlainLoop(TorchBackend):
             logits_NK: NDArray[np.float32] = self._network(torch.stack(tensors).to(self._torch_device)).cpu().numpy()
         return logits_NK
 
-    def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
+    def _resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
         """None: its arithmetic is the same as that of the torch backend."""
         return None
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import BackendError, UsageError
 from ...core.models.names import Architecture
+from ...core.text import one_line
 from .training_loops import Steps
 
 BATCH = 32
@@ -28,7 +29,7 @@ def import_keras(device: str) -> Any:
         importlib.import_module("scipy.ndimage")  # the generator needs it, but fails only in its first batch
         return importlib.import_module("keras")
     except ImportError as error:
-        raise BackendError(f"Keras cannot be loaded ({error}); pip install 'resnet-tensorrt-kit[keras]'") from error
+        raise BackendError(f"Keras cannot be loaded ({one_line(error)}); pip install keras scipy") from error
 
 
 def keras_loop(keras: Any, arch: Architecture, images_NHWC: NDArray[np.uint8], labels_N: NDArray[np.int64]) -> Steps:

@@ -12,6 +12,7 @@ import torch
 from ...core.card import ModelCard
 from ...core.data.datasets import Split
 from ...core.errors import UsageError
+from ...core.library_errors import translated_errors
 from ..config import BenchConfig
 from ..measure.cell import Cell
 from ..measure.timing import Measured, measure_interleaved, one_by_one
@@ -39,14 +40,16 @@ def measure_training(
 ) -> Measured:
     """Measure steps of the plain loop, the bare loop and these loops, in interleaved rounds and in this order.
 
-    `batch`: of the plain and the bare loop. Raises UsageError when the split has fewer images than the largest batch.
+    `batch`: of the plain and the bare loop. A loop that fails, for example without memory, stops alone. Raises
+    UsageError when the split has fewer images than the largest batch, BackendError when they do not fit on the device.
     """
     largest = max([batch, *(one.batch for one in loops)])
     if len(split) < largest:
         raise UsageError(f"{card.dataset} has {len(split):,} training images, expected {largest} or more: one batch")
     torch_device = torch.device(device)
-    images_NHWC = torch.from_numpy(split.images_NHWC).to(torch_device)
-    labels_N = torch.from_numpy(split.labels_N).to(torch_device)
+    with translated_errors(f"the training images on {device}"):
+        images_NHWC = torch.from_numpy(split.images_NHWC).to(torch_device)
+        labels_N = torch.from_numpy(split.labels_N).to(torch_device)
     all_loops = [
         TrainingLoop("plain loop", plain_loop(card, images_NHWC, labels_N, batch=batch), batch),
         TrainingLoop("bare loop", bare_loop(card, torch_device, batch=batch), batch),

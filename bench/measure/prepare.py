@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.errors import BackendError
+from ...core.errors import BackendError, noted
 from ...infer.backend import Resident
 from ..config import BenchConfig
 from ..files.image_files import PngFiles
@@ -68,7 +68,7 @@ def _residents(
             try:
                 resident = contender.backend.resident(images_NHWC)
             except BackendError as error:
-                errors[contender.label] = str(error)
+                errors[contender.label] = noted(error)
                 continue
             if resident is not None:
                 residents[contender.label] = resident

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...core.errors import RtkError
+from ...core.errors import RtkError, noted
+from ...core.library_errors import translated_errors
 from ..config import BenchConfig
 from .cell import Cell
 
@@ -86,9 +87,10 @@ def measure_interleaved(
                     continue
                 _wait_until_idle()
                 try:
-                    samples_s = runners[index].calls(upcoming.calls)
+                    with translated_errors(cell.label):
+                        samples_s = runners[index].calls(upcoming.calls)
                 except RtkError as error:
-                    cell.error = str(error)
+                    cell.error = noted(error)
                     del rounds[index]
                     continue
                 _add_round(cell, samples_s, runners[index].device_s())
@@ -126,9 +128,10 @@ def _warmed_up(
         _wait_until_idle()
         started_at = time.perf_counter()
         try:
-            call_s[index] = _settled_call_s(runner, config.warm_up_s)
+            with translated_errors(cell.label):
+                call_s[index] = _settled_call_s(runner, config.warm_up_s)
         except RtkError as error:
-            cell.error = str(error)
+            cell.error = noted(error)
         runner.device_s()
         cell.warm_up_s = time.perf_counter() - started_at
         on_change(cell)

@@ -14,8 +14,8 @@ from torch import Tensor
 from ..card import ModelCard
 from ..errors import ArtifactError, UsageError
 from ..files import sha256_of, whole_file
+from ..library_errors import reason_of
 from ..models.model import Model, build_model
-from ..text import one_line
 
 FORMAT = "rtk-checkpoint-1"
 LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -40,7 +40,7 @@ class Checkpoint:
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
-            reason = one_line(error)
+            reason = reason_of(error)
             raise ArtifactError(f"{self.card.name}: the weights do not fit {self.card.arch}: {reason}") from error
         return model.eval()
 

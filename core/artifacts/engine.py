@@ -7,6 +7,7 @@ the JSON. trtexec and Triton load the plan as it is.
 import dataclasses
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -14,8 +15,10 @@ from typing import Any, Self
 from ..card import ModelCard
 from ..errors import ArtifactError
 from ..files import sha256_of, write_whole
+from ..paths import cache_dir
 from ..records import restored
 from ..text import outline
+from ..zoo import zoo_file, zoo_names
 
 FORMAT = 1
 """Version of the JSON; any other version is refused with a clear message."""
@@ -90,6 +93,12 @@ class EngineInfo:
         if self.targets:
             return f"compute capability {', '.join(self.targets)}"
         return f"{self.gpu} (compute capability {self.compute_capability})"
+
+    @property
+    def built_for_others(self) -> bool:
+        """True if the engine was built to run also on other GPUs, or with other versions, than those of the builder."""
+        level = self.options.get("hardware_compatibility", "none")
+        return bool(self.targets or self.options.get("version_compatible") or level != "none")
 
     def to_text(self) -> str:
         """The engine and its card as lines for people, as wide as the terminal."""
@@ -190,8 +199,27 @@ def engine_problem(engine: Path) -> str:
 
 
 def rebuild_command(engine: Path) -> str:
-    """The command that builds this engine again from the graph with the same stem."""
-    return f"rtk export --trt {engine.name.removesuffix(SUFFIX)}.onnx"
+    """The command that builds an engine again from the graph with the same stem; rtk builds those in its cache."""
+    if cache_dir().absolute() in engine.absolute().parents:
+        return "rtk cache clear, and the same command again"
+    graph = engine.with_name(f"{engine.name.removesuffix(SUFFIX)}.onnx")
+    return f"rtk export --trt {shlex.quote(str(graph))}"
+
+
+def made_from(engine: Path, info: EngineInfo) -> Path | None:
+    """The graph or the checkpoint that an engine was made from, if it is beside the engine or in the zoo; else None."""
+    for suffix, sha256 in ((".onnx", info.graph_sha256), (".pt", info.card.checkpoint_sha256)):
+        zoo = (zoo_file(name, suffix) for name in zoo_names())
+        for path in (*sorted(engine.parent.glob(f"*{suffix}")), *zoo):
+            if path.is_file() and sha256_of(path) == sha256:
+                return path
+    return None
+
+
+def other_model(engine: Path, info: EngineInfo) -> str:
+    """What to name instead of an engine that cannot run, as advice."""
+    source = made_from(engine, info)
+    return f"name {source} instead of it" if source else "name the graph or checkpoint that it was made from"
 
 
 def network_name(card: ModelCard, graph_sha256: str) -> str:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..device import check_device
 from ..errors import BackendError, UsageError
 
 LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
@@ -122,12 +123,12 @@ def _refusal(status: int, found: Gpu) -> str:
 
 def device_index(device: str) -> int:
     """Return the index in "cuda" or "cuda:N"; "auto" is the first GPU. Raises UsageError for other text."""
+    check_device(device)
     if device in ("auto", "cuda"):
         return 0
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or not number.isdecimal():
-        raise UsageError(f"--device {device}: expected cuda or cuda:N, such as cuda:0")
-    return int(number)
+    if device == "cpu":
+        raise UsageError("--device cpu: expected cuda or cuda:N, such as cuda:0")
+    return int(device.removeprefix("cuda:"))
 
 
 def _attribute(libcuda: ctypes.CDLL, device: ctypes.c_int, attribute: int) -> int:

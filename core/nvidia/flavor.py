@@ -7,12 +7,14 @@ import contextlib
 import functools
 import importlib
 import platform
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import metadata, util
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import BackendError, UnknownNameError
+from ..library_errors import reason_of
 from ..text import one_line
 from .driver import driver_cuda, gpu_count
 
@@ -129,13 +131,40 @@ class LogLines:
 
     def reason(self, otherwise: str) -> str:
         """Return the errors as one line without repetitions, or `otherwise` when there are none."""
-        return "; ".join(dict.fromkeys(one_line(line) for line in self.errors)) or otherwise
+        return "; ".join(dict.fromkeys(reason_of(line, memory_advice=False) for line in self.errors)) or otherwise
 
 
-class _Collected:
-    """The errors of the process's only logger: TensorRT keeps the first logger that it gets and ignores all others."""
+class _Tasks:
+    """The open tasks that collect lines of the process's only logger, by thread; the innermost one is the last.
 
-    lines = LogLines()
+    TensorRT keeps the first logger that it gets and ignores all others, so all threads share one.
+    """
+
+    lock = threading.Lock()
+    by_thread: ClassVar[dict[int, list[LogLines]]] = {}
+
+    @classmethod
+    def add(cls, message: str) -> None:
+        """Give a line to this thread's task. TensorRT's own threads have none: their lines go to all open tasks."""
+        with cls.lock:
+            own = cls.by_thread.get(threading.get_ident())
+            for tasks in [own] if own else cls.by_thread.values():
+                tasks[-1].errors.append(message)
+
+    @classmethod
+    def open(cls, lines: LogLines) -> None:
+        """Let a task of this thread collect its lines."""
+        with cls.lock:
+            cls.by_thread.setdefault(threading.get_ident(), []).append(lines)
+
+    @classmethod
+    def close(cls) -> None:
+        """End the innermost task of this thread."""
+        with cls.lock:
+            tasks = cls.by_thread[threading.get_ident()]
+            tasks.pop()
+            if not tasks:
+                del cls.by_thread[threading.get_ident()]
 
 
 @functools.cache
@@ -149,16 +178,17 @@ def logger_of(trt: Any) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             if severity in grave:
-                _Collected.lines.errors.append(message)
+                _Tasks.add(message)
 
     return Logger()
 
 
 @contextlib.contextmanager
 def collected_errors() -> Iterator[LogLines]:
-    """Yield the errors that TensorRT logs while the block runs."""
-    before, _Collected.lines = _Collected.lines, LogLines()
+    """Yield the errors that TensorRT logs for this thread while the block runs."""
+    lines = LogLines()
+    _Tasks.open(lines)
     try:
-        yield _Collected.lines
+        yield lines
     finally:
-        _Collected.lines = before
+        _Tasks.close()

@@ -27,6 +27,7 @@ from ...core.artifacts.graph import load_graph
 from ...core.card import ModelCard
 from ...core.errors import ArtifactError, BackendError
 from ...core.files import make_folder
+from ...core.library_errors import reason_of
 from ...core.machine import this_machine
 from ...core.nvidia.driver import using_gpu
 from ...core.nvidia.flavor import Flavor, LogLines, choose_flavor, collected_errors, logger_of
@@ -134,7 +135,7 @@ def _build(
         try:
             builder = trt.Builder(logger)
         except TypeError as error:  # the bindings raise it if the constructor returns nothing
-            raise BackendError(f"{flavor.name}: the builder does not start: {log.reason(str(error))}") from error
+            raise BackendError(f"{flavor.name}: the builder does not start: {log.reason(reason_of(error))}") from error
         network, parser = network_from_onnx(trt, builder, logger, content, source=config.graph)
         network.name = name
         precision = precision_of_network(network)
@@ -165,7 +166,7 @@ def _check_precision(config: EngineConfig, card: ModelCard, found: PrecisionAsBu
         counts = ", ".join(f"{count} {name}" for name, count in found.products.items()) or "none"
         raise ArtifactError(
             f"{config.graph}: {requested} was requested, but its convolutions and matrix products are: {counts}; "
-            f"export the graph again with --precision {requested}"
+            f"export the checkpoint again: rtk export CHECKPOINT --trt --precision {requested}"
         )
 
 

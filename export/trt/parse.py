@@ -5,7 +5,7 @@ from typing import Any
 
 from ...core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
 from ...core.errors import ArtifactError
-from ...core.text import one_line
+from ...core.library_errors import cleaned
 
 
 def network_from_onnx(trt: Any, builder: Any, logger: Any, content: bytes, *, source: Path) -> tuple[Any, Any]:
@@ -29,7 +29,7 @@ def network_from_onnx(trt: Any, builder: Any, logger: Any, content: bytes, *, so
 
 def _error_line(error: Any) -> str:
     """Return the node and the reason of one parser error as one line."""
-    reason = one_line(error.desc())
+    reason = cleaned(error.desc())
     if error.node() < 0:
         return reason
     return f"node {error.node()} {error.node_name()!r} ({error.node_operator()}): {reason}"

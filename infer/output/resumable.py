@@ -43,14 +43,35 @@ class RunKey:
     fit: str
 
 
+def unfinished_backend(target: Path) -> str | None:
+    """The backend of the unfinished run that a run with --resume continues; None if there is none, or if it is damaged.
+
+    A damaged file of the unfinished run is an error of ResumableOutput.
+    """
+    part, key_file = _unfinished_files(target)
+    if not part.exists():
+        return None
+    try:
+        key = json.loads(key_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    backend = key.get("backend") if isinstance(key, dict) else None
+    return backend if isinstance(backend, str) else None
+
+
+def _unfinished_files(target: Path) -> tuple[Path, Path]:
+    """The rows of an unfinished run, and what identifies the run. Links are followed."""
+    real = Path(os.path.realpath(target))
+    return real.with_name(f"{real.name}.part"), real.with_name(f"{real.name}.part.json")
+
+
 class ResumableOutput:
     """The rows of one run. Use it in a `with`: without `finish`, it keeps the rows and logs how to resume."""
 
     def __init__(self, target: Path, key: RunKey, *, resume: bool) -> None:
         """Raises OutputError if the file cannot be written, UsageError if the run to resume has another key."""
         self.target = Path(os.path.realpath(target))
-        self.part = self.target.with_name(f"{self.target.name}.part")
-        self._key_file = self.target.with_name(f"{self.target.name}.part.json")
+        self.part, self._key_file = _unfinished_files(target)
         self.name, self.key = target, key
         self.text: TextFormat = "csv" if key.format == "csv" else "jsonl"
         self.rows = 0
@@ -76,8 +97,8 @@ class ResumableOutput:
 
     def _check_key(self) -> None:
         try:
-            before = json.loads(self._key_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            before = dict(json.loads(self._key_file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
             raise UsageError(f"{self._key_file}: missing or damaged; {RESTART}") from error
         for name, now in asdict(self.key).items():
             if (then := before.get(name)) != now:

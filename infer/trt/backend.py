@@ -74,11 +74,11 @@ class TrtBackend(Backend):
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._pipeline.run(images_NHWC)
 
-    def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+    def _stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Yield the logits of each batch, in order; uploads and downloads overlap with the computation."""
-        return self._pipeline.stream(map(self.checked, batches))
+        return self._pipeline.stream(batches)
 
-    def resident(self, images_NHWC: NDArray[np.uint8]) -> Resident:
+    def _resident(self, images_NHWC: NDArray[np.uint8]) -> Resident:
         """Copy the images to the GPU."""
         logits_bytes = (self.max_batch or 1) * len(self.card.classes) * np.dtype(np.float32).itemsize
         index = int(self.device.partition(":")[2])

@@ -14,6 +14,7 @@ from ...core.artifacts.engine_cache import KERNELS
 from ...core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
 from ...core.errors import ArtifactError, BackendError, OutputError, UsageError
 from ...core.files import make_folder, write_whole
+from ...core.library_errors import reason_of
 from ...core.nvidia.flavor import LogLines, collected_errors, logger_of
 from ...core.nvidia.layer_types import layers_of_engine
 from ...core.paths import cache_dir
@@ -131,7 +132,7 @@ class TrtEngine:
         try:
             self._runtime = runtime = self._trt.Runtime(logger_of(self._trt))
         except TypeError as error:  # the bindings raise this if the constructor returns nothing
-            raise BackendError(f"trt: TensorRT does not start: {log.reason(str(error))}") from error
+            raise BackendError(f"trt: TensorRT does not start: {log.reason(reason_of(error))}") from error
         runtime.engine_host_code_allowed = False
         if loadable.flavor.checks_engines:
             _check_validity(self._trt, runtime, loadable, log)

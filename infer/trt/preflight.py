@@ -6,7 +6,7 @@ These checks import neither TensorRT nor PyCUDA and create no CUDA context; they
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...core.artifacts.engine import EngineInfo, read_engine_info, read_plan, rebuild_command
+from ...core.artifacts.engine import EngineInfo, other_model, read_engine_info, read_plan, rebuild_command
 from ...core.errors import ArtifactError, BackendError
 from ...core.nvidia.driver import PROHIBITED, Gpu, device_index, driver_cuda, gpu, gpu_count, no_gpu_reason
 from ...core.nvidia.flavor import AUTO, FLAVORS, Flavor, choose_flavor, flavor_named
@@ -27,17 +27,21 @@ class Loadable:
     gpu: Gpu
 
 
-def check_machine(*, device: str = "auto", flavor: str = AUTO) -> tuple[Gpu, Flavor]:
+def check_machine(
+    *, device: str = "auto", flavor: str = AUTO, instead: str = "use --backend onnx"
+) -> tuple[Gpu, Flavor]:
     """Return the GPU and the TensorRT that the trt backend would use on this machine, without an engine.
+
+    `instead`: what a user can do without a GPU, for the message.
 
     Raises BackendError if the driver, the GPU, TensorRT or PyCUDA is missing, or if the driver is too old; UsageError
     if the device is not a GPU.
     """
     if device == "cpu":
-        raise BackendError("trt: --device cpu: TensorRT runs on NVIDIA GPUs only; use --backend onnx")
+        raise BackendError(f"trt: --device cpu: TensorRT runs on NVIDIA GPUs only; {instead}")
     index = device_index(device)
     if not gpu_count():
-        raise BackendError(f"trt: {no_gpu_reason()}; without a GPU use --backend onnx")
+        raise BackendError(f"trt: {no_gpu_reason()}; without a GPU {instead}")
     found = gpu(index)
     if found.compute_mode == PROHIBITED:
         raise BackendError(
@@ -65,16 +69,21 @@ def check_engine(engine: Path, *, device: str = "auto") -> Loadable:
     """
     info = read_engine_info(engine)
     if info.flavor not in FLAVORS:
-        raise ArtifactError(f"{engine}: built by {info.flavor!r}, expected {' or '.join(FLAVORS)}; build it again")
+        raise ArtifactError(
+            f"{engine}: built by {info.flavor!r}, expected {' or '.join(FLAVORS)}; "
+            f"build it again: {rebuild_command(engine)}"
+        )
     plan = read_plan(engine, info)
-    found, flavor = check_machine(device=device, flavor=info.flavor)
-    problem = "" if flavor.checks_engines else _mismatch(info, flavor, found)
+    without_gpu = device == "cpu" or not gpu_count()
+    instead = other_model(engine, info) if without_gpu else ""  # it reads files
+    found, flavor = check_machine(device=device, flavor=info.flavor, instead=instead)
+    problem = "" if flavor.checks_engines else mismatch(info, flavor, found)
     if problem:
         raise ArtifactError(f"{engine}: {problem}; build it again: {rebuild_command(engine)}")
     return Loadable(engine, info, plan, flavor, found)
 
 
-def _mismatch(info: EngineInfo, flavor: Flavor, found: Gpu) -> str:
+def mismatch(info: EngineInfo, flavor: Flavor, found: Gpu) -> str:
     """Why an engine of the regular TensorRT does not run on this GPU and version; empty if it does."""
     version = flavor.version()
     major, minor = _release(info.version), _release(version)

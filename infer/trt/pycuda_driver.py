@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ...core.errors import BackendError
+from ...core.library_errors import reason_of
 from ...core.text import one_line
 
 NON_BLOCKING = 1
@@ -106,7 +107,7 @@ def pycuda_driver() -> Driver:
     try:
         driver.init()
     except driver.Error as error:
-        raise BackendError(f"trt: CUDA does not start: {' '.join(str(error).split())}") from error
+        raise BackendError(f"trt: CUDA does not start: {reason_of(error)}") from error
     return driver
 
 
@@ -156,7 +157,7 @@ class CurrentGpu:
     def _message(self, error: Exception) -> str:
         """Return what CUDA's error means; the context is still current, so the free memory can be read."""
         if not isinstance(error, self._driver.MemoryError):
-            return f"trt: cuda:{self._index}: {one_line(error)}"
+            return f"trt: cuda:{self._index}: {reason_of(error)}"
         free, total = self._driver.mem_get_info()
         return (
             f"trt: cuda:{self._index}: out of GPU memory: {self._need or 'the request failed'}, {free / MIB:,.0f} of "

@@ -1,10 +1,12 @@
 """A whole benchmark with fakes: backends that fail or return early, and the report after Ctrl-C."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes.early_backend import EarlyFake
+from numpy.typing import NDArray
 from rtk.bench import run as module
 from rtk.bench.config import BenchConfig
 from rtk.bench.measure.contenders import Contender
@@ -14,7 +16,7 @@ from rtk.bench.report.tables import report_table
 from rtk.core.data.datasets import Dataset, Split
 from rtk.core.errors import RtkError
 from rtk.core.probe import probe_images
-from rtk.infer.backend import Backend, BackendOptions
+from rtk.infer.backend import Backend, BackendOptions, Resident
 from rtk.infer.fake import FakeBackend
 
 CONFIG = BenchConfig((4,), seconds=0.5, warm_up_s=0.05)
@@ -51,6 +53,90 @@ def test_a_backend_that_fails_while_answers_are_compared_is_unusable() -> None:
     report = measured(FakeBackend(name="bad", fail_at_call=0))
     assert report.unusable == {"bad": "bad: failed on purpose at call 0", "trt": "trt: a.engine: not there"}
     assert [cell.backend for cell in report.cells] == ["torch"]
+
+
+class OnGpu(FakeBackend):
+    """A fake on a GPU, whose library runs out of memory where a test says so."""
+
+    def __init__(self, *, largest: int = 1_000_000, largest_resident: int = 1_000_000) -> None:
+        super().__init__(name="full")
+        self.device, self.largest, self.largest_resident = "cuda:0", largest, largest_resident
+
+    def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.check(len(images_NHWC), self.largest)
+        return super()._run(images_NHWC)
+
+    def _stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        return map(self._run, batches)
+
+    def _resident(self, images_NHWC: NDArray[np.uint8]) -> Resident:
+        check, largest = self.check, self.largest_resident
+
+        class Images(Resident):
+            def run(self, start: int, count: int) -> None:
+                check(count, largest)
+
+        return Images()
+
+    @staticmethod
+    def check(count: int, largest: int) -> None:
+        """Fail as PyTorch does."""
+        if count > largest:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 4 GiB")
+
+
+@pytest.mark.parametrize(
+    ("backend", "failed"),
+    [
+        (OnGpu(largest=20), {("sync", 64), ("stream", 64)}),
+        (OnGpu(largest_resident=20), {("compute", 64)}),
+    ],
+)
+def test_a_cell_that_runs_out_of_memory_fails_alone(
+    backend: OnGpu, failed: set[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "device_rates", None)  # no graph is given, so it is not called
+    report = measured(backend, config=BenchConfig((4, 64), seconds=0.5, warm_up_s=0.01))
+    cells = {(cell.scope, cell.batch): cell for cell in report.cells if cell.backend == "full"}
+    assert set(cells) == {(scope, batch) for scope in ("compute", "sync", "stream") for batch in (4, 64)}
+    assert {key for key, cell in cells.items() if not cell.rounds} == failed
+    for key in failed:
+        assert cells[key].error.split(";")[0] == (
+            f"full: a batch of {'a stream' if key[0] == 'stream' else 64}: out of GPU memory (2 GiB requested)"
+        )
+    assert all(cell.rounds for cell in report.cells if cell.backend == "torch")
+    shown = next(row for row in report_table(report) if (row["backend"], row["batch"]) == ("full", "64"))
+    assert "failed: full: " in str(report_table(report))
+    assert shown["backend"] == "full"
+    assert "out of GPU memory" in " ".join(report_text(report).split())
+
+
+def test_a_ceiling_that_cannot_be_measured_is_noted_and_the_cells_are_measured(
+    graph_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(device: str, precisions: tuple[str, ...]) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 256.00 MiB.")
+
+    monkeypatch.setattr(module, "device_rates", full)
+    reference = FakeBackend(name="torch")
+    report = module.run([Contender(reference)], reference, dataset(), CONFIG, unusable={}, graph=graph_path)
+    assert report.unusable["ceiling"].startswith("cpu: out of GPU memory (256 MiB requested)")
+    assert [bool(cell.rounds) for cell in report.cells] == [True]
+
+
+def test_debug_shows_the_traceback_of_an_error_that_the_report_only_notes(capsys: pytest.CaptureFixture[str]) -> None:
+    from rtk.cli.options import log_to_stderr
+
+    log_to_stderr(debug=True)
+    try:
+        measured(FakeBackend(name="bad", fail_at_call=0, failure=RuntimeError("a mistake")))
+    finally:
+        log_to_stderr()
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed
+    assert "RuntimeError: a mistake" in printed
+    measured(FakeBackend(name="bad", fail_at_call=0, failure=RuntimeError("a mistake")))
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_backends_that_cannot_run_for_the_same_reason_share_a_line() -> None:

@@ -57,6 +57,19 @@ def test_each_loop_is_measured_with_its_own_batch(card: ModelCard, shapes64: Spl
         assert cell.images_per_s == pytest.approx(cell.batch * len(samples) / sum(samples))
 
 
+def test_a_loop_without_memory_stops_alone(card: ModelCard, shapes64: Split) -> None:
+    def full() -> Iterator[int]:
+        yield 4
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 4 GiB")
+
+    loops = [TrainingLoop("full", full(), 4), TrainingLoop("slow", steps_of(0.02), 4)]
+    config = BenchConfig(seconds=0.5)
+    measured = measure_training(card, shapes64, loops, config, device="cpu", batch=8, advance=lambda count: None)
+    cells = {cell.backend: cell for cell in measured.cells}
+    assert cells["full"].error.startswith("full: out of GPU memory (2 GiB requested)")
+    assert all(cells[name].rounds and not cells[name].error for name in ("plain loop", "bare loop", "slow"))
+
+
 def test_the_plain_and_the_bare_loop_make_steps(card: ModelCard, shapes64: Split) -> None:
     images_NHWC, labels_N = from_numpy(shapes64.images_NHWC), from_numpy(shapes64.labels_N)
     for loop in (plain_loop(card, images_NHWC, labels_N, batch=24), bare_loop(card, CPU, batch=24)):

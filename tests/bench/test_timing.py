@@ -211,7 +211,7 @@ class OnDevice(FakeBackend):
         super().__init__(name="gpu", size=Input(28, 28, 1))
         self.device, self.short, self.starts = "cuda:0", short, list[int]()
 
-    def stream(self, batches):  # type: ignore[no-untyped-def]
+    def _stream(self, batches):  # type: ignore[no-untyped-def]
         return map(self, batches)
 
     def resident(self, images_NHWC):  # type: ignore[no-untyped-def]

@@ -2,7 +2,9 @@
 
 import json
 import platform
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -65,7 +67,7 @@ def test_a_device_name_is_an_index(device: str, index: int) -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:", "cuda:x", "cuda:-1", "gpu", "cuda:²", ""])
 def test_other_device_names_are_usage_errors(device: str) -> None:
-    with pytest.raises(UsageError, match="expected cuda or cuda:N"):
+    with pytest.raises(UsageError, match="cuda or cuda:N"):
         cuda.device_index(device)
 
 
@@ -203,3 +205,29 @@ def test_the_inspector_output_of_tensorrt_10_and_11_is_read() -> None:
 @pytest.mark.parametrize("text", ["", "[]", '{"Layers": ["a", "b"]}', '{"other": 1}'])
 def test_inspector_output_with_only_layer_names_counts_no_layers(text: str) -> None:
     assert layers_of_inspector(text) == {}
+
+
+def test_errors_of_two_threads_at_the_same_time_do_not_mix(stage: Stage) -> None:
+    trt = stage.tensorrt("tensorrt 11")
+    logger, severity = logger_of(trt), trt.ILogger.Severity.ERROR
+    both_open, both_logged = threading.Barrier(2, timeout=60), threading.Barrier(2, timeout=60)
+
+    def task(name: str) -> str:
+        with collected_errors() as log:
+            both_open.wait()
+            logger.log(severity, f"error of {name}")
+            both_logged.wait()
+        return log.reason("none")
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(task, ["one", "two"])) == ["error of one", "error of two"]
+
+
+def test_an_error_that_a_thread_of_tensorrt_logs_belongs_to_the_open_task(stage: Stage) -> None:
+    trt = stage.tensorrt("tensorrt 11")
+    logger, severity = logger_of(trt), trt.ILogger.Severity.ERROR
+    with collected_errors() as log, ThreadPoolExecutor(1) as pool:
+        pool.submit(logger.log, severity, "a kernel fails").result()
+    with collected_errors() as later:
+        pass
+    assert (log.reason("none"), later.reason("none")) == ("a kernel fails", "none")

@@ -178,7 +178,9 @@ def test_a_graph_without_a_kernel_in_onnx_runtime_is_a_one_line_error(checkpoint
     from rtk.workflow.artifacts import export_graph
 
     graph = export_graph(load_checkpoint(checkpoint_path), tmp_path / "half.onnx", precision="bf16").path
-    with pytest.raises(BackendError, match="Could not find an implementation for Conv"):
+    with pytest.raises(
+        BackendError, match="ONNX Runtime has no Conv for the data types of this graph on this device; use"
+    ):
         open_backend("onnx", graph, BackendOptions(device="cpu"))
 
 

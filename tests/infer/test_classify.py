@@ -19,7 +19,7 @@ from rtk.core.data import images
 from rtk.core.data.images import model_image
 from rtk.core.errors import BackendError, DataError
 from rtk.infer import decode
-from rtk.infer.classify import Answer, ClassifyConfig, Prediction, classify, softmax
+from rtk.infer.classify import Answer, ClassifyConfig, Prediction, classify, log_smaller_batches, softmax
 from rtk.infer.decode import CRASHED, IMAGES_BEFORE_POOL, Decoder, decode_chunk
 from rtk.infer.fake import FakeBackend
 from rtk.infer.output import formats
@@ -115,6 +115,20 @@ def test_a_batch_is_never_larger_than_the_backend_allows(corpus: tuple[list[Entr
     with Decoder(SIZE, processes=0) as decoder:
         answers = list(classify(entries[:100], backend, decoder, ClassifyConfig(batch_size=64)))
     assert [answer.predictions[0].index if answer.predictions else None for answer in answers] == expected[:100]
+
+
+def test_batches_that_are_smaller_than_requested_are_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "rtk")
+    log_smaller_batches(FakeBackend(name="trt", max_batch=1024), 2048)
+    (line,) = (" ".join(record.message.split()) for record in caplog.records)
+    assert line == (
+        "trt: batches of 1,024 images instead of 2,048: the engine was built for no more; to build it for larger ones: "
+        "rtk export --trt MODEL --max-batch 2048"
+    )
+    caplog.clear()
+    log_smaller_batches(FakeBackend(max_batch=1024), 1024)
+    log_smaller_batches(FakeBackend(), 2048)
+    assert not caplog.records
 
 
 def test_answers_before_a_failure_of_the_backend_are_yielded(corpus: tuple[list[Entry], list[int | None]]) -> None:

@@ -1,5 +1,6 @@
 """The openvino backend keeps the contract and reports the precision that it really computes in."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,8 @@ def test_a_truncated_graph_is_one_clear_error(graph_path: Path, tmp_path: Path, 
 
 
 def test_the_missing_package_is_named(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtk.infer.open_backend.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "rtk.infer.openvino_backend", raising=False)
     with pytest.raises(BackendError, match="openvino is not installed: pip install openvino"):
         open_backend("openvino", graph_path, CPU)
 

@@ -1,6 +1,7 @@
 """The backend that is chosen on a CPU: openvino only if this graph passed the parity gate with it."""
 
 import shutil
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,14 +9,16 @@ from types import SimpleNamespace
 import pytest
 from rtk.bench.measure.cell import Cell
 from rtk.bench.parity.verdict import Check, Verdict
+from rtk.core.artifacts.graph import load_graph, set_card
 from rtk.core.artifacts.parity_cache import forget_parity, parity_is_known, remember_parity
-from rtk.core.errors import BackendError
+from rtk.core.errors import ArtifactError, BackendError, RtkError
+from rtk.infer.backend import BackendOptions
 from rtk.infer.trt import preflight as trt_preflight
-from rtk.workflow import select
+from rtk.workflow import artifacts, select
 from rtk.workflow.benchmark import is_faster, note_openvino
-from rtk.workflow.models import find_model
+from rtk.workflow.models import ModelFiles, find_model
 from rtk.workflow.open_backends import BenchModel
-from rtk.workflow.select import choose_backend
+from rtk.workflow.select import backends_for, choose_backend, open_model
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +36,7 @@ def test_openvino_is_chosen_once_its_parity_is_known(graph_path: Path) -> None:
     assert choose_backend(found) == "onnx"
     remember_parity(graph_path, "openvino")
     assert choose_backend(found) == "openvino"
-    assert choose_backend(found, on_cpu=True) == "openvino"
+    assert choose_backend(found, device="cpu") == "openvino"
 
 
 def test_a_forgotten_parity_is_not_known(graph_path: Path) -> None:
@@ -101,7 +104,7 @@ def test_onnx_is_chosen_on_a_machine_with_a_gpu(graph_path: Path, monkeypatch: p
     remember_parity(graph_path, "openvino")
     monkeypatch.setattr(select, "gpu_count", lambda: 1)
     assert choose_backend(find_model(str(graph_path))) == "onnx"
-    assert choose_backend(find_model(str(graph_path)), on_cpu=True) == "openvino"
+    assert choose_backend(find_model(str(graph_path)), device="cpu") == "openvino"
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(
@@ -111,3 +114,125 @@ def test_a_cache_that_cannot_be_written_does_no_harm(
     monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path / "file"))
     remember_parity(graph_path, "openvino")
     assert not parity_is_known(graph_path, "openvino")
+
+
+# A backend that the machine seems to have, and that does not run.
+
+
+@pytest.fixture
+def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which the checks for trt pass."""
+    monkeypatch.setattr(trt_preflight, "check_machine", lambda **options: None)
+    monkeypatch.setattr(select, "gpu_count", lambda: 1)
+
+
+def graph_for(precision: str, flavor: str, source: Path, path: Path) -> ModelFiles:
+    """A copy of the graph whose card says that it has this precision and flavour."""
+    graph, card = load_graph(source)
+    set_card(graph, replace(card, precision=precision, notes={"export": {"flavor": flavor}}))
+    path.write_bytes(graph.SerializeToString())
+    return find_model(str(path))
+
+
+@pytest.mark.usefixtures("_gpu")
+def test_trt_is_chosen_for_graphs_that_tensorrt_takes(graph_path: Path, tmp_path: Path) -> None:
+    assert backends_for(find_model(str(graph_path))) == ["trt", "onnx"]
+    for_gpus = graph_for("int8", "tensorrt", graph_path, tmp_path / "a.onnx")
+    assert choose_backend(for_gpus) == "trt"
+    for_cpus = graph_for("int8", "cpu", graph_path, tmp_path / "b.onnx")
+    assert backends_for(for_cpus) == ["onnx"]
+
+
+def test_openvino_is_not_chosen_for_a_gpu_that_the_user_named(graph_path: Path) -> None:
+    remember_parity(graph_path, "openvino")
+    assert backends_for(find_model(str(graph_path)), device="cuda") == ["onnx"]
+    assert backends_for(find_model(str(graph_path))) == ["openvino", "onnx"]
+
+
+@pytest.mark.usefixtures("_gpu")
+@pytest.mark.parametrize(
+    "error",
+    [
+        BackendError("trt: PyCUDA cannot be loaded (libcurand.so.10: not found); pip install pycuda"),
+        ArtifactError("a.onnx: refused by TensorRT's parser: no plugin"),
+    ],
+)
+def test_auto_continues_with_the_next_backend_and_says_why(
+    error: RtkError, graph_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(found: ModelFiles, **options: object) -> Path:
+        raise error
+
+    monkeypatch.setattr(artifacts, "built_engine", refuse)
+    with open_model(str(graph_path)) as opened:
+        assert opened.name == "onnx"
+    (line,) = [record for record in caplog.records if "--backend auto" in record.message]
+    assert " ".join(line.message.split()) == f"--backend auto: {error}; onnx is used instead"
+
+
+@pytest.mark.usefixtures("_gpu")
+def test_a_backend_that_the_user_named_is_not_replaced(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(found: ModelFiles, **options: object) -> Path:
+        raise BackendError("trt: no")
+
+    monkeypatch.setattr(artifacts, "built_engine", refuse)
+    with pytest.raises(BackendError, match="^trt: no$"):
+        open_model(str(graph_path), backend="trt")
+
+
+def test_a_gpu_without_usable_cuda_libraries_leaves_onnx_on_the_cpu_and_says_why(
+    graph_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """ONNX Runtime prints on standard output if its CUDA provider does not start."""
+    import onnxruntime
+    from rtk.infer import onnx_backend
+
+    class Broken:
+        """ONNX Runtime as it is without CUDA's libraries: it has a provider for CUDA, which does not start."""
+
+        def __init__(self, graph: object, settings: object, *, providers: list[object]) -> None:
+            if providers != ["CPUExecutionProvider"]:
+                print("EP Error: falling back to CPUExecutionProvider and retrying")
+            self.session = session(graph, settings, providers=["CPUExecutionProvider"])
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.session, name)
+
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Broken)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcublas.so.13"), raising=False)
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    monkeypatch.setattr(onnx_backend, "gpu_count", lambda: 1)
+    with open_model(str(graph_path)) as opened:
+        assert (opened.name, opened.device) == ("onnx", "cpu")
+    (line,) = [
+        " ".join(record.message.split())
+        for record in caplog.records
+        if record.name.startswith("rtk") and record.levelname == "WARNING"
+    ]
+    assert line.startswith("onnx: the GPU is not used: ONNX Runtime ")
+    assert "--device" not in line
+    assert line.endswith("pip install 'onnxruntime-gpu[cuda,cudnn]'; the CPU is used instead")
+    assert capfd.readouterr().out == ""
+    with pytest.raises(BackendError, match="onnx: --device cuda: ONNX Runtime .* could not start its CUDA provider"):
+        open_model(str(graph_path), backend="onnx", options=BackendOptions(device="cuda"))
+
+
+@pytest.mark.usefixtures("_gpu")
+def test_an_engine_is_built_for_the_batches_that_are_requested(
+    graph_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[int] = []
+
+    def build(found: ModelFiles, *, max_batch: int) -> Path:
+        built.append(max_batch)
+        raise BackendError("trt: not here")
+
+    monkeypatch.setattr(artifacts, "built_engine", build)
+    open_model(str(graph_path), max_batch=4096).close()
+    assert built == [4096]

@@ -1,0 +1,106 @@
+"""--backend auto chooses what runs this model on this machine, and a resumed run keeps its backend."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from rtk.cli import app as cli
+from rtk.core.artifacts.parity_cache import remember_parity
+from rtk.core.data.synthetic_shapes import draw_shapes
+from rtk.infer.fake import FakeBackend
+
+Rtk = Callable[..., str]
+
+
+@pytest.fixture
+def rtk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Rtk:
+    """Runs a command line in tmp_path and returns standard error as one line."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("rtk.workflow.select.gpu_count", lambda: 0)
+    monkeypatch.setattr("rtk.infer.onnx_backend.gpu_count", lambda: 0)
+
+    def run(*words: str, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["rtk", *words])
+        ended: Any = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            ended = stop.code or 0
+        printed = capsys.readouterr()
+        assert ended == code, printed
+        return " ".join(printed.err.split())
+
+    return run
+
+
+@pytest.fixture
+def stopped(rtk: Rtk, graph_path: Path, tmp_path: Path) -> list[str]:
+    """The command of a run on onnx that stopped after eight images, at one that cannot be read."""
+    for number, image_HWC in enumerate(draw_shapes(10, seed=11)[0]):
+        Image.fromarray(image_HWC).save(tmp_path / f"{number}.png")
+    (tmp_path / "8.png").write_bytes(b"not an image")
+    command = [
+        "classify",
+        *(f"{number}.png" for number in range(10)),
+        "--model",
+        str(graph_path),
+        "--output",
+        "a.jsonl",
+    ]
+    command += ["--batch-size", "4", "--workers", "0"]
+    rtk(*command, "--strict", code=1)
+    assert json.loads((tmp_path / "a.jsonl.part.json").read_text())["backend"] == "onnx"
+    return [*command, "--resume"]
+
+
+def test_a_resumed_run_keeps_its_backend_when_another_one_has_become_the_best(
+    rtk: Rtk, stopped: list[str], graph_path: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    remember_parity(graph_path, "openvino")
+    printed = rtk(*stopped, code=3)
+    assert "a.jsonl: resuming on the onnx backend, with which it was started" in printed
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 10
+
+
+def test_a_resumed_run_refuses_another_backend_before_it_opens_one(
+    rtk: Rtk, stopped: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtk.workflow.select.open_model", None)  # calling it would be a TypeError
+    assert rtk(*stopped, "--backend", "torch", code=2) == (
+        "rtk: a.jsonl: was started with backend onnx, not torch; leave out --backend, or start again without --resume"
+    )
+
+
+def test_a_resumed_run_takes_its_own_backend_by_name(rtk: Rtk, stopped: list[str]) -> None:
+    assert "resuming on" not in rtk(*stopped, "--backend", "onnx", code=3)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"backend": 3}'])
+def test_a_damaged_key_file_is_one_clear_error(rtk: Rtk, stopped: list[str], tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.jsonl.part.json").write_text(content)
+    printed = rtk(*stopped, code=2)
+    assert printed.startswith(f"rtk: {tmp_path / 'a.jsonl.part'}")
+    assert printed.endswith("start again without --resume")
+
+
+def test_classify_asks_for_an_engine_of_its_batch_size(
+    rtk: Rtk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fake accepts 16 images, as an engine of the user's that was built for 16."""
+    requested: list[int] = []
+
+    def open_small(name: str, *, max_batch: int, **options: object) -> FakeBackend:
+        requested.append(max_batch)
+        return FakeBackend(name="trt", max_batch=16)
+
+    monkeypatch.setattr("rtk.workflow.select.open_model", open_small)
+    Image.fromarray(draw_shapes(1, seed=11)[0][0]).save(tmp_path / "a.png")
+    printed = rtk("classify", "a.png", "--batch-size", "2000", "--workers", "0")
+    assert requested == [2000]
+    assert "trt: batches of 16 images instead of 2,000: the engine was built for no more" in printed
