@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.data import DATASETS
+from ..core.environment import use_writable_matplotlib_folder
 from ..core.errors import ArtifactError, UsageError
 from ..core.files import whole_file, write_whole
 from ..core.machine import this_machine
@@ -77,6 +78,7 @@ class RunFolder:
 
     def write_curves(self, history: list[dict[str, Any]], *, title: str) -> None:
         """Plot loss, error and learning rate over the epochs."""
+        use_writable_matplotlib_folder()
         from matplotlib.figure import Figure  # without pyplot: no display, no global state
         from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
