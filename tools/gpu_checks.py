@@ -4,7 +4,6 @@ Each step is a process of its own, writes its raw results below OUT and prints a
 (TensorRT, pytest, a second GPU), the step reports it and the next step runs.
 """
 
-import json
 import subprocess
 import sys
 import time
@@ -60,6 +59,7 @@ def check_engines(out: Path) -> None:
     import numpy as np
 
     from ..core.errors import RtkError
+    from ..core.json_text import json_text
     from ..core.machine import this_machine
     from ..core.nvidia.driver import gpu, gpu_count
     from ..core.nvidia.flavor import FLAVORS
@@ -92,13 +92,13 @@ def check_engines(out: Path) -> None:
             except RtkError as error:
                 result["error"] = str(error)
             results.append(result)
-            print(json.dumps(result), flush=True)
+            print(json_text(result), flush=True)
     found = {
         "machine": asdict(this_machine()),
         "gpus": [asdict(gpu(k)) for k in range(gpu_count())],
         "engines": results,
     }
-    (out / "engine.json").write_text(json.dumps(found, indent=1, default=str) + "\n")
+    (out / "engine.json").write_text(json_text(found, indent=1, default=str) + "\n")
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import Any, Self
 from ..card import ModelCard
 from ..errors import ArtifactError
 from ..files import sha256_of, write_whole
+from ..json_text import json_text
 from ..records import restored
 from ..text import outline
 
@@ -109,7 +110,8 @@ class EngineInfo:
     def to_json(self) -> str:
         """The JSON beside the plan."""
         fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "card"}
-        return json.dumps({"format": FORMAT, **fields, "card": json.loads(self.card.to_json())}, indent=2) + "\n"
+        content = {"format": FORMAT, **fields, "card": json.loads(self.card.to_json())}
+        return json_text(content, read_back=True, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, source: str) -> Self:

@@ -5,11 +5,11 @@ A parity gate that passed writes it. The automatic choice of a backend reads it,
 
 import contextlib
 import hashlib
-import json
 from importlib import metadata
 from pathlib import Path
 
 from ..files import sha256_of, write_whole
+from ..json_text import json_text
 from ..machine import this_machine
 from ..paths import cache_dirs, cache_path, only_a_cache
 
@@ -20,7 +20,7 @@ def remember_parity(graph: Path, package: str) -> None:
     """Record that this graph passed the gate with the installed version of a package on this processor."""
     with only_a_cache(f"{graph}: the result of the parity gate is"):
         path = cache_path(FOLDER, _name(graph, package))
-        write_whole(path, json.dumps({"graph": str(graph), "runtime": _runtime(package)}) + "\n")
+        write_whole(path, json_text({"graph": str(graph), "runtime": _runtime(package)}) + "\n")
 
 
 def forget_parity(graph: Path, package: str) -> None:
