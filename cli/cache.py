@@ -7,7 +7,7 @@ import typer
 from ..core.errors import ArtifactError
 from ..core.text import outline
 
-app = typer.Typer(help="List, verify or clear the cache of engines, graphs and downloads.", no_args_is_help=True)
+app = typer.Typer(help="List, verify or clear the cache: engines, graphs, data.", no_args_is_help=True)
 
 
 @app.command("ls")
