@@ -3,8 +3,8 @@
 import functools
 import os
 import platform
+import resource
 import subprocess
-import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -75,13 +75,8 @@ def system_number(name: str) -> int:
 
 
 def peak_memory_gib() -> float:
-    """Return the peak memory of this process in GiB; NaN where the system does not report it."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return float("nan")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    """Return the peak memory of this process in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
 
 
 @functools.cache

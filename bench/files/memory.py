@@ -56,4 +56,4 @@ def _resident_mib(process: int) -> float:
         pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     except OSError:
         return float("nan")
-    return pages * system_number("SC_PAGE_SIZE") / MIB
+    return pages * (system_number("SC_PAGE_SIZE") or float("nan")) / MIB
