@@ -5,11 +5,15 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .core.environment import switch_off_telemetry
+
 if TYPE_CHECKING:
     from .api import Answer, Model, Prediction, load
 
 __version__ = "0.1.0"
 __all__ = ["Answer", "Model", "Prediction", "__version__", "load"]
+
+switch_off_telemetry()  # before any library is loaded
 
 
 def __getattr__(name: str) -> Any:

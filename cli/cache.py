@@ -1,20 +1,20 @@
-"""rtk cache: the engines and graphs in the cache."""
+"""rtk cache: engines, graphs, downloads and records in the cache."""
 
 from pathlib import Path
 
 import typer
 
 from ..core.errors import ArtifactError
-from ..core.paths import cache_dir
 from ..core.text import outline
 
-app = typer.Typer(help="List, verify or clear the cache of engines and graphs.", no_args_is_help=True)
+app = typer.Typer(help="List, verify or clear the cache: engines, graphs, data.", no_args_is_help=True)
 
 
 @app.command("ls")
 def cache_ls() -> None:
-    """List the cached engines and graphs."""
+    """List everything in the cache: each engine, each graph, and the other folders."""
     from ..core.artifacts.engine_cache import cached_engines
+    from ..core.cache_contents import FOLDERS, cache_folders, cached_graphs
 
     entries: list[dict[str, object]] = []
     for entry in cached_engines():
@@ -25,39 +25,48 @@ def cache_ls() -> None:
             facts["problem"] = entry.problem
         entries.append(facts | {"bytes": entry.bytes, "path": str(entry.engine)})
     entries += [{"graph": path.stem, "bytes": path.stat().st_size, "path": str(path)} for path in cached_graphs()]
+    entries += [
+        {"other": FOLDERS[one.name], "files": len(one.files), "bytes": one.bytes, "path": str(one.path)}
+        for one in cache_folders()
+        if one.name not in ("engines", "graphs")
+    ]
     print("\n\n".join(map(outline, entries)) or "(none)")
 
 
 @app.command("verify")
 def cache_verify() -> None:
-    """Check the cached engines against their checksums; exit code 1 if any is damaged."""
+    """Check engines, graphs, downloads and records in the cache; exit code 1 if any is damaged."""
     from ..core.artifacts.engine_cache import cached_engines
+    from ..core.cache_contents import checked_files
 
     entries = cached_engines()
-    damaged = [f"{entry.engine}: {entry.problem}" for entry in entries if entry.problem]
+    files = list(checked_files())
+    checked: list[tuple[Path, str]] = [(entry.engine, entry.problem) for entry in entries]
+    damaged = [f"{path}: {problem}" for path, problem in [*checked, *files] if problem]
     for line in damaged:
         print(line)
-    engines = "1 engine" if len(entries) == 1 else f"{len(entries)} engines"
-    print(f"{engines} checked, {len(damaged) or 'none'} damaged")
+    others = f" and {_count(len(files), 'other file')}" if files else ""
+    print(f"{_count(len(entries), 'engine')}{others} checked, {len(damaged) or 'none'} damaged")
     if damaged:
-        raise ArtifactError(f"{len(damaged)} damaged; rtk builds them again on demand; to remove all: rtk cache clear")
+        raise ArtifactError(
+            f"{len(damaged)} damaged; rtk builds engines again on demand; to remove all: rtk cache clear"
+        )
 
 
 @app.command("clear")
 def cache_clear() -> None:
-    """Remove everything from the cache."""
-    import shutil
+    """Remove everything from the cache, downloads too."""
+    from ..core.artifacts.engine_cache import cached_engines
+    from ..core.cache_contents import cached_graphs, clear_cache
 
-    from ..core.artifacts.engine_cache import clear_engines
+    engines, graphs = len(cached_engines()), len(cached_graphs())
+    folders, size = clear_cache()
+    others = sum(len(one.files) for one in folders if one.name not in ("engines", "graphs"))
+    print(
+        f"removed {_count(engines, 'engine')}, {_count(graphs, 'graph')} and {_count(others, 'other file')}, "
+        f"{size:,} bytes"
+    )
 
-    count, size = clear_engines()
-    graphs = cached_graphs()
-    size += sum(path.stat().st_size for path in graphs)
-    for folder in ("graphs", "opened", "rtx", "timings", "parity"):
-        shutil.rmtree(cache_dir() / folder, ignore_errors=True)
-    print(f"removed {count} engines and {len(graphs)} graphs, {size:,} bytes")
 
-
-def cached_graphs() -> list[Path]:
-    """Return the graphs in the cache."""
-    return sorted((cache_dir() / "graphs").glob("*.onnx"))
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -29,10 +29,15 @@ def demo(
 
 
 def _run(context: typer.Context, *words: str) -> None:
-    """Run a command line of rtk in this process, shown as a user would type it."""
+    """Run a command line of rtk in this process, shown as a user would type it.
+
+    Ends the demo with the exit code of a command that fails or that Ctrl-C stops.
+    """
     print(f"\n$ rtk {' '.join(words)}", flush=True)
-    context.find_root().command.main(list(words), prog_name="rtk", standalone_mode=False)
+    code = context.find_root().command.main(list(words), prog_name="rtk", standalone_mode=False)
     print(end="", flush=True)
+    if code:
+        raise typer.Exit(code)
 
 
 def _write_images(folder: Path) -> None:

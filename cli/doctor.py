@@ -1,11 +1,11 @@
 """rtk doctor: what works on this machine."""
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from ..core.json_text import json_text
 from ..core.text import outline
 from . import help as groups
 
@@ -37,7 +37,7 @@ def doctor(
             "tensorrt": flavors,
             "trials": [asdict(trial) for trial in trials],
         }
-        print(json.dumps(found, indent=1))
+        print(json_text(found, indent=1))
         return
     cuda = ".".join(map(str, driver_cuda() or ()))
     facts: dict[str, object] = {"machine": machine.summary}

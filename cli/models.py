@@ -1,11 +1,11 @@
 """rtk models: the architectures, and the models of the zoo."""
 
-import json
 from typing import Annotated
 
 import typer
 
 from ..core.errors import UsageError
+from ..core.json_text import json_text
 from ..core.text import fitting_table, text_table
 from . import help as groups
 
@@ -30,7 +30,7 @@ def models(
         raise UsageError(f"{name}: is a model of the zoo; run: rtk inspect {name}")
     if name is not None:
         rows = layer_table(name, side=image_size, in_channels=channels, classes=classes)
-        print(json.dumps(rows, indent=1) if as_json else fitting_table(rows))
+        print(json_text(rows, indent=1) if as_json else fitting_table(rows))
         return
     architectures = [
         {"architecture": arch, "parameters": parameter_count(arch, in_channels=channels, classes=classes)}
@@ -47,7 +47,7 @@ def models(
         for card in map(zoo_card, zoo_names())
     ]
     if as_json:
-        print(json.dumps({"architectures": architectures, "zoo": zoo}, indent=1))
+        print(json_text({"architectures": architectures, "zoo": zoo}, indent=1))
     else:
         print(f"Architectures (parameters for {channels} channels and {classes:,} classes)\n")
         print(text_table(architectures))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from .errors import ArtifactError
+from .json_text import json_text
 from .records import restored
 from .text import outline
 
@@ -160,7 +161,8 @@ class ModelCard:
 
     def to_json(self, *, indent: int | None = None) -> str:
         """The card as JSON text."""
-        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=indent, ensure_ascii=False)
+        content = {"format": FORMAT, **dataclasses.asdict(self)}
+        return json_text(content, read_back=True, indent=indent, ensure_ascii=False)
 
     def to_text(self) -> str:
         """The card as lines for people, as wide as the terminal."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -13,6 +14,7 @@ from .errors import OutputError
 
 SUFFIX = ".part"
 """Suffix of the temporary files; their names start with a dot."""
+LOCK_SUFFIX = ".lock"
 STANDARD_STREAMS = ("/dev/stdout", "/dev/stderr")
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -74,23 +76,18 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Lock a folder or a file for this process while the block runs; a missing file is created.
 
-    The system releases the lock when the process ends in any way. On Windows and on file systems without locks
-    nothing is locked. Raises OutputError when another process holds the lock.
+    The system releases the lock when the process ends in any way. On file systems without locks nothing is locked.
+    Raises OutputError when another process holds the lock, unless `wait`.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
     with contextlib.ExitStack() as stack:
         while True:
             try:
                 descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
                 stack.callback(os.close, descriptor)
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError as error:
                 raise OutputError(f"{path}: another process writes there; wait for it or stop it") from error
             except OSError as error:
@@ -104,13 +101,30 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def made_by_one(path: Path) -> Iterator[None]:
+    """Wait until no other process makes the file or folder `path` in such a block. Raises OutputError.
+
+    The lock is a hidden file beside it, which is removed.
+    """
+    lock = path.with_name(f".{path.name}{LOCK_SUFFIX}")
+    make_folder(path.parent)
+    with locked(lock, wait=True):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)  # while it is locked: a process that waits notices, and locks a new one
+
+
+@contextlib.contextmanager
 def temporary_folder(within: Path | None) -> Iterator[Path]:
     """Make a folder that is removed after the block, in `within` or in the system's folder. Raises OutputError."""
     with contextlib.ExitStack() as stack:
         try:
-            made = stack.enter_context(tempfile.TemporaryDirectory(prefix=".rtk-", dir=within))
+            made = stack.enter_context(tempfile.TemporaryDirectory(prefix=".rtk-" if within else "rtk-", dir=within))
         except OSError as error:
-            raise OutputError(f"{within or tempfile.gettempdir()}: cannot be written: {error.strerror}") from error
+            where = f"{within}: cannot be written" if within else "no temporary folder can be written"
+            hint = "" if within else "; set TMPDIR to a folder that can"
+            raise OutputError(f"{where}: {error.strerror or error}{hint}") from error
         yield Path(made)
 
 

@@ -3,11 +3,13 @@
 import functools
 import os
 import platform
+import resource
 import subprocess
-import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from .cgroups import core_limit, memory_limit
 
 LIBRARIES = (
     "torch",
@@ -32,6 +34,7 @@ class Machine:
     features: tuple[str, ...]
     """Processor features that matter for matrix arithmetic: avx2, avx512f, avx512_bf16, amx_bf16, ..."""
     memory_gib: float
+    """Memory that this process may use; 0 where the system does not say."""
     gpu: str
     """Name of the first GPU, or empty."""
     driver: str
@@ -47,22 +50,33 @@ class Machine:
         """The machine in one line, for tables and cards."""
         amx = ", AMX" if any(feature.startswith("amx") for feature in self.features) else ""
         where = f"{self.gpu}, " if self.gpu else ""
-        return f"{where}{self.processor} ({self.cores} cores{amx}, {self.memory_gib:.0f} GiB), {self.system}"
+        memory = f", {self.memory_gib:.0f} GiB" if self.memory_gib else ""
+        return f"{where}{self.processor} ({self.cores} cores{amx}{memory}), {self.system}"
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of cores that this process may use: its affinity, or the quota of its container if smaller."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, core_limit() or cores)
+
+
+def usable_memory() -> int:
+    """Return the bytes of memory that this process may use: the machine's, or its container's; 0 if unknown."""
+    installed = system_number("SC_PAGE_SIZE") * system_number("SC_PHYS_PAGES")
+    return min(installed, memory_limit() or installed)
+
+
+def system_number(name: str) -> int:
+    """Return a number of os.sysconf; 0 where the system has none of that name."""
+    try:
+        return max(os.sysconf(name), 0)
+    except (AttributeError, ValueError, OSError):
+        return 0
 
 
 def peak_memory_gib() -> float:
-    """Return the peak memory of this process in GiB; NaN where the system does not report it."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return float("nan")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    """Return the peak memory of this process in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
 
 
 @functools.cache
@@ -74,7 +88,7 @@ def this_machine() -> Machine:
         processor=processor,
         cores=usable_cores(),
         features=features,
-        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        memory_gib=round(usable_memory() / 2**30, 1),
         gpu=gpu,
         driver=driver,
         system=f"{platform.system()} {platform.machine()}",

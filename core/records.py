@@ -5,6 +5,8 @@ import types
 import typing
 from typing import Any
 
+from .json_text import number_from_json
+
 PLAIN: dict[Any, tuple[type, ...]] = {str: (str,), int: (int,), float: (int, float), bool: (bool,), dict: (dict,)}
 """The values that JSON may hold for a field of each plain type; checked by `strict`."""
 
@@ -12,11 +14,14 @@ PLAIN: dict[Any, tuple[type, ...]] = {str: (str,), int: (int,), float: (int, flo
 def restored(kind: Any, value: Any, *, strict: bool = False, name: str = "") -> Any:
     """Convert a value of JSON to the type that it was written from: dataclasses, and tuples and lists of them.
 
-    A field that is missing takes its default. Keys without a field are ignored, and plain values are not checked,
-    unless `strict`. Raises TypeError, with the `name` of the field that is missing, unknown or of another type.
+    Numbers that are not finite may be null or text, as json_text writes them. A field that is missing takes its
+    default. Keys without a field are ignored, and plain values are not checked, unless `strict`. Raises TypeError, with
+    the `name` of the field that is missing, unknown or of another type.
     """
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     optional = origin in (typing.Union, types.UnionType)
+    if kind is float:
+        value = number_from_json(value)
     if value is None and (optional or not strict):
         return None
     if optional:
@@ -26,6 +31,8 @@ def restored(kind: Any, value: Any, *, strict: bool = False, name: str = "") -> 
     if origin in (tuple, list):
         _check(value, (tuple, list), name)
         return origin(restored(inner[0], one, strict=strict, name=name) for one in value)
+    if origin is dict and isinstance(value, dict) and inner[1] is float:
+        return {key: number_from_json(one) for key, one in value.items()}
     if strict:
         _check(value, PLAIN.get(origin or kind, (object,)), name)
     return value

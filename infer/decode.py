@@ -8,10 +8,10 @@ A process that dies (out of memory, or a crash in the decoder) costs no answer. 
 again, one image per request. An image whose process dies twice in this second attempt is reported as unreadable.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -29,8 +29,13 @@ from ..core.card import Input
 from ..core.data.images import Fit, model_image
 from ..core.errors import DataError, ImageError
 from ..core.machine import usable_cores
+from ..core.text import one_line
 from .sources.entry import Entry
 
+_log = logging.getLogger(__name__)
+
+START_METHODS = ("forkserver", "spawn")
+"""The second one needs no socket, whose path is too long below a long TMPDIR. Both need /dev/shm."""
 IMAGES_BEFORE_POOL = 256
 """Images that are decoded in this process before the pool starts."""
 BEFORE_POOL_S = 0.5
@@ -140,12 +145,17 @@ class Decoder:
     def _submit(self, entries: list[Entry]) -> _Request:
         if all(_needs_no_decoding(entry, self.size) for entry in entries):
             return _Request(entries, decode(entries, self.size, self.fit))
+        pool = self.start()
+        if pool is None:
+            return _Request(entries, decode(entries, self.size, self.fit))
         try:
-            return _Request(entries, self.start().submit(decode, entries, self.size, self.fit))
+            return _Request(entries, pool.submit(decode, entries, self.size, self.fit))
         except BrokenProcessPool as error:
             failed: Future[Decoded] = Future()
             failed.set_exception(error)
             return _Request(entries, failed)
+        except OSError:  # no room for one more process
+            return _Request(entries, decode(entries, self.size, self.fit))
 
     def _collect(self, in_flight: deque[_Request]) -> Iterator[Chunk]:
         """Yield the oldest chunk; if a process died, yield all chunks in flight."""
@@ -170,8 +180,11 @@ class Decoder:
 
     def _decode_alone(self, entry: Entry) -> Decoded:
         for _ in range(2):
+            pool = self.start()
+            if pool is None:
+                raise DataError(f"{entry.name!r}: a decoding process died, and no other starts; try --workers 0")
             try:
-                decoded = self.start().submit(decode, [entry], self.size, self.fit).result()
+                decoded = pool.submit(decode, [entry], self.size, self.fit).result()
             except BrokenProcessPool:
                 self._count_death(entry.name)
             else:
@@ -192,11 +205,17 @@ class Decoder:
     def _decode_here(self, entries: list[Entry]) -> Chunk:
         return decode_chunk(entries, self.size, self.fit)
 
-    def start(self) -> ProcessPoolExecutor:
-        """Start the processes now if they are not running."""
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-            self._pool = ProcessPoolExecutor(self.processes, mp_context=context, initializer=_prepare_process)
+    def start(self) -> ProcessPoolExecutor | None:
+        """Start the processes now if they are not running; None, after a line in the log, where none can start."""
+        if self._pool is None and self.processes:
+            try:
+                self._pool = _started_pool(self.processes)
+            except (OSError, ImportError, NotImplementedError) as error:  # no room or rights in /dev/shm or TMPDIR
+                _log.warning(
+                    f"no decoding processes: {one_line(error)}; this process decodes; give /dev/shm some MiB "
+                    "(docker run --shm-size), or set TMPDIR to a folder that can be written"
+                )
+                self.processes = 0
         return self._pool
 
     @property
@@ -215,6 +234,22 @@ class Decoder:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _started_pool(processes: int) -> ProcessPoolExecutor:
+    """A pool whose first process is starting. Raises OSError, ImportError or NotImplementedError where none can."""
+    for method in START_METHODS:
+        pool = ProcessPoolExecutor(
+            processes, mp_context=multiprocessing.get_context(method), initializer=_prepare_process
+        )
+        try:
+            pool.submit(os.getpid)
+        except OSError:
+            if method == START_METHODS[-1]:
+                raise
+        else:
+            break
+    return pool
 
 
 def decode_chunk(entries: list[Entry], size: Input, fit: Fit = "crop") -> Chunk:

@@ -7,16 +7,19 @@ So this backend always gives the hint, asks the device before, and asks the comp
 from pathlib import Path
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
 from ..core.artifacts.graph import load_graph
 from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
 from ..core.card import ModelCard
+from ..core.environment import without_openvino_telemetry
 from ..core.errors import ArtifactError, BackendError
 from ..core.library_errors import reason_of
 from ..core.machine import usable_cores
 from .backend import Backend, BackendOptions
+
+with without_openvino_telemetry():
+    import openvino
 
 DEVICE = "CPU"
 HINTS = {"fp32": openvino.Type.f32, "fp16": openvino.Type.f16, "bf16": openvino.Type.bf16}

@@ -72,7 +72,6 @@ def answers_on_ray(paths: Iterable[str], work: Work, *, address: str) -> Iterato
 
     Raises BackendError if there is no cluster, if it has no free resources, or if a backend fails there.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # avoids a warning about a future default of Ray
     import ray.data

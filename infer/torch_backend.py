@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.errors import BackendError
+from ..core.machine import usable_cores
 from ..core.models.model import exact_logits
 from .backend import Backend, BackendOptions, Resident
 
@@ -40,8 +41,8 @@ class TorchBackend(Backend):
             raise BackendError(
                 f"torch: --device {device}: this machine has {torch.cuda.device_count()} CUDA GPU(s), numbered from 0"
             )
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
+        # Without --threads: PyTorch's own number, but it knows no quotas of containers.
+        torch.set_num_threads(options.threads or min(torch.get_num_threads(), usable_cores()))
         if device == "cpu":
             keep_freed_memory()
         else:

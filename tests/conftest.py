@@ -246,8 +246,10 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep tests out of the user's cache folder."""
-    monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+    """Keep tests out of the user's cache folders."""
+    base = tmp_path_factory.getbasetemp()
+    monkeypatch.setenv("RTK_CACHE_DIR", str(base / "cache"))
+    monkeypatch.setattr("rtk.core.paths.temporary_cache", lambda: base / "temporary-cache")
 
 
 def _randomise(network: object, *, seed: int) -> None:

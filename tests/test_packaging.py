@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -39,6 +40,33 @@ def test_every_requirement_is_pinned() -> None:
     required += PROJECT["project"]["optional-dependencies"]["test"]
     names = {re.split(r"[\s\[<>=;]", line)[0].lower() for line in required if "!=" not in line}
     assert names - {"resnet-tensorrt-kit"} <= pinned
+
+
+@pytest.mark.parametrize(
+    ("system", "processor", "package"),
+    [
+        ("Linux", "x86_64", "onnxruntime-gpu"),
+        ("Linux", "aarch64", "onnxruntime"),
+        ("Darwin", "arm64", "onnxruntime"),
+        ("Windows", "AMD64", "onnxruntime"),
+    ],
+)
+def test_every_machine_gets_exactly_one_onnx_runtime(system: str, processor: str, package: str) -> None:
+    found = []
+    for requirement in map(Requirement, PROJECT["project"]["dependencies"]):
+        machine = {"platform_system": system, "platform_machine": processor}
+        if requirement.name.startswith("onnxruntime") and requirement.marker and requirement.marker.evaluate(machine):
+            found.append(requirement.name)
+    assert found == [package]
+
+
+def test_linux_is_the_only_system_that_the_package_declares_and_that_the_code_knows() -> None:
+    systems = [one for one in PROJECT["project"]["classifiers"] if one.startswith("Operating System")]
+    assert systems == ["Operating System :: POSIX :: Linux"]
+    other_system = re.compile(r"win32|nvcuda|msvcrt|darwin|os\.name\b|Windows")
+    rooms = ("core", "train", "export", "infer", "bench", "workflow", "cli")
+    sources = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
+    assert [path.name for path in sources if other_system.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_no_file_names_a_path_of_the_development_machine() -> None:

@@ -4,7 +4,7 @@ Each step is a process of its own, writes its raw results below OUT and prints a
 (TensorRT, pytest, a second GPU), the step reports it and the next step runs.
 """
 
-import json
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +12,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from ..cli.options import INTERRUPTED
+
+INTERRUPTIONS = (INTERRUPTED, -signal.SIGINT)
+"""Exit codes of a step that Ctrl-C stopped."""
 STEP_TIMEOUT_S = 570
 BATCHES = "1,8,64,256,1024,4096"
 TRAINED = ("resnet20v1", "resnet56v1", "resnet56v2", "resnet110v2")
@@ -31,7 +35,7 @@ def steps(out: Path) -> dict[str, list[str]]:
 
 
 def run_steps(out: Path, chosen: Sequence[str]) -> int:
-    """Run the chosen steps, or all, and return how many failed."""
+    """Run the chosen steps, or all, and return how many failed. Raises KeyboardInterrupt when Ctrl-C stops one."""
     known = steps(out)
     unknown = [name for name in chosen if name not in known]
     if unknown:
@@ -47,6 +51,8 @@ def run_steps(out: Path, chosen: Sequence[str]) -> int:
         except subprocess.TimeoutExpired:
             code, text = 124, f"stopped after {STEP_TIMEOUT_S} s\n"
         (out / f"{name}.txt").write_text(text)
+        if code in INTERRUPTIONS:
+            raise KeyboardInterrupt
         summary.append((name, "ok" if code == 0 else f"exit code {code}", f"{time.monotonic() - started_at:.0f} s"))
         print(f"\n== {name} ==\n{text[-4000:]}", flush=True)
     print()
@@ -60,6 +66,7 @@ def check_engines(out: Path) -> None:
     import numpy as np
 
     from ..core.errors import RtkError
+    from ..core.json_text import json_text
     from ..core.machine import this_machine
     from ..core.nvidia.driver import gpu, gpu_count
     from ..core.nvidia.flavor import FLAVORS
@@ -92,13 +99,13 @@ def check_engines(out: Path) -> None:
             except RtkError as error:
                 result["error"] = str(error)
             results.append(result)
-            print(json.dumps(result), flush=True)
+            print(json_text(result), flush=True)
     found = {
         "machine": asdict(this_machine()),
         "gpus": [asdict(gpu(k)) for k in range(gpu_count())],
         "engines": results,
     }
-    (out / "engine.json").write_text(json.dumps(found, indent=1, default=str) + "\n")
+    (out / "engine.json").write_text(json_text(found, indent=1, default=str) + "\n")
 
 
 def main() -> None:
@@ -112,7 +119,10 @@ def main() -> None:
         out.mkdir(parents=True, exist_ok=True)
         check_engines(out)
         return
-    sys.exit(min(run_steps(out, words[1:]), 1))
+    try:
+        sys.exit(min(run_steps(out, words[1:]), 1))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

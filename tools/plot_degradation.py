@@ -15,6 +15,7 @@ import typer
 from ..cli.options import run_module
 from ..core.card import Input, ModelCard, Preprocessing
 from ..core.data.datasets import Split, open_dataset
+from ..core.environment import use_writable_matplotlib_folder
 from ..core.files import make_folder, whole_file
 from ..train.augment.options import Augmentation
 from ..train.data.splits import shuffled_indices
@@ -46,6 +47,7 @@ def training_errors(arch: str, split: Split, *, epochs: int, seed: int = 0, devi
 
 def picture(errors: Mapping[str, Sequence[float]], path: Path, *, title: str) -> None:
     """Draw the errors over the epochs: one colour per depth, dashed lines for networks without shortcuts."""
+    use_writable_matplotlib_folder()
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
     from matplotlib.ticker import MaxNLocator
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..bench.report.plots import throughput
 from ..bench.report.report import Report
+from ..core.environment import use_writable_matplotlib_folder
 from ..core.files import make_folder, whole_file
 
 SIZE_INCHES, DPI = (7.2, 4.2), 130
@@ -13,6 +14,7 @@ SIZE_INCHES, DPI = (7.2, 4.2), 130
 
 def write_picture(report: Report, path: Path) -> None:
     """Draw the report's throughput into a PNG file, on white, so that it is readable on a dark page too."""
+    use_writable_matplotlib_folder()
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
     from matplotlib.ticker import LogLocator, StrMethodFormatter
 

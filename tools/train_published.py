@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ..cli.options import run_module
+from ..cli.options import INTERRUPTED, run_module
 from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.card import ModelCard
 from ..core.errors import TrainingError
@@ -21,6 +21,8 @@ from .readme_tables import fill_pages
 RUNS = Path("runs") / "table"
 STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL)
 """Exit codes of a training that was stopped: while it trained, before that, and by SIGKILL."""
+INTERRUPTIONS = (INTERRUPTED, -signal.SIGINT)
+"""Exit codes of a training that Ctrl-C stopped."""
 STOP_LIMIT_S = 120.0
 """Time that a training gets after SIGTERM to finish its step and to save."""
 
@@ -52,7 +54,7 @@ def train_published(
 def train_for(row: Row, recipe: str, seed: int, *, runs: Path, seconds: float) -> ModelCard | None:
     """Train or resume a row for at most `seconds`: return its card when it is finished, None when time ran out.
 
-    Raises TrainingError when the command fails; the command has printed why.
+    Raises TrainingError when the command fails, which has printed why; KeyboardInterrupt when Ctrl-C stops it.
     """
     out = runs / f"{row.name}-{recipe}-s{seed}"
     first = (row.arch, "--dataset", row.dataset, "--recipe", recipe, "--seed", str(seed), "--out", str(out))
@@ -60,6 +62,9 @@ def train_for(row: Row, recipe: str, seed: int, *, runs: Path, seconds: float) -
     process = subprocess.Popen([sys.executable, "-m", "rtk", "train", *words])
     try:
         code = process.wait(seconds)
+    except KeyboardInterrupt:  # Ctrl-C reaches both processes; the training saves first
+        process.wait(STOP_LIMIT_S)
+        raise
     except subprocess.TimeoutExpired:
         process.terminate()
         try:
@@ -69,6 +74,8 @@ def train_for(row: Row, recipe: str, seed: int, *, runs: Path, seconds: float) -
             code = process.wait()
     if code in STOPPED:
         return None
+    if code in INTERRUPTIONS:
+        raise KeyboardInterrupt
     if code != 0:
         raise TrainingError(f"rtk train {' '.join(words)}: exit code {code}")
     return load_checkpoint(out / "best.pt").card

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, get_args
 from ..core.data import DATASETS
 from ..core.device import check_device
 from ..core.errors import ArtifactError, UnknownNameError, UsageError
+from ..core.json_text import json_text, number_from_json
 from ..core.models.names import PUBLISHED, parse_architecture, published_file
 from ..core.options import option
 from .augment.options import NAMES, augmentation_with
@@ -209,7 +210,7 @@ class TrainConfig:
 
     def to_json(self) -> str:
         """The config as JSON text."""
-        return json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n"
+        return json_text(dataclasses.asdict(self), read_back=True, indent=2, default=str) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, source: str) -> Self:
@@ -219,9 +220,15 @@ class TrainConfig:
             for name in ("data_dir", "out"):
                 fields[name] = Path(fields[name]) if fields[name] else None
             fields["augment"] = tuple(fields.get("augment") or ()) or None
-            return cls(**fields)
+            return cls(**{name: _number(name, value) for name, value in fields.items()})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ArtifactError(f"{source}: not the config of a run ({error})") from error
+
+
+def _number(name: str, value: Any) -> Any:
+    """The value of a field, where text may stand for a number that is not finite."""
+    kinds = {one.name: str(one.type) for one in dataclasses.fields(TrainConfig)}
+    return number_from_json(value) if isinstance(value, str) and "float" in kinds.get(name, "") else value
 
 
 def resumed_config(run_dir: Path, saved: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:

@@ -8,8 +8,9 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
+from ..core.environment import use_writable_compiler_folders
 from ..core.errors import BackendError
-from ..core.machine import this_machine
+from ..core.machine import this_machine, usable_cores
 from .config import Compile, Precision
 
 
@@ -36,6 +37,7 @@ def choose_arithmetic(device: str, precision: Precision) -> Arithmetic:
         )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))  # PyTorch knows no quotas of containers
     chosen = torch.device(device)
     if chosen.type == "cuda" and chosen.index is not None:
         if chosen.index >= torch.cuda.device_count():
@@ -97,6 +99,7 @@ def _compile_problem(device: torch.device) -> str:
         return "needs a C++ compiler"
     if device.type == "cuda" and find_spec("triton") is None:
         return "needs triton"
+    use_writable_compiler_folders()
     try:  # the smallest possible function: this tests the compilers, their headers and the device
         torch.compile(_squares)(torch.ones(4, device=device, requires_grad=True)).backward()
     except Exception as error:

@@ -1,6 +1,5 @@
 """The folder of a run: config.json, history.jsonl, last.pt, best.pt, curves.png; not-finite.pt after such a step."""
 
-import json
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,8 +7,10 @@ from typing import Any
 
 from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.data import DATASETS
+from ..core.environment import use_writable_matplotlib_folder
 from ..core.errors import ArtifactError, UsageError
 from ..core.files import whole_file, write_whole
+from ..core.json_text import json_text
 from ..core.machine import this_machine
 from .config import TrainConfig
 
@@ -72,11 +73,12 @@ class RunFolder:
         return state
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
-        """Write one JSON line per epoch."""
-        write_whole(self.path / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+        """Write one JSON line per epoch; a loss that is not finite is null."""
+        write_whole(self.path / "history.jsonl", "".join(json_text(row) + "\n" for row in history))
 
     def write_curves(self, history: list[dict[str, Any]], *, title: str) -> None:
         """Plot loss, error and learning rate over the epochs."""
+        use_writable_matplotlib_folder()
         from matplotlib.figure import Figure  # without pyplot: no display, no global state
         from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 

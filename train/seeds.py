@@ -1,6 +1,5 @@
 """Train the same config with several random seeds, one after another: mean and spread."""
 
-import json
 import logging
 import statistics
 import textwrap
@@ -11,6 +10,7 @@ from typing import Any
 from ..core.card import Score
 from ..core.errors import UsageError
 from ..core.files import make_folder, write_whole
+from ..core.json_text import json_text
 from .config import TrainConfig
 from .distributed.process_group import join_process_group
 from .log_lines import LINE_COLUMNS
@@ -67,7 +67,7 @@ def train_seeds(config: TrainConfig, count: int) -> tuple[Path, Summary]:
             summary = Summary(seeds[: len(runs)], scores)
             if processes.first:
                 make_folder(base)
-                write_whole(path, json.dumps(_content(config, runs, summary), indent=2) + "\n")
+                write_whole(path, json_text(_content(config, runs, summary), indent=2) + "\n")
     return path, summary
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, cast
 from ..core.artifacts.engine import other_model, read_engine_info
 from ..core.artifacts.graph_card import INPUT_NAME
 from ..core.errors import ArtifactError, UnknownNameError
-from ..core.files import make_folder
+from ..core.files import made_by_one
 from ..core.library_errors import translated_errors
-from ..core.paths import cache_dir
+from ..core.paths import cache_path
 from ..core.text import wrapped
 from .models import NAME_IT, ModelFiles, file_sha256, find_reference
 
@@ -52,7 +52,7 @@ def cached_graph_path(checkpoint: Path, *, suffix: str = "") -> Path:
     """
     if not checkpoint.is_file():
         raise ArtifactError(f"{checkpoint}: no such checkpoint")
-    return cache_dir() / "graphs" / f"{file_sha256(checkpoint)[:32]}{suffix}.onnx"
+    return cache_path("graphs", f"{file_sha256(checkpoint)[:32]}{suffix}.onnx")
 
 
 def cached_graph(
@@ -70,11 +70,14 @@ def cached_graph(
     calibration = f"-{int8_flavor}-{dataset.name}" if precision == "int8" and dataset else ""
     suffix = "" if precision == "fp32" else f".{precision}{calibration}"
     path = cached_graph_path(checkpoint, suffix=suffix)
-    if not path.is_file():
+    if path.is_file():
+        return path
+    with made_by_one(path):
+        if path.is_file():  # another process has just made it
+            return path
         from ..core.artifacts.checkpoint import load_checkpoint
 
         loaded = load_checkpoint(checkpoint)
-        make_folder(path.parent)
         format_text = f"ONNX{f' in {precision}' if suffix else ''}"
         _log.info(wrapped(f"{checkpoint}: exporting to {format_text} into the cache: {path}"))
         if precision == "int8":
@@ -129,15 +132,13 @@ def built_engine(found: ModelFiles, *, max_batch: int) -> Path:
     Raises BackendError, before any export or build, if this machine cannot run engines.
     """
     from ..export.config import EngineConfig
-    from ..export.trt.build import engine_from_onnx
+    from ..export.trt.build import engine_in_cache
     from ..infer.trt.preflight import check_machine
 
     _, flavor = check_machine()
     graph = artifact_for("onnx", found)
     largest = max(max_batch, EngineConfig.max_batch)
-    folder = cache_dir() / "opened" / f"{file_sha256(graph)[:32]}-{largest}"
-    config = EngineConfig(graph, out=folder, flavor=flavor.name, max_batch=largest)
-    built = engine_from_onnx(config)
+    built = engine_in_cache(EngineConfig(graph, flavor=flavor.name, max_batch=largest))
     origin = "from the cache" if built.cached else f"built in {built.info.build_s:.1f} s"
     _log.info(wrapped(f"{built.path}: {origin}"))
     return built.path

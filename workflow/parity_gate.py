@@ -7,7 +7,6 @@ not be checked.
 """
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -19,7 +18,7 @@ from ..bench.parity.verdict import Requirement, Verdict, judge
 from ..core.artifacts.engine import EngineInfo, read_engine_info, read_plan, write_engine
 from ..core.data.datasets import Dataset
 from ..core.errors import ArtifactError, BackendError, noted
-from ..core.files import write_whole
+from ..core.files import temporary_folder, write_whole
 from ..core.progress import progress_bar
 from ..infer.backend import Backend, BackendOptions
 from ..infer.open_backend import open_backend
@@ -145,9 +144,8 @@ def _open_graph(graph: Path) -> Iterator[tuple[Backend, str, tuple[str, ...]]]:
             backend = stack.enter_context(open_backend("openvino", graph, ON_CPU))
             yield backend, backend.runs_on, ()
         else:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rtk-"))
-            rounded = Path(folder) / graph.name
-            rounded.write_bytes(rounded_after_every_layer(loaded, HALVES[card.precision]).SerializeToString())
+            rounded = stack.enter_context(temporary_folder(None)) / graph.name
+            write_whole(rounded, rounded_after_every_layer(loaded, HALVES[card.precision]).SerializeToString())
             backend = stack.enter_context(open_backend("onnx", rounded, ON_CPU))
             ran_on = f"{backend.runs_on}: {CHECKED.format(precision=card.precision)}"
             yield backend, ran_on, (UNCHECKED.format(precision=card.precision),)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...core.environment import use_writable_compiler_folders
 from ...core.errors import BackendError
 from ...infer.backend import BackendOptions, Resident
 from ...infer.torch_backend import TorchBackend
@@ -27,6 +28,7 @@ class CompiledTorch(TorchBackend):
         super().__init__(checkpoint, options)
         if self.device == "cpu" and not any(map(shutil.which, COMPILERS)):
             raise BackendError(f"torch.compile: needs a C++ compiler on a CPU; found none of {', '.join(COMPILERS)}")
+        use_writable_compiler_folders()
         self._model = torch.compile(self._model)  # type: ignore[assignment]
         self.runs_on = self.runs_on.replace("eager", "torch.compile")
 

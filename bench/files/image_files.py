@@ -2,9 +2,9 @@
 
 import io
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
@@ -15,22 +15,22 @@ import numpy as np
 from ...core.card import Input
 from ...core.data.datasets import Split
 from ...core.data.images import encoded_image
+from ...core.files import temporary_folder
 from ...infer.backend import Backend
 from ...infer.classify import ClassifyConfig, classify
 from ...infer.decode import Decoder
 from ...infer.sources.entry import Entry
-
-FOLDER_PREFIX = "rtk-bench-"
-"""Prefix of the temporary folders."""
 
 
 class PngFiles:
     """A split as PNG files, with the processes that decode them. All cells of the scope files share one of these."""
 
     def __init__(self, split: Split, size: Input) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX)
-        self._decoder = Decoder(size)
-        self._entries = cycle(write_pngs(split, Path(self._folder.name), len(split)))
+        with ExitStack() as stack:
+            folder = stack.enter_context(temporary_folder(None))
+            self._decoder = Decoder(size)
+            self._entries = cycle(write_pngs(split, folder, len(split)))
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
         self._decoder.__enter__()
@@ -41,7 +41,7 @@ class PngFiles:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._decoder.__exit__(kind, error, trace)
-        self._folder.cleanup()
+        self._stack.close()
 
     def calls_of(self, backend: Backend, batch: int) -> Callable[[int], list[float]]:
         """A runner's calls: classify that many batches, and return the seconds from one batch's labels to the next."""

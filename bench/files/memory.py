@@ -2,17 +2,18 @@
 
 import os
 import statistics
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
 from ...core.data.datasets import Split
+from ...core.files import temporary_folder
+from ...core.machine import system_number
 from ...infer.backend import Backend
 from ...infer.classify import ClassifyConfig, classify
 from ...infer.decode import Decoder
-from .image_files import FOLDER_PREFIX, write_pngs
+from .image_files import write_pngs
 
 SAMPLES = 50
 MIB = 2**20
@@ -39,8 +40,8 @@ def measure_memory(
     """Classify `count` entries, the split's PNG files again and again, and sample the memory."""
     step = max(count // SAMPLES, 1)
     samples_mib: list[float] = []
-    with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX) as folder, Decoder(backend.card.input) as decoder:
-        pngs = write_pngs(split, Path(folder), min(len(split), count))
+    with temporary_folder(None) as folder, Decoder(backend.card.input) as decoder:
+        pngs = write_pngs(split, folder, min(len(split), count))
         for answered, _ in enumerate(classify(islice(cycle(pngs), count), backend, decoder, config), 1):
             advance(1)
             if answered % step == 0:
@@ -55,4 +56,4 @@ def _resident_mib(process: int) -> float:
         pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     except OSError:
         return float("nan")
-    return pages * os.sysconf("SC_PAGE_SIZE") / MIB
+    return pages * (system_number("SC_PAGE_SIZE") or float("nan")) / MIB

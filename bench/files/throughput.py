@@ -7,24 +7,23 @@ that a user writes first. Startup, including that of processes, is not counted. 
 """
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ...core.data.datasets import Split
+from ...core.files import temporary_folder
 from ...infer.backend import Backend
 from ...infer.classify import ClassifyConfig, classify
 from ...infer.decode import Decoder
 from ...infer.sources.entry import Entry
 from ...infer.sources.listing import entries
-from .image_files import FOLDER_PREFIX, write_npy, write_pngs, write_tar
+from .image_files import write_npy, write_pngs, write_tar
 
 WARM_UP_IMAGES = 1_000
 PLAIN_IMAGES = 1_000
@@ -128,9 +127,9 @@ def measure_files(
     The split is repeated where it has fewer images. `alone`: the same model with all cores for itself. `loops`: the
     backends of the plain loops, by the suffix of their name after PLAIN_LOOP.
     """
-    with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX) as folder, Decoder(backend.card.input) as decoder:
-        tar, npy = Path(folder) / "images.tar", Path(folder) / "images.npy"
-        pngs = write_pngs(split, Path(folder), images)
+    with temporary_folder(None) as folder, Decoder(backend.card.input) as decoder:
+        tar, npy = folder / "images.tar", folder / "images.npy"
+        pngs = write_pngs(split, folder, images)
         write_tar(tar, pngs)
         write_npy(npy, split, images)
         decoder.start()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...core.environment import use_writable_matplotlib_folder
 from ..config import SCOPES
 from ..measure.cell import Cell
 from ..parity.compare import Parity
@@ -133,6 +134,7 @@ def changes(parity: Sequence[Parity]) -> Draw:
 
 def svg_of(draw: Draw) -> str:
     """The drawing as an SVG element."""
+    use_writable_matplotlib_folder()
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter, StrMethodFormatter

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...core.card import ModelCard
 from ...core.errors import ArtifactError
+from ...core.json_text import json_text
 from ...core.machine import Machine
 from ...core.records import restored
 from ..config import BenchConfig
@@ -81,7 +82,7 @@ class Report:
                 fields["images_per_s_interval"] = rate_interval(cell)
                 ceiling = self.ceiling(cell)
                 fields["ceiling"] = dataclasses.asdict(ceiling) if ceiling else None
-        text = json.dumps(content, indent=1, ensure_ascii=False)
+        text = json_text(content, read_back=True, indent=1, ensure_ascii=False)
         return re.sub(r"\[[\d\s.,e+-]*\]", lambda numbers: "".join(numbers[0].split()), text) + "\n"
 
 

@@ -15,7 +15,8 @@ from typing import Any, Self
 from ..card import ModelCard
 from ..errors import ArtifactError
 from ..files import sha256_of, write_whole
-from ..paths import cache_dir
+from ..json_text import json_text
+from ..paths import cache_dirs
 from ..records import restored
 from ..text import outline
 from ..zoo import zoo_file, zoo_names
@@ -118,7 +119,8 @@ class EngineInfo:
     def to_json(self) -> str:
         """The JSON beside the plan."""
         fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "card"}
-        return json.dumps({"format": FORMAT, **fields, "card": json.loads(self.card.to_json())}, indent=2) + "\n"
+        content = {"format": FORMAT, **fields, "card": json.loads(self.card.to_json())}
+        return json_text(content, read_back=True, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, source: str) -> Self:
@@ -200,7 +202,7 @@ def engine_problem(engine: Path) -> str:
 
 def rebuild_command(engine: Path) -> str:
     """The command that builds an engine again from the graph with the same stem; rtk builds those in its cache."""
-    if cache_dir().absolute() in engine.absolute().parents:
+    if any(folder.absolute() in engine.absolute().parents for folder in cache_dirs()):
         return "rtk cache clear, and the same command again"
     graph = engine.with_name(f"{engine.name.removesuffix(SUFFIX)}.onnx")
     return f"rtk export --trt {shlex.quote(str(graph))}"

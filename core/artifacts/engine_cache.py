@@ -16,14 +16,13 @@ from typing import Any
 
 from ..errors import ArtifactError, OutputError
 from ..files import make_folder
-from ..paths import cache_dir
+from ..paths import cache_dir, cache_dirs, cache_path
 from .engine import SUFFIX, EngineInfo, engine_problem, json_path, read_engine_info, write_engine
 
 KEY_LENGTH = 32
 """Number of hexadecimal digits of the SHA-256 in a folder's name."""
-TIMINGS, KERNELS = "timings", "rtx"
-TENSORRT_CACHES = (TIMINGS, KERNELS)
-"""Folders beside the engines: timings that TensorRT measures while it builds, kernels that TensorRT-RTX compiles."""
+ENGINES, TIMINGS, KERNELS = "engines", "timings", "rtx"
+"""Folders of the cache. Timings: TensorRT measures them while it builds. rtx: kernels that TensorRT-RTX compiles."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,12 @@ class CachedEngine:
 
 def engines_dir() -> Path:
     """Return the folder of the cached engines; it may not exist yet."""
-    return cache_dir() / "engines"
+    return cache_dir() / ENGINES
+
+
+def engine_folder(key: str) -> Path:
+    """Return the folder of the cached engine with that key. It may not exist yet. Raises OutputError."""
+    return cache_path(ENGINES, key)
 
 
 def engine_key(
@@ -72,19 +76,18 @@ def engine_key(
 
 def find_engine(key: str) -> Path | None:
     """Return the cached engine with that key after checking its SHA-256, or None. A damaged entry is removed."""
-    folder = engines_dir() / key
-    engine = _engine_in(folder)
-    if engine is not None and not engine_problem(engine):
-        return engine
-    if folder.exists():
+    for folder in (parent / ENGINES / key for parent in cache_dirs()):
+        engine = _engine_in(folder)
+        if engine is not None and not engine_problem(engine):
+            return engine
         shutil.rmtree(folder, ignore_errors=True)
     return None
 
 
 def cache_engine(key: str, stem: str, plan: bytes, info: EngineInfo) -> Path:
     """Write an engine into the cache as `stem`.engine and return its path. Raises OutputError."""
-    parent = make_folder(engines_dir())
-    folder = parent / key
+    folder = engine_folder(key)
+    parent = make_folder(folder.parent)
     try:
         fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
         try:
@@ -106,21 +109,6 @@ def cached_engines() -> list[CachedEngine]:
     """List the cached engines, the newest first. Every plan is read and compared with its SHA-256."""
     entries = [_entry(folder) for folder in _folders()]
     return sorted(entries, key=lambda entry: entry.modified_at, reverse=True)
-
-
-def clear_engines() -> tuple[int, int]:
-    """Remove all cached engines, unfinished folders, and TensorRT's timings and kernels.
-
-    Returns the number of engines and their size in bytes. Raises OutputError when a folder cannot be removed.
-    """
-    entries = cached_engines()
-    beside = (cache_dir() / name for name in TENSORRT_CACHES)
-    for folder in (*_folders(), *_leftovers(), *(path for path in beside if path.is_dir())):
-        try:
-            shutil.rmtree(folder)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be removed: {error.strerror or error}") from error
-    return len(entries), sum(entry.bytes for entry in entries)
 
 
 def _entry(folder: Path) -> CachedEngine:
@@ -149,14 +137,6 @@ def _engine_in(folder: Path) -> Path | None:
 
 
 def _folders() -> Iterator[Path]:
-    root = engines_dir()
-    return (
-        (path for path in sorted(root.iterdir()) if path.is_dir() and path.name[:1] != ".")
-        if root.is_dir()
-        else iter(())
-    )
-
-
-def _leftovers() -> Iterator[Path]:
-    root = engines_dir()
-    return iter(sorted(root.glob(".new-*"))) if root.is_dir() else iter(())
+    for root in (parent / ENGINES for parent in cache_dirs()):
+        if root.is_dir():
+            yield from (path for path in sorted(root.iterdir()) if path.is_dir() and path.name[:1] != ".")

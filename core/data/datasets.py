@@ -6,6 +6,7 @@ downloaded and verified by their checksum. Shapes: N images, H rows, W columns, 
 
 import gzip
 import math
+import shutil
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, ImageError, UnknownNameError
+from ..errors import DataError, ImageError, OutputError, UnknownNameError
+from ..files import made_by_one, temporary_folder
 from ..paths import default_data_dir
 from . import DATASETS
 from .download import download
@@ -31,6 +33,8 @@ FASHION_MNIST_CLASSES = (
 )  # fmt: skip
 SHAPES_SIZES = {"train": 10_000, "test": 2_000}
 SHAPES_SEEDS = {"train": 1, "test": 2}
+
+ELSEWHERE = "set --data-dir or RTK_DATA_DIR to the folder that has it"
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/"
 CIFAR10_ARCHIVE = "cifar-10-binary.tar.gz"
@@ -100,12 +104,13 @@ def open_dataset(name: str, *, data_dir: Path | None = None) -> Dataset:
     `data_dir`: the folder of the official files; None means RTK_DATA_DIR or the user's cache folder. Raises
     UnknownNameError for a name that is neither a data set nor a folder.
     """
-    folder = data_dir or default_data_dir()
     match name:
         case "cifar10":
-            return Dataset(name, CIFAR10_CLASSES, lambda split: _cifar10(folder, split))
+            return Dataset(name, CIFAR10_CLASSES, lambda split: _cifar10(data_dir or default_data_dir(), split))
         case "fashion-mnist":
-            return Dataset(name, FASHION_MNIST_CLASSES, lambda split: _fashion_mnist(folder, split))
+            return Dataset(
+                name, FASHION_MNIST_CLASSES, lambda split: _fashion_mnist(data_dir or default_data_dir(), split)
+            )
         case "shapes":
             return Dataset(name, SHAPES_CLASSES, _shapes)
     if not Path(name).is_dir():
@@ -129,10 +134,7 @@ def _cifar10(data_dir: Path, split: SplitName) -> Split:
             raise DataError(
                 f"{folder}: incomplete: {', '.join(missing)} missing; remove the folder to download it again"
             )
-        archive = data_dir / CIFAR10_ARCHIVE
-        if not archive.is_file():
-            _download(CIFAR10_URL + CIFAR10_ARCHIVE, f"sha256:{CIFAR10_SHA256}", archive)
-        _unpack(archive, data_dir, folder)
+        _fetch_cifar10(data_dir, folder)
     parts = [cifar10_images(folder / name) for name in CIFAR10_FILES[split]]
     for name, part in zip(CIFAR10_FILES[split], parts, strict=True):
         if len(part) != CIFAR10_ROWS:
@@ -143,6 +145,19 @@ def _cifar10(data_dir: Path, split: SplitName) -> Split:
     return Split(
         np.concatenate([part.images_NHWC for part in parts]), np.concatenate([part.labels_N for part in parts])
     )
+
+
+def _fetch_cifar10(data_dir: Path, folder: Path) -> None:
+    """Download and unpack the archive; other processes wait. Raises DataError or OutputError."""
+    archive = data_dir / CIFAR10_ARCHIVE
+    try:
+        with made_by_one(folder):
+            if any(not (folder / name).is_file() for names in CIFAR10_FILES.values() for name in names):
+                if not archive.is_file():
+                    _download(CIFAR10_URL + CIFAR10_ARCHIVE, f"sha256:{CIFAR10_SHA256}", archive)
+                _unpack(archive, folder)
+    except OutputError as error:
+        raise OutputError(f"{error}; {ELSEWHERE}, or to one that can be written") from error
 
 
 def cifar10_images(path: Path) -> Split:
@@ -163,14 +178,21 @@ def cifar10_images(path: Path) -> Split:
     return Split(np.ascontiguousarray(images_NHWC), labels_N)
 
 
-def _unpack(archive: Path, destination: Path, folder: Path) -> None:
-    try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(destination, filter="data")
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{archive}: cannot be unpacked ({error}); remove it to download it again") from error
-    if not folder.is_dir():
-        raise DataError(f"{archive}: has no folder {folder.name}; expected the binary version of CIFAR-10")
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack aside, so that other processes see the folder with all of its files. Raises DataError or OutputError."""
+    with temporary_folder(archive.parent) as aside:
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(aside, filter="data")
+        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{archive}: cannot be unpacked ({error}); remove it to download it again") from error
+        unpacked = aside / folder.name
+        if not unpacked.is_dir():
+            raise DataError(f"{archive}: has no folder {folder.name}; expected the binary version of CIFAR-10")
+        try:
+            shutil.copytree(unpacked, folder, dirs_exist_ok=True) if folder.exists() else unpacked.rename(folder)
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
 # Fashion-MNIST: idx files, gzip.
@@ -257,5 +279,4 @@ def _size(image_HWC: NDArray[np.uint8]) -> str:
 
 
 def _download(url: str, checksum: str, target: Path) -> None:
-    otherwise = "set --data-dir or RTK_DATA_DIR to the folder that has it"
-    download(url, target, checksum=checksum, error=DataError, otherwise=otherwise)
+    download(url, target, checksum=checksum, error=DataError, otherwise=ELSEWHERE)

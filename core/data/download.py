@@ -6,12 +6,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import RtkError
-from ..files import make_folder, whole_file
+from ..files import made_by_one, whole_file
 from ..text import one_line
 
 
 def download(url: str, target: Path, *, checksum: str, error: type[RtkError], otherwise: str) -> None:
-    """Download a file; tqdm, if it is installed, shows a progress bar.
+    """Download a file, once however many processes ask for it; tqdm, if it is installed, shows a progress bar.
 
     `checksum`: ALGORITHM:HEXADECIMAL; only the given digits, from the first, are compared. Raises `error` when the
     download fails; its message names the reason, the place for a file that is downloaded by hand, and the alternative
@@ -20,21 +20,23 @@ def download(url: str, target: Path, *, checksum: str, error: type[RtkError], ot
     import pooch  # only this function needs it
     import requests
 
-    make_folder(target.parent)
-    pooch.get_logger().info("Downloading '%s' to '%s'.", url, target)
-    bar = sys.stderr.isatty() and find_spec("tqdm") is not None
-    algorithm, digits = checksum.split(":")
-    with whole_file(target) as file:
-        try:
-            pooch.HTTPDownloader(progressbar=bar)(url, file, None)
-            file.flush()
-            with Path(file.name).open("rb") as content:
-                if not hashlib.file_digest(content, algorithm).hexdigest().startswith(digits):
-                    raise ValueError("the checksum does not match")
-        except (OSError, ValueError) as failure:  # requests' errors are OSErrors
-            offline = isinstance(failure, requests.ConnectionError | requests.Timeout)
-            reason = "no connection" if offline else one_line(failure)
-            raise error(
-                f"{target}: missing, and the download failed ({reason}); "
-                f"download {url} and put it there, or {otherwise}"
-            ) from failure
+    with made_by_one(target):
+        if target.is_file():  # another process has just downloaded it
+            return
+        pooch.get_logger().info("Downloading '%s' to '%s'.", url, target)
+        bar = sys.stderr.isatty() and find_spec("tqdm") is not None
+        algorithm, digits = checksum.split(":")
+        with whole_file(target) as file:
+            try:
+                pooch.HTTPDownloader(progressbar=bar)(url, file, None)
+                file.flush()
+                with Path(file.name).open("rb") as content:
+                    if not hashlib.file_digest(content, algorithm).hexdigest().startswith(digits):
+                        raise ValueError("the checksum does not match")
+            except (OSError, ValueError) as failure:  # requests' errors are OSErrors
+                offline = isinstance(failure, requests.ConnectionError | requests.Timeout)
+                reason = "no connection" if offline else one_line(failure)
+                raise error(
+                    f"{target}: missing, and the download failed ({reason}); "
+                    f"download {url} and put it there, or {otherwise}"
+                ) from failure

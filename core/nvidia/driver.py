@@ -3,14 +3,13 @@
 import contextlib
 import ctypes
 import functools
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..device import check_device
 from ..errors import BackendError, UsageError
 
-LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+LIBRARY = "libcuda.so.1"
 
 # Device attributes of cuda.h.
 COMPUTE_MODE, CC_MAJOR, CC_MINOR = 20, 75, 76

@@ -13,7 +13,6 @@ once, made the logits of a trained network worse. ONNX Runtime's entropy ranges 
 """
 
 import logging
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,7 +30,7 @@ from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 from ...core.artifacts.checkpoint import Checkpoint
 from ...core.artifacts.graph import set_card
 from ...core.errors import ArtifactError, UnknownNameError
-from ...core.files import write_whole
+from ...core.files import temporary_folder, write_whole
 from ...core.machine import this_machine
 from ...core.tolerances import differences, largest_share, precision_named
 from ..config import METHODS, Int8Config, Method
@@ -173,8 +172,8 @@ def quantised(
         name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
         for name, (low, high) in ranges.items()
     }
-    with tempfile.TemporaryDirectory(prefix="rtk-") as folder, _quiet():
-        cache, out = Path(folder) / "ranges.json", Path(folder) / "int8.onnx"
+    with temporary_folder(None) as folder, _quiet():
+        cache, out = folder / "ranges.json", folder / "int8.onnx"
         save_tensors_data(TensorsData(CalibrationMethod.MinMax, tensors), cache)
         quantize_static(
             graph,

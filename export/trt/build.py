@@ -22,16 +22,17 @@ from ...core.artifacts.engine import (
     read_plan,
     write_engine,
 )
-from ...core.artifacts.engine_cache import cache_engine, engine_key, find_engine
+from ...core.artifacts.engine_cache import cache_engine, engine_folder, engine_key, find_engine
 from ...core.artifacts.graph import load_graph
 from ...core.card import ModelCard
 from ...core.errors import ArtifactError, BackendError
-from ...core.files import make_folder
+from ...core.files import made_by_one, make_folder
 from ...core.library_errors import reason_of
 from ...core.machine import this_machine
 from ...core.nvidia.driver import using_gpu
 from ...core.nvidia.flavor import Flavor, LogLines, choose_flavor, collected_errors, logger_of
 from ...core.nvidia.layer_types import layers_of_engine, precision_of_network
+from ...core.paths import only_a_cache
 from ..config import EngineConfig
 from .build_progress import BuildProgress, monitor_for
 from .builder_settings import builder_settings, save_timing_cache, use_timing_cache
@@ -52,21 +53,83 @@ class BuiltEngine:
     """True if the engine comes from the cache and nothing was built."""
 
 
+@dataclass(frozen=True)
+class _Request:
+    """An engine that is wanted, with everything that its key in the cache is made of."""
+
+    config: EngineConfig
+    flavor: Flavor
+    hardware: Hardware
+    card: ModelCard
+    content: bytes
+    """The graph's file."""
+    options: dict[str, Any]
+
+    @property
+    def graph_sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def key(self) -> str:
+        return engine_key(
+            graph_sha256=self.graph_sha256,
+            opt_batch=self.config.optimal_batch,
+            max_batch=self.config.max_batch,
+            flavor=self.flavor.name,
+            version=self.flavor.version(),
+            hardware=self.hardware.key,
+            options=self.options,
+        )
+
+
 def engine_from_onnx(config: EngineConfig) -> BuiltEngine:
     """Build a TensorRT engine for batches of 1 to config.max_batch, or take it from the cache.
 
     The graph decides the precision. The JSON beside the engine names the GPU model, or the compute capabilities, and
-    the TensorRT version that it runs on. Files are written whole or not at all.
+    the TensorRT version that it runs on. Files are written whole or not at all. A cache that cannot be written is
+    logged in one line.
 
     Raises ArtifactError with TensorRT's own words if the parser or the builder refuses the graph, and if the requested
     precision is missing; BackendError if TensorRT or the GPU is missing; UsageError for options that the flavour lacks;
     OutputError.
     """
+    request = _request(config)
+    path = (config.out or config.graph.parent) / f"{config.graph.stem}{SUFFIX}"
+    cached = _find(request) if config.cache else None
+    if cached is not None:
+        plan, info = read_plan(cached.path, cached.info), cached.info
+    else:
+        plan, info = _build_engine(request)
+        if config.cache:
+            with only_a_cache("the engine is"):
+                cache_engine(request.key, config.graph.stem, plan, info)
+    make_folder(path.parent)
+    write_engine(path, plan, info)
+    return BuiltEngine(path, info, cached=cached is not None)
+
+
+def engine_in_cache(config: EngineConfig) -> BuiltEngine:
+    """Build an engine into the cache, or find it there, and return its path in the cache.
+
+    Of several processes that need the same engine, one builds it, and the others wait. `out` and `cache` of the config
+    have no effect. Raises the errors of engine_from_onnx.
+    """
+    request = _request(config)
+    found = _find(request)
+    if found is not None:
+        return found
+    with made_by_one(engine_folder(request.key)):
+        found = _find(request)  # another process may just have built it
+        if found is not None:
+            return found
+        plan, info = _build_engine(request)
+        return BuiltEngine(cache_engine(request.key, config.graph.stem, plan, info), info, cached=False)
+
+
+def _request(config: EngineConfig) -> _Request:
     flavor = choose_flavor(config.flavor)
     hardware = hardware_for(config, flavor)
     _, card = load_graph(config.graph)
-    content = config.graph.read_bytes()
-    graph_sha256 = hashlib.sha256(content).hexdigest()
     options = {
         "recipe": RECIPE,
         "workspace_mib": config.workspace_mib,
@@ -74,26 +137,25 @@ def engine_from_onnx(config: EngineConfig) -> BuiltEngine:
         "version_compatible": config.version_compatible,
         "tf32": False,
     }
-    path = (config.out or config.graph.parent) / f"{config.graph.stem}{SUFFIX}"
-    key = engine_key(
-        graph_sha256=graph_sha256,
-        opt_batch=config.optimal_batch,
-        max_batch=config.max_batch,
-        flavor=flavor.name,
-        version=flavor.version(),
-        hardware=hardware.key,
-        options=options,
-    )
-    cached = find_engine(key) if config.cache else None
-    if cached is not None:
-        info = read_engine_info(cached)
-        _check_precision(config, card, info.precision)
-        make_folder(path.parent)
-        write_engine(path, read_plan(cached, info), info)
-        return BuiltEngine(path, info, cached=True)
+    return _Request(config, flavor, hardware, card, config.graph.read_bytes(), options)
 
-    plan, precision, build_s = _build(config, flavor, hardware, content, network_name(card, graph_sha256), card)
-    info = EngineInfo(
+
+def _find(request: _Request) -> BuiltEngine | None:
+    """Return the engine in the cache, or None. Raises ArtifactError if it lacks the requested precision."""
+    found = find_engine(request.key)
+    if found is None:
+        return None
+    info = read_engine_info(found)
+    _check_precision(request.config, request.card, info.precision)
+    return BuiltEngine(found, info, cached=True)
+
+
+def _build_engine(request: _Request) -> tuple[bytes, EngineInfo]:
+    """Build, and return the plan and its description."""
+    config, flavor, hardware, card = request.config, request.flavor, request.hardware, request.card
+    name = network_name(card, request.graph_sha256)
+    plan, precision, build_s = _build(config, flavor, hardware, request.content, name, card)
+    return plan, EngineInfo(
         card=card,
         flavor=flavor.name,
         version=flavor.version(),
@@ -103,18 +165,13 @@ def engine_from_onnx(config: EngineConfig) -> BuiltEngine:
         targets=hardware.targets,
         profile=Profile(config.optimal_batch, config.max_batch),
         precision=precision,
-        graph_sha256=graph_sha256,
+        graph_sha256=request.graph_sha256,
         plan_sha256=hashlib.sha256(plan).hexdigest(),
         plan_bytes=len(plan),
         build_s=round(build_s, 3),
-        options=options,
+        options=request.options,
         machine=this_machine().summary,
     )
-    if config.cache:
-        cache_engine(key, config.graph.stem, plan, info)
-    make_folder(path.parent)
-    write_engine(path, plan, info)
-    return BuiltEngine(path, info, cached=False)
 
 
 def _build(

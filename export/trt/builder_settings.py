@@ -1,15 +1,14 @@
 """The settings of TensorRT's builder: precision rules, limits, target hardware, batch sizes and the timing cache."""
 
-from pathlib import Path
 from typing import Any
 
 from ...core.artifacts.engine_cache import TIMINGS
 from ...core.artifacts.graph_card import INPUT_NAME
 from ...core.card import ModelCard
 from ...core.errors import ArtifactError, UsageError
-from ...core.files import make_folder, write_whole
+from ...core.files import write_whole
 from ...core.nvidia.flavor import Flavor
-from ...core.paths import cache_dir
+from ...core.paths import cache_path, only_a_cache, read_cached
 from ..config import EngineConfig
 from .hardware import Hardware
 
@@ -56,17 +55,16 @@ def _capability_of(member: str) -> str:
     return f"{member[2:-1]}.{member[-1]}"
 
 
-def use_timing_cache(settings: Any, flavor: Flavor, hardware: Hardware) -> Path:
-    """Let the builder reuse the timings of earlier builds on this GPU; return the file for the new timings."""
+def use_timing_cache(settings: Any, flavor: Flavor, hardware: Hardware) -> str:
+    """Let the builder reuse the timings of earlier builds on this GPU; return the name of the file for the new ones."""
     assert hardware.gpu is not None  # a flavour with a timing cache builds only on a GPU
     name = f"{flavor.name}-{flavor.version()}-{hardware.gpu.name}-{hardware.gpu.compute_capability}".replace(" ", "-")
-    path = cache_dir() / TIMINGS / f"{name.replace('/', '-')}.cache"
-    timings = settings.create_timing_cache(path.read_bytes() if path.is_file() else b"")
-    settings.set_timing_cache(timings, False)
-    return path
+    file = f"{name.replace('/', '-')}.cache"
+    settings.set_timing_cache(settings.create_timing_cache(read_cached(TIMINGS, file)), False)
+    return file
 
 
-def save_timing_cache(settings: Any, path: Path) -> None:
-    """Write the builder's timings for the next build. Raises OutputError."""
-    make_folder(path.parent)
-    write_whole(path, bytes(settings.get_timing_cache().serialize()))
+def save_timing_cache(settings: Any, file: str) -> None:
+    """Write the builder's timings for the next build, if the cache can be written."""
+    with only_a_cache("the builder's timings are"):
+        write_whole(cache_path(TIMINGS, file), bytes(settings.get_timing_cache().serialize()))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ...core.errors import RtkError
+from ...core.json_text import json_text
 from ...core.text import decodable, visible
 from ..classify import Answer
 from .formats import TextFormat
@@ -92,7 +93,7 @@ def _cell(text: str) -> str:
 
 def _jsonl(answers: Iterable[Answer], top_k: int) -> Iterator[str]:
     for answer in answers:
-        text = json.dumps(row(answer, top_k), ensure_ascii=False)
+        text = json_text(row(answer, top_k), ensure_ascii=False)
         if not text.isprintable():  # json escapes some of these characters; the others can only be inside strings
             text = "".join(c if c.isprintable() else _json_escape(c) for c in text)
         yield text + "\n"

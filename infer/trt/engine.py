@@ -4,7 +4,6 @@ Host code in engines stays disabled. RTX compiles its kernels when an engine is 
 kernels are kept on disk for the next time.
 """
 
-import contextlib
 import hashlib
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +11,12 @@ from typing import Any
 from ...core.artifacts.engine import rebuild_command
 from ...core.artifacts.engine_cache import KERNELS
 from ...core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
-from ...core.errors import ArtifactError, BackendError, OutputError, UsageError
-from ...core.files import make_folder, write_whole
+from ...core.errors import ArtifactError, BackendError, UsageError
+from ...core.files import write_whole
 from ...core.library_errors import reason_of
 from ...core.nvidia.flavor import LogLines, collected_errors, logger_of
 from ...core.nvidia.layer_types import layers_of_engine
-from ...core.paths import cache_dir
+from ...core.paths import cache_path, only_a_cache, read_cached
 from .preflight import Loadable
 from .pycuda_driver import MIB, DeviceMemory, Driver
 
@@ -76,7 +75,6 @@ class TrtEngine:
         """Load the engine. Raises ArtifactError if TensorRT rejects it, BackendError if there is too little memory."""
         self._path, self._trt = loadable.path, loadable.flavor.load()
         self._loadable, self._driver = loadable, driver
-        self._cache_path = cache_dir() / KERNELS / f"{_cache_name(loadable)}.cache"
         self._cache_read = b""
         self.layers: dict[str, int] = {}
         """The number of layers per data type from the engine's inspector; empty if the inspector has none."""
@@ -189,8 +187,8 @@ class TrtEngine:
         settings.dynamic_shapes_kernel_specialization_strategy = getattr(strategies, rtx.specialization.upper())
         if rtx.runtime_cache:
             self._cache = settings.create_runtime_cache()
-            if self._cache_path.is_file():
-                self._cache_read = self._cache_path.read_bytes()
+            self._cache_read = read_cached(KERNELS, _cache_name(loadable))
+            if self._cache_read:
                 self._cache.deserialize(self._cache_read)  # RTX ignores a cache of another driver or GPU
             settings.set_runtime_cache(self._cache)
         return self._engine.create_execution_context(settings)
@@ -200,9 +198,8 @@ class TrtEngine:
             return
         compiled = bytes(self._cache.serialize())
         if compiled != self._cache_read:
-            with contextlib.suppress(OutputError):  # only a cache: the next start compiles again
-                make_folder(self._cache_path.parent)
-                write_whole(self._cache_path, compiled)
+            with only_a_cache("compiled kernels are"):
+                write_whole(cache_path(KERNELS, _cache_name(self._loadable)), compiled)
 
 
 def _check_validity(trt: Any, runtime: Any, loadable: Loadable, log: LogLines) -> None:
@@ -233,4 +230,4 @@ def _check_validity(trt: Any, runtime: Any, loadable: Loadable, log: LogLines) -
 def _cache_name(loadable: Loadable) -> str:
     """The name of the kernel cache: kernels are valid for one plan, GPU model and TensorRT version."""
     parts = (loadable.info.plan_sha256, loadable.gpu.name, loadable.gpu.compute_capability, loadable.flavor.version())
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    return f"{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:32]}.cache"

@@ -67,12 +67,12 @@ def test_an_unknown_data_set_lists_the_known_ones() -> None:
     assert caught.value.exit_code == 2
 
 
-def test_the_environment_sets_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_sets_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RTK_DATA_DIR", "/data")
     assert default_data_dir() == Path("/data")
     monkeypatch.delenv("RTK_DATA_DIR")
-    monkeypatch.setenv("RTK_CACHE_DIR", "/cache")
-    assert default_data_dir() == Path("/cache/data")
+    monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path / "cache"))
+    assert default_data_dir() == tmp_path / "cache" / "data"
     monkeypatch.delenv("RTK_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", "/home/a/.cache")
     assert cache_dir() == Path("/home/a/.cache/rtk")

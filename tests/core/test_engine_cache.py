@@ -1,6 +1,7 @@
 """The cache of engines: an engine is found by the key of its parts, whole or not at all."""
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from rtk.core.artifacts.engine import json_path, read_engine_info
 from rtk.core.artifacts.engine_cache import (
     cache_engine,
     cached_engines,
-    clear_engines,
     engine_key,
     engines_dir,
     find_engine,
@@ -98,23 +98,22 @@ def test_the_list_has_size_and_content_and_starts_with_the_newest() -> None:
     assert first.problem == ""
 
 
-def test_clearing_removes_engines_and_unfinished_folders() -> None:
-    assert clear_engines() == (0, 0)
-    cache_engine("k1", "small", PLAN, INFO)
-    size = cached_engines()[0].bytes
-    (engines_dir() / ".new-left").mkdir()
-    (engines_dir().parent / "timings").mkdir()
-    (engines_dir().parent / "graphs").mkdir()
-    assert len(cached_engines()) == 1
-    assert clear_engines() == (1, size)
-    assert list(engines_dir().iterdir()) == []
-    assert sorted(path.name for path in engines_dir().parent.iterdir()) == ["engines", "graphs"]
+def test_a_full_cache_is_an_error_with_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: object) -> None:
+        raise OutputError(f"{path}: cannot be written: No space left on device")
 
-
-def test_a_cache_that_cannot_be_written_is_an_error_with_its_path(tmp_path: Path) -> None:
-    (tmp_path / "cache").write_text("a file where the folder should be")
-    with pytest.raises(OutputError, match="cache"):
+    monkeypatch.setattr("rtk.core.artifacts.engine.write_whole", full)
+    with pytest.raises(OutputError, match="cache/engines/.*No space left on device"):
         cache_engine("k1", "small", PLAN, INFO)
+    assert list(engines_dir().iterdir()) == []
+
+
+def test_where_the_cache_cannot_be_written_an_engine_is_kept_in_the_temporary_one(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    kept = cache_engine("k1", "small", PLAN, INFO)
+    assert find_engine("k1") == kept
+    assert [entry.engine for entry in cached_engines()] == [kept]
+    shutil.rmtree(kept.parent)
 
 
 def test_an_interrupted_write_leaves_no_files(monkeypatch: pytest.MonkeyPatch) -> None:

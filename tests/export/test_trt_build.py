@@ -32,7 +32,7 @@ from rtk.core.artifacts.graph import set_card
 from rtk.core.errors import ArtifactError, BackendError, OutputError, UnknownNameError, UsageError
 from rtk.core.nvidia.flavor import FLAVORS
 from rtk.export.config import EngineConfig
-from rtk.export.trt.build import engine_from_onnx
+from rtk.export.trt.build import engine_from_onnx, engine_in_cache
 from rtk.export.trt.hardware import DEFAULT_TARGETS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -262,6 +262,45 @@ def test_a_damaged_cache_entry_is_built_again(no_gpu: Stage, graph: Path) -> Non
     entry.engine.write_bytes(b"damaged")
     assert not engine_from_onnx(EngineConfig(graph, max_batch=16)).cached
     assert find_engine(entry.key) == entry.engine
+
+
+def test_an_engine_in_the_cache_is_opened_where_it_lies(no_gpu: Stage, graph: Path, tmp_path: Path) -> None:
+    trt = no_gpu.tensorrt("tensorrt-rtx")
+    built = engine_in_cache(EngineConfig(graph, max_batch=16))
+    trt.calls.clear()
+    found = engine_in_cache(EngineConfig(graph, max_batch=16))
+    assert (built.cached, found.cached) == (False, True)
+    assert trt.calls == []
+    assert built.path == found.path
+    assert found.path.is_relative_to(tmp_path / "cache" / "engines")
+    assert found.info == read_engine_info(found.path)
+    assert sorted(path.name for path in tmp_path.rglob("*.engine")) == ["small.engine"]
+    assert list(tmp_path.rglob("*.lock")) == []
+
+
+def full_disk(path: Path, content: object = None) -> Path:
+    raise OutputError(f"{path}: cannot be written: No space left on device")
+
+
+def test_a_full_cache_does_not_take_a_finished_engine_away(
+    no_gpu: Stage, graph: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    no_gpu.tensorrt("tensorrt-rtx")
+    monkeypatch.setattr("rtk.core.artifacts.engine_cache.make_folder", full_disk)
+    built = engine_from_onnx(EngineConfig(graph, max_batch=16))
+    assert read_engine_info(graph.with_suffix(".engine")) == built.info
+    (line,) = caplog.messages
+    assert "No space left on device; the engine is not kept for the next time; set RTK_CACHE_DIR" in line
+
+
+def test_timings_that_cannot_be_kept_do_not_take_a_finished_engine_away(
+    stage: Stage, graph: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    on_a_gpu(stage, "tensorrt 11")
+    monkeypatch.setattr("rtk.export.trt.builder_settings.write_whole", full_disk)
+    assert engine_from_onnx(EngineConfig(graph, max_batch=16)).path.is_file()
+    (line,) = caplog.messages
+    assert "No space left on device; the builder's timings are not kept" in line
 
 
 def test_a_folder_that_cannot_be_written_is_an_output_error(no_gpu: Stage, graph: Path, tmp_path: Path) -> None:

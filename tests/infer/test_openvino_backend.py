@@ -4,12 +4,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import openvino
 import pytest
 from rtk.core.errors import ArtifactError, BackendError
 from rtk.core.probe import probe_images
 from rtk.infer.backend import Backend, BackendOptions
 from rtk.infer.open_backend import open_backend
+from rtk.infer.openvino_backend import openvino  # as rtk imports it, without its telemetry
 
 CPU = BackendOptions(device="cpu", threads=1)
 CAPABLE = [str(one) for one in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")]

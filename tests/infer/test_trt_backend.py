@@ -13,7 +13,7 @@ from fakes.lazy_cuda import CudaError, CudaMemoryError, LazyCuda, LazyDevice, La
 from fakes.tensorrt_stand_in import CLASSES, H100, RTX4090, SIZE, VERSIONS, Script, Stage, small_card, staged
 from numpy.typing import NDArray
 from rtk.core.artifacts.engine import EngineInfo, PrecisionAsBuilt, Profile, json_path, write_engine
-from rtk.core.errors import ArtifactError, BackendError, RtkError, UsageError
+from rtk.core.errors import ArtifactError, BackendError, OutputError, RtkError, UsageError
 from rtk.core.nvidia import driver as cuda
 from rtk.core.nvidia.flavor import FLAVORS
 from rtk.core.probe import probe_images
@@ -224,6 +224,18 @@ def test_rtx_options_reach_the_runtime_and_kernels_are_kept(stage: Stage, tmp_pa
     assert kept.read_bytes() == b"kernels"
     bench.open().close()
     assert ("IRuntimeCache.deserialize", b"kernels") in trt.calls
+
+
+def test_kernels_that_cannot_be_kept_cost_one_line(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OutputError(f"{path}: cannot be written: No space left on device")
+
+    monkeypatch.setattr("rtk.infer.trt.engine.write_whole", full)
+    bench_for(stage, "tensorrt-rtx", tmp_path).open().close()
+    (line,) = [message for message in caplog.messages if "No space left" in message]
+    assert "compiled kernels are not kept for the next time; set RTK_CACHE_DIR" in line
 
 
 def test_rtx_works_without_a_kernel_cache(stage: Stage, tmp_path: Path) -> None:

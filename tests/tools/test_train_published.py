@@ -64,3 +64,9 @@ def test_finished_trainings_are_written_when_a_later_one_fails(tmp_path: Path, m
     assert "the table" in page.read_text()
     assert (tmp_path / "README.md").read_text() == "no markers\n"
     assert [path.name for path in (tmp_path / "records").iterdir()] == ["resnet20v1-cifar10-rtk-s0.json"]
+
+
+def test_ctrl_c_in_a_training_ends_all_of_them(as_rtk: object, tmp_path: Path) -> None:
+    as_rtk("exit 130")  # type: ignore[operator]
+    with pytest.raises(KeyboardInterrupt):
+        table.train_for(ROW, "rtk", 0, runs=tmp_path, seconds=30)

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import pytest
 from rtk.bench.measure.cell import Cell
 from rtk.bench.parity.verdict import Check, Verdict
+from rtk.core.artifacts import parity_cache
 from rtk.core.artifacts.graph import load_graph, set_card
 from rtk.core.artifacts.parity_cache import forget_parity, parity_is_known, remember_parity
-from rtk.core.errors import ArtifactError, BackendError, RtkError
+from rtk.core.errors import ArtifactError, BackendError, OutputError, RtkError
 from rtk.infer.backend import BackendOptions
 from rtk.infer.trt import preflight as trt_preflight
 from rtk.workflow import artifacts, select
@@ -107,12 +108,28 @@ def test_onnx_is_chosen_on_a_machine_with_a_gpu(graph_path: Path, monkeypatch: p
     assert choose_backend(find_model(str(graph_path)), device="cpu") == "openvino"
 
 
-def test_a_cache_that_cannot_be_written_does_no_harm(
+def test_a_parity_that_cannot_be_recorded_costs_one_line(
+    graph_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: Path, content: str) -> None:
+        raise OutputError(f"{path}: cannot be written: No space left on device")
+
+    monkeypatch.setattr(parity_cache, "write_whole", full)
+    remember_parity(graph_path, "openvino")
+    assert not parity_is_known(graph_path, "openvino")
+    (line,) = caplog.messages
+    assert "No space left on device; " in line
+    assert "parity gate is not kept for the next time; set RTK_CACHE_DIR" in line
+
+
+def test_a_parity_is_recorded_where_the_cache_cannot_be_written(
     graph_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path / "file"))
     remember_parity(graph_path, "openvino")
+    assert parity_is_known(graph_path, "openvino")
+    forget_parity(graph_path, "openvino")
     assert not parity_is_known(graph_path, "openvino")
 
 

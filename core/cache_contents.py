@@ -1,0 +1,111 @@
+"""What lies in the cache besides engines: graphs, downloads, and records of earlier runs."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .data.datasets import CIFAR10_ARCHIVE, CIFAR10_SHA256, FASHION_MNIST_MD5
+from .errors import ArtifactError, OutputError
+from .paths import cache_dirs
+
+GRAPHS, DATA, PARITY = "graphs", "data", "parity"
+FOLDERS = {
+    "engines": "engines",
+    GRAPHS: "graphs",
+    DATA: "downloaded data sets and weights",
+    PARITY: "results of the parity gate",
+    "timings": "timings of TensorRT's builder",
+    "rtx": "kernels of TensorRT for RTX",
+    "matplotlib": "fonts of Matplotlib",
+    "triton": "kernels of torch.compile",
+    "opened": "engines of an earlier rtk",
+}
+"""Everything that rtk keeps in the cache: the folders, and what is in each."""
+CHECKSUMS = {CIFAR10_ARCHIVE: f"sha256:{CIFAR10_SHA256}"} | {
+    name: f"md5:{md5}" for name, md5 in FASHION_MNIST_MD5.items()
+}
+"""Of downloads, by file name."""
+
+
+@dataclass(frozen=True)
+class CacheFolder:
+    """One of FOLDERS."""
+
+    name: str
+    path: Path
+    files: tuple[Path, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files."""
+        return sum(path.stat().st_size for path in self.files)
+
+
+def cache_folders() -> list[CacheFolder]:
+    """List the folders in the cache that hold files; hidden files are unfinished and belong to a folder too."""
+    found = [(name, parent / name) for parent in cache_dirs() for name in FOLDERS]
+    folders = [CacheFolder(name, path, tuple(sorted(filter(Path.is_file, path.rglob("*"))))) for name, path in found]
+    return [folder for folder in folders if folder.files]
+
+
+def cached_graphs() -> list[Path]:
+    """Return the graphs in the cache."""
+    return [path for parent in cache_dirs() for path in sorted((parent / GRAPHS).glob("*.onnx"))]
+
+
+def checked_files() -> Iterator[tuple[Path, str]]:
+    """Yield the files that can be checked, except engines, each with its problem or an empty text."""
+    from .artifacts.graph import load_graph
+
+    for graph in cached_graphs():
+        try:
+            load_graph(graph)
+        except ArtifactError as error:
+            yield graph, str(error).removeprefix(f"{graph}: ")
+        else:
+            yield graph, ""
+    for folder in cache_folders():
+        for path in folder.files:
+            if folder.name == PARITY and path.suffix == ".json":
+                yield path, _json_problem(path)
+            elif folder.name == DATA and path.name in CHECKSUMS:
+                yield path, _checksum_problem(path)
+
+
+def clear_cache() -> tuple[list[CacheFolder], int]:
+    """Remove everything that rtk keeps in the cache; other files there stay.
+
+    Returns what was removed, and its size in bytes. Raises OutputError when a folder cannot be removed.
+    """
+    folders = cache_folders()
+    size = sum(folder.bytes for folder in folders)
+    for path in (parent / name for parent in cache_dirs() for name in FOLDERS):
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be removed: {error.strerror or error}") from error
+    return folders, size
+
+
+def _json_problem(path: Path) -> str:
+    try:
+        json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        return f"not JSON: {error}"
+    return ""
+
+
+def _checksum_problem(path: Path) -> str:
+    algorithm, expected = CHECKSUMS[path.name].split(":")
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, algorithm).hexdigest()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return (
+        "" if found == expected else f"altered or truncated: its {algorithm} is {found}; remove it to download it again"
+    )
