@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, ImageError, UnknownNameError
+from ..errors import DataError, ImageError, OutputError, UnknownNameError
 from ..paths import default_data_dir
 from . import DATASETS
 from .download import download
@@ -168,6 +168,8 @@ def _unpack(archive: Path, destination: Path, folder: Path) -> None:
         with tarfile.open(archive) as tar:
             tar.extractall(destination, filter="data")
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno and error.filename != str(archive):  # not the archive's fault
+            raise OutputError(f"{destination}: cannot be written: {error.strerror}") from error
         raise DataError(f"{archive}: cannot be unpacked ({error}); remove it to download it again") from error
     if not folder.is_dir():
         raise DataError(f"{archive}: has no folder {folder.name}; expected the binary version of CIFAR-10")

@@ -20,7 +20,7 @@ from PIL import Image
 from rtk.cli import app as cli
 from rtk.core.card import Input
 from rtk.core.data.synthetic_shapes import draw_shapes
-from rtk.core.errors import BackendError, OutputError, UsageError
+from rtk.core.errors import BackendError, DataError, OutputError, UsageError
 from rtk.infer.classify import Answer, ClassifyConfig, Prediction, classify
 from rtk.infer.decode import Decoder
 from rtk.infer.fake import FakeBackend
@@ -79,6 +79,31 @@ def test_the_file_name_can_be_read_back_from_a_line(format_: TextFormat) -> None
     for damaged in ("", "\0\0\0", '{"file": 3', '"unclosed', "[]"):
         with pytest.raises(ValueError):
             file_of_line(damaged, format_)
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet"])
+def test_an_error_of_an_input_is_not_blamed_on_a_resumable_output(tmp_path: Path, format_: Format) -> None:
+    def entries_with_a_failure() -> Iterator[Entry]:
+        yield Entry("a.png")
+        raise OSError(5, "Input/output error", "images.tar")
+
+    def answers_with_a_failure() -> Iterator[Answer]:
+        yield Answer("a.png", CAT)
+        raise OSError(5, "Input/output error", "images.tar")
+
+    key = RunKey("m", "b", format_, top_k=1, batch_size=4, fit="crop")
+    for resume in (False, True):
+        with (
+            pytest.raises(OSError, match="'images.tar'") as caught,
+            ResumableOutput(tmp_path / "out", key, resume=resume) as output,
+        ):
+            list(output.remaining(entries_with_a_failure()))
+        assert not isinstance(caught.value, OutputError)
+        with (
+            pytest.raises(OSError, match="'images.tar'"),
+            ResumableOutput(tmp_path / "out", key, resume=resume) as output,
+        ):
+            output.write(answers_with_a_failure())
 
 
 def test_a_table_shows_the_answers_before_a_failure() -> None:
@@ -429,6 +454,13 @@ def test_sorting_the_same_images_again_changes_nothing(tmp_path: Path, photos: l
     assert once == [f"T-shirt_top/{number:02}.png" for number in range(3)]
     assert sort(tmp_path / "out", photos[:3], "T-shirt/top") == once
     assert (tmp_path / "out" / "T-shirt_top" / "01.png").read_bytes() == photos[1].path.read_bytes()
+
+
+def test_an_image_that_is_gone_when_it_is_sorted_is_named(tmp_path: Path) -> None:
+    for name in ("gone.png", "there.png"):
+        with pytest.raises(DataError, match=rf"^{tmp_path}/{name}: was classified, but .*: No such file or directory$"):
+            sort(tmp_path / "out", [Entry(f"{tmp_path}/{name}")])
+        (tmp_path / "out" / "class 0" / "there.png").touch()  # compared with the source
 
 
 def test_images_with_the_same_name_are_all_kept(tmp_path: Path) -> None:
