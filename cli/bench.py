@@ -9,6 +9,7 @@ import typer
 
 from ..bench.config import PRESETS, SCOPES, BenchConfig, parse_batches, parse_scopes
 from ..core.errors import LimitError, ParityError, UsageError
+from ..core.files import make_folder, make_writable_folder, write_whole
 from ..core.text import text_table
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from . import help as groups
@@ -160,6 +161,8 @@ def bench(
         device=device,
         require_parity=require_parity or "default",
     )
+    if report is not None:
+        make_writable_folder(report)
     found, judged = run_benchmark(request)
     _print_report(found, folder=report, verbose=verbose)
     if found.interrupted:
@@ -207,7 +210,6 @@ def write_report(report: "Report", folder: Path) -> None:
     """Write report.json, report.md and report.html, without the path of the user's home."""
     from ..bench.report.html import page_of
     from ..bench.report.render import report_markdown
-    from ..core.files import make_folder, write_whole
     from ..core.paths import without_home
 
     make_folder(folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import OutputError
+from .urls import url_problem
 
 SUFFIX = ".part"
 """Suffix of the temporary files; their names start with a dot."""
@@ -38,6 +39,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     A target that is a stream is written directly. Raises OutputError when the folder or the file cannot be written,
     or when the disk is full. Other errors of the block, such as those of reading an input, stay what they are.
     """
+    check_local(path)
     if is_stream(path):
         with writing(path, append=True) as stream:  # /dev/stdout may be a file that already has content
             yield stream
@@ -160,11 +162,24 @@ def temporary_folder(within: Path | None) -> Iterator[Path]:
 
 def make_folder(path: Path) -> Path:
     """Create the folder and its parents if they are missing, and return it. Raises OutputError."""
+    check_local(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: the folder cannot be created: {error.strerror or error}") from error
     return path
+
+
+def make_writable_folder(path: Path) -> Path:
+    """As `make_folder`, and check that files can be written there, before hours of work. Raises OutputError."""
+    with _write_errors(make_folder(path)), tempfile.TemporaryFile(dir=path):
+        return path
+
+
+def check_local(path: Path) -> None:
+    """Raise OutputError for a URL. A folder with the name of its scheme would be made otherwise."""
+    if url_problem(str(path)) and not Path(path.parts[0]).exists():
+        raise OutputError(f"{path}: a URL, expected a path on this machine; write the file here, then copy it there")
 
 
 def sha256_of(path: Path) -> str:

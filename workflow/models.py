@@ -8,6 +8,7 @@ from ..core.artifacts.engine import read_engine_info
 from ..core.card import ModelCard
 from ..core.errors import ArtifactError, UnknownNameError
 from ..core.files import sha256_of
+from ..core.urls import url_problem
 from ..core.zoo import zoo_card, zoo_file, zoo_names
 
 KINDS = {".pt": "checkpoint", ".onnx": "graph", ".engine": "engine"}
@@ -59,6 +60,8 @@ def find_model(name: str) -> ModelFiles:
     in_zoo = path.stem if path == zoo_file(path.stem, ".pt") else name
     if in_zoo in zoo_names():
         return ModelFiles(in_zoo, checkpoint=zoo_file(in_zoo, ".pt"), graph=zoo_file(in_zoo, ".onnx"))
+    if (problem := url_problem(name)) and not path.exists():
+        raise ArtifactError(f"{name}: {problem}")
     if path.suffix in KINDS:
         if not path.is_file():
             raise ArtifactError(f"{path}: no such {KINDS[path.suffix]}")
@@ -81,7 +84,8 @@ def find_reference(found: ModelFiles, *, explicit: Path | None = None) -> Path:
     """
     if explicit is not None:
         if not explicit.is_file():
-            raise ArtifactError(f"{explicit}: no such checkpoint; expected a .pt file")
+            problem = url_problem(str(explicit)) or "no such checkpoint; expected a .pt file"
+            raise ArtifactError(f"{explicit}: {problem}")
         return explicit
     if found.checkpoint:
         return found.checkpoint

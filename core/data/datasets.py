@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, ImageError, OutputError, UnknownNameError
 from ..paths import default_data_dir
+from ..urls import url_problem
 from . import DATASETS
 from .download import download
 from .images import IMAGE_SUFFIXES, native_image
@@ -109,6 +110,8 @@ def open_dataset(name: str, *, data_dir: Path | None = None) -> Dataset:
         case "shapes":
             return Dataset(name, SHAPES_CLASSES, _shapes)
     if not Path(name).is_dir():
+        if problem := url_problem(name):
+            raise DataError(f"{name}: {problem}")
         known = (*DATASETS, "or a folder with train/<class>/ and test/<class>/")
         raise UnknownNameError("data set", name, known)
     return _image_folder(Path(name))

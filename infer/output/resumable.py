@@ -21,8 +21,8 @@ from ...core.errors import OutputError, RtkError, UsageError
 from ...core.files import locked, writing
 from ..classify import Answer, BatchEnds
 from ..sources.entry import Entry
-from .formats import Format, TextFormat
-from .rows import columns, file_of_line, file_text, lines
+from .formats import Format, RowFormat
+from .rows import file_of_line, file_text, heading, lines
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class RunKey:
     top_k: int
     batch_size: int
     fit: str
+    csv_bom: bool = False
 
 
 class ResumableOutput:
@@ -52,14 +53,14 @@ class ResumableOutput:
         self.part = self.target.with_name(f"{self.target.name}.part")
         self._key_file = self.target.with_name(f"{self.target.name}.part.json")
         self.name, self.key = target, key
-        self.text: TextFormat = "csv" if key.format == "csv" else "jsonl"
+        self.text: RowFormat = key.format if key.format in ("csv", "tsv") else "jsonl"
         self.rows = 0
         """Rows in the file, including those of the earlier run."""
         self.unreadable_before = 0
         """How many rows of the earlier run have an error."""
         self._repeated = 0
         """Answers that are computed again although their rows exist, to start at a batch boundary."""
-        self._heading = ",".join(columns(key.top_k)) + "\n" if self.text == "csv" else ""
+        self._heading = heading(self.text, key.top_k, mark=key.csv_bom)
         if os.path.isdir(target):
             raise OutputError(f"{target}: cannot be written: Is a directory")
         with self._write_errors(), contextlib.ExitStack() as stack:
@@ -147,7 +148,7 @@ class ResumableOutput:
     def write(self, answers: Iterable[Answer]) -> None:
         """Append the answers as rows."""
         with _appended(self.part, shown=self.name) as file:
-            for line in lines(answers, self.text, top_k=self.key.top_k, heading=False):
+            for line in lines(answers, self.text, top_k=self.key.top_k, with_heading=False):
                 file.write(line.encode())
                 self.rows += 1
 

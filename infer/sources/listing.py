@@ -19,6 +19,7 @@ from typing import BinaryIO, Literal
 from ...core.data import DATASETS
 from ...core.data.images import IMAGE_SUFFIXES, no_file_reason
 from ...core.errors import RtkError, UsageError
+from ...core.urls import url_problem
 from .entry import Entry
 from .folders import folder_entries, glob_matches
 from .standard_input import paths_on
@@ -49,6 +50,8 @@ def listed(paths: Iterable[str], *, stdin: BinaryIO | None = None) -> Iterator[E
             yield from _or_error(folder_entries(path), Entry(path, "no images in this folder"))
         elif os.path.lexists(path):
             yield Entry(path)
+        elif problem := url_problem(path):
+            yield Entry(path, problem)
         elif glob.has_magic(path) and "\0" not in path:
             matches = (Entry(name) for name in sorted(glob_matches(path)) if not os.path.isdir(name))
             yield from _or_error(matches, Entry(path, "the pattern matches no file"))

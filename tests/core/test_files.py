@@ -77,12 +77,17 @@ def test_an_error_of_reading_an_input_is_not_blamed_on_the_output(tmp_path: Path
 
 
 def test_a_write_that_fails_is_an_output_error_also_if_a_library_hides_it() -> None:
-    with pytest.raises(OutputError, match=r"^/dev/full: cannot be written: No space left on device$"):
-        with whole_file(Path("/dev/full")) as file:
-            try:
-                file.write(b"x" * 1_000_000)
-            except OSError as error:
-                raise RuntimeError("a library has no reason to give") from error
+    def save_with_a_library(write: Callable[[bytes], int]) -> None:
+        try:
+            write(b"x" * 1_000_000)
+        except OSError as error:
+            raise RuntimeError("the library gives no reason") from error
+
+    with (
+        pytest.raises(OutputError, match=r"^/dev/full: cannot be written: No space left on device$"),
+        whole_file(Path("/dev/full")) as file,
+    ):
+        save_with_a_library(file.write)
 
 
 def test_a_full_device_is_an_output_error() -> None:
