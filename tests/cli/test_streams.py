@@ -95,6 +95,17 @@ def test_a_log_line_never_lands_on_standard_output(shell: Shell) -> None:
     assert shell("rtk inspect gone.pt 2>&-").stdout == ""
 
 
+def test_warnings_of_libraries_are_not_printed(shell: Shell, tmp_path: Path) -> None:
+    header = "{'descr': '|u1', 'fortran_order': False, 'shape': (2L, 32L, 32L, 3L), }".ljust(117) + "\n"
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(2 * 32 * 32 * 3)
+    (tmp_path / "python2.npy").write_bytes(content)
+    command = f"rtk classify python2.npy --workers 0 -m {MODEL}"
+    done = shell(command)
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stderr == ""
+    assert "Python 2" in shell(f"PYTHONWARNINGS=default {command}").stderr
+
+
 def test_a_pipe_that_does_not_block_gets_everything(tmp_path: Path, photos: Path) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
