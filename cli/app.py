@@ -98,7 +98,8 @@ def _run() -> NoReturn:
     except OSError as error:  # an unexpected I/O error
         if _Debug.on:
             raise
-        fail(DataError(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
+        reason = error.strerror or str(error)
+        fail(DataError(f"{error.filename}: {reason}" if error.filename else f"{reason}; to see where: rtk --debug ..."))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:

@@ -2,7 +2,6 @@
 
 import os
 import statistics
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -12,7 +11,7 @@ from ...core.data.datasets import Split
 from ...infer.backend import Backend
 from ...infer.classify import ClassifyConfig, classify
 from ...infer.decode import Decoder
-from .image_files import FOLDER_PREFIX, write_pngs
+from .image_files import disk_errors, temporary_folder, write_pngs
 
 SAMPLES = 50
 MIB = 2**20
@@ -39,8 +38,9 @@ def measure_memory(
     """Classify `count` entries, the split's PNG files again and again, and sample the memory."""
     step = max(count // SAMPLES, 1)
     samples_mib: list[float] = []
-    with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX) as folder, Decoder(backend.card.input) as decoder:
-        pngs = write_pngs(split, Path(folder), min(len(split), count))
+    with temporary_folder() as folder, Decoder(backend.card.input) as decoder:
+        with disk_errors():
+            pngs = write_pngs(split, folder, min(len(split), count))
         for answered, _ in enumerate(classify(islice(cycle(pngs), count), backend, decoder, config), 1):
             advance(1)
             if answered % step == 0:

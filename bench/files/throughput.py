@@ -7,13 +7,11 @@ that a user writes first. Startup, including that of processes, is not counted. 
 """
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -24,7 +22,7 @@ from ...infer.classify import ClassifyConfig, classify
 from ...infer.decode import Decoder
 from ...infer.sources.entry import Entry
 from ...infer.sources.listing import entries
-from .image_files import FOLDER_PREFIX, write_npy, write_pngs, write_tar
+from .image_files import disk_errors, temporary_folder, write_npy, write_pngs, write_tar
 
 WARM_UP_IMAGES = 1_000
 PLAIN_IMAGES = 1_000
@@ -128,11 +126,12 @@ def measure_files(
     The split is repeated where it has fewer images. `alone`: the same model with all cores for itself. `loops`: the
     backends of the plain loops, by the suffix of their name after PLAIN_LOOP.
     """
-    with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX) as folder, Decoder(backend.card.input) as decoder:
-        tar, npy = Path(folder) / "images.tar", Path(folder) / "images.npy"
-        pngs = write_pngs(split, Path(folder), images)
-        write_tar(tar, pngs)
-        write_npy(npy, split, images)
+    with temporary_folder() as folder, Decoder(backend.card.input) as decoder:
+        tar, npy = folder / "images.tar", folder / "images.npy"
+        with disk_errors():
+            pngs = write_pngs(split, folder, images)
+            write_tar(tar, pngs)
+            write_npy(npy, split, images)
         decoder.start()
         _drain_s(classify(pngs[:WARM_UP_IMAGES], backend, decoder, config))
         for one in loops.values():

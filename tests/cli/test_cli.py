@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -364,6 +365,17 @@ def test_a_closed_pipe_is_not_an_error(graph_path: Path, photos: Path) -> None:
     done = subprocess.run(["bash", "-c", f"{words} | head -1"], capture_output=True, text=True, check=False)
     assert "0.png" in done.stdout
     assert "rror" not in done.stderr
+
+
+def test_an_unexpected_error_of_the_system_is_one_line(rtk: Rtk, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rtk.workflow import models
+
+    for error, line in (
+        (OSError(28, "No space left on device"), "rtk: No space left on device; to see where: rtk --debug ...\n"),
+        (OSError(13, "Permission denied", "a.pt"), "rtk: a.pt: Permission denied\n"),
+    ):
+        monkeypatch.setattr(models, "find_model", Mock(side_effect=error))
+        assert rtk("inspect", "a.pt", code=1).stderr == line
 
 
 # The workflow.
