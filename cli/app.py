@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from .. import __version__
-from ..core.errors import DataError, RtkError, UsageError
+from ..core.errors import DataError, OutputError, RtkError, UsageError
 from ..core.text import one_line
 from . import (
     bench,
@@ -26,6 +26,7 @@ from . import (
 )
 from .help import CONTEXT, GroupedCommand
 from .options import INTERRUPTED, fail, log_to_stderr
+from .streams import end_of_output, make_lasting
 
 app = typer.Typer(
     name="rtk",
@@ -75,6 +76,17 @@ def options(
 
 def main() -> None:
     """Run the command line. Errors of rtk and wrong usage become one line and an exit code."""
+    make_lasting()
+    try:
+        _run()
+    except SystemExit as end:
+        failure = end_of_output()
+        if failure and not end.code:
+            fail(OutputError(f"standard output: cannot be written: {failure}"))
+        raise
+
+
+def _run() -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may not fit the encoding
     try:
@@ -86,7 +98,8 @@ def main() -> None:
     except OSError as error:  # an unexpected I/O error
         if _Debug.on:
             raise
-        fail(DataError(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
+        reason = error.strerror or str(error)
+        fail(DataError(f"{error.filename}: {reason}" if error.filename else f"{reason}; to see where: rtk --debug ..."))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:

@@ -1,7 +1,6 @@
 """rtk bench, with its second form --compare."""
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..bench.config import PRESETS, SCOPES, BenchConfig, parse_batches, parse_scopes
-from ..core.errors import LimitError, OutputError, ParityError, UsageError
+from ..core.errors import LimitError, ParityError, UsageError
+from ..core.files import make_folder, make_writable_folder, write_whole
 from ..core.text import text_table
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from . import help as groups
@@ -165,7 +165,7 @@ def bench(
     if require_parity is not None and set(request.backends) == {"torch"} and reference is None:
         raise ParityError(NOTHING_TO_JUDGE)
     if report is not None:
-        _check_folder(report)
+        make_writable_folder(report)
     found, judged = run_benchmark(request)
     _print_report(found, folder=report, verbose=verbose)
     if found.interrupted:
@@ -200,15 +200,6 @@ def _config(preset: str | None, *, batch: str | None, scopes: Sequence[str], sec
     return BenchConfig.from_preset(preset, batches=batches, seconds=seconds)
 
 
-def _check_folder(folder: Path) -> None:
-    """Raise OutputError if the folder of a report cannot be written, before minutes of measuring."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise OutputError(f"--report {folder}: {existing} is a file; expected a folder")
-    if not os.access(existing, os.W_OK):
-        raise OutputError(f"--report {folder}: {existing} cannot be written; name another folder")
-
-
 def _print_report(report: "Report", *, folder: Path | None, verbose: bool) -> None:
     from ..bench.report.render import report_text
 
@@ -222,7 +213,6 @@ def write_report(report: "Report", folder: Path) -> None:
     """Write report.json, report.md and report.html, without the path of the user's home."""
     from ..bench.report.html import page_of
     from ..bench.report.render import report_markdown
-    from ..core.files import make_folder, write_whole
     from ..core.paths import without_home
 
     make_folder(folder)

@@ -1,8 +1,8 @@
 """rtk classify."""
-# ruff: noqa: RUF009 - option() makes a dataclasses.field
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core.errors import DataError, OutputError, UnknownNameError, UsageError
-from ..core.files import is_stream, whole_file
-from ..core.options import option
+from ..core.files import check_local, make_folder, make_writable_folder, whole_file
 from ..core.progress import Advance, progress_bar
 from ..core.text import visible
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
-from ..infer.output.formats import FILE_FORMATS, TABLE_SUFFIXES, Fit, Format
-from . import help as groups
+from ..core.zoo import zoo_card
+from .classify_options import ClassifyOptions
 from .config_options import options_from
+from .streams import stdout_failure
 
 if TYPE_CHECKING:
     from ..infer.backend import Backend
@@ -31,100 +31,6 @@ _log = logging.getLogger(__name__)
 
 SOME_UNREADABLE = 3
 """Exit code if at least one image cannot be read."""
-NOT_WITH_RAY = "--resume, --sort-into, --link, --report, --cuda-graphs, --format"
-
-
-@dataclass(frozen=True)
-class ClassifyOptions:
-    """The options of one command. Raises UsageError for options that contradict each other."""
-
-    paths: tuple[str, ...]
-    model: str = option(
-        ZOO_DEFAULT, group=groups.MODEL, names=("--model", "-m"), help="Model file or name of a zoo model."
-    )
-    backend: str = option("auto", group=groups.BACKEND, help="Backend: auto, torch, onnx, openvino or trt.")
-    device: str = option("auto", group=groups.BACKEND, help="Device: auto, cpu, cuda or cuda:N.")
-    cuda_graphs: bool = option(
-        False, group=groups.BACKEND, help="Record the run of each batch size as a CUDA graph (trt)."
-    )
-    batch_size: int = option(256, group=groups.BACKEND, minimum=1, help="Number of images per batch.")
-    fit: Fit = option(
-        "crop", group=groups.DATA, help="How to fit images of other proportions: crop the centre, or letterbox."
-    )
-    data_dir: Path | None = option(
-        None, group=groups.DATA, envvar="RTK_DATA_DIR", help="Folder of the official data files."
-    )
-    strict: bool = option(False, group=groups.DATA, help="Stop at the first unreadable image.")
-    top_k: int = option(
-        1, group=groups.OUTPUT, minimum=1, help="Number of predictions per image; at most the number of classes."
-    )
-    requested_format: Format | None = option(
-        None,
-        group=groups.OUTPUT,
-        names=("--format",),
-        help="Output format; default: the suffix of --output, else table.",
-    )
-    output: Path | None = option(
-        None, group=groups.OUTPUT, names=("--output", "-o"), help="Output file, written whole or not at all."
-    )
-    sort_into: Path | None = option(
-        None, group=groups.OUTPUT, metavar="DIR", help="Also copy each image into DIR/<label>/."
-    )
-    link: bool = option(False, group=groups.OUTPUT, help="Make symbolic links instead of copies in --sort-into.")
-    report: Path | None = option(
-        None, group=groups.OUTPUT, metavar="FILE", help="Also write an HTML page of the least certain answers."
-    )
-    workers: int | None = option(
-        None, group=groups.MACHINE, minimum=0, help="Decoding processes; default: one per core."
-    )
-    ray: str | None = option(
-        None,
-        group=groups.MACHINE,
-        metavar="auto|local|ADDRESS",
-        help="Run on a Ray cluster, one actor per GPU; --output is then a folder of Parquet files.",
-    )
-    resume: bool = option(False, group=groups.RESUMING, help="Resume an unfinished --output file.")
-
-    def __post_init__(self) -> None:
-        if self.ray is not None:
-            self._check_ray()
-        elif self.format_name is None:
-            known = ", ".join(f".{name}" for name in FILE_FORMATS[:-1])
-            raise UsageError(
-                f"{self.output}: unknown suffix; expected {known} or .{FILE_FORMATS[-1]}, or give --format"
-            )
-        elif (self.resume or self.format == "parquet") and self.resumable_file is None:
-            option = "--resume" if self.resume else "--format parquet"
-            raise UsageError(f"{option}: needs --output with a file, in the format csv, jsonl or parquet")
-        elif self.link and self.sort_into is None:
-            raise UsageError("--link: needs --sort-into")
-        elif self.report is not None and self.resume:
-            raise UsageError("--report: shows a run from its beginning; leave out --resume")
-
-    def _check_ray(self) -> None:
-        others = (self.resume, self.sort_into, self.link, self.report, self.cuda_graphs)
-        if any(others) or self.requested_format not in (None, "parquet"):
-            raise UsageError(f"--ray: writes only Parquet files; leave out {NOT_WITH_RAY}")
-        if self.output is None:
-            raise UsageError("--ray: needs --output with a folder")
-
-    @property
-    def format(self) -> Format:
-        """The requested format, or else the one that the output's suffix names, or else table."""
-        return self.format_name or "table"
-
-    @property
-    def format_name(self) -> Format | None:
-        """The format; None if the suffix of the output names none."""
-        suffix = self.output.suffix.lower() if self.output and not is_stream(self.output) else ""
-        if self.requested_format or suffix in TABLE_SUFFIXES:
-            return self.requested_format or "table"
-        return next((known for known in FILE_FORMATS if suffix == f".{known}"), None)
-
-    @property
-    def resumable_file(self) -> Path | None:
-        """The output, if it can be resumed: tables and pipes cannot."""
-        return self.output if self.output and self.format != "table" and not is_stream(self.output) else None
 
 
 @options_from(ClassifyOptions)
@@ -144,13 +50,35 @@ def classify(
     options = ClassifyOptions(tuple(paths), **values)
     if options.backend not in ("auto", *BACKENDS):
         raise UnknownNameError("backend", options.backend, ("auto", *BACKENDS))
-    unreadable = _classify_here(options) if options.ray is None else _classify_on_ray(options, options.ray)
-    if unreadable:
+    _check_outputs(options)
+    if options.model is None:
+        _log.info(_default_model_text())
+    started_at = time.monotonic()
+    done = _classify_here(options) if options.ray is None else _classify_on_ray(options, options.ray)
+    if options.outputs and done is not None:
+        images = f"{done.answered:,} {'image' if done.answered == 1 else 'images'}"
+        counts = f"{images}, {done.unreadable:,} unreadable, {time.monotonic() - started_at:.1f} s"
+        _log.info(f"{counts}; output: {', '.join(visible(str(path)) for path in options.outputs)}")
+    if done is not None and done.unreadable:
         raise typer.Exit(SOME_UNREADABLE)
 
 
-def _classify_here(options: ClassifyOptions) -> int:
-    """Classify on this machine, and return the number of unreadable images."""
+def _default_model_text() -> str:
+    """What the model is that answers when none was requested."""
+    classes = ", ".join(zoo_card(ZOO_DEFAULT).classes[:3])
+    return f"model: {ZOO_DEFAULT} ({classes} ...); another: --model"
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a run, with the run that it resumed, has answered."""
+
+    answered: int
+    unreadable: int
+
+
+def _classify_here(options: ClassifyOptions) -> _Done | None:
+    """Classify on this machine; None if there was nothing to do."""
     from ..infer.backend import BackendOptions
     from ..infer.classify import ClassifyConfig, log_smaller_batches
     from ..infer.classify import classify as answers_of
@@ -158,11 +86,12 @@ def _classify_here(options: ClassifyOptions) -> int:
     from ..infer.sources.listing import count, entries
     from ..workflow.select import open_model
 
-    _check_outputs(options)
     backend_options = BackendOptions(device=options.device, shares_cores=True, cuda_graphs=options.cuda_graphs)
     with ExitStack() as stack:
         backend = stack.enter_context(
-            open_model(options.model, backend=_backend(options), options=backend_options, max_batch=options.batch_size)
+            open_model(
+                options.model_name, backend=_backend(options), options=backend_options, max_batch=options.batch_size
+            )
         )
         log_smaller_batches(backend, options.batch_size)
         if options.cuda_graphs and backend.name != "trt":
@@ -187,7 +116,7 @@ def _classify_here(options: ClassifyOptions) -> int:
         watch = _Watch(bar, strict=options.strict)
         if options.resumable_file is None:
             _write_text(options, watch.logged(answers(found)), config.top_k)
-            return watch.unreadable
+            return watch.done
         return _write_resumable(options, options.resumable_file, backend, found, answers, watch)
 
 
@@ -211,17 +140,22 @@ def _backend(options: ClassifyOptions) -> str:
 
 
 def _check_outputs(options: ClassifyOptions) -> None:
-    """Raise UsageError or OutputError for outputs that cannot be written here."""
+    """Make the folder of the output. Raise UsageError or OutputError for outputs that cannot be written here."""
     if options.format == "parquet":
         from ..infer.output.parquet import check_parquet
 
         check_parquet()
-    if options.output is not None and options.output.is_dir():
-        raise OutputError(f"{options.output}: is a folder; expected the name of a file")
+    for path in options.outputs:
+        check_local(path)
+    if options.ray is None and options.output is not None:
+        if options.output.is_dir():
+            raise OutputError(f"{options.output}: is a folder; expected the name of a file")
+        make_folder(options.output.parent)
     if options.sort_into is not None:
         from ..infer.output.sort import check_outside
 
         check_outside(options.sort_into, options.paths)
+        make_writable_folder(options.sort_into)
 
 
 def _consumers(options: ClassifyOptions, backend: "Backend", stack: ExitStack) -> "list[Callable[[Answer], None]]":
@@ -245,10 +179,12 @@ def _write_text(options: ClassifyOptions, answers: "Iterator[Answer]", top_k: in
     from ..infer.output.rows import lines
 
     assert options.format != "parquet"
-    text = lines(answers, options.format, top_k=top_k)
+    text = lines(answers, options.format, top_k=top_k, mark=options.csv_bom)
     if options.output is None:
         for line in text:
             sys.stdout.write(line)
+            if stdout_failure() and not options.outputs:
+                break
     else:
         with whole_file(options.output) as file:
             file.writelines(line.encode() for line in text)
@@ -261,8 +197,8 @@ def _write_resumable(
     found: "Iterator[Entry]",
     answers: "Callable[[Iterator[Entry]], Iterator[Answer]]",
     watch: "_Watch",
-) -> int:
-    """Write a file that can be resumed, and return the number of unreadable images, also of the run before."""
+) -> _Done | None:
+    """Write a file that can be resumed; None if it is finished already."""
     from ..infer.classify import batch_size_on
     from ..infer.output.resumable import ResumableOutput, RunKey
 
@@ -274,21 +210,27 @@ def _write_resumable(
         top_k=min(options.top_k, len(card.classes)),
         batch_size=batch_size_on(backend, options.batch_size),
         fit=options.fit,
+        csv_bom=options.csv_bom,
     )
     with ResumableOutput(target, key, resume=options.resume) as output:
         if output.is_finished:
             _log.warning(f"{target}: already finished; to write it again, leave out --resume")
-            return 0
+            return None
         output.write(watch.logged(output.new(answers(output.remaining(found)))))
         output.finish()
-        return watch.unreadable + output.unreadable_before
+        return _Done(output.rows, watch.unreadable + output.unreadable_before)
 
 
 class _Watch:
     """Logs and counts unreadable images, and moves the progress bar."""
 
     def __init__(self, advance: Advance, *, strict: bool) -> None:
-        self.advance, self.strict, self.unreadable = advance, strict, 0
+        self.advance, self.strict, self.answered, self.unreadable = advance, strict, 0, 0
+
+    @property
+    def done(self) -> _Done:
+        """What has been answered so far."""
+        return _Done(self.answered, self.unreadable)
 
     def logged(self, answers: "Iterable[Answer]") -> "Iterator[Answer]":
         """Pass the answers on. With `strict`, raises DataError at the first unreadable image."""
@@ -298,12 +240,13 @@ class _Watch:
                 if self.strict:
                     raise DataError(f"{answer.file}: {answer.error}; stopped because of --strict")
                 _log.warning(f"{visible(answer.file)}: {visible(answer.error)}")
+            self.answered += 1
             self.advance(1)
             yield answer
 
 
-def _classify_on_ray(options: ClassifyOptions, address: str) -> int:
-    """Classify on a Ray cluster, into a folder of Parquet files, and return the number of unreadable images."""
+def _classify_on_ray(options: ClassifyOptions, address: str) -> _Done:
+    """Classify on a Ray cluster, into a folder of Parquet files."""
     from ..infer.backend import Backend, BackendOptions
     from ..infer.classify import ClassifyConfig
     from ..infer.output.parquet import write_shards
@@ -314,8 +257,8 @@ def _classify_on_ray(options: ClassifyOptions, address: str) -> int:
 
     if find_spec("ray") is None:
         raise UsageError("--ray: Ray Data is not installed; pip install 'ray[data]'")
-    card = read_card(find_model(options.model))
-    model, backend, batch_size = options.model, options.backend, options.batch_size
+    card = read_card(find_model(options.model_name))
+    model, backend, batch_size = options.model_name, options.backend, options.batch_size
 
     def open_there(backend_options: BackendOptions) -> Backend:
         return open_model(model, backend=backend, options=backend_options, max_batch=batch_size)
@@ -334,4 +277,4 @@ def _classify_on_ray(options: ClassifyOptions, address: str) -> int:
         watch = _Watch(advance, strict=options.strict)
         answers = answers_on_ray(standard_input(options.paths), work, address=address)
         write_shards(watch.logged(answers), options.output, top_k=work.config.top_k)
-    return watch.unreadable
+    return watch.done

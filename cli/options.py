@@ -3,6 +3,7 @@
 import logging
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -45,11 +46,21 @@ class _StandardError(logging.Handler):
 
 
 def log_to_stderr(*, debug: bool = False) -> None:
-    """Print rtk's own log on standard error from now on, one line per message; `debug`: also what --debug adds."""
+    """Print rtk's own log on standard error from now on, one line per message; `debug`: also what --debug adds.
+
+    What libraries log or warn is not printed, unless -W or PYTHONWARNINGS asks for it: it names no file, and no remedy.
+    """
     log = logging.getLogger(PACKAGE)
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     if not any(isinstance(handler, _StandardError) for handler in log.handlers):
         log.addHandler(_StandardError())
+        logging.getLogger().addHandler(logging.NullHandler())  # Python prints warnings that have no handler
+    if not sys.warnoptions:
+        warnings.showwarning = _not_shown
+
+
+def _not_shown(*warning: Any, **options: Any) -> None:
+    """Instead of `warnings.showwarning`."""
 
 
 def fail(error: RtkError) -> NoReturn:

@@ -4,13 +4,15 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from .errors import OutputError
+from .urls import url_problem
 
 SUFFIX = ".part"
 """Suffix of the temporary files; their names start with a dot."""
@@ -19,34 +21,78 @@ STANDARD_STREAMS = ("/dev/stdout", "/dev/stderr")
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
+class _Target(io.FileIO):
+    """A file that remembers which error its own writing has met."""
+
+    failed: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.failed = error
+            raise
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """Open `path` for writing bytes; the earlier file stays until the block ends without an exception.
 
     A target that is a stream is written directly. Raises OutputError when the folder or the file cannot be written,
-    or when the disk is full.
+    or when the disk is full. Other errors of the block, such as those of reading an input, stay what they are.
     """
-    try:
-        if is_stream(path):
-            with path.open("ab") as stream:  # /dev/stdout may be a file that already has content
-                yield stream
-            return
+    check_local(path)
+    if is_stream(path):
+        with writing(path, append=True) as stream:  # /dev/stdout may be a file that already has content
+            yield stream
+        return
+    with _write_errors(path):
         target = Path(os.path.realpath(path))  # a link stays a link
-        with tempfile.NamedTemporaryFile(
-            dir=target.parent, prefix=f".{target.name}.", suffix=SUFFIX, delete=False
-        ) as file:
-            temporary = Path(file.name)
-            try:
-                yield file
+        descriptor, made = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=SUFFIX)
+        os.close(descriptor)
+    temporary = Path(made)
+    try:
+        with writing(temporary, shown=path) as file:
+            yield file
+            with _write_errors(path):
                 file.flush()
                 os.fsync(file.fileno())
-                temporary.chmod(0o666 & ~_umask())
-                temporary.replace(target)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        with _write_errors(path):
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def writing(path: Path, *, append: bool = False, shown: Path | None = None) -> Iterator[IO[bytes]]:
+    """Open a file for writing bytes. An error of writing it becomes an OutputError, other errors of the block stay.
+
+    `shown`: the name of the file in errors.
+    """
+    name = shown or path
+    with _write_errors(name):
+        raw = _Target(path, "ab" if append else "wb")
+    try:
+        with io.BufferedWriter(raw) as file:
+            yield file
+    except Exception as error:  # of any kind: libraries make their own of a write that failed
+        if raw.failed is None or isinstance(error, OutputError):
+            raise
+        raise _output_error(name, raw.failed) from error
+
+
+@contextlib.contextmanager
+def _write_errors(name: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise _output_error(name, error) from error
+
+
+def _output_error(name: Path, error: OSError) -> OutputError:
+    return OutputError(f"{name}: cannot be written: {error.strerror or error}")
 
 
 def is_stream(path: Path) -> bool:
@@ -130,11 +176,24 @@ def temporary_folder(within: Path | None) -> Iterator[Path]:
 
 def make_folder(path: Path) -> Path:
     """Create the folder and its parents if they are missing, and return it. Raises OutputError."""
+    check_local(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: the folder cannot be created: {error.strerror or error}") from error
     return path
+
+
+def make_writable_folder(path: Path) -> Path:
+    """As `make_folder`, and check that files can be written there, before hours of work. Raises OutputError."""
+    with _write_errors(make_folder(path)), tempfile.TemporaryFile(dir=path):
+        return path
+
+
+def check_local(path: Path) -> None:
+    """Raise OutputError for a URL. A folder with the name of its scheme would be made otherwise."""
+    if url_problem(str(path)) and not Path(path.parts[0]).exists():
+        raise OutputError(f"{path}: a URL, expected a path on this machine; write the file here, then copy it there")
 
 
 def sha256_of(path: Path) -> str:

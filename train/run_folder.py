@@ -3,16 +3,20 @@
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.data import DATASETS
 from ..core.environment import use_writable_matplotlib_folder
 from ..core.errors import ArtifactError, UsageError
 from ..core.files import whole_file, write_whole
+from ..core.fonts import fonts_for, plain_text
 from ..core.json_text import json_text
 from ..core.machine import this_machine
 from .config import TrainConfig
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -79,36 +83,41 @@ class RunFolder:
     def write_curves(self, history: list[dict[str, Any]], *, title: str) -> None:
         """Plot loss, error and learning rate over the epochs."""
         use_writable_matplotlib_folder()
-        from matplotlib.figure import Figure  # without pyplot: no display, no global state
-        from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+        with fonts_for(title), whole_file(self.path / "curves.png") as file:
+            _curves(history, title=plain_text(title)).savefig(file, format="png", dpi=130)
 
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
-        loss, error = figure.subplots(1, 2)
-        for name, colour in (("train", "tab:blue"), ("holdout", "tab:green"), ("test", "tab:orange")):
-            rows = [row for row in history if f"{name}_accuracy" in row]
-            epochs = [row["epoch"] for row in rows]
-            if rows:
-                marker = "o" if len(rows) == 1 else None
-                loss.plot(epochs, [row[f"{name}_loss"] for row in rows], color=colour, label=name, marker=marker)
-                percent = [100 * (1 - row[f"{name}_accuracy"]) for row in rows]
-                label = f"{name}, {percent[-1]:.2f} % at the end"
-                error.plot(epochs, percent, color=colour, label=label, marker=marker)
-        loss.set(title=title, xlabel="epoch", ylabel="cross-entropy (nats)")
-        error.set(title="error", xlabel="epoch", ylabel="wrong predictions (%)")
-        for axes in (loss, error):
-            if any(value > 0 for line in axes.lines for value in line.get_ydata()):  # a log scale needs one
-                axes.set_yscale("log")
-                axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-                axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        rates = loss.twinx()
-        rates.plot([row["epoch"] for row in history], [row["lr"] for row in history], color="lightgrey", linewidth=1)
-        rates.set_ylabel("learning rate", color="grey")
-        for axes in (loss, error):
-            axes.grid(alpha=0.3, which="both")
-            axes.legend()
-        with whole_file(self.path / "curves.png") as file:
-            figure.savefig(file, format="png", dpi=130)
+
+def _curves(history: list[dict[str, Any]], *, title: str) -> "Figure":
+    """Loss, error and learning rate over the epochs."""
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    loss, error = figure.subplots(1, 2)
+    for name, colour in (("train", "tab:blue"), ("holdout", "tab:green"), ("test", "tab:orange")):
+        rows = [row for row in history if f"{name}_accuracy" in row]
+        epochs = [row["epoch"] for row in rows]
+        if rows:
+            marker = "o" if len(rows) == 1 else None
+            loss.plot(epochs, [row[f"{name}_loss"] for row in rows], color=colour, label=name, marker=marker)
+            percent = [100 * (1 - row[f"{name}_accuracy"]) for row in rows]
+            label = f"{name}, {percent[-1]:.2f} % at the end"
+            error.plot(epochs, percent, color=colour, label=label, marker=marker)
+    loss.set(title=title, xlabel="epoch", ylabel="cross-entropy (nats)")
+    error.set(title="error", xlabel="epoch", ylabel="wrong predictions (%)")
+    for axes in (loss, error):
+        if any(value > 0 for line in axes.lines for value in line.get_ydata()):  # a log scale needs one
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    rates = loss.twinx()
+    rates.plot([row["epoch"] for row in history], [row["lr"] for row in history], color="lightgrey", linewidth=1)
+    rates.set_ylabel("learning rate", color="grey")
+    for axes in (loss, error):
+        axes.grid(alpha=0.3, which="both")
+        axes.legend()
+    return figure
 
 
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:

@@ -16,7 +16,7 @@ from ..bench.parity.verdict import requirement
 from ..core.artifacts.engine import SUFFIX, Profile, json_path
 from ..core.data.datasets import open_dataset
 from ..core.errors import UsageError
-from ..core.files import make_folder, temporary_folder, write_whole
+from ..core.files import make_folder, make_writable_folder, temporary_folder, write_whole
 from ..core.library_errors import translated_errors
 from ..core.nvidia.flavor import choose_flavor
 from ..core.text import wrapped
@@ -110,6 +110,8 @@ def export_model(config: ExportConfig) -> list[Path]:
     no file), and the errors of the exporters.
     """
     found = _find_source(config)
+    if config.triton is not None:
+        make_writable_folder(config.triton)
     folder = make_folder(config.out or (Path() if found.in_zoo else found.given.parent))
     with ExitStack() as stack:
         working = folder if config.require_parity is None else stack.enter_context(temporary_folder(folder))

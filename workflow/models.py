@@ -8,6 +8,7 @@ from ..core.artifacts.engine import read_engine_info
 from ..core.card import ModelCard
 from ..core.errors import ArtifactError, UnknownNameError
 from ..core.files import sha256_of
+from ..core.urls import url_problem
 from ..core.zoo import zoo_card, zoo_file, zoo_names
 
 KINDS = {".pt": "checkpoint", ".onnx": "graph", ".engine": "engine"}
@@ -62,6 +63,8 @@ def find_model(name: str) -> ModelFiles:
     in_zoo = path.stem if path == zoo_file(path.stem, ".pt") else name
     if in_zoo in zoo_names():
         return ModelFiles(in_zoo, checkpoint=zoo_file(in_zoo, ".pt"), graph=zoo_file(in_zoo, ".onnx"))
+    if (problem := url_problem(name)) and not path.exists():
+        raise ArtifactError(f"{name}: {problem}")
     if path.suffix in KINDS:
         if not path.is_file():
             raise ArtifactError(f"{path}: no such {KINDS[path.suffix]}")
@@ -102,7 +105,7 @@ def find_reference(
 def _check_reference(path: Path, found: ModelFiles) -> None:
     """Raise ArtifactError if a file that the user named is not a checkpoint with the model's classes and input."""
     if not path.is_file():
-        raise ArtifactError(f"{path}: no such checkpoint; expected a .pt file")
+        raise ArtifactError(f"{path}: {url_problem(str(path)) or 'no such checkpoint; expected a .pt file'}")
     if path.suffix != ".pt":
         raise ArtifactError(f"{path}: --reference: expected a checkpoint that rtk train wrote, whose suffix is .pt")
     from ..core.artifacts.checkpoint import load_checkpoint

@@ -1,10 +1,11 @@
 """A data set's split as files: PNG files, a tar of them, and an array; and the calls of the scope files."""
 
+import contextlib
 import io
 import tarfile
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ import numpy as np
 from ...core.card import Input
 from ...core.data.datasets import Split
 from ...core.data.images import encoded_image
+from ...core.errors import OutputError
 from ...core.files import temporary_folder
 from ...infer.backend import Backend
 from ...infer.classify import ClassifyConfig, classify
@@ -26,11 +28,12 @@ class PngFiles:
     """A split as PNG files, with the processes that decode them. All cells of the scope files share one of these."""
 
     def __init__(self, split: Split, size: Input) -> None:
-        with ExitStack() as stack:
+        self._decoder = Decoder(size)
+        with contextlib.ExitStack() as stack:
             folder = stack.enter_context(temporary_folder(None))
-            self._decoder = Decoder(size)
-            self._entries = cycle(write_pngs(split, folder, len(split)))
-            self._stack = stack.pop_all()
+            with disk_errors():
+                self._entries = cycle(write_pngs(split, folder, len(split)))
+            self._folder = stack.pop_all()
 
     def __enter__(self) -> Self:
         self._decoder.__enter__()
@@ -41,7 +44,7 @@ class PngFiles:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._decoder.__exit__(kind, error, trace)
-        self._stack.close()
+        self._folder.close()
 
     def calls_of(self, backend: Backend, batch: int) -> Callable[[int], list[float]]:
         """A runner's calls: classify that many batches, and return the seconds from one batch's labels to the next."""
@@ -58,6 +61,18 @@ class PngFiles:
             return samples_s
 
         return calls
+
+
+@contextlib.contextmanager
+def disk_errors() -> Iterator[None]:
+    """Convert errors of writing to the folder for temporary files to OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{tempfile.gettempdir()}: the image files of the benchmark cannot be written: "
+            f"{error.strerror or error}; choose another folder: TMPDIR=DIR rtk ..."
+        ) from error
 
 
 def write_pngs(split: Split, folder: Path, count: int) -> list[Entry]:
@@ -84,7 +99,8 @@ def write_tar(path: Path, pngs: list[Entry]) -> None:
 
 def write_npy(path: Path, split: Split, count: int) -> None:
     """Write the first `count` images of the split, repeated where it has fewer, as one .npy array."""
-    array = np.lib.format.open_memmap(path, "w+", np.uint8, (count, *split.images_NHWC.shape[1:]))
-    for start in range(0, count, len(split)):
-        array[start : start + len(split)] = split.images_NHWC[: count - start]
-    array.flush()
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *split.images_NHWC.shape[1:])}
+    with path.open("wb") as file:  # not mapped into memory: on a full disk, that would end the process
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, count, len(split)):
+            file.write(np.ascontiguousarray(split.images_NHWC[: count - start]).data)

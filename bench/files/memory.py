@@ -13,7 +13,7 @@ from ...core.machine import system_number
 from ...infer.backend import Backend
 from ...infer.classify import ClassifyConfig, classify
 from ...infer.decode import Decoder
-from .image_files import write_pngs
+from .image_files import disk_errors, write_pngs
 
 SAMPLES = 50
 MIB = 2**20
@@ -41,7 +41,8 @@ def measure_memory(
     step = max(count // SAMPLES, 1)
     samples_mib: list[float] = []
     with temporary_folder(None) as folder, Decoder(backend.card.input) as decoder:
-        pngs = write_pngs(split, folder, min(len(split), count))
+        with disk_errors():
+            pngs = write_pngs(split, folder, min(len(split), count))
         for answered, _ in enumerate(classify(islice(cycle(pngs), count), backend, decoder, config), 1):
             advance(1)
             if answered % step == 0:

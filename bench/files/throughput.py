@@ -23,7 +23,7 @@ from ...infer.classify import ClassifyConfig, classify
 from ...infer.decode import Decoder
 from ...infer.sources.entry import Entry
 from ...infer.sources.listing import entries
-from .image_files import write_npy, write_pngs, write_tar
+from .image_files import disk_errors, write_npy, write_pngs, write_tar
 
 WARM_UP_IMAGES = 1_000
 PLAIN_IMAGES = 1_000
@@ -129,9 +129,10 @@ def measure_files(
     """
     with temporary_folder(None) as folder, Decoder(backend.card.input) as decoder:
         tar, npy = folder / "images.tar", folder / "images.npy"
-        pngs = write_pngs(split, folder, images)
-        write_tar(tar, pngs)
-        write_npy(npy, split, images)
+        with disk_errors():
+            pngs = write_pngs(split, folder, images)
+            write_tar(tar, pngs)
+            write_npy(npy, split, images)
         decoder.start()
         _drain_s(classify(pngs[:WARM_UP_IMAGES], backend, decoder, config))
         for one in loops.values():

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..errors import DataError, ImageError, OutputError, UnknownNameError
 from ..files import made_by_one, temporary_folder
 from ..paths import default_data_dir
+from ..urls import url_problem
 from . import DATASETS
 from .download import download
 from .images import IMAGE_SUFFIXES, native_image
@@ -114,6 +115,8 @@ def open_dataset(name: str, *, data_dir: Path | None = None) -> Dataset:
         case "shapes":
             return Dataset(name, SHAPES_CLASSES, _shapes)
     if not Path(name).is_dir():
+        if problem := url_problem(name):
+            raise DataError(f"{name}: {problem}")
         known = (*DATASETS, "or a folder with train/<class>/ and test/<class>/")
         raise UnknownNameError("data set", name, known)
     return _image_folder(Path(name))
@@ -185,6 +188,8 @@ def _unpack(archive: Path, folder: Path) -> None:
             with tarfile.open(archive) as tar:
                 tar.extractall(aside, filter="data")
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            if isinstance(error, OSError) and error.errno and error.filename != str(archive):  # not the archive's fault
+                raise OutputError(f"{archive.parent}: cannot be written: {error.strerror}") from error
             raise DataError(f"{archive}: cannot be unpacked ({error}); remove it to download it again") from error
         unpacked = aside / folder.name
         if not unpacked.is_dir():

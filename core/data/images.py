@@ -8,6 +8,7 @@ is cut off. The pixels of an image that already has the model's size and mode do
 
 import contextlib
 import io
+import logging
 import os
 import threading
 import warnings
@@ -22,6 +23,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ..card import Input
 from ..errors import ImageError
 from ..text import one_line
+from .libtiff import silence_libtiff
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -80,11 +82,14 @@ def native_image(source: Source, *, name: str = "") -> NDArray[np.uint8]:
 class _NoWarnings:
     """Turns warnings off while any thread is inside: the first thread turns them off, the last one on again.
 
+    Pillow also warns through `logging`, which prints what has no handler; that stays off.
+
     With warnings.catch_warnings in each thread, the threads would restore each other's filters and leave warnings off.
     """
 
     def __init__(self) -> None:
         self._lock, self._threads = threading.Lock(), 0
+        logging.getLogger("PIL").addHandler(logging.NullHandler())
 
     def __enter__(self) -> None:
         with self._lock:
@@ -140,6 +145,8 @@ def _decoded(source: Source, name: str) -> Iterator[Image.Image]:
                     f"{name}: {width} x {height} pixels: too long and thin; "
                     f"one side may be at most {MAX_ASPECT} times the other"
                 )
+            if image.format == "TIFF":
+                silence_libtiff()
             image.load()
             if image.info or image.format == "TIFF":  # other formats keep EXIF and XMP in `info`
                 with contextlib.suppress(Exception):  # damaged EXIF raises many kinds of errors: do not rotate

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import IO, Self
 
 from ...core.errors import OutputError, RtkError, UsageError
-from ...core.files import locked
+from ...core.files import locked, writing
 from ..classify import Answer, BatchEnds
 from ..sources.entry import Entry
-from .formats import Format, TextFormat
-from .rows import columns, file_of_line, file_text, lines
+from .formats import Format, RowFormat
+from .rows import file_of_line, file_text, heading, lines
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class RunKey:
     top_k: int
     batch_size: int
     fit: str
+    csv_bom: bool = False
 
 
 def unfinished_backend(target: Path) -> str | None:
@@ -73,14 +74,14 @@ class ResumableOutput:
         self.target = Path(os.path.realpath(target))
         self.part, self._key_file = _unfinished_files(target)
         self.name, self.key = target, key
-        self.text: TextFormat = "csv" if key.format == "csv" else "jsonl"
+        self.text: RowFormat = key.format if key.format in ("csv", "tsv") else "jsonl"
         self.rows = 0
         """Rows in the file, including those of the earlier run."""
         self.unreadable_before = 0
         """How many rows of the earlier run have an error."""
         self._repeated = 0
         """Answers that are computed again although their rows exist, to start at a batch boundary."""
-        self._heading = ",".join(columns(key.top_k)) + "\n" if self.text == "csv" else ""
+        self._heading = heading(self.text, key.top_k, mark=key.csv_bom)
         if os.path.isdir(target):
             raise OutputError(f"{target}: cannot be written: Is a directory")
         with self._write_errors(), contextlib.ExitStack() as stack:
@@ -118,19 +119,19 @@ class ResumableOutput:
         iterator = iter(entries)
         last_batch: list[Entry] = []  # entries of the existing rows after the last complete batch
         ends, complete_bytes = BatchEnds(self.key.batch_size), 0
-        with self._write_errors(), self.part.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    break
-                complete_bytes += len(line)
-                if number == 1 and self._heading:
-                    continue
-                entry, failed = self._matching_entry(line, number, next(iterator, None))
-                self.rows += 1
-                self.unreadable_before += failed
-                last_batch.append(entry)
-                if ends.ends_with(readable=not failed):
-                    last_batch.clear()
+        for number, line in self._existing_lines():
+            if not line.endswith(b"\n"):
+                break
+            complete_bytes += len(line)
+            if number == 1 and self._heading:
+                continue
+            entry, failed = self._matching_entry(line, number, next(iterator, None))
+            self.rows += 1
+            self.unreadable_before += failed
+            last_batch.append(entry)
+            if ends.ends_with(readable=not failed):
+                last_batch.clear()
+        with self._write_errors():
             if not complete_bytes and self._heading:
                 self.part.write_text(self._heading, encoding="utf-8")
             else:
@@ -139,6 +140,11 @@ class ResumableOutput:
         yield from last_batch
         del last_batch
         yield from iterator
+
+    def _existing_lines(self) -> Iterator[tuple[int, bytes]]:
+        """Yield number and content of the lines in the part. Errors of the caller, between them, are not converted."""
+        with self._write_errors(), self.part.open("rb") as file:
+            yield from enumerate(file, 1)
 
     def _matching_entry(self, line: bytes, number: int, entry: Entry | None) -> tuple[Entry, bool]:
         """The entry, which must be the one of this row, and whether the row has an error. Raises UsageError."""
@@ -162,8 +168,8 @@ class ResumableOutput:
 
     def write(self, answers: Iterable[Answer]) -> None:
         """Append the answers as rows."""
-        with self._write_errors(), _appended(self.part) as file:
-            for line in lines(answers, self.text, top_k=self.key.top_k, heading=False):
+        with _appended(self.part, shown=self.name) as file:
+            for line in lines(answers, self.text, top_k=self.key.top_k, with_heading=False):
                 file.write(line.encode())
                 self.rows += 1
 
@@ -216,10 +222,10 @@ def _to_disk(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _appended(path: Path) -> Iterator[IO[bytes]]:
-    """Open the file for appending; what is written reaches the system within FLUSH_S."""
+def _appended(path: Path, *, shown: Path) -> Iterator[IO[bytes]]:
+    """Open the file for appending; what is written reaches the system within FLUSH_S. `shown`: its name in errors."""
     closed = threading.Event()
-    with path.open("ab") as file:
+    with writing(path, append=True, shown=shown) as file:
 
         def flush_regularly() -> None:
             while not closed.wait(FLUSH_S):

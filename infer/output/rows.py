@@ -1,30 +1,31 @@
-"""Answers as text: a table for people, CSV and JSON lines for programs. Rows are written one by one.
+"""Answers as text: a table for people; CSV, TSV, JSON and JSON lines for programs. Rows are written one by one.
 
 File names and labels are untrusted. No format lets them control a terminal, start a new line, or run in a spreadsheet:
 
 * bytes that are not UTF-8 become \\xff in every format;
-* characters that are not printable become escapes (\\n, \\x1b, \\u202e) in tables and CSV; JSON lines use JSON's own
+* characters that are not printable become escapes (\\n, \\x1b, \\u202e) in tables, CSV and TSV; JSON uses its own
   escapes, so that a parser restores the characters;
-* in CSV, a text that begins like a formula (= + - @, also after spaces) gets an apostrophe in front.
+* in CSV and TSV, a text that begins like a formula (= + - @, also after spaces) gets an apostrophe in front.
 """
 
 import csv
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ...core.errors import RtkError
 from ...core.json_text import json_text
 from ...core.text import decodable, visible
 from ..classify import Answer
-from .formats import TextFormat
+from .formats import RowFormat, TextFormat
 
 ROWS_MEASURED = 1_000
 """The widths of a table's columns come from this many rows."""
 TABLE_COLUMNS = 80
 """Predictions that do not fit into this many columns go to further lines below."""
+DELIMITERS = {"csv": ",", "tsv": "\t"}
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """First characters of what a spreadsheet may run, in half and full width."""
 
@@ -48,16 +49,38 @@ def row(answer: Answer, top_k: int) -> dict[str, Any]:
     return fields
 
 
-def lines(answers: Iterable[Answer], format_: TextFormat, *, top_k: int, heading: bool = True) -> Iterator[str]:
-    """Yield the answers as lines of text with their newlines, as they arrive; the first line of CSV is the heading."""
-    writer: Callable[[Iterable[Answer], int], Iterator[str]] = {"table": _table, "csv": _csv, "jsonl": _jsonl}[format_]
-    if format_ == "csv" and heading:
-        yield ",".join(columns(top_k)) + "\n"
-    yield from writer(answers, top_k)
+def lines(
+    answers: Iterable[Answer], format_: TextFormat, *, top_k: int, with_heading: bool = True, mark: bool = False
+) -> Iterator[str]:
+    """Yield the answers as lines of text with their newlines, as they arrive.
+
+    `with_heading`: begin with the line that `heading` returns. `mark`: see there.
+    """
+    if with_heading and (first := heading(format_, top_k, mark=mark)):
+        yield first
+    match format_:
+        case "csv" | "tsv":
+            yield from _cells(answers, DELIMITERS[format_], top_k)
+        case "jsonl":
+            yield from (f"{_json(answer, top_k)}\n" for answer in answers)
+        case "json":
+            yield from _json_array(answers, top_k)
+        case "table":
+            yield from _table(answers, top_k)
 
 
-def file_of_line(line: str, format_: TextFormat) -> tuple[str, bool]:
-    """The file name in a line of CSV or JSON lines, as `file_text` writes it, and whether the row has an error.
+def heading(format_: TextFormat, top_k: int, *, mark: bool = False) -> str:
+    """The line with the names of the columns; empty for formats without one.
+
+    `mark`: begin with the mark (BOM) by which Excel recognises UTF-8.
+    """
+    if format_ not in DELIMITERS:
+        return ""
+    return ("\ufeff" if mark else "") + DELIMITERS[format_].join(columns(top_k)) + "\n"
+
+
+def file_of_line(line: str, format_: RowFormat) -> tuple[str, bool]:
+    """The file name in a line of one of these formats, as `file_text` writes it, and whether the row has an error.
 
     Raises ValueError if the line is not such a row; errors of csv and json are converted to it.
     """
@@ -65,20 +88,20 @@ def file_of_line(line: str, format_: TextFormat) -> tuple[str, bool]:
         if format_ == "jsonl":
             fields = json.loads(line)
             return str(fields["file"]), bool(fields["error"])
-        cells = next(csv.reader([line], strict=True))
+        cells = next(csv.reader([line], strict=True, delimiter=DELIMITERS[format_]))
         return cells[0], bool(cells[columns(1).index("error")])
     except (csv.Error, KeyError, IndexError, TypeError, StopIteration) as error:
         raise ValueError(f"not a row: {line[:80]!r}") from error
 
 
-def file_text(name: str, format_: TextFormat) -> str:
+def file_text(name: str, format_: RowFormat) -> str:
     """A file name as it is written in a line of this format."""
     return decodable(name) if format_ == "jsonl" else _cell(decodable(name))
 
 
-def _csv(answers: Iterable[Answer], top_k: int) -> Iterator[str]:
+def _cells(answers: Iterable[Answer], delimiter: str, top_k: int) -> Iterator[str]:
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\n")
     for answer in answers:
         writer.writerow(_cell(value) if isinstance(value, str) else value for value in row(answer, top_k).values())
         yield buffer.getvalue()
@@ -91,12 +114,22 @@ def _cell(text: str) -> str:
     return f"'{shown}" if shown.lstrip().startswith(FORMULA) else shown
 
 
-def _jsonl(answers: Iterable[Answer], top_k: int) -> Iterator[str]:
+def _json(answer: Answer, top_k: int) -> str:
+    text = json_text(row(answer, top_k), ensure_ascii=False)
+    if not text.isprintable():  # json escapes some of these characters; the others can only be inside strings
+        text = "".join(c if c.isprintable() else _json_escape(c) for c in text)
+    return text
+
+
+def _json_array(answers: Iterable[Answer], top_k: int) -> Iterator[str]:
+    """One array: the first line begins with its bracket, the last one ends with it."""
+    start, waiting = "[", ""
     for answer in answers:
-        text = json_text(row(answer, top_k), ensure_ascii=False)
-        if not text.isprintable():  # json escapes some of these characters; the others can only be inside strings
-            text = "".join(c if c.isprintable() else _json_escape(c) for c in text)
-        yield text + "\n"
+        if waiting:
+            yield f"{start}{waiting},\n"
+            start = " "
+        waiting = _json(answer, top_k)
+    yield f"{start}{waiting}]\n"
 
 
 def _json_escape(character: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...core.data.images import encoded_image
-from ...core.errors import OutputError, UsageError
+from ...core.errors import DataError, OutputError, UsageError
 from ...core.files import make_folder, whole_file
 from ..classify import Answer
 from ..sources.entry import Entry
@@ -35,7 +35,10 @@ class Sorter:
         self._names = folder_names(classes)
 
     def put(self, answer: Answer) -> None:
-        """Put the image of this answer into its folder. The answer must carry its entry. Raises OutputError."""
+        """Put the image of this answer into its folder. The answer must carry its entry.
+
+        Raises OutputError, and DataError if the image can no longer be read.
+        """
         assert answer.entry is not None
         if answer.predictions:
             self._put(answer.entry, make_folder(self.folder / self._names[answer.predictions[0].index]))
@@ -52,6 +55,8 @@ class Sorter:
             if not self._is_there(target, entry.name, content):
                 self._write(target, entry.name, content)
         except OSError as error:
+            if error.filename == entry.name:
+                raise _source_error(entry.name, error) from error
             raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
 
     def _write(self, target: Path, name: str, content: bytes | None) -> None:
@@ -64,8 +69,11 @@ class Sorter:
             target.unlink(missing_ok=True)
             target.symlink_to(os.path.realpath(name))
         else:
-            with open(name, "rb") as source, whole_file(target) as file:  # noqa: PTH123
-                shutil.copyfileobj(source, file)
+            try:
+                with open(name, "rb") as source, whole_file(target) as file:  # noqa: PTH123
+                    shutil.copyfileobj(source, file)
+            except OSError as error:  # of reading: errors of writing are OutputErrors already
+                raise _source_error(name, error) from error
 
     def _is_there(self, target: Path, name: str, content: bytes | None) -> bool:
         """Return whether the target already is this image, as a copy or link as requested."""
@@ -74,6 +82,10 @@ class Sorter:
         if self.link or target.is_symlink():
             return target.is_symlink() and os.path.realpath(target) == os.path.realpath(name)
         return target.is_file() and filecmp.cmp(target, name, shallow=False)
+
+
+def _source_error(name: str, error: OSError) -> DataError:
+    return DataError(f"{name}: was classified, but can no longer be read, to copy it: {error.strerror or error}")
 
 
 def check_outside(folder: Path, sources: Iterable[str]) -> None:

@@ -19,8 +19,10 @@ from typing import BinaryIO, Literal
 from ...core.data import DATASETS
 from ...core.data.images import IMAGE_SUFFIXES, no_file_reason
 from ...core.errors import RtkError, UsageError
+from ...core.urls import url_problem
 from .entry import Entry
 from .folders import folder_entries, glob_matches
+from .standard_input import paths_on
 
 STDIN = "-"
 ARCHIVE = re.compile(r".*\.(zip|tar|tar\.(gz|bz2|xz)|tgz|tbz2|txz)", re.IGNORECASE | re.DOTALL)
@@ -43,13 +45,13 @@ def entries(paths: Iterable[str], *, stdin: BinaryIO | None = None, data_dir: Pa
 
 def listed(paths: Iterable[str], *, stdin: BinaryIO | None = None) -> Iterator[Entry]:
     """Yield the sources of all paths, one by one and in order, without opening archives, arrays and splits."""
-    for path in paths:
-        if path == STDIN:
-            yield from listed(standard_input([path], stdin=stdin))
-        elif os.path.isdir(path):
+    for path in standard_input(paths, stdin=stdin):
+        if os.path.isdir(path):
             yield from _or_error(folder_entries(path), Entry(path, "no images in this folder"))
         elif os.path.lexists(path):
             yield Entry(path)
+        elif problem := url_problem(path):
+            yield Entry(path, problem)
         elif glob.has_magic(path) and "\0" not in path:
             matches = (Entry(name) for name in sorted(glob_matches(path)) if not os.path.isdir(name))
             yield from _or_error(matches, Entry(path, "the pattern matches no file"))
@@ -58,14 +60,18 @@ def listed(paths: Iterable[str], *, stdin: BinaryIO | None = None) -> Iterator[E
 
 
 def standard_input(paths: Iterable[str], *, stdin: BinaryIO | None = None) -> Iterator[str]:
-    """Yield the paths, and in place of "-" the paths on standard input. Raises UsageError if it is closed."""
+    """Yield the paths, and in place of "-" the paths on standard input.
+
+    Raises UsageError if it is closed, holds no paths, or holds the root folder.
+    """
     for path in paths:
         if path != STDIN:
             yield path
         elif stdin is None and sys.stdin is None:
             raise UsageError("-: standard input is closed, expected paths on it")
         else:
-            yield from _stdin_paths(stdin or sys.stdin.buffer)
+            for name in paths_on(stdin or sys.stdin.buffer):
+                yield os.path.join(os.curdir, name) if name == STDIN else name  # a line "-" is a file
 
 
 def within(found: Entry, *, data_dir: Path | None = None) -> Iterator[Entry]:
@@ -136,22 +142,3 @@ def _split(name: str, data_dir: Path | None) -> Iterator[Entry]:
         yield Entry(name, str(error))
         return
     yield from (Entry(f"{name}[{number}]", content=image_HWC) for number, image_HWC in enumerate(found.images_NHWC))
-
-
-def _stdin_paths(stdin: BinaryIO) -> Iterator[str]:
-    """Yield paths that end with NUL; if there is no NUL, paths that end with newline or carriage return and newline."""
-    rest, separator = b"", b"\n"
-    while block := stdin.read(1 << 16):
-        if b"\0" in block:
-            separator = b"\0"
-        *complete, rest = (rest + block).split(separator)
-        yield from _decoded(complete, separator)
-    yield from _decoded([rest], separator)
-
-
-def _decoded(paths: list[bytes], separator: bytes) -> Iterator[str]:
-    """Yield the paths that are not empty, as text."""
-    for path in paths:
-        name = path if separator == b"\0" else path.removesuffix(b"\r")
-        if name:
-            yield os.fsdecode(name)

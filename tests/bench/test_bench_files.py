@@ -2,6 +2,7 @@
 
 import re
 import tarfile
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from rtk.bench.files import image_files, throughput
 from rtk.bench.files.memory import MemoryResult, measure_memory
 from rtk.bench.files.throughput import FilesResult, measure_files
 from rtk.cli import app as cli
+from rtk.core.card import ModelCard
 from rtk.core.data.datasets import Split
+from rtk.core.errors import OutputError
 from rtk.infer.classify import ClassifyConfig
 from rtk.infer.fake import FakeBackend
 from rtk.infer.sources.listing import entries
@@ -50,6 +53,30 @@ def test_ratios_are_totals_over_totals() -> None:
         "goal": "2",
     }
     assert result.rows[4]["compared with"] == "plain loop, onnx fp32"
+
+
+def test_a_full_disk_of_temporary_files_is_an_error_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shapes64: Split, card: ModelCard
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def refused(reason: str) -> None:
+        start = f"^{re.escape(tempfile.gettempdir())}: the image files of the benchmark cannot be written: {reason}; "
+        backend, config = FakeBackend(), ClassifyConfig()
+        with pytest.raises(OutputError, match=f"{start}.*TMPDIR=DIR"):
+            measure_files(backend, backend, {}, shapes64, config, images=8, rounds=1, advance=lambda count: None)
+        with pytest.raises(OutputError, match=start):
+            measure_memory(backend, shapes64, config, count=8, advance=lambda count: None)
+        with pytest.raises(OutputError, match=start):
+            image_files.PngFiles(shapes64, card.input)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        refused("No space left on device")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    refused("Not a directory")
 
 
 def test_png_files_tar_and_array_repeat_the_split_up_to_the_number_of_images(tmp_path: Path, shapes64: Split) -> None:

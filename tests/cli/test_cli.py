@@ -4,11 +4,13 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -111,8 +113,15 @@ def test_the_version_is_printed(rtk: Rtk) -> None:
             ["models", "resnet20v1-cifar10"],
             "resnet20v1-cifar10: is a model of the zoo; run: rtk inspect resnet20v1-cifar10",
         ),
-        (["classify", "x.png", "-o", "x.foo"], "x.foo: unknown suffix; expected .csv, .jsonl or .parquet, or give --f"),
-        (["classify", "x.png", "-o", "x.json"], "x.json: unknown suffix; expected .csv, .jsonl or .parquet"),
+        (
+            ["classify", "x.png", "-o", "x.foo"],
+            "x.foo: unknown suffix; expected .csv, .tsv, .json, .jsonl or .parquet, or",
+        ),
+        (["classify", "x.png", "-o", "x.csv.gz"], "x.csv.gz: unknown suffix; expected .csv, .tsv, .json, .jsonl or"),
+        (["classify", "x.png", "--report", "x.json"], "--report x.json: unknown suffix; expected .html"),
+        (["classify", "x.png", "-o", "x.json", "--resume"], "--resume: needs --output with a file, in the format csv"),
+        (["classify", "x.png", "-o", "x.json", "--csv-bom"], "--csv-bom: needs the format csv or tsv, not json"),
+        (["classify", "x.png", "--csv-bom"], "--csv-bom: needs the format csv or tsv, not table"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(rtk: Rtk, words: list[str], message: str) -> None:
@@ -202,14 +211,135 @@ def test_a_table_is_written_to_other_names(
     assert "0.png" in (tmp_path / words[1]).read_text()
 
 
-@pytest.mark.parametrize("target", ["/dev/full", "folder", "gone/answers.csv"])
+@pytest.mark.parametrize("target", ["/dev/full", "folder", "file/answers.csv"])
 def test_an_output_that_cannot_be_written_is_a_one_line_error(
     rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path, target: str
 ) -> None:
     (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
     stderr = rtk("classify", str(photos), "--model", str(graph_path), "-o", target, "--format", "csv", code=1).stderr
-    assert target in stderr
+    assert target.removesuffix("/answers.csv") in stderr
     assert len(stderr.strip().splitlines()) == 1
+
+
+def test_the_folder_of_an_output_file_is_made(rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path) -> None:
+    for name in ("new/a.csv", "new/er/a.txt", "new/est/a.json"):
+        rtk("classify", str(photos), "--model", str(graph_path), "-o", name)
+        assert "0.png" in (tmp_path / name).read_text()
+
+
+def test_json_is_one_array_that_any_parser_reads(rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    words = ["classify", str(photos), "empty", "--model", str(graph_path), "--top-k", "2"]
+    lines = rtk(*words, "--format", "jsonl", code=3).stdout.splitlines()
+    assert json.loads(rtk(*words, "--format", "json", code=3).stdout) == [json.loads(line) for line in lines]
+    rtk(*words, "-o", "a.json", code=3)
+    assert json.loads((tmp_path / "a.json").read_text()) == [json.loads(line) for line in lines]
+    rtk(*words, "-o", "a.json", "--strict", code=1)
+    assert len(json.loads((tmp_path / "a.json").read_text())) == 11  # the file of the run before
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "empty"]
+    assert json.loads(rtk("classify", "-", "-m", str(graph_path), "--format", "json").stdout) == []
+
+
+def test_tsv_has_the_cells_of_csv_between_tabs(rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / 'tab\t",.png').write_bytes((photos / "0.png").read_bytes())
+    words = ["classify", str(photos), 'tab\t",.png', "--model", str(graph_path), "-o"]
+    for name in ("a.csv", "a.tsv"):
+        rtk(*words, name)
+    by_tab = csv.reader((tmp_path / "a.tsv").read_text().splitlines(), delimiter="\t")
+    assert list(by_tab) == list(csv.reader((tmp_path / "a.csv").read_text().splitlines()))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_csv_for_excel_begins_with_the_mark_of_utf_8(
+    rtk: Rtk, graph_path: Path, photos: Path, tmp_path: Path, name: str
+) -> None:
+    words = ["classify", str(photos), "--model", str(graph_path), "-o", name]
+    rtk(*words)
+    plain = (tmp_path / name).read_bytes()
+    rtk(*words, "--csv-bom")
+    assert (tmp_path / name).read_bytes() == b"\xef\xbb\xbf" + plain
+    assert plain.startswith(b"file")
+    printed = rtk(*words[:-2], "--format", "csv", "--csv-bom").stdout
+    assert printed.startswith("\ufefffile,label")
+
+
+def test_a_command_without_a_model_says_which_one_answers(rtk: Rtk, photos: Path) -> None:
+    quiet = rtk("classify", str(photos), "--model", "resnet20v1-cifar10")
+    done = rtk("classify", str(photos))
+    assert done.stdout == quiet.stdout
+    assert quiet.stderr == ""
+    assert done.stderr == "model: resnet20v1-cifar10 (airplane, automobile, bird ...); another: --model\n"
+
+
+def test_a_run_with_outputs_ends_with_counts_and_paths(rtk: Rtk, graph_path: Path, photos: Path) -> None:
+    words = ["classify", str(photos), "gone.png", "--model", str(graph_path)]
+    end = rtk(*words, "-o", "a.csv", code=3).stderr.splitlines()[-1]
+    assert re.fullmatch(r"11 images, 1 unreadable, \d+\.\d s; output: a\.csv", end)
+    end = rtk(*words, "--report", "a.html", "--sort-into", "to", code=3).stderr.splitlines()[-1]
+    assert re.fullmatch(r"11 images, 1 unreadable, \d+\.\d s; output: a\.html, to", end)
+
+
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        (
+            "https://example.org/a b.png?x=1",
+            "a URL, expected a path; download it first: curl -LO 'https://example.org/",
+        ),
+        ("s3://bucket/*.png", "a URL of s3, expected a path; copy it to this machine, or mount it"),
+        ("file:///tmp/a%20b.png", "a URL, expected a path: /tmp/a b.png"),
+        ("FILE:/tmp/a.png", "a URL, expected a path: /tmp/a.png"),
+    ],
+)
+def test_a_url_is_told_from_a_path(rtk: Rtk, graph_path: Path, url: str, advice: str) -> None:
+    stderr = rtk("classify", url, "--model", str(graph_path), code=3).stderr
+    assert stderr.startswith(f"rtk: {url}: {advice}")
+    assert len(stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["classify", "a.png", "--model", "https://example.org/a.onnx"],
+        ["inspect", "https://example.org/a.pt"],
+        ["export", "https://example.org/a.pt"],
+        ["bench", "https://example.org/a.onnx"],
+        ["bench-files", "https://example.org/a.onnx"],
+        ["bench-files", "--dataset", "https://example.org/pets"],
+        ["train", "resnet8v1", "--dataset", "https://example.org/pets"],
+        ["classify", "a.png", "-o", "s3://bucket/a.csv"],
+        ["classify", "a.png", "--report", "s3://bucket/a.html"],
+        ["classify", "a.png", "--sort-into", "s3://bucket/a"],
+        ["export", "resnet20v1-cifar10", "--out", "s3://bucket/a"],
+        ["export", "resnet20v1-cifar10", "--triton", "s3://bucket/a", "--out", "here"],
+        ["bench", "--report", "s3://bucket/a", "--seconds", "0.1"],
+        ["train", "resnet8v1", "--dataset", "shapes", "--out", "s3://bucket/a"],
+    ],
+)
+def test_a_url_of_a_model_a_data_set_or_an_output_is_told_from_a_path(
+    rtk: Rtk, tmp_path: Path, words: list[str]
+) -> None:
+    lines = rtk(*words, code=1).stderr.splitlines()
+    assert "a URL, expected a path" in lines[-1]
+    assert len(lines) <= 2
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(":")]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["bench", "--report"],
+        ["export", "resnet20v1-cifar10", "--out", "here", "--triton"],
+        ["classify", "gone.png", "--sort-into"],
+        ["classify", "gone.png", "-o"],
+    ],
+)
+def test_an_output_that_cannot_be_written_is_found_before_the_work(rtk: Rtk, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "file").touch()
+    stderr = rtk(*words, "file/new/a.csv", code=1).stderr
+    assert re.fullmatch(r"(model: .*\n)?rtk: file/new\S*: the folder cannot be created: Not a directory\n", stderr)
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_an_existing_output_file_survives_a_failed_run(
@@ -235,6 +365,17 @@ def test_a_closed_pipe_is_not_an_error(graph_path: Path, photos: Path) -> None:
     done = subprocess.run(["bash", "-c", f"{words} | head -1"], capture_output=True, text=True, check=False)
     assert "0.png" in done.stdout
     assert "rror" not in done.stderr
+
+
+def test_an_unexpected_error_of_the_system_is_one_line(rtk: Rtk, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rtk.workflow import models
+
+    for error, line in (
+        (OSError(28, "No space left on device"), "rtk: No space left on device; to see where: rtk --debug ...\n"),
+        (OSError(13, "Permission denied", "a.pt"), "rtk: a.pt: Permission denied\n"),
+    ):
+        monkeypatch.setattr(models, "find_model", Mock(side_effect=error))
+        assert rtk("inspect", "a.pt", code=1).stderr == line
 
 
 # The workflow.

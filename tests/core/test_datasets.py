@@ -1,5 +1,6 @@
 """Data sets: reading, refusals with their reasons, and synthetic images."""
 
+import errno
 import gzip
 import hashlib
 import io
@@ -14,7 +15,7 @@ from PIL import Image
 from rtk.core.data import datasets
 from rtk.core.data.datasets import Split, open_dataset, read_idx
 from rtk.core.data.synthetic_shapes import SHAPES_CLASSES, draw_shapes
-from rtk.core.errors import DataError, UnknownNameError
+from rtk.core.errors import DataError, OutputError, UnknownNameError
 from rtk.core.paths import cache_dir, default_data_dir
 
 NOBODY = "http://127.0.0.1:9/"
@@ -223,6 +224,17 @@ def test_a_truncated_archive_is_named(tmp_path: Path) -> None:
     cifar10_archive(write_cifar10(tmp_path / "original"), archive)
     archive.write_bytes(archive.read_bytes()[:200])
     with pytest.raises(DataError, match=r"binary\.tar\.gz: cannot be unpacked .*; remove it to download it again$"):
+        open_dataset("cifar10", data_dir=tmp_path).split("train")
+
+
+def test_a_full_disk_is_not_blamed_on_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cifar10_archive(write_cifar10(tmp_path / "original"), tmp_path / "cifar-10-binary.tar.gz")
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", full)
+    with pytest.raises(OutputError, match=rf"^{tmp_path}: cannot be written: No space left on device$"):
         open_dataset("cifar10", data_dir=tmp_path).split("train")
 
 

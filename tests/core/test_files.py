@@ -68,6 +68,28 @@ def test_a_new_file_has_the_mode_of_the_umask(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
 
 
+@pytest.mark.parametrize("target", ["a", "/dev/null"])
+def test_an_error_of_reading_an_input_is_not_blamed_on_the_output(tmp_path: Path, target: str) -> None:
+    with pytest.raises(FileNotFoundError) as caught, whole_file(tmp_path / target) as file:
+        file.write((tmp_path / "gone").read_bytes())
+    assert caught.value.filename == str(tmp_path / "gone")
+    assert names(tmp_path) == []
+
+
+def test_a_write_that_fails_is_an_output_error_also_if_a_library_hides_it() -> None:
+    def save_with_a_library(write: Callable[[bytes], int]) -> None:
+        try:
+            write(b"x" * 1_000_000)
+        except OSError as error:
+            raise RuntimeError("the library gives no reason") from error
+
+    with (
+        pytest.raises(OutputError, match=r"^/dev/full: cannot be written: No space left on device$"),
+        whole_file(Path("/dev/full")) as file,
+    ):
+        save_with_a_library(file.write)
+
+
 def test_a_full_device_is_an_output_error() -> None:
     with pytest.raises(OutputError, match=r"^/dev/full: cannot be written: No space left on device$"):
         write_whole(Path("/dev/full"), "x")

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import struct
+import subprocess
 import sys
 import warnings
 import zlib
@@ -421,3 +422,23 @@ def test_a_refused_file_is_closed(tmp_path: Path) -> None:
         with pytest.raises(ImageError):
             model_image(path, RGB32)
     assert open_files() == before
+
+
+# Nothing is printed by libraries.
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
+def test_a_damaged_tiff_prints_nothing_past_python(
+    noise: NDArray[np.uint8], capfd: pytest.CaptureFixture[str], compression: str
+) -> None:
+    content = bytearray(encoded(Image.fromarray(noise), "TIFF", compression=compression))
+    content[50:80] = bytes(range(30))  # in the compressed pixels
+    with contextlib.suppress(ImageError):
+        native_image(bytes(content))
+    assert capfd.readouterr().err == ""
+
+
+def test_what_pillow_logs_is_not_printed() -> None:
+    program = "import logging, rtk.core.data.images; logging.getLogger('PIL.TiffImagePlugin').warning('raw')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -54,3 +54,28 @@ def test_the_bar_runs_without_a_known_total(monkeypatch: pytest.MonkeyPatch) -> 
     with progress_bar("classifying", lambda: None, unit="images") as advance:
         advance(10)
         assert stderr.waits_for("10/?")
+
+
+def test_a_million_images_cost_the_bar_no_update_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.progress import Progress
+
+    stderr, updates = Terminal(is_terminal=True), 0
+    monkeypatch.setattr("sys.stderr", stderr)
+    monkeypatch.setenv("TERM", "xterm")
+    original = {name: getattr(Progress, name) for name in ("advance", "update")}
+
+    def counted(name: str) -> object:
+        def call(*arguments: object, **options: object) -> None:
+            nonlocal updates
+            updates += 1
+            original[name](*arguments, **options)
+
+        return call
+
+    for name in original:
+        monkeypatch.setattr(Progress, name, counted(name))
+    with progress_bar("classifying", 1_000_000, unit="images") as advance:
+        for _ in range(1_000_000):
+            advance(1)
+        assert stderr.waits_for("1000000/1000000")
+    assert updates < 1_000  # four per second

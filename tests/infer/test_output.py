@@ -20,11 +20,11 @@ from PIL import Image
 from rtk.cli import app as cli
 from rtk.core.card import Input
 from rtk.core.data.synthetic_shapes import draw_shapes
-from rtk.core.errors import BackendError, OutputError, UsageError
+from rtk.core.errors import BackendError, DataError, OutputError, UsageError
 from rtk.infer.classify import Answer, ClassifyConfig, Prediction, classify
 from rtk.infer.decode import Decoder
 from rtk.infer.fake import FakeBackend
-from rtk.infer.output.formats import TEXT_FORMATS, Format, TextFormat
+from rtk.infer.output.formats import TEXT_FORMATS, Format, RowFormat, TextFormat
 from rtk.infer.output.resumable import ResumableOutput, RunKey
 from rtk.infer.output.rows import file_of_line, file_text, lines
 from rtk.infer.output.sort import Sorter, folder_names
@@ -45,17 +45,17 @@ HOSTILE = [
 @pytest.mark.parametrize("format_", TEXT_FORMATS)
 def test_every_name_and_label_is_one_printable_line(format_: TextFormat) -> None:
     answers = [Answer(name, (Prediction(name, 3, 0.5),)) for name in HOSTILE]
-    text = list(lines(answers, format_, top_k=1, heading=False))
+    text = list(lines(answers, format_, top_k=1, with_heading=False))
     assert len(text) == len(HOSTILE)
     for line in text:
         assert line.endswith("\n")
-        assert line[:-1].isprintable()
+        assert line[:-1].replace("\t", " " if format_ == "tsv" else "\t").isprintable()
         assert line.encode()
 
 
 def test_no_csv_cell_begins_like_a_formula() -> None:
     text = "".join(
-        lines([Answer(name, (Prediction(name, 3, 0.5),)) for name in HOSTILE], "csv", top_k=1, heading=False)
+        lines([Answer(name, (Prediction(name, 3, 0.5),)) for name in HOSTILE], "csv", top_k=1, with_heading=False)
     )
     rows = list(csv.reader(io.StringIO(text)))
     assert len(rows) == len(HOSTILE)
@@ -70,15 +70,40 @@ def test_json_lines_restore_every_name_that_is_text() -> None:
         assert row["file"] == ("\\xff.png" if name == "\udcff.png" else name)
 
 
-@pytest.mark.parametrize("format_", ["csv", "jsonl"])
-def test_the_file_name_can_be_read_back_from_a_line(format_: TextFormat) -> None:
+@pytest.mark.parametrize("format_", ["csv", "tsv", "jsonl"])
+def test_the_file_name_can_be_read_back_from_a_line(format_: RowFormat) -> None:
     for name in HOSTILE:
         for answer in (Answer(name, CAT), Answer(name, (), "damaged")):
-            (line,) = lines([answer], format_, top_k=2, heading=False)
+            (line,) = lines([answer], format_, top_k=2, with_heading=False)
             assert file_of_line(line, format_) == (file_text(name, format_), bool(answer.error))
     for damaged in ("", "\0\0\0", '{"file": 3', '"unclosed', "[]"):
         with pytest.raises(ValueError):
             file_of_line(damaged, format_)
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet"])
+def test_an_error_of_an_input_is_not_blamed_on_a_resumable_output(tmp_path: Path, format_: Format) -> None:
+    def entries_with_a_failure() -> Iterator[Entry]:
+        yield Entry("a.png")
+        raise OSError(5, "Input/output error", "images.tar")
+
+    def answers_with_a_failure() -> Iterator[Answer]:
+        yield Answer("a.png", CAT)
+        raise OSError(5, "Input/output error", "images.tar")
+
+    key = RunKey("m", "b", format_, top_k=1, batch_size=4, fit="crop")
+    for resume in (False, True):
+        with (
+            pytest.raises(OSError, match="'images.tar'") as caught,
+            ResumableOutput(tmp_path / "out", key, resume=resume) as output,
+        ):
+            list(output.remaining(entries_with_a_failure()))
+        assert not isinstance(caught.value, OutputError)
+        with (
+            pytest.raises(OSError, match="'images.tar'"),
+            ResumableOutput(tmp_path / "out", key, resume=resume) as output,
+        ):
+            output.write(answers_with_a_failure())
 
 
 def test_a_table_shows_the_answers_before_a_failure() -> None:
@@ -323,7 +348,7 @@ def test_output_appended_to_a_file_keeps_its_content(tmp_path: Path, graph_path:
     script = f"echo before > all.csv; {words} --format csv -o /dev/stdout >> all.csv && {words} && {words} -o B.CSV"
     environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, b"rtk:" in done.stderr) == (0, False)
     lines_ = (tmp_path / "all.csv").read_text(encoding="utf-8").splitlines()
     assert lines_[:2] == ["before", "file,label,index,probability,error"]
     assert lines_[2].startswith("\u732b.png,")
@@ -429,6 +454,13 @@ def test_sorting_the_same_images_again_changes_nothing(tmp_path: Path, photos: l
     assert once == [f"T-shirt_top/{number:02}.png" for number in range(3)]
     assert sort(tmp_path / "out", photos[:3], "T-shirt/top") == once
     assert (tmp_path / "out" / "T-shirt_top" / "01.png").read_bytes() == photos[1].path.read_bytes()
+
+
+def test_an_image_that_is_gone_when_it_is_sorted_is_named(tmp_path: Path) -> None:
+    for name in ("gone.png", "there.png"):
+        with pytest.raises(DataError, match=rf"^{tmp_path}/{name}: was classified, but .*: No such file or directory$"):
+            sort(tmp_path / "out", [Entry(f"{tmp_path}/{name}")])
+        (tmp_path / "out" / "class 0" / "there.png").touch()  # compared with the source
 
 
 def test_images_with_the_same_name_are_all_kept(tmp_path: Path) -> None:

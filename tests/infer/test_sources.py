@@ -1,11 +1,17 @@
 """All kinds of sources become one stream of entries."""
 
+import codecs
+import errno
 import glob
+import gzip
 import io
 import os
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from rtk.core.card import Input
@@ -60,6 +66,101 @@ def test_sources_keep_their_order(tree: Path) -> None:
 )
 def test_paths_come_from_standard_input(tree: Path, stdin: bytes) -> None:
     assert names("-", stdin=stdin) == ["b.png", "a.jpg"]
+
+
+LIST = "b.png\r\nempty/\u4e00\u3000.png\r\n\r\na.jpg\r\n"  # U+4E00 and U+3000 have a zero byte
+
+
+@pytest.mark.parametrize(
+    "stdin",
+    [
+        codecs.BOM_UTF8 + LIST.encode(),
+        codecs.BOM_UTF16_LE + LIST.encode("utf-16-le"),
+        codecs.BOM_UTF16_BE + LIST.encode("utf-16-be"),
+        LIST.encode("utf-16-le"),
+        LIST.encode("utf-16-be"),
+        codecs.BOM_UTF32_LE + LIST.encode("utf-32-le"),
+        codecs.BOM_UTF32_BE + LIST.encode("utf-32-be"),
+        LIST.encode("utf-16-le")[:-4],
+    ],
+)
+def test_a_list_from_powershell_is_read_in_its_encoding(tree: Path, stdin: bytes) -> None:
+    assert names("-", stdin=stdin) == ["b.png", "empty/\u4e00\u3000.png", "a.jpg"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_single_path_in_utf_16_needs_no_newline(tree: Path, encoding: str) -> None:
+    assert names("-", stdin="./b.png".encode(encoding)) == ["./b.png"]
+
+
+def test_a_long_list_in_utf_16_is_read_to_its_end(tree: Path) -> None:
+    many = [f"{number}.png" for number in range(50_000)]
+    for end in ("\n", "\r\n"):
+        assert names("-", stdin="".join(name + end for name in many).encode("utf-16")) == many
+
+
+@pytest.mark.parametrize(
+    "stdin", [b".\0./a.jpg\0./b.png\0", b".\0./1.png\0./3.png\0", b"a\0b\0", b"1\0\xe4\xb8\x80.png\0"]
+)
+def test_short_names_that_end_with_nul_are_not_taken_for_utf_16(tree: Path, stdin: bytes) -> None:
+    expected = [entry.name for path in stdin.decode().split("\0")[:-1] for entry in entries([path])]
+    assert names("-", stdin=stdin) == expected
+
+
+def test_a_nul_in_one_line_of_a_list_affects_no_other_line(tree: Path) -> None:
+    assert names("-", stdin=b"b.png\na\0.jpg\na.jpg\n") == ["b.png", "a\0.jpg", "a.jpg"]
+    many = b"b.png\n" * 20_000
+    assert names("-", stdin=many + b"a\0.jpg\na.jpg\n")[-3:] == ["b.png", "a\0.jpg", "a.jpg"]
+
+
+@pytest.mark.parametrize("root", ["/", "//", "/.", "/../", "b.png\n/\n", "b.png\0/\0"])
+def test_the_root_folder_is_never_searched_because_of_standard_input(tree: Path, root: str) -> None:
+    with pytest.raises(UsageError, match=r"^-: standard input holds the root folder .*: rtk classify //?$"):
+        names("-", stdin=root.encode())
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
+def test_an_image_on_standard_input_is_refused(tree: Path, format_: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(buffer, format_)
+    with pytest.raises(UsageError, match="^-: standard input holds an image, expected paths; .*: rtk classify FILE$"):
+        names("-", stdin=buffer.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("module", "kind"), [("zipfile", "archive"), ("tarfile", "archive"), ("gzip", "archive"), ("numpy", "array")]
+)
+def test_an_archive_or_array_on_standard_input_is_refused(tmp_path: Path, module: str, kind: str) -> None:
+    (tmp_path / "a.png").write_bytes(b"x" * 600)
+    target = tmp_path / "made"
+    match module:
+        case "zipfile":
+            with zipfile.ZipFile(target, "w") as archive:
+                archive.write(tmp_path / "a.png")
+        case "tarfile":
+            with tarfile.open(target, "w") as tar:
+                tar.add(tmp_path / "a.png")
+        case "gzip":
+            target.write_bytes(gzip.compress(b"x"))
+        case _:
+            with target.open("wb") as file:
+                np.save(file, np.zeros((2, 8, 8, 3), np.uint8))
+    with pytest.raises(UsageError, match=f"^-: standard input holds an {kind}, expected paths"):
+        names("-", stdin=target.read_bytes())
+
+
+def test_standard_input_that_is_a_folder_is_an_error() -> None:
+    class Folder(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            raise IsADirectoryError(errno.EISDIR, "Is a directory")
+
+    with pytest.raises(UsageError, match="^-: standard input cannot be read: Is a directory; expected paths on it$"):
+        list(entries(["-"], stdin=Folder()))  # type: ignore[arg-type]
+
+
+def test_a_line_with_a_dash_is_a_file(tree: Path) -> None:
+    (tree / "-").write_bytes(b"x")
+    assert names("-", "b.png", stdin=b"-\na.jpg\n") == ["./-", "a.jpg", "b.png"]
 
 
 def test_names_that_end_with_nul_may_contain_newlines(tree: Path) -> None:

@@ -79,6 +79,12 @@ def test_curves_are_plotted_for_any_history(tmp_path: Path, accuracy: float) -> 
         assert min(curves.size) > 300
 
 
+def test_curves_are_plotted_for_a_name_in_any_script(tmp_path: Path) -> None:
+    history = [{"epoch": 1, "lr": 0.1, "test_accuracy": 0.5, "test_loss": 1.0}]
+    RunFolder(tmp_path).write_curves(history, title="resnet8v1-\u52a8\u7269 a$x_$b")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_card_records_the_origin_of_the_weights(config: NewConfig, class_folders: Path) -> None:
     trained = train(config("run", seed=5))
     card = load_checkpoint(trained.best).card
