@@ -106,7 +106,13 @@ def test_the_engine_has_the_precision_of_the_graph(no_gpu: Stage, tmp_path: Path
     ("precision", "claims", "product", "requested", "message"),
     [
         ("fp32", "fp16", None, None, "fp16 was requested, .*: 2 fp32"),
-        ("fp32", None, None, "fp16", "fp16 was requested, .*: 2 fp32; export the graph again with --precision fp16"),
+        (
+            "fp32",
+            None,
+            None,
+            "fp16",
+            "fp16 was requested, .*: 2 fp32; export the checkpoint again: rtk export CHECKPOINT --trt --precision fp16",
+        ),
         ("fp16", None, None, "fp32", "fp32 was requested, .*: 2 fp16"),
         ("fp32", None, "fp16", "fp32", "fp32 was requested, .*: 1 fp32, 1 fp16"),
         ("fp16", None, None, "int8", "int8 was requested, .*: 2 fp16"),
