@@ -14,7 +14,7 @@ from PIL import Image
 from rtk.core.data import datasets
 from rtk.core.data.datasets import Split, open_dataset, read_idx
 from rtk.core.data.synthetic_shapes import SHAPES_CLASSES, draw_shapes
-from rtk.core.errors import DataError, UnknownNameError
+from rtk.core.errors import DataError, OutputError, UnknownNameError
 from rtk.core.paths import cache_dir, default_data_dir
 
 NOBODY = "http://127.0.0.1:9/"
@@ -76,6 +76,14 @@ def test_the_environment_sets_the_data_folder(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("RTK_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", "/home/a/.cache")
     assert cache_dir() == Path("/home/a/.cache/rtk")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "fashion-mnist"])
+def test_a_data_folder_that_cannot_be_written_is_one_line_that_names_the_variable(name: str) -> None:
+    with pytest.raises(OutputError) as caught:
+        open_dataset(name, data_dir=Path("/dev/null/x")).split("train")
+    assert str(caught.value).startswith("/dev/null/x")
+    assert str(caught.value).count("set --data-dir or RTK_DATA_DIR to the folder that has it") == 1
 
 
 # Splits.
