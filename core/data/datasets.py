@@ -160,7 +160,7 @@ def _fetch_cifar10(data_dir: Path, folder: Path) -> None:
                     _download(CIFAR10_URL + CIFAR10_ARCHIVE, f"sha256:{CIFAR10_SHA256}", archive)
                 _unpack(archive, folder)
     except OutputError as error:
-        raise OutputError(f"{error}; {ELSEWHERE}, or to one that can be written") from error
+        raise OutputError(str(error) if ELSEWHERE in str(error) else f"{error}; {ELSEWHERE}") from error
 
 
 def cifar10_images(path: Path) -> Split:

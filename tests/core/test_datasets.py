@@ -79,6 +79,14 @@ def test_the_environment_sets_the_data_folder(tmp_path: Path, monkeypatch: pytes
     assert cache_dir() == Path("/home/a/.cache/rtk")
 
 
+@pytest.mark.parametrize("name", ["cifar10", "fashion-mnist"])
+def test_a_data_folder_that_cannot_be_written_is_one_line_that_names_the_variable(name: str) -> None:
+    with pytest.raises(OutputError) as caught:
+        open_dataset(name, data_dir=Path("/dev/null/x")).split("train")
+    assert str(caught.value).startswith("/dev/null/x")
+    assert str(caught.value).count("set --data-dir or RTK_DATA_DIR to the folder that has it") == 1
+
+
 # Splits.
 
 
