@@ -6,7 +6,7 @@ import urllib.parse
 import urllib.request
 
 URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.+)", re.IGNORECASE | re.DOTALL)
-"""A scheme has two letters at least: one letter is a drive of Windows. Path turns // into /."""
+"""A scheme has two letters at least, so that C:/ is a path. Path turns // into /."""
 DOWNLOADED = ("http", "https", "ftp")
 
 

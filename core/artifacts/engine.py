@@ -16,7 +16,7 @@ from ..card import ModelCard
 from ..errors import ArtifactError
 from ..files import sha256_of, write_whole
 from ..json_text import json_text
-from ..paths import cache_dirs
+from ..paths import cache_dir, temporary_cache
 from ..records import restored
 from ..text import outline
 from ..zoo import zoo_file, zoo_names
@@ -202,7 +202,7 @@ def engine_problem(engine: Path) -> str:
 
 def rebuild_command(engine: Path) -> str:
     """The command that builds an engine again from the graph with the same stem; rtk builds those in its cache."""
-    if any(folder.absolute() in engine.absolute().parents for folder in cache_dirs()):
+    if any(folder.absolute() in engine.absolute().parents for folder in (cache_dir(), temporary_cache())):
         return "rtk cache clear, and the same command again"
     graph = engine.with_name(f"{engine.name.removesuffix(SUFFIX)}.onnx")
     return f"rtk export --trt {shlex.quote(str(graph))}"

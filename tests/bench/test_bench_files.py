@@ -76,7 +76,8 @@ def test_a_full_disk_of_temporary_files_is_an_error_with_the_remedy(
         refused("No space left on device")
     (tmp_path / "file").touch()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
-    refused("Not a directory")
+    with pytest.raises(OutputError, match="^no temporary folder can be written: Not a directory; set TMPDIR "):
+        image_files.PngFiles(shapes64, FakeBackend().card.input)
 
 
 def test_png_files_tar_and_array_repeat_the_split_up_to_the_number_of_images(tmp_path: Path, shapes64: Split) -> None:

@@ -181,6 +181,8 @@ def test_images_are_classified_without_a_home_folder(tmp_path: Path) -> None:
 
     Image.new("RGB", (32, 32)).save(tmp_path / "black.png")
     for backend in ("onnx", "openvino"):
-        done = rtk_homeless("classify", "black.png", "--backend", backend, temporary=tmp_path)
+        done = rtk_homeless(
+            "classify", "black.png", "-m", "resnet20v1-cifar10", "--backend", backend, temporary=tmp_path
+        )
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith("black.png")
