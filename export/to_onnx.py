@@ -157,6 +157,7 @@ def _traced(model: nn.Module, images_NHWC: NDArray[np.uint8], *, opset: int = OP
         )
     assert program is not None
     graph: onnx.ModelProto = program.model_proto
+    _read_pixels_by_cast_alone(graph.graph)
     graph.producer_name, graph.producer_version, graph.doc_string = "rtk", "", ""
     graph.graph.doc_string, graph.graph.name = "", "rtk"
     del graph.metadata_props[:], graph.graph.metadata_props[:]
@@ -167,6 +168,20 @@ def _traced(model: nn.Module, images_NHWC: NDArray[np.uint8], *, opset: int = OP
         value.doc_string = ""
         del value.metadata_props[:]
     return graph
+
+
+def _read_pixels_by_cast_alone(graph: onnx.GraphProto) -> None:
+    """Let all other nodes that read the uint8 input read its cast: TensorRT's parser accepts nothing but a cast there.
+
+    Some versions of the exporter take the size of the batch from the input.
+    """
+    cast = next(node for node in graph.node if node.op_type == "Cast" and node.input[0] == INPUT_NAME)
+    nodes = [cast, *(node for node in graph.node if node is not cast)]
+    for node in nodes[1:]:
+        node.input[:] = [cast.output[0] if name == INPUT_NAME else name for name in node.input]
+    ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(ordered)
 
 
 @contextlib.contextmanager

@@ -253,20 +253,28 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 def _randomise(network: object, *, seed: int) -> None:
+    """NumPy draws the numbers: those of PyTorch depend on its version and on the processor."""
     import torch
-    from rtk.core.models.initialise import initialise
 
     assert isinstance(network, torch.nn.Module)
-    generator = torch.Generator().manual_seed(seed)
-    initialise(network, generator)
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(layer.weight, 0.5, 1.5, generator=generator)
-            torch.nn.init.normal_(layer.bias, 0.0, 0.2, generator=generator)
-            torch.nn.init.normal_(layer.running_mean, 0.0, 0.2, generator=generator)
-            torch.nn.init.uniform_(layer.running_var, 0.5, 2.0, generator=generator)
-        elif isinstance(layer, torch.nn.Conv2d | torch.nn.Linear) and layer.bias is not None:
-            torch.nn.init.normal_(layer.bias, 0.0, 0.1, generator=generator)
+    random = np.random.default_rng(seed)
+
+    def fill(values: torch.Tensor, drawn: NDArray[np.float64]) -> None:
+        values.copy_(torch.from_numpy(drawn))
+
+    with torch.no_grad():
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                fill(layer.weight, random.uniform(0.5, 1.5, layer.weight.shape))
+                fill(layer.bias, random.normal(0.0, 0.2, layer.bias.shape))
+                fill(layer.running_mean, random.normal(0.0, 0.2, layer.running_mean.shape))
+                fill(layer.running_var, random.uniform(0.5, 2.0, layer.running_var.shape))
+            elif isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+                inputs = layer.weight[0].numel()
+                bound = (6 / inputs) ** 0.5  # He's variance, 2 / inputs, without large weights
+                fill(layer.weight, random.uniform(-bound, bound, layer.weight.shape))
+                if layer.bias is not None:
+                    fill(layer.bias, random.normal(0.0, 0.1, layer.bias.shape))
 
 
 def _run_in_onnxruntime(graph: bytes, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:

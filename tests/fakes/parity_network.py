@@ -43,7 +43,7 @@ def patterns_dataset() -> Dataset:
     )
 
 
-def fitted_checkpoint(card: ModelCard, randomise: object, *, arch: str = "resnet8v1", seed: int = 0) -> Checkpoint:
+def fitted_checkpoint(card: ModelCard, randomise: object, *, arch: str = "resnet8v1", seed: int = 5) -> Checkpoint:
     """A checkpoint of that architecture that classifies the patterns."""
     assert callable(randomise)
     card = replace(
