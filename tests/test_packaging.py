@@ -69,6 +69,16 @@ def test_linux_is_the_only_system_that_the_package_declares_and_that_the_code_kn
     assert [path.name for path in sources if other_system.search(path.read_text(encoding="utf-8"))] == []
 
 
+def test_the_lower_bounds_are_those_that_make_test_lowest_installs() -> None:
+    wanted = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["test"]]
+    bounds = dict(re.match(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)", one).groups() for one in wanted)
+    lines = (ROOT / "constraints-lowest.txt").read_text().splitlines()
+    lowest = dict(line.split("==") for line in lines if "==" in line)
+    for name, bound in bounds.items():
+        if name != "onnxruntime":  # the same library for machines without CUDA
+            assert f"{lowest[name]}.".startswith(f"{bound}."), name
+
+
 def test_no_file_names_a_path_of_the_development_machine() -> None:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
     if not tracked:
