@@ -19,6 +19,7 @@ from rtk.core.artifacts.graph import load_graph
 from rtk.core.card import Input
 from rtk.core.errors import ArtifactError, OutputError
 from rtk.core.models.model import Model
+from rtk.core.paths import home_dir
 from rtk.core.probe import probe_images
 from rtk.export import to_onnx
 from rtk.export.to_onnx import folded, onnx_from_checkpoint
@@ -129,7 +130,7 @@ def test_the_file_names_rtk_and_no_path_of_this_machine(graph_path: Path, checkp
         package,
         package.resolve(),
         Path.cwd(),
-        Path.home(),
+        home_dir() or Path.cwd(),
         Path(torch.__file__).parent,
         checkpoint_path.parent,
     ):
