@@ -155,13 +155,17 @@ def test_no_room_for_temporary_files_is_one_line_that_names_the_variable(monkeyp
         pass
 
 
-@pytest.mark.parametrize("words", [["models"], ["cache", "ls"], ["cache", "verify"], ["cache", "clear"]])
+@pytest.mark.parametrize(
+    "words",
+    [pytest.param(["models"], marks=pytest.mark.torch), ["cache", "ls"], ["cache", "verify"], ["cache", "clear"]],
+)
 def test_light_commands_run_without_a_home_folder(words: list[str], tmp_path: Path) -> None:
     done = rtk_homeless(*words, temporary=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
 
 
+@pytest.mark.torch
 def test_curves_are_drawn_without_a_home_folder_and_without_a_complaint(tmp_path: Path) -> None:
     code = """
 from pathlib import Path
