@@ -254,7 +254,10 @@ def test_the_command_writes_the_parquet_rows_of_one_machine(tmp_path: Path, grap
 
     spread = run("--ray", "local", "--output", "shards")
     assert spread.returncode == 3, spread.stderr
-    assert spread.stderr.splitlines()[-1] == "rtk: gone.png: no such file"
+    unreadable, counts = spread.stderr.splitlines()[-2:]
+    assert unreadable == "rtk: gone.png: no such file"
+    assert counts.startswith("65 images, 1 unreadable, ")
+    assert counts.endswith(" s; output: shards")
     assert run("-o", "alone.parquet").returncode == 3
     shards, single = parquet.read_table(tmp_path / "shards"), parquet.read_table(tmp_path / "alone.parquet")
     assert shards.schema == single.schema
