@@ -7,18 +7,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .artifacts.engine_cache import ENGINES, KERNELS, TIMINGS
+from .artifacts.parity_cache import FOLDER as PARITY
 from .data.datasets import CIFAR10_ARCHIVE, CIFAR10_SHA256, FASHION_MNIST_MD5
 from .errors import ArtifactError, OutputError
 from .paths import cache_dirs
 
-GRAPHS, DATA, PARITY = "graphs", "data", "parity"
+GRAPHS, DATA = "graphs", "data"
 FOLDERS = {
-    "engines": "engines",
+    ENGINES: "engines",
     GRAPHS: "graphs",
     DATA: "downloaded data sets and weights",
     PARITY: "results of the parity gate",
-    "timings": "timings of TensorRT's builder",
-    "rtx": "kernels of TensorRT for RTX",
+    TIMINGS: "timings of TensorRT's builder",
+    KERNELS: "kernels of TensorRT for RTX",
     "matplotlib": "fonts of Matplotlib",
     "triton": "kernels of torch.compile",
     "opened": "engines of an earlier rtk",

@@ -1,5 +1,6 @@
 """Shared fixtures: generated images, a small untrained model, its graph, a folder of images."""
 
+import io
 import os
 import subprocess
 import sys
@@ -224,6 +225,33 @@ def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip(f"needs the official CIFAR-10 and Fashion-MNIST files in {folder}, or RTK_DATA_DIR set")
     monkeypatch.setenv("RTK_DATA_DIR", str(folder))
     return folder
+
+
+@pytest.fixture
+def command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[str, str]]:
+    """A function that runs rtk in tmp_path, in this process, and returns standard output and standard error.
+
+    command_line("classify", "-", code=3, stdin="a.png"): `code` is the exit code that the command must have.
+    """
+    from rtk.cli import app
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str, code: int = 0, stdin: str = "") -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["rtk", *words])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        ended = 0
+        try:
+            app.main()
+        except SystemExit as stop:
+            ended = stop.code if isinstance(stop.code, int) else 1 if stop.code else 0
+        printed = capsys.readouterr()
+        assert ended == code, (ended, printed)
+        return printed.out, printed.err
+
+    return run
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import ArtifactError, OutputError
 from ..files import make_folder
-from ..paths import cache_dir, cache_dirs, cache_path
+from ..paths import cache_dirs, cache_path
 from .engine import SUFFIX, EngineInfo, engine_problem, json_path, read_engine_info, write_engine
 
 KEY_LENGTH = 32
@@ -38,11 +38,6 @@ class CachedEngine:
     info: EngineInfo | None
     problem: str
     """Reason why the engine cannot be used, or empty."""
-
-
-def engines_dir() -> Path:
-    """Return the folder of the cached engines; it may not exist yet."""
-    return cache_dir() / ENGINES
 
 
 def engine_folder(key: str) -> Path:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from rtk.bench.measure.cell import Cell
 from rtk.bench.report.tables import compact_tables
-from rtk.cli import app as cli
 from rtk.core.text import text_table
 from rtk.workflow import models
 
@@ -16,25 +15,12 @@ Run = Callable[..., tuple[str, str]]
 
 
 @pytest.fixture
-def rtk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def rtk(monkeypatch: pytest.MonkeyPatch, command_line: Run) -> Run:
     """A function that runs a command line of rtk at 80 columns in tmp_path and returns both streams."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     # A busy machine can make a backend look asynchronous; test_self_check.py tests the self-check.
     monkeypatch.setattr("rtk.bench.run.early_return", lambda backend, batches: "")
-
-    def run(*words: str, code: int = 0) -> tuple[str, str]:
-        monkeypatch.setattr("sys.argv", ["rtk", *words])
-        ended = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            ended = stop.code if isinstance(stop.code, int) else 1 if stop.code else 0
-        printed = capsys.readouterr()
-        assert ended == code, (ended, printed)
-        return printed.out, printed.err
-
-    return run
+    return command_line
 
 
 def widest(text: str) -> int:

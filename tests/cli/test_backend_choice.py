@@ -1,14 +1,11 @@
 """--backend auto chooses what runs this model on this machine, and a resumed run keeps its backend."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
-from rtk.cli import app as cli
 from rtk.core.artifacts.parity_cache import remember_parity
 from rtk.core.data.synthetic_shapes import draw_shapes
 from rtk.infer.fake import FakeBackend
@@ -17,23 +14,15 @@ Rtk = Callable[..., str]
 
 
 @pytest.fixture
-def rtk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Rtk:
+def rtk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: Callable[..., tuple[str, str]]) -> Rtk:
     """Runs a command line in tmp_path and returns standard error as one line."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr("rtk.workflow.select.gpu_count", lambda: 0)
     monkeypatch.setattr("rtk.infer.onnx_backend.gpu_count", lambda: 0)
 
     def run(*words: str, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["rtk", *words])
-        ended: Any = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            ended = stop.code or 0
-        printed = capsys.readouterr()
-        assert ended == code, printed
-        return " ".join(printed.err.split())
+        _, printed = command_line(*words, code=code)
+        return " ".join(printed.split())
 
     return run
 

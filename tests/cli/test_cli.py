@@ -14,7 +14,6 @@ from unittest.mock import Mock
 
 import pytest
 from PIL import Image
-from rtk.cli import app as cli
 from rtk.core.data.synthetic_shapes import draw_shapes
 
 HEAVY = {"numpy", "torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "matplotlib", "pooch", "PIL"}
@@ -33,22 +32,13 @@ Rtk = Callable[..., Done]
 
 
 @pytest.fixture
-def rtk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Rtk:
+def rtk(command_line: Callable[..., tuple[str, str]]) -> Rtk:
     """A function that runs a command line of rtk's in tmp_path: rtk("classify", "a.png", code=3)."""
-    monkeypatch.chdir(tmp_path)
 
     def run(*words: str, code: int = 0, stdin: str = "") -> Done:
-        monkeypatch.setattr(sys, "argv", ["rtk", *words])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        ended = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            ended = stop.code if isinstance(stop.code, int) else 1 if stop.code else 0
-        printed = capsys.readouterr()
-        assert ended == code, (ended, printed)
-        assert "Traceback" not in printed.err
-        return Done(printed.out, printed.err)
+        done = Done(*command_line(*words, code=code, stdin=stdin))
+        assert "Traceback" not in done.stderr
+        return done
 
     return run
 

@@ -1,14 +1,11 @@
 """What can be checked cheaply is checked before data sets and backends are opened."""
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from rtk.cli import app as cli
 from rtk.core.errors import UsageError
 from rtk.infer.backend import BACKENDS, BackendOptions
 
@@ -16,9 +13,8 @@ Refused = Callable[..., str]
 
 
 @pytest.fixture
-def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+def refused(monkeypatch: pytest.MonkeyPatch, command_line: Callable[..., tuple[str, str]]) -> Refused:
     """Runs a command that must fail before it opens a data set or a backend; returns its error."""
-    monkeypatch.chdir(tmp_path)
 
     def too_late(*values: object, **options: object) -> None:
         raise AssertionError("opened before the options were checked")
@@ -27,16 +23,9 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         monkeypatch.setattr(f"rtk.{name}", too_late)
 
     def run(*words: str, code: int) -> str:
-        monkeypatch.setattr(sys, "argv", ["rtk", *words])
-        ended: Any = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            ended = stop.code or 0
-        printed = capsys.readouterr()
-        assert ended == code, printed
-        assert printed.err.count("\n") == 1, printed
-        return printed.err.strip()
+        _, printed = command_line(*words, code=code)
+        assert printed.count("\n") == 1, printed
+        return printed.strip()
 
     return run
 

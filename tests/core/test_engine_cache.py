@@ -13,10 +13,10 @@ from rtk.core.artifacts.engine_cache import (
     cache_engine,
     cached_engines,
     engine_key,
-    engines_dir,
     find_engine,
 )
 from rtk.core.errors import OutputError
+from rtk.core.paths import cache_dir
 
 PARTS: dict[str, Any] = {
     "graph_sha256": "a" * 64,
@@ -68,7 +68,7 @@ def test_a_second_engine_with_the_same_key_does_not_replace_the_first() -> None:
     cache_engine("k1", "small", PLAN, INFO)
     second = cache_engine("k1", "small", b"other", replace(INFO, plan_bytes=5))
     assert second.read_bytes() == PLAN
-    assert [path.name for path in engines_dir().iterdir()] == ["k1"]
+    assert [path.name for path in (cache_dir() / "engines").iterdir()] == ["k1"]
 
 
 @pytest.mark.parametrize("damage", ["truncate", "alter", "no json", "no plan"])
@@ -105,7 +105,7 @@ def test_a_full_cache_is_an_error_with_its_path(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("rtk.core.artifacts.engine.write_whole", full)
     with pytest.raises(OutputError, match="cache/engines/.*No space left on device"):
         cache_engine("k1", "small", PLAN, INFO)
-    assert list(engines_dir().iterdir()) == []
+    assert list((cache_dir() / "engines").iterdir()) == []
 
 
 def test_where_the_cache_cannot_be_written_an_engine_is_kept_in_the_temporary_one(tmp_path: Path) -> None:
@@ -123,4 +123,4 @@ def test_an_interrupted_write_leaves_no_files(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("rtk.core.artifacts.engine.write_whole", stop)
     with pytest.raises(KeyboardInterrupt):
         cache_engine("k1", "small", PLAN, INFO)
-    assert list(engines_dir().iterdir()) == []
+    assert list((cache_dir() / "engines").iterdir()) == []

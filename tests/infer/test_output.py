@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from fakes.log import logged
 from PIL import Image
-from rtk.cli import app as cli
 from rtk.core.card import Input
 from rtk.core.data.synthetic_shapes import draw_shapes
 from rtk.core.errors import BackendError, DataError, OutputError, UsageError
@@ -302,22 +301,12 @@ def test_parquet_columns_have_types(tmp_path: Path, photos: list[Entry]) -> None
 
 
 @pytest.fixture
-def rtk(
-    tmp_path: Path, graph_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., str]:
+def rtk(graph_path: Path, command_line: Callable[..., tuple[str, str]]) -> Callable[..., str]:
     """Run rtk classify in tmp_path and return its standard error: rtk("in", "-o", "a.csv", code=3)."""
-    monkeypatch.chdir(tmp_path)
 
     def classify_(*words: str, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["rtk", "classify", *words, "--model", str(graph_path)])
-        ended = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            ended = int(stop.code or 0)
-        printed = capsys.readouterr()
-        assert ended == code, (ended, printed)
-        return printed.err
+        _, printed = command_line("classify", *words, "--model", str(graph_path), code=code)
+        return printed
 
     return classify_
 
