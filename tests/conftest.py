@@ -255,6 +255,12 @@ def command_line(
 
 
 @pytest.fixture
+def without_self_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benchmarks skip their self-check, which a busy machine can fail; test_self_check.py tests it."""
+    monkeypatch.setattr("rtk.bench.run.early_return", lambda backend, batches: "")
+
+
+@pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """The address of a web server on this machine, and the folder that it serves."""
 

@@ -122,3 +122,13 @@ def _check_types(wheel: Path, folder: Path) -> None:
     assert "Revealed type is" in done.stdout, done.stdout + done.stderr
     assert "Any" not in done.stdout.splitlines()[0], done.stdout
     assert 'Argument 1 to "load" has incompatible type "int"' in done.stdout, done.stdout
+
+
+def test_the_tests_run_in_a_clone_whose_folder_has_any_name(tmp_path: Path) -> None:
+    clone = tmp_path / "my-clone.2"
+    (clone / "tests").mkdir(parents=True)
+    shutil.copy(ROOT / "pyproject.toml", clone)
+    (clone / "__init__.py").write_text("from .core import environment\n")
+    (clone / "tests" / "test_one.py").write_text("def test_one() -> None:\n    assert True\n")
+    done = subprocess.run([sys.executable, "-m", "pytest"], cwd=clone, capture_output=True, text=True, check=False)
+    assert "1 passed" in done.stdout, done.stdout

@@ -18,8 +18,6 @@ Run = Callable[..., tuple[str, str]]
 def rtk(monkeypatch: pytest.MonkeyPatch, command_line: Run) -> Run:
     """A function that runs a command line of rtk at 80 columns in tmp_path and returns both streams."""
     monkeypatch.setenv("COLUMNS", "80")
-    # A busy machine can make a backend look asynchronous; test_self_check.py tests the self-check.
-    monkeypatch.setattr("rtk.bench.run.early_return", lambda backend, batches: "")
     return command_line
 
 
@@ -31,6 +29,7 @@ def widest(text: str) -> int:
 # The output.
 
 
+@pytest.mark.usefixtures("without_self_check")
 def test_bench_prints_one_table_and_one_line_per_verdict_in_80_columns(rtk: Run, shapes_model: Path) -> None:
     words = ["--backend", "torch", "--backend", "onnx", "--batch", "4,64", "--seconds", "0.5", "--no-baselines"]
     printed, _ = rtk("bench", str(shapes_model), *words)
@@ -45,6 +44,7 @@ def test_bench_prints_one_table_and_one_line_per_verdict_in_80_columns(rtk: Run,
     assert " ".join(printed.split()).endswith(legend)
 
 
+@pytest.mark.usefixtures("without_self_check")
 def test_bench_verbose_prints_every_column_check_and_note_in_80_columns(rtk: Run, shapes_model: Path) -> None:
     words = ["--backend", "onnx", "--batch", "4", "--seconds", "0.5", "--verbose", "--no-baselines"]
     printed, _ = rtk("bench", str(shapes_model), *words)
@@ -152,6 +152,7 @@ def test_what_a_command_does_not_have_is_wrong_usage(words: str, rtk: Run) -> No
 # Work that is done once.
 
 
+@pytest.mark.usefixtures("without_self_check")
 def test_the_card_is_read_and_the_checkpoint_hashed_once_for_all_backends(
     rtk: Run, shapes_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

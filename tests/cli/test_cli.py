@@ -426,11 +426,8 @@ def test_torch_and_onnx_give_the_same_answers(rtk: Rtk, checkpoint_path: Path, g
         assert json.loads(one)["probability"] == pytest.approx(json.loads(other)["probability"], abs=1e-4)
 
 
-def test_bench_compares_answers_and_writes_its_report(
-    rtk: Rtk, shapes_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A busy machine can make a backend look asynchronous; test_self_check.py tests the self-check.
-    monkeypatch.setattr("rtk.bench.run.early_return", lambda backend, batches: "")
+@pytest.mark.usefixtures("without_self_check")
+def test_bench_compares_answers_and_writes_its_report(rtk: Rtk, shapes_model: Path, tmp_path: Path) -> None:
     words = ["--batch", "4", "--seconds", "0.5", "--no-baselines", "--report", "report"]
     done = rtk("bench", "shapes.pt", *words)
     assert "Parity on shapes (test split, 2,000 images), against PyTorch fp32" in done.stdout
