@@ -14,7 +14,7 @@ app = typer.Typer(help="List, verify or clear the cache: engines, graphs, data."
 def cache_ls() -> None:
     """List everything in the cache: each engine, each graph, and the other folders."""
     from ..core.artifacts.engine_cache import cached_engines
-    from ..core.cache_contents import FOLDERS, cache_folders, cached_graphs
+    from ..core.cache_contents import FOLDERS, LISTED_ALONE, cache_folders, cached_graphs
 
     entries: list[dict[str, object]] = []
     for entry in cached_engines():
@@ -28,7 +28,7 @@ def cache_ls() -> None:
     entries += [
         {"other": FOLDERS[one.name], "files": len(one.files), "bytes": one.bytes, "path": str(one.path)}
         for one in cache_folders()
-        if one.name not in ("engines", "graphs")
+        if one.name not in LISTED_ALONE
     ]
     print("\n\n".join(map(outline, entries)) or "(none)")
 
@@ -57,11 +57,11 @@ def cache_verify() -> None:
 def cache_clear() -> None:
     """Remove everything from the cache, downloads too."""
     from ..core.artifacts.engine_cache import cached_engines
-    from ..core.cache_contents import cached_graphs, clear_cache
+    from ..core.cache_contents import LISTED_ALONE, cached_graphs, clear_cache
 
     engines, graphs = len(cached_engines()), len(cached_graphs())
     folders, size = clear_cache()
-    others = sum(len(one.files) for one in folders if one.name not in ("engines", "graphs"))
+    others = sum(len(one.files) for one in folders if one.name not in LISTED_ALONE)
     print(
         f"removed {_count(engines, 'engine')}, {_count(graphs, 'graph')} and {_count(others, 'other file')}, "
         f"{size:,} bytes"

@@ -1,6 +1,7 @@
 """What commands share: common options, exit codes, and how log lines and errors are printed."""
 
 import logging
+import signal
 import sys
 import traceback
 import warnings
@@ -19,6 +20,8 @@ SIGNALLED = 128
 """A command that a signal ended exits with this plus the number of the signal, as in shells."""
 INTERRUPTED = SIGNALLED + 2
 """Exit code after Ctrl-C."""
+ENDED_BY_CTRL_C = (INTERRUPTED, -signal.SIGINT)
+"""Exit codes of a command in a process of its own that Ctrl-C stopped; the second one before it could handle it."""
 
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder of the official data files.", envvar="RTK_DATA_DIR", rich_help_panel=DATA)

@@ -26,6 +26,8 @@ FOLDERS = {
     "opened": "engines of an earlier rtk",
 }
 """Everything that rtk keeps in the cache: the folders, and what is in each."""
+LISTED_ALONE = (ENGINES, GRAPHS)
+"""Folders whose files `rtk cache` lists and counts one by one."""
 CHECKSUMS = {CIFAR10_ARCHIVE: f"sha256:{CIFAR10_SHA256}"} | {
     name: f"md5:{md5}" for name, md5 in FASHION_MNIST_MD5.items()
 }

@@ -4,7 +4,6 @@ Each step is a process of its own, writes its raw results below OUT and prints a
 (TensorRT, pytest, a second GPU), the step reports it and the next step runs.
 """
 
-import signal
 import subprocess
 import sys
 import time
@@ -12,10 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ..cli.options import INTERRUPTED
+from ..cli.options import ENDED_BY_CTRL_C, INTERRUPTED
 
-INTERRUPTIONS = (INTERRUPTED, -signal.SIGINT)
-"""Exit codes of a step that Ctrl-C stopped."""
 STEP_TIMEOUT_S = 570
 BATCHES = "1,8,64,256,1024,4096"
 TRAINED = ("resnet20v1", "resnet56v1", "resnet56v2", "resnet110v2")
@@ -51,7 +48,7 @@ def run_steps(out: Path, chosen: Sequence[str]) -> int:
         except subprocess.TimeoutExpired:
             code, text = 124, f"stopped after {STEP_TIMEOUT_S} s\n"
         (out / f"{name}.txt").write_text(text)
-        if code in INTERRUPTIONS:
+        if code in ENDED_BY_CTRL_C:
             raise KeyboardInterrupt
         summary.append((name, "ok" if code == 0 else f"exit code {code}", f"{time.monotonic() - started_at:.0f} s"))
         print(f"\n== {name} ==\n{text[-4000:]}", flush=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ..cli.options import INTERRUPTED, run_module
+from ..cli.options import ENDED_BY_CTRL_C, run_module
 from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.card import ModelCard
 from ..core.errors import TrainingError
@@ -21,8 +21,6 @@ from .readme_tables import fill_pages
 RUNS = Path("runs") / "table"
 STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL)
 """Exit codes of a training that was stopped: while it trained, before that, and by SIGKILL."""
-INTERRUPTIONS = (INTERRUPTED, -signal.SIGINT)
-"""Exit codes of a training that Ctrl-C stopped."""
 STOP_LIMIT_S = 120.0
 """Time that a training gets after SIGTERM to finish its step and to save."""
 
@@ -74,7 +72,7 @@ def train_for(row: Row, recipe: str, seed: int, *, runs: Path, seconds: float) -
             code = process.wait()
     if code in STOPPED:
         return None
-    if code in INTERRUPTIONS:
+    if code in ENDED_BY_CTRL_C:
         raise KeyboardInterrupt
     if code != 0:
         raise TrainingError(f"rtk train {' '.join(words)}: exit code {code}")

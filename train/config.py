@@ -220,15 +220,13 @@ class TrainConfig:
             for name in ("data_dir", "out"):
                 fields[name] = Path(fields[name]) if fields[name] else None
             fields["augment"] = tuple(fields.get("augment") or ()) or None
-            return cls(**{name: _number(name, value) for name, value in fields.items()})
+            numbers = {one.name for one in dataclasses.fields(cls) if "float" in str(one.type)}
+            for name in numbers & fields.keys():
+                if isinstance(fields[name], str):  # it stands for a number that is not finite
+                    fields[name] = number_from_json(fields[name])
+            return cls(**fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ArtifactError(f"{source}: not the config of a run ({error})") from error
-
-
-def _number(name: str, value: Any) -> Any:
-    """The value of a field, where text may stand for a number that is not finite."""
-    kinds = {one.name: str(one.type) for one in dataclasses.fields(TrainConfig)}
-    return number_from_json(value) if isinstance(value, str) and "float" in kinds.get(name, "") else value
 
 
 def resumed_config(run_dir: Path, saved: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:

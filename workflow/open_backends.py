@@ -111,13 +111,12 @@ def open_contenders(
 ) -> Opened:
     """Open every backend in every precision; `stack` closes them.
 
-    `backends` and `precisions` are those that the user named; empty: all backends, the model's precision. A named
-    backend that cannot run is an error, unless several precisions were named: then it is noted as unusable, like every
-    backend that the user did not name. Raises BackendError, ArtifactError, UnknownNameError.
+    `backends` and `precisions` are those that the user named, and passed `check_names`; empty: all backends, the
+    model's precision. A named backend that cannot run is an error, unless several precisions were named: then it is
+    noted as unusable, like every backend that the user did not name. Raises BackendError, ArtifactError.
     """
     from ..infer.backend import BACKENDS
 
-    check_names(backends, precisions)
     opened = Opened()
     for precision in precisions or (None,):
         for name in backends or BACKENDS:

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,11 @@ class _Request:
     """The graph's file."""
     options: dict[str, Any]
 
-    @property
+    @cached_property
     def graph_sha256(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
 
-    @property
+    @cached_property
     def key(self) -> str:
         return engine_key(
             graph_sha256=self.graph_sha256,

@@ -45,9 +45,9 @@ class RunKey:
 
 
 def unfinished_backend(target: Path) -> str | None:
-    """The backend of the unfinished run that a run with --resume continues; None if there is none, or if it is damaged.
+    """The backend of the unfinished run that a run with --resume continues; None without such a run.
 
-    A damaged file of the unfinished run is an error of ResumableOutput.
+    Also None if the files of the unfinished run are damaged: ResumableOutput refuses those.
     """
     part, key_file = _unfinished_files(target)
     if not part.exists():

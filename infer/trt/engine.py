@@ -230,4 +230,5 @@ def _check_validity(trt: Any, runtime: Any, loadable: Loadable, log: LogLines) -
 def _cache_name(loadable: Loadable) -> str:
     """The name of the kernel cache: kernels are valid for one plan, GPU model and TensorRT version."""
     parts = (loadable.info.plan_sha256, loadable.gpu.name, loadable.gpu.compute_capability, loadable.flavor.version())
-    return f"{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:32]}.cache"
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return f"{digest[:32]}.cache"
