@@ -1,6 +1,6 @@
 # Each target creates the virtual environment if it is missing, and updates it when pyproject.toml or constraints.txt change.
 #   make demo       run the full workflow on synthetic images, about a minute
-#   make test       run the tests except the slow ones, under five minutes
+#   make test       run the tests except the slow ones, about six minutes on two cores
 #   make test-all   run all tests, under twenty minutes
 #   make test-light       run the fast tests that need no PyTorch, in an environment without it: PYTHON=python3.13
 #   make test-processors  run the numerical tests as on lesser processors, and without a C++ compiler
