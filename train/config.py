@@ -22,7 +22,7 @@ from .data.preprocessing import PREPROCESSES, find_preprocess
 from .recipes import RECIPES, Recipe, Select, find_recipe
 
 Precision = Literal["auto", "fp32", "bf16"]
-Compile = Literal["auto", "on", "off"]
+Compile = Literal["auto", "on", "off", "reduce-overhead", "cudagraphs"]
 
 CHANGEABLE = ("data_dir", "save_every", "skip_nan")
 """Fields that a resumed run may change: they do not affect what it has computed so far."""
@@ -108,8 +108,14 @@ class TrainConfig:
     device: str = option("auto", group="Machine", help="auto, cpu, cuda or cuda:N.")
     precision: Precision = option("auto", group="Machine", help="Arithmetic precision of training.")
     """auto is bf16 where the processor multiplies it in hardware."""
-    compile: Compile = option("auto", group="Machine", help="Use torch.compile.")
-    """auto is on where it was measured to help: GPUs and processors with AMX."""
+    compile: Compile = option(
+        "auto",
+        group="Machine",
+        help="Use torch.compile. On a GPU also: reduce-overhead adds CUDA graphs; cudagraphs records PyTorch's own "
+        "kernels, which needs no compiler.",
+    )
+    """auto is on where it was measured to help, which is on processors with AMX, and on GPUs, where it was not measured
+    yet."""
     deterministic: bool = option(False, group="Machine", help="Make runs on a GPU repeatable bit by bit.")
     """Runs on a CPU always are."""
 
@@ -160,8 +166,10 @@ class TrainConfig:
             raise UsageError(f"--recipe {self.recipe} starts from trained weights; add --weights")
         if self.freeze and self.weights is None:
             raise UsageError("--freeze needs --weights: layers with random weights must be trained")
-        if self.checkpoint_activations and self.compile == "on":
-            raise UsageError("--checkpoint-activations and --compile on exclude each other; leave one of them out")
+        if self.checkpoint_activations and self.compile not in ("auto", "off"):
+            raise UsageError(
+                f"--checkpoint-activations and --compile {self.compile} exclude each other; leave one of them out"
+            )
         if not self.save_every >= 0:
             raise UsageError(f"--save-every {self.save_every:g}: expected 0 or more minutes")
 

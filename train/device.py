@@ -4,6 +4,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,24 @@ from ..core.environment import use_writable_compiler_folders
 from ..core.errors import BackendError
 from ..core.machine import this_machine, usable_cores
 from .config import Compile, Precision
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """How torch.compile is called."""
+
+    settings: dict[str, Any]
+    on_gpu_only: bool
+    generates_code: bool
+    """Whether it needs a C++ compiler, and on a GPU triton."""
+
+
+COMPILERS: dict[str, Compiler] = {
+    "on": Compiler({}, on_gpu_only=False, generates_code=True),
+    "reduce-overhead": Compiler({"mode": "reduce-overhead"}, on_gpu_only=True, generates_code=True),
+    "cudagraphs": Compiler({"backend": "cudagraphs"}, on_gpu_only=True, generates_code=False),
+}
+"""By the value of --compile."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +72,35 @@ def choose_arithmetic(device: str, precision: Precision) -> Arithmetic:
 def compile_network(network: nn.Module, arithmetic: Arithmetic, mode: Compile) -> str:
     """Compile the network in place if `mode` asks for it and it works here; return a description of what was done.
 
-    With `auto`, it is compiled only where that was measured to help. Raises BackendError if `mode` is on and
-    compilation does not work.
+    With `auto`, it is compiled only where that helps. Raises BackendError if `mode` is a compiler that does not work
+    here.
     """
     if mode == "off":
         return "not compiled"
-    helps = arithmetic.device.type == "cuda" or "amx_bf16" in this_machine().features
+    name, on_gpu = "on" if mode == "auto" else mode, arithmetic.device.type == "cuda"
+    compiler = COMPILERS[name]
+    if compiler.on_gpu_only and not on_gpu:
+        raise BackendError(f"--compile {mode}: CUDA graphs need a GPU, this training runs on a CPU; use --compile on")
+    helps = on_gpu or "amx_bf16" in this_machine().features
     if mode == "auto" and not helps:
         return "not compiled (no gain on this processor)"
-    problem = _compile_problem(arithmetic.device)
-    if problem and mode == "on":
-        raise BackendError(f"--compile on: torch.compile {problem}")
+    problem = _compile_problem(arithmetic.device, compiler)
+    if problem and mode != "auto":
+        raise BackendError(f"--compile {mode}: torch.compile {problem}")
     if problem:
         return f"not compiled (torch.compile {problem})"
-    network.compile(dynamic=False)  # a recipe has only a few image sizes: separate code for each is faster
-    return "compiled"
+    network.compile(**compile_settings(compiler, on_gpu=on_gpu))
+    return "compiled" if name == "on" else f"compiled ({name})"
+
+
+def compile_settings(compiler: Compiler, *, on_gpu: bool) -> dict[str, Any]:
+    """The arguments of torch.compile.
+
+    A recipe has a few image sizes. On a CPU, code for each of them is faster. On a GPU one code serves all sizes: to
+    compile takes long, and a step is hundreds of small kernels (355 operations for resnet20v1), whose number does not
+    depend on the size. CUDA graphs of PyTorch's own kernels generate no code, and are recorded for each size.
+    """
+    return {"dynamic": on_gpu and compiler.generates_code, **compiler.settings}
 
 
 def make_deterministic(arithmetic: Arithmetic, *, strict: bool) -> None:
@@ -93,15 +126,16 @@ def _multiplies_bf16(device: torch.device) -> bool:
     return bool({"amx_bf16", "avx512_bf16"} & set(this_machine().features))
 
 
-def _compile_problem(device: torch.device) -> str:
+def _compile_problem(device: torch.device, compiler: Compiler) -> str:
     """What torch.compile lacks on this machine, or its error message; empty if it works."""
-    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name):
+    commands = filter(None, (os.environ.get("CXX"), "g++", "clang++"))
+    if compiler.generates_code and not any(map(shutil.which, commands)):
         return "needs a C++ compiler"
-    if device.type == "cuda" and find_spec("triton") is None:
+    if compiler.generates_code and device.type == "cuda" and find_spec("triton") is None:
         return "needs triton"
     use_writable_compiler_folders()
     try:  # the smallest possible function: this tests the compilers, their headers and the device
-        torch.compile(_squares)(torch.ones(4, device=device, requires_grad=True)).backward()
+        torch.compile(_squares, **compiler.settings)(torch.ones(4, device=device, requires_grad=True)).backward()
     except Exception as error:
         return f"fails here: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     return ""

@@ -1,5 +1,6 @@
 """Steps that are not finite: their batch is kept, or they are skipped; and the deferred read of GPU numbers."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from fakes.train_runs import assert_equal, tiny, without_times
 from rtk.core.artifacts.checkpoint import load_checkpoint
 from rtk.core.errors import TrainingError
+from rtk.train.config import TrainConfig
 from rtk.train.optim import deferred_read
 from rtk.train.optim.deferred_read import DeferredRead
 from rtk.train.optim.nan_guard import NanGuard
@@ -245,12 +247,39 @@ def test_the_right_batch_is_kept_when_its_report_is_read_late(
     assert_equal(kept["weights"], seen["before"]["model"])
 
 
+PROTOTYPE = "Synchronization debug mode is a prototype"
+"""PyTorch warns so, once a process, that set_sync_debug_mode does not detect all operations that wait."""
+
+
 @pytest.mark.gpu
+@pytest.mark.filterwarnings(f"ignore:{PROTOTYPE}:UserWarning")
 def test_no_step_of_an_epoch_waits_for_the_gpu(
     class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
+    train_without_waiting(tiny(class_folders, tmp_path / "run", device="cuda"), monkeypatch)
+
+
+@pytest.mark.filterwarnings(f"ignore:{PROTOTYPE}:UserWarning")
+def test_the_test_for_waiting_surrounds_every_epoch_and_allows_the_warning(
+    class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[str] = []
+
+    def set_mode(mode: str) -> None:
+        modes.append(mode)
+        warnings.warn(
+            f"{PROTOTYPE} feature and does not yet detect all synchronizing operations", UserWarning, stacklevel=2
+        )
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
+    train_without_waiting(tiny(class_folders, tmp_path / "run"), monkeypatch)
+    assert modes == ["error", "default"] * 3 + ["default"]
+
+
+def train_without_waiting(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train three epochs; on a GPU, a step that waits for it is an error."""
     new_epoch, run_epoch = Trainer._new_epoch, Trainer.run_epoch
 
     def strict_from_here(self: Trainer) -> Any:
@@ -267,6 +296,6 @@ def test_no_step_of_an_epoch_waits_for_the_gpu(
     monkeypatch.setattr(Trainer, "_new_epoch", strict_from_here)
     monkeypatch.setattr(Trainer, "run_epoch", run_strictly)
     try:
-        assert len(train(tiny(class_folders, tmp_path / "run", device="cuda")).history) == 3
+        assert len(train(config).history) == 3
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from rtk.core.errors import BackendError, UnknownNameError, UsageError
 from rtk.core.machine import this_machine
 from rtk.core.models.model import build_network
 from rtk.train import device
+from rtk.train.config import Compile
 from rtk.train.data.sampling import Sampler
 from rtk.train.device import Arithmetic, choose_arithmetic, compile_network
 from rtk.train.evaluate import evaluate
@@ -18,6 +19,8 @@ from rtk.train.optim.ema import MovingAverage, share_kept
 from rtk.train.optim.schedule import image_side, learning_rate, plateau_rate, progress_at
 from rtk.train.recipes import RECIPES, find_recipe
 from rtk.train.trainer import decayed
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.utils._python_dispatch import TorchDispatchMode
 
 CPU = torch.device("cpu")
 
@@ -266,6 +269,22 @@ def test_the_average_equals_that_of_a_hand_written_loop() -> None:
             np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-5)
 
 
+def test_the_average_moves_in_two_operations_whatever_the_number_of_tensors() -> None:
+    class Moves(TorchDispatchMode):
+        names: ClassVar[list[str]] = []
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if any(word in str(function) for word in ("lerp", "copy_", "mul", "add")):
+                self.names.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    average = MovingAverage(build_network("resnet8v1", in_channels=3, classes=10), horizon_steps=100)
+    average.steps = 4
+    with Moves():
+        average.step()
+    assert Moves.names == ["aten._foreach_lerp_.Scalar", "aten._foreach_copy_.default"]
+
+
 @pytest.mark.parametrize(
     ("steps", "kept"),
     # after 1, 2 and 10 updates; (1 + n) / (10 + n) reaches 0.95 with the 170th
@@ -349,8 +368,34 @@ def test_compilation_without_a_compiler_is_reported_or_an_error(
         compile_network(network, arithmetic, "on")
 
 
+@pytest.mark.parametrize("mode", ["reduce-overhead", "cudagraphs"])
+def test_cuda_graphs_are_refused_on_a_cpu(mode: Compile) -> None:
+    with pytest.raises(BackendError, match=f"^--compile {mode}: CUDA graphs need a GPU, .*; use --compile on$"):
+        compile_network(small_model(), Arithmetic(CPU, None), mode)
+
+
+def test_cuda_graphs_need_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device.shutil, "which", lambda name: None)
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
+    problems = {name: device._compile_problem(CPU, compiler) for name, compiler in device.COMPILERS.items()}
+    assert problems == {"on": "needs a C++ compiler", "reduce-overhead": "needs a C++ compiler", "cudagraphs": ""}
+
+
+@pytest.mark.parametrize(("on_gpu", "codes"), [(True, 1), (False, 3)])
+def test_on_a_gpu_one_code_serves_all_image_sizes(on_gpu: bool, codes: int) -> None:
+    network, counter = build_network("resnet8v1", in_channels=3, classes=10), CompileCounterWithBackend("eager")
+    network.compile(backend=counter, **device.compile_settings(device.COMPILERS["on"], on_gpu=on_gpu))
+    counts = []
+    for side in (16, 16, 24, 32):
+        network(torch.rand(4, 3, side, side)).sum().backward()
+        counts.append(counter.frame_count)
+    assert counts[0] == counts[1]  # the frames of one code
+    assert counts[3] - counts[0] == codes - 1
+    torch._dynamo.reset()
+
+
 def test_a_compiler_that_fails_is_found_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(function: object) -> object:
+    def failing(function: object, **settings: str) -> object:
         def call(values: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("Python.h: No such file\nand much more")
 
