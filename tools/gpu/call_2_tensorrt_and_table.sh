@@ -30,6 +30,6 @@ link_packages
 step install 60 3 install
 step rtx 90 30 python3 "$kit/tensorrt_rtx_probe.py"
 step engine 90 15 engine
-step tests 60 15 python3 -m pytest -q -o addopts= -W default -m gpu $trt_gpu_tests
+step tests 60 15 python3 -m pytest -q -o addopts= -m gpu $trt_gpu_tests
 step table 230 70 bench
 table

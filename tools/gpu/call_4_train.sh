@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Call 4 (payload d, on the machine of call 3): whole trainings in parallel, stopped after LIMIT seconds.
 #   NETS=ARCH:EPOCHS,...   choose epochs so that each training finishes: epochs * epoch_s of call 1, more on a shared GPU
-#   COMPILE=off|on         the faster one in call 1;  LIMIT=290;  DATASET=cifar10
+#   COMPILE=off|on|...     the fastest one in call 1;  LIMIT=290;  DATASET=cifar10
 source "$(dirname "$0")/prepare.sh"
 nets=${NETS:-resnet20v1:100,resnet56v1:70,resnet110v1:45}
 limit=${LIMIT:-290} dataset=${DATASET:-cifar10} device=${DEVICE:-cuda}

@@ -8,7 +8,10 @@ import contextlib
 import ctypes
 import gc
 import random
+import shutil
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import rtk
+from rtk.core.nvidia.driver import gpu
 from rtk.infer.trt.cuda_graphs import CudaGraphs, RecordedRuns
 from rtk.infer.trt.pipeline import Pipeline
 from rtk.infer.trt.pycuda_driver import CurrentGpu, pycuda_driver
@@ -29,6 +33,24 @@ SHAPE, CLASSES, MOST = (32, 32, 3), 10, 64
 SPIN = 200_000
 """Clock ticks of the blocks of a slow engine, about 0.1 ms: long enough to show a missing synchronisation."""
 CUBIN = Path(__file__).parent / "fake_engine.cubin"
+"""The kernel, where a payload brought it. Without it, nvcc compiles the source for this GPU."""
+NVCC = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+
+
+@contextlib.contextmanager
+def compiled_kernel() -> Iterator[Path]:
+    """The compiled kernel's file. Raises SystemExit where there is none and it cannot be compiled."""
+    if CUBIN.is_file():
+        yield CUBIN
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        compiled, source = Path(folder) / CUBIN.name, CUBIN.with_suffix(".cu")
+        architecture = f"-arch=sm_{gpu(0).compute_capability.replace('.', '')}"
+        try:
+            subprocess.run([NVCC, architecture, "-cubin", "-o", compiled, source], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise SystemExit(f"{source} cannot be compiled ({error}); nvcc is needed") from None
+        yield compiled
 
 
 class KernelEngine:
@@ -61,8 +83,8 @@ class Real:
         from cuda.bindings import driver as cuda
 
         self.driver, self.cuda, self.spins = pycuda_driver(), cuda, (0, SPIN)
-        with self.current():
-            code, module = cuda.cuModuleLoad(str(CUBIN).encode())
+        with compiled_kernel() as kernel, self.current():
+            code, module = cuda.cuModuleLoad(str(kernel).encode())
             assert code == 0, code
             code, self.kernel = cuda.cuModuleGetFunction(module, b"run")
             assert code == 0, code

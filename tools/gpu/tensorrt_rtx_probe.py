@@ -11,8 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import tensorrt_rtx as trt
 from rtk.core.zoo import zoo_file
+
+try:
+    import tensorrt_rtx as trt
+except ImportError as error:
+    raise SystemExit(f"TensorRT-RTX cannot be imported ({error}); install tensorrt-rtx") from None
 
 GRAPH = zoo_file("resnet20v1-cifar10", ".onnx")
 TARGETS = ["default", "CURRENT", "SM80", "SM80,SM86,SM89,SM120,SM121"]
