@@ -1,7 +1,9 @@
 # Each target creates the virtual environment if it is missing, and updates it when pyproject.toml or constraints.txt change.
 #   make demo       run the full workflow on synthetic images, about a minute
 #   make test       run the tests except the slow ones, about six minutes on two cores
-#   make test-all   run all tests, under twenty minutes
+#   make test-all   run all tests, under 25 minutes
+#   make test-driver      run the trt pipeline with the real PyCUDA on a fake CUDA driver; compiles PyCUDA the first time
+#   make test-mutations   remove what makes rtk right on GPUs, one thing at a time: a test must fail; ten minutes
 #   make test-light       run the fast tests that need no PyTorch, in an environment without it: PYTHON=python3.13
 #   make test-processors  run the numerical tests as on lesser processors, and without a C++ compiler
 #   make test-lowest      run the fast tests with the lowest versions that pyproject.toml allows; downloads gigabytes
@@ -9,45 +11,62 @@
 #   make format     let ruff format the code and fix what it can
 #   make results    write the generated parts of README.md and docs/: tables from files, and outputs of the shown commands
 #   make table      train networks of the published table for MINUTES=60
-#   make gpu        run everything that needs a GPU with the interpreter PYTHON: no environment and no network are needed
+#   make gpu        run everything that needs a GPU with the interpreter PYTHON: no environment and no network are needed;
+#                   again: what has not ended well; ANEW=1: all of it anew; DRY=1: what a CPU can do of it, in a minute
 #   make clean      remove the environment and what was built
 PYTHON ?= python3
 VENV ?= .venv
 LIGHT_VENV ?= .venv-light
 LOWEST_VENV ?= .venv-lowest
-OUT ?= bench/results/gpu
+OUT ?= $(if $(DRY),build/gpu-dry,bench/results/gpu/MACHINE)
 STEPS ?=
 MINUTES ?= 60
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 PYTEST = $(CURDIR)/$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+FAST = "not slow and not driver"
 NUMERICAL = tests/train tests/export tests/core tests/infer/test_backend.py tests/infer/test_openvino_backend.py \
 	tests/workflow/test_parity_gate.py tests/bench/test_parity_faults.py tests/bench/test_bench_run.py
 ROOMS = $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 TYPED = -m rtk -m rtk.__main__ -m rtk.api $(addprefix -p rtk.,$(ROOMS))
 
-.PHONY: demo test test-all test-light test-processors test-lowest check format results table gpu clean
+# Only these tests may see the fake libcuda. Without a C++ compiler there is nothing to run.
+define driver_tests
+	$(1)/bin/python tests/fakes/driver/build.py $(1)/driver
+	if [ -e $(1)/driver/ready ]; then LD_LIBRARY_PATH=$(CURDIR)/$(1)/driver/lib PYTHONPATH=$(CURDIR)/$(1)/driver/python \
+		$(1)/bin/python -m pytest --numprocesses auto -m driver tests/infer; fi
+endef
+
+.PHONY: demo test test-all test-driver test-mutations test-light test-processors test-lowest check format results table gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/rtk demo
 
 test: $(VENV)/installed-dev
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m $(FAST)
 
-test-all: test
+test-all: test test-driver
 	$(PYTEST) -m slow
 
+test-driver: $(VENV)/installed-dev
+	$(call driver_tests,$(VENV))
+
+test-mutations: $(VENV)/installed-dev
+	$(BIN)/python tests/fakes/driver/build.py $(VENV)/driver
+	$(BIN)/python tests/mutations.py $(if $(wildcard $(VENV)/driver/ready),--driver $(VENV)/driver)
+
 test-light: $(LIGHT_VENV)/installed
-	$(LIGHT_VENV)/bin/python -m pytest --numprocesses auto --dist loadfile -m "not slow"
+	$(LIGHT_VENV)/bin/python -m pytest --numprocesses auto --dist loadfile -m $(FAST)
+	$(call driver_tests,$(LIGHT_VENV))
 
 # Sums come in another order, and other kernels run. The second run has no compiler either: torch.compile cannot work.
 test-processors: $(VENV)/installed-dev build/no-compiler
-	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -m "not slow" $(NUMERICAL)
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -m $(FAST) $(NUMERICAL)
 	env -u CXX -u CC PATH=$(CURDIR)/build/no-compiler ONEDNN_MAX_CPU_ISA=AVX512_CORE ATEN_CPU_CAPABILITY=avx512 \
-		$(PYTEST) -m "not slow" $(NUMERICAL)
+		$(PYTEST) -m $(FAST) $(NUMERICAL)
 
 test-lowest: $(LOWEST_VENV)/installed
-	$(LOWEST_VENV)/bin/python -m pytest --numprocesses auto --dist loadfile -m "not slow"
+	$(LOWEST_VENV)/bin/python -m pytest --numprocesses auto --dist loadfile -m $(FAST)
 
 check: $(VENV)/installed-dev build/types/rtk
 	$(BIN)/ruff format --check .
@@ -64,8 +83,11 @@ results: $(VENV)/installed
 table: $(VENV)/installed
 	$(BIN)/python -m rtk.tools.train_published --minutes $(MINUTES)
 
+# A dry run needs no GPU machine's interpreter: it takes the environment's, unless PYTHON names one.
+gpu: PYTHON := $(if $(and $(DRY),$(filter file,$(origin PYTHON)),$(wildcard $(BIN)/python)),$(BIN)/python,$(PYTHON))
 gpu: build/types/rtk
-	PYTHONPATH=$(CURDIR)/build/types $(PYTHON) -m rtk.tools.gpu_checks $(OUT) $(STEPS)
+	PYTHONPATH=$(CURDIR)/build/types$${PYTHONPATH:+:$$PYTHONPATH} \
+		$(PYTHON) -m rtk.tools.gpu_checks $(OUT) $(STEPS) $(if $(DRY),--dry) $(if $(ANEW),--anew)
 
 clean:
 	rm -rf build dist demo *.egg-info $(VENV)

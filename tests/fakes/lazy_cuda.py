@@ -159,6 +159,17 @@ class LazyCuda:
         line.enqueued += 1
         self._run_some_early()
 
+    def run_engine(self, stream: int, images_at: int, logits_at: int, shape: tuple[int, ...], classes: int) -> bool:
+        """Enqueue a run of the fake engine for images of shape N x H x W x C; return that it is accepted."""
+
+        def run() -> None:
+            images_NHWC = self.content(images_at, int(np.prod(shape))).reshape(shape)
+            logits_NK = fake_logits(images_NHWC, classes)
+            self.content(logits_at, logits_NK.nbytes)[:] = logits_NK.view(np.uint8).ravel()
+
+        self.add(stream, run)
+        return True
+
     def content(self, address: int, size: int) -> NDArray[np.uint8]:
         """`size` bytes of an allocation, from this address. Raises Error if it was freed or is too small."""
         base = max((known for known in self.device_memory if known <= address), default=-1)
@@ -232,6 +243,13 @@ class LazyContext:
         """Make it current."""
         self.machine.stack.append(self.index)
 
+    def __eq__(self, other: object) -> bool:
+        """Contexts are equal if they have the same handle."""
+        return isinstance(other, LazyContext) and (self.machine, self.index) == (other.machine, other.index)
+
+    def __hash__(self) -> int:
+        return hash((id(self.machine), self.index))
+
 
 class LazyContextStack:
     """The thread's stack of contexts."""
@@ -244,6 +262,10 @@ class LazyContextStack:
         if not self.machine.stack:
             raise CudaError("cannot pop context from empty stack")
         self.machine.stack.pop()
+
+    def get_current(self) -> LazyContext | None:
+        """The context on top, if there is one."""
+        return LazyContext(self.machine, self.machine.stack[-1]) if self.machine.stack else None
 
 
 class LazyStream:
@@ -384,13 +406,7 @@ class LazyEngine:
         self.runs += 1
         if self.runs == self.fail_at:
             raise CudaError(f"the run failed on purpose at call {self.runs}")
-
-        def run() -> None:
-            pixels = self.machine.content(images_at, count * int(np.prod(self.image_shape)))
-            logits_NK = fake_logits(pixels.reshape(count, *self.image_shape), self.classes)
-            self.machine.content(logits_at, logits_NK.nbytes)[:] = logits_NK.view(np.uint8).ravel()
-
-        self.machine.add(stream_handle, run)
+        self.machine.run_engine(stream_handle, images_at, logits_at, (count, *self.image_shape), self.classes)
 
     def fork(self) -> "LazyEngine":
         """Another context."""

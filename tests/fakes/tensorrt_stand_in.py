@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from fakes.lazy_cuda import LazyCuda, fake_logits
+from fakes.driver.host_engine import HostMachine
+from fakes.lazy_cuda import LazyCuda
 from onnx import TensorProto, helper, numpy_helper
 from rtk.core.artifacts.graph import set_card
 from rtk.core.card import Input, ModelCard, Preprocessing
@@ -79,6 +80,10 @@ class StandInLibcuda:
         value._obj.value = {75: int(major), 76: int(minor), 20: gpu.compute_mode}[attribute]
         return 0
 
+    def cuDeviceGetUuid_v2(self, content: Any, device: ctypes.c_int) -> int:
+        content._obj[:] = bytes([0x10 + self.gpus[device.value].index] * 16)
+        return 0
+
     def cuDevicePrimaryCtxRetain(self, context: Any, device: ctypes.c_int) -> int:
         self.pushed.append("retain")
         return self.retain
@@ -109,7 +114,8 @@ class Stage:
 
     def forget(self) -> None:
         """Clear all caches of facts about the machine."""
-        for cached in (cuda._libcuda, cuda.gpu_count, cuda.driver_cuda, cuda.gpu, seam.pycuda_driver):
+        facts = (cuda._libcuda, cuda._start, cuda.driver_cuda, cuda.gpu, cuda._retained_context, seam.pycuda_driver)
+        for cached in facts:
             if hasattr(cached, "cache_clear"):
                 cached.cache_clear()
 
@@ -180,7 +186,7 @@ class Script:
     steps: int = 3
     at_step: Any = None
     """Called at every step of a build."""
-    machine: LazyCuda | None = None
+    machine: LazyCuda | HostMachine | None = None
 
 
 def stand_in(version: str, script: Script, *, name: str) -> Any:
@@ -484,13 +490,9 @@ class IExecutionContext(Member):
         if not self._trt.script.runs:
             self._complain()
             return False
-
-        def run() -> None:
-            pixels = machine.content(addresses["images"], int(np.prod(shape)))
-            logits_NK = fake_logits(pixels.reshape(shape), CLASSES)
-            machine.content(addresses["logits"], logits_NK.nbytes)[:] = logits_NK.view(np.uint8).ravel()
-
-        machine.add(handle, run)
+        if not machine.run_engine(handle, addresses["images"], addresses["logits"], shape, CLASSES):
+            self._complain()
+            return False
         return True
 
 
@@ -578,7 +580,7 @@ def write_graph(path: Path, precision: str = "fp32", *, claims: str | None = Non
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", CLASSES])],
         values,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], producer_name="rtk")
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], producer_name="rtk", ir_version=10)
     set_card(model, small_card(claims or precision))
     onnx.save(model, path)
     return path
