@@ -86,7 +86,7 @@ PRESETS = {
             3.0,
             "images/s",
             "like trtexec of TensorRT 11: excludes copies, and the host waits for every batch; 200 ms of warm-up, at "
-            "least 3 s and 10 calls; CUDA graphs where the backend has them (TensorRT-RTX)",
+            "least 3 s and 10 calls; on trt with CUDA graphs, and then on the same images in every call",
             warm_up_s=0.2,
             min_calls=10,
             cuda_graphs=True,

@@ -77,6 +77,7 @@ def run(
         parity=comparison.parity,
         verdicts=_verdicts(contenders, reference, comparison.parity, required),
         ready_s={one.label: one.ready_s for one in contenders},
+        devices={one.label: one.backend.device for one in contenders},
         pictures=pictures_of(split, comparison.parity),
         interrupted=comparison.interrupted,
     )
@@ -128,7 +129,7 @@ def _measured(
         try:
             if graph is not None:
                 found = replace(found, graph=operations_of(graph))
-                found = _with_rates(found, device, contenders)
+                found = _with_rates(found, contenders)
             size = contenders[0].backend.card.input
             files = stack.enter_context(PngFiles(split, size)) if "files" in config.scopes else None
             prepared = prepare(contenders, config, files=files)
@@ -146,14 +147,17 @@ def _measured(
     return found
 
 
-def _with_rates(report: Report, device: str, contenders: Sequence[Contender]) -> Report:
-    """The report with the rates of the device; if they cannot be measured, with the reason why."""
-    try:
-        with translated_errors(device):
-            rates = device_rates(device, tuple({one.computes_in for one in contenders}))
-    except BackendError as error:
-        return replace(report, unusable={**report.unusable, "ceiling": noted(error)})
-    return replace(report, rates=rates)
+def _with_rates(report: Report, contenders: Sequence[Contender]) -> Report:
+    """The report with the rates of every device in use; for one that cannot be measured, with the reason why."""
+    rates, unusable = [], dict(report.unusable)
+    for device in dict.fromkeys(one.backend.device for one in contenders):
+        precisions = {one.computes_in for one in contenders if one.backend.device == device}
+        try:
+            with translated_errors(device):
+                rates.append(device_rates(device, tuple(sorted(precisions))))
+        except BackendError as error:
+            unusable["ceiling"] = noted(error)
+    return replace(report, rates=rates, unusable=unusable)
 
 
 def _self_check(contenders: Sequence[Contender], cells: Sequence[Cell]) -> None:

@@ -145,7 +145,9 @@ def _open_twice(
         name, precision, source, dataset=dataset, max_batch=max_batch, options=BackendOptions(device=device)
     )
     shared, alone = (
-        stack.enter_context(open_backend(name, artifact, BackendOptions(device, hint=hint, shares_cores=shares)))
+        stack.enter_context(
+            open_backend(name, artifact, BackendOptions(device, hint=hint, shares_cores=shares, steady=True))
+        )
         for shares in (True, False)
     )
     return shared, alone

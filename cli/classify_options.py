@@ -75,7 +75,8 @@ class ClassifyOptions:
         None,
         group=groups.MACHINE,
         metavar="auto|local|ADDRESS",
-        help="Run on a Ray cluster, one actor per GPU; --output is then a folder of Parquet files.",
+        help="Run on a Ray cluster, one actor per GPU, so without --device cuda:N; --output is then a folder of "
+        "Parquet files.",
     )
     resume: bool = option(False, group=groups.RESUMING, help="Resume an unfinished --output file.")
 
@@ -106,6 +107,10 @@ class ClassifyOptions:
             raise UsageError(f"--ray: writes only Parquet files; leave out {NOT_WITH_RAY}")
         if self.output is None:
             raise UsageError("--ray: needs --output with a folder")
+        if self.device.startswith("cuda:"):
+            raise UsageError(
+                f"--ray with --device {self.device}: every actor has one GPU of its own; use --device cuda"
+            )
 
     @property
     def model_name(self) -> str:

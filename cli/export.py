@@ -129,14 +129,6 @@ def export(
             rich_help_panel=groups.TENSORRT,
         ),
     ] = EngineConfig.hardware_compatibility,
-    version_compatible: Annotated[
-        bool,
-        typer.Option(
-            "--version-compatible",
-            help="Let later minor versions of TensorRT run the engine; tensorrt only.",
-            rich_help_panel=groups.TENSORRT,
-        ),
-    ] = EngineConfig.version_compatible,
     cache: Annotated[
         bool,
         typer.Option(
@@ -199,7 +191,6 @@ def export(
             targets=tuple(target or ()),
             workspace_mib=workspace_mib,
             hardware_compatibility=hardware_compatibility,
-            version_compatible=version_compatible,
             cache=cache,
         ),
         triton=triton,

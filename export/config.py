@@ -42,8 +42,6 @@ class EngineConfig:
     """Limit on the scratch memory of one layer, in MiB; default: TensorRT's own limit."""
     hardware_compatibility: str = "none"
     """none, ampere-plus or same-compute-capability; tensorrt only."""
-    version_compatible: bool = False
-    """Let later minor versions of the same major version of TensorRT run the engine."""
     cache: bool = True
     """Use the engine in the cache if there is one, and store a new engine there."""
 

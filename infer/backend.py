@@ -25,6 +25,9 @@ ARTIFACT_SUFFIX = {"torch": ".pt", "onnx": ".onnx", "trt": ".engine", "openvino"
 class Resident(abc.ABC):
     """Images in the memory of the model's device, to time a run without copies. Close it before its backend."""
 
+    places: int | None = None
+    """How many different batches a benchmark should run in turn; None: as many as there are."""
+
     @abc.abstractmethod
     def run(self, start: int, count: int) -> float | None:
         """Compute the logits of the `count` images from index `start` on. They stay on the device.
@@ -170,7 +173,7 @@ class _Translated(Resident):
     """Converts the errors of a library to BackendError."""
 
     def __init__(self, resident: Resident, name: str) -> None:
-        self._resident, self._name = resident, name
+        self._resident, self._name, self.places = resident, name, resident.places
 
     def run(self, start: int, count: int) -> float | None:
         try:
@@ -197,6 +200,9 @@ class BackendOptions:
     """Whether other work, such as decoding, uses the same cores: waiting threads then sleep instead of spinning."""
     cuda_graphs: bool = False
     """trt: record the run of each batch size as a CUDA graph; the regular TensorRT needs cuda-python for it."""
+    steady: bool = False
+    """Whether answers are compared or timed: everything is compiled before the first answer, and nothing changes in the
+    background. TensorRT-RTX otherwise replaces its kernels by faster ones while it runs."""
 
     def __post_init__(self) -> None:
         """Raises UsageError for a device that is none of auto, cpu, cuda and cuda:N."""

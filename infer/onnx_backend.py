@@ -1,6 +1,7 @@
 """The onnx backend: a graph in ONNX Runtime, on the CPU or on a GPU. It imports neither torch nor onnx."""
 
 import contextlib
+import ctypes
 import io
 import logging
 from collections import OrderedDict
@@ -24,7 +25,7 @@ from ..core.errors import ArtifactError, BackendError, noted
 from ..core.library_errors import raise_translated
 from ..core.machine import usable_cores
 from ..core.nvidia.driver import gpu, gpu_count, no_gpu_reason
-from ..core.text import wrapped
+from ..core.text import one_line, wrapped
 from .backend import Backend, BackendOptions, Resident
 
 ERRORS_ONLY = 3
@@ -160,22 +161,47 @@ def _session_on(device: str, graph: Path | bytes, options: BackendOptions) -> on
     settings.log_severity_level = ERRORS_ONLY
     settings.intra_op_num_threads = options.threads or usable_cores()
     settings.inter_op_num_threads = 1
+    if device != "cpu":  # no node may run on the CPU in silence
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if options.shares_cores:
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     name = "the graph" if isinstance(graph, bytes) else str(graph)
     try:
         with _silent() if device != "cpu" else contextlib.nullcontext():
-            session = onnxruntime.InferenceSession(graph, settings, providers=_providers(device))
+            session = onnxruntime.InferenceSession(graph, settings, providers=_providers(device), enable_fallback=0)
     except (InvalidProtobuf, InvalidGraph, InvalidArgument, NoSuchFile) as error:
         raise ArtifactError(f"{name}: truncated, damaged, or not an ONNX file that ONNX Runtime accepts") from error
+    except BackendError:
+        raise
     except Exception as error:  # for example no kernel: bf16 convolutions on a CPU
-        raise_translated(error, f"onnx: {name}")
+        missing = _missing_library() if device != "cpu" else ""
+        if missing:
+            raise _cuda_does_not_start(device, missing) from error
+        raise_translated(error, f"onnx: {name}" if device == "cpu" else f"onnx: --device {device}: {name}")
     if device != "cpu" and session.get_providers()[0] != CUDA:
-        raise BackendError(
-            f"onnx: --device {device}: ONNX Runtime {onnxruntime.__version__} could not start its CUDA provider; "
-            "it needs CUDA 13 and cuDNN 9: pip install 'onnxruntime-gpu[cuda,cudnn]'"
-        )
+        raise _cuda_does_not_start(device, _missing_library() or "no reason given")
     return session
+
+
+def _cuda_does_not_start(device: str, reason: str) -> BackendError:
+    return BackendError(
+        f"onnx: --device {device}: ONNX Runtime {onnxruntime.__version__} could not start its CUDA provider: {reason}; "
+        "it needs CUDA 13 and cuDNN 9: pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    )
+
+
+def _missing_library() -> str:
+    """Why the library of the CUDA provider cannot be loaded, in the words of the system's loader; empty if it can.
+
+    ONNX Runtime itself writes this to its log and opens a session without the provider.
+    """
+    folder = Path(onnxruntime.__file__).parent / "capi"
+    try:
+        for name in ("libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"):
+            ctypes.CDLL(str(folder / name), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        return one_line(error)
+    return ""
 
 
 @contextlib.contextmanager
@@ -202,4 +228,4 @@ def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
         reason = no_gpu_reason() or f"this machine has {gpu_count()} CUDA GPU(s), numbered from 0"
         raise BackendError(f"onnx: --device {device}: {reason}")
     onnxruntime.preload_dlls()
-    return [(CUDA, {"device_id": str(index), "use_tf32": "0"}), "CPUExecutionProvider"]
+    return [(CUDA, {"device_id": str(index), "use_tf32": "0"})]

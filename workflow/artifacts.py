@@ -100,8 +100,10 @@ def export_int8_graph(checkpoint: "Checkpoint", path: Path, *, dataset: "Dataset
         return int8_from_checkpoint(checkpoint, path, calibration=calibration, config=config)
 
 
-def artifact_for(backend: str, found: ModelFiles, *, max_batch: int = 1) -> Path:
-    """Return the file that this backend runs; if it is missing, make it in the cache. Engines take `max_batch` or more.
+def artifact_for(backend: str, found: ModelFiles, *, max_batch: int = 1, device: str = "auto") -> Path:
+    """Return the file that this backend runs; if it is missing, make it in the cache.
+
+    Engines take `max_batch` or more, and are built on the GPU that `device` names.
 
     Raises ArtifactError if the backend cannot run the files of this model.
     """
@@ -120,14 +122,14 @@ def artifact_for(backend: str, found: ModelFiles, *, max_batch: int = 1) -> Path
                 f"{other_model(found.given, read_engine_info(found.given))}"
             )
         case "trt":
-            return found.engine or built_engine(found, max_batch=max_batch)
+            return found.engine or built_engine(found, max_batch=max_batch, device=device)
     from ..infer.backend import BACKENDS
 
     raise UnknownNameError("backend", backend, BACKENDS)
 
 
-def built_engine(found: ModelFiles, *, max_batch: int) -> Path:
-    """Return an engine for this machine, from the cache or built into it, and log which.
+def built_engine(found: ModelFiles, *, max_batch: int, device: str = "auto") -> Path:
+    """Return an engine for the GPU that `device` names, from the cache or built into it, and log which.
 
     Raises BackendError, before any export or build, if this machine cannot run engines.
     """
@@ -135,10 +137,10 @@ def built_engine(found: ModelFiles, *, max_batch: int) -> Path:
     from ..export.trt.build import engine_in_cache
     from ..infer.trt.preflight import check_machine
 
-    _, flavor = check_machine()
+    gpu, flavor = check_machine(device=device)
     graph = artifact_for("onnx", found)
     largest = max(max_batch, EngineConfig.max_batch)
-    built = engine_in_cache(EngineConfig(graph, flavor=flavor.name, max_batch=largest))
+    built = engine_in_cache(EngineConfig(graph, flavor=flavor.name, max_batch=largest, device=gpu.index))
     origin = "from the cache" if built.cached else f"built in {built.info.build_s:.1f} s"
     _log.info(wrapped(f"{built.path}: {origin}"))
     return built.path

@@ -109,7 +109,7 @@ def _backend_options(request: BenchRequest) -> "BackendOptions":
     from ..infer.backend import BackendOptions
 
     preset = PRESETS.get(request.config.preset)
-    return BackendOptions(device=request.device, cuda_graphs=preset is not None and preset.cuda_graphs)
+    return BackendOptions(device=request.device, cuda_graphs=preset is not None and preset.cuda_graphs, steady=True)
 
 
 def note_openvino(report: "Report", model: "BenchModel", *, requirement: str) -> None:

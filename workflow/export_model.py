@@ -82,7 +82,6 @@ class ExportConfig:
             "--target": self.engine.targets,
             "--workspace-mib": self.engine.workspace_mib is not None,
             "--hardware-compatibility": self.engine.hardware_compatibility != EngineConfig.hardware_compatibility,
-            "--version-compatible": self.engine.version_compatible,
             "--no-cache": not self.engine.cache,
         }
         if self.triton is None:  # they are also the batch sizes of the Triton configuration

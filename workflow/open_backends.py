@@ -186,29 +186,29 @@ def artifact_and_hint(
         if backend in ("onnx", "openvino"):
             return model.own_graph, None
         if backend == "trt" and not found.engine:
-            return _engine_of(model, None, dataset=dataset, max_batch=max_batch), None
-        return artifact_for(backend, found, max_batch=max_batch), None
+            return _engine_of(model, None, dataset=dataset, max_batch=max_batch, device=options.device), None
+        return artifact_for(backend, found, max_batch=max_batch, device=options.device), None
     assert precision is not None
     if backend == "torch":
         raise BackendError("torch: it is the reference here, so it runs in fp32 only")
     if found.engine:
         raise ArtifactError(f"{found.engine}: an engine in {own}; for {precision} name its checkpoint instead of it")
     if backend == "trt":
-        return _engine_of(model, precision, dataset=dataset, max_batch=max_batch), None
+        return _engine_of(model, precision, dataset=dataset, max_batch=max_batch, device=options.device), None
     if backend == "openvino" and precision == "bf16":
         return (found.graph if found.graph and own == "fp32" else model.fp32_graph), "bf16"
     return model.graph_in(precision, flavor=_int8_flavor(backend, options), dataset=dataset), None
 
 
-def _engine_of(model: BenchModel, precision: str | None, *, dataset: "Dataset", max_batch: int) -> Path:
+def _engine_of(model: BenchModel, precision: str | None, *, dataset: "Dataset", max_batch: int, device: str) -> Path:
     """An engine in the model's own or another precision. Raises BackendError before any export if none could run."""
     from ..infer.trt.preflight import check_machine
     from .artifacts import built_engine
     from .models import ModelFiles
 
-    check_machine()
+    check_machine(device=device)
     graph = model.own_graph if precision is None else model.graph_in(precision, flavor="tensorrt", dataset=dataset)
-    return built_engine(ModelFiles(model.found.name, graph=graph), max_batch=max_batch)
+    return built_engine(ModelFiles(model.found.name, graph=graph), max_batch=max_batch, device=device)
 
 
 def _int8_flavor(backend: str, options: "BackendOptions") -> str:

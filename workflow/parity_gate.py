@@ -24,7 +24,7 @@ from ..infer.backend import Backend, BackendOptions
 from ..infer.open_backend import open_backend
 
 ON_CPU = BackendOptions(device="cpu")
-OTHERS = "the other GPUs and versions of TensorRT that it was built for"
+OTHERS = "the other GPUs that it was built for"
 NOTE = "parity"
 """The key in the card's notes."""
 
@@ -78,7 +78,7 @@ class Gate:
     def _judged_engine(self, engine: Path, info: EngineInfo, device: str) -> tuple[Verdict, dict[str, Any]] | str:
         """The verdict and the note; or why an engine that was built for other machines too does not run on this one."""
         try:
-            backend = open_backend("trt", engine, BackendOptions(device=device))
+            backend = open_backend("trt", engine, BackendOptions(device=device, steady=True))
         except (BackendError, ArtifactError) as error:
             if not info.built_for_others:
                 raise

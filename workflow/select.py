@@ -80,6 +80,6 @@ def open_model(
     names = backends_for(found, device=options.device) if backend == "auto" else [backend]
 
     def open_on(chosen: str) -> "Backend":
-        return open_backend(chosen, artifact_for(chosen, found, max_batch=max_batch), options)
+        return open_backend(chosen, artifact_for(chosen, found, max_batch=max_batch, device=options.device), options)
 
     return first_that_opens(names, open_on)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from importlib import import_module, util
 from typing import Any
 
+from ...core.errors import BackendError
+from ...core.nvidia.driver import gpu_uuid
+
 THROTTLES = {
     0x04: "power limit",
     0x08: "hardware slowdown",
@@ -61,7 +64,10 @@ def this_moment(device: str) -> Moment:
 
 
 def gpu_state(index: int) -> GpuState | None:
-    """The state that NVML reports for a GPU; None without nvidia-ml-py, or where the driver does not answer."""
+    """The state that NVML reports for cuda:`index`; None without nvidia-ml-py, or where the driver does not answer.
+
+    The GPU is found by its identifier: NVML counts all GPUs of the machine, CUDA only those that it may use.
+    """
     if util.find_spec("pynvml") is None:
         return None
     nvml: Any = import_module("pynvml")
@@ -70,7 +76,7 @@ def gpu_state(index: int) -> GpuState | None:
     except nvml.NVMLError:
         return None
     try:
-        gpu = nvml.nvmlDeviceGetHandleByIndex(index)
+        gpu = nvml.nvmlDeviceGetHandleByUUID(gpu_uuid(index))
         reasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu)
         return GpuState(
             sm_mhz=nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM),
@@ -79,7 +85,7 @@ def gpu_state(index: int) -> GpuState | None:
             power_w=nvml.nvmlDeviceGetPowerUsage(gpu) / 1e3,
             throttled_by=tuple(reason for bit, reason in THROTTLES.items() if reasons & bit),
         )
-    except nvml.NVMLError:
+    except (nvml.NVMLError, BackendError):
         return None
     finally:
         nvml.nvmlShutdown()

@@ -1,6 +1,7 @@
 """Runners: how a cell is run in each scope.
 
-Every call gets other images than the one before, and all images together are larger than the processor's caches.
+Every call gets other images than the one before, and all images together are larger than the processor's caches; with
+CUDA graphs, which read one address, the scope compute runs the same images every time, as trtexec does.
 """
 
 import math
@@ -42,7 +43,12 @@ def runner_of(
     files: PngFiles | None,
 ) -> Runner:
     """The runner of a contender in a scope. `resident`: the images on its device; without them compute does nothing."""
-    positions = _Positions(len(images_NHWC), batch, math.prod(images_NHWC.shape[1:]))
+    positions = _Positions(
+        len(images_NHWC),
+        batch,
+        math.prod(images_NHWC.shape[1:]),
+        places=resident.places if resident and scope == "compute" else None,
+    )
     match scope:
         case "sync":
             return one_by_one(_host_call(contender.backend, images_NHWC, positions))
@@ -57,11 +63,15 @@ def runner_of(
 
 
 class _Positions:
-    """The index of the first image of each batch: round after round, aligned for a GPU."""
+    """The index of the first image of each batch: round after round, aligned for a GPU.
 
-    def __init__(self, images: int, batch: int, image_bytes: int) -> None:
+    `places`: the number of batches in a round; None: as many as there are.
+    """
+
+    def __init__(self, images: int, batch: int, image_bytes: int, *, places: int | None = None) -> None:
         unit = ALIGNMENT // math.gcd(ALIGNMENT, image_bytes)
-        self.images, self.batch, self.step, self.start = images, batch, -(-batch // unit) * unit, 0
+        self.batch, self.step, self.start = batch, -(-batch // unit) * unit, 0
+        self.images = images if places is None else min(images, (places - 1) * self.step + batch)
 
     def next(self) -> int:
         if self.start + self.batch > self.images:

@@ -7,6 +7,7 @@ import numpy as np
 from ..config import PRESETS, SCOPES
 from ..measure.cell import NOISY_SPREAD
 from ..measure.environment import processors
+from ..roofline.roofline import DeviceRates
 from .report import Report
 from .tables import BASELINE, base_of
 
@@ -116,19 +117,24 @@ def _environment(report: Report) -> list[str]:
 
 
 def _ceiling(report: Report) -> list[str]:
-    graph, rates = report.graph, report.rates
-    if graph is None or rates is None or not any(cell.valid and report.ceiling(cell) for cell in report.cells):
+    graph = report.graph
+    if graph is None or not any(cell.valid and report.ceiling(cell) for cell in report.cells):
         return []
-    known = ", ".join(f"{name} {rate / 1e9:,.3g}" for name, rate in rates.matrix_per_s.items())
     line = (
         f"ceiling: {graph.matrix / 1e6:,.1f} million operations per image in matrix arithmetic (convolutions as they "
-        f"are defined; {graph.other / 1e6:,.1f} million others not counted) at measured 10^9 operations/s: {known}; "
-        f"{graph.weight_bytes / 1e6:,.1f} MB of weights per batch, {graph.image_bytes + graph.logits_bytes:,} bytes "
-        f"per image at {rates.copy_bytes_per_s / 1e9:,.3g} GB/s"
+        f"are defined; {graph.other / 1e6:,.1f} million others not counted), {graph.weight_bytes / 1e6:,.1f} MB of "
+        f"weights per batch, {graph.image_bytes + graph.logits_bytes:,} bytes per image; measured"
     )
-    if rates.upload_bytes_per_s and rates.download_bytes_per_s:
-        up, down = rates.upload_bytes_per_s / 1e9, rates.download_bytes_per_s / 1e9
-        line += f", copies at {up:,.1f} GB/s to the device and {down:,.1f} GB/s from it"
+    line += "; ".join(map(_rates_text, report.rates))
     if any(cell.precision == "int8" for cell in report.cells):
         line += "; int8 has no ceiling, because PyTorch cannot measure its rate"
     return [line]
+
+
+def _rates_text(rates: DeviceRates) -> str:
+    known = ", ".join(f"{name} {rate / 1e9:,.3g}" for name, rate in rates.matrix_per_s.items())
+    text = f" on {rates.device}: 10^9 operations/s {known}; {rates.copy_bytes_per_s / 1e9:,.3g} GB/s"
+    if rates.upload_bytes_per_s and rates.download_bytes_per_s:
+        up, down = rates.upload_bytes_per_s / 1e9, rates.download_bytes_per_s / 1e9
+        text += f", copies at {up:,.1f} GB/s to the device and {down:,.1f} GB/s from it"
+    return text

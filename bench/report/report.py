@@ -25,10 +25,10 @@ from ..parity.compare import Parity
 from ..parity.verdict import Verdict
 from ..roofline.roofline import Ceiling, DeviceRates, Operations, ceiling_of
 
-SCHEMA = "rtk-bench-3"
+SCHEMA = "rtk-bench-4"
 """The number increases with every change that an older reader would misread; SCHEMA.md describes it."""
-EARLIER = "rtk-bench-2"
-"""The earlier schema that is still read."""
+EARLIER = ("rtk-bench-2", "rtk-bench-3")
+"""The earlier schemas that are still read."""
 EARLIER_REJECTED = "not believed: returns before its work is done"
 """Beginning of `caught` in an earlier report, which REJECTED replaces."""
 
@@ -58,8 +58,10 @@ class Report:
     after: Moment | None = None
     graph: Operations | None = None
     """The work of one image, counted from the fp32 graph."""
-    rates: DeviceRates | None = None
-    """The rates of the device, measured in the same run."""
+    devices: dict[str, str] = field(default_factory=dict)
+    """The device that each backend computes on, cpu or cuda:N; by label."""
+    rates: list[DeviceRates] = field(default_factory=list)
+    """The rates of these devices, measured in the same run."""
     pictures: dict[str, str] = field(default_factory=dict)
     """Images whose answers changed: PNG in base64, by index in the split."""
     self_checked: bool = False
@@ -68,8 +70,10 @@ class Report:
     """Whether Ctrl-C stopped it early."""
 
     def ceiling(self, cell: Cell) -> Ceiling | None:
-        """The ceiling of the cell; None where it is unknown."""
-        return ceiling_of(cell, self.graph, self.rates) if self.graph and self.rates else None
+        """The ceiling of the cell on its own device; None where it is unknown."""
+        device = self.devices.get(cell.label)
+        rates = next((one for one in self.rates if one.device == device), None)
+        return ceiling_of(cell, self.graph, rates) if self.graph and rates else None
 
     def to_json(self) -> str:
         """The whole report with raw samples; figures that follow from them are added for other readers."""
@@ -101,8 +105,10 @@ def read_cells(path: Path) -> list[Cell]:
 def _restored(path: Path, restore: Callable[[dict[str, Any]], Any]) -> Any:
     content = _content(path)
     try:
-        if content["schema"] == EARLIER:
-            _upgrade(content)
+        if content["schema"] == EARLIER[0]:
+            _upgrade_to_3(content)
+        if content["schema"] in EARLIER:
+            _upgrade_to_4(content)
         return restore(content)
     except (KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
@@ -111,7 +117,7 @@ def _restored(path: Path, restore: Callable[[dict[str, Any]], Any]) -> Any:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """The JSON of a report, whose schema is SCHEMA or EARLIER."""
+    """The JSON of a report, whose schema is SCHEMA or one of EARLIER."""
     if path.is_dir():
         path = path / "report.json"
     try:
@@ -122,16 +128,16 @@ def _content(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path}: not a report of rtk bench ({error})") from error
     if not isinstance(content, dict):
         raise ArtifactError(f"{path}: not a report of rtk bench (expected a JSON object)")
-    if content.get("schema") not in (SCHEMA, EARLIER):
+    if content.get("schema") not in (SCHEMA, *EARLIER):
         raise ArtifactError(
-            f"{path}: schema {content.get('schema')!r}, expected {SCHEMA!r} or {EARLIER!r}; "
+            f"{path}: schema {content.get('schema')!r}, expected {SCHEMA!r} or {' or '.join(map(repr, EARLIER))}; "
             "measure again: rtk bench --report FOLDER"
         )
     return content
 
 
-def _upgrade(content: dict[str, Any]) -> None:
-    """Turn the content of an earlier report into that of SCHEMA: `caught` is `rejected`, and verdicts have counts."""
+def _upgrade_to_3(content: dict[str, Any]) -> None:
+    """Schema 2 to 3: `caught` is `rejected`, and verdicts have counts."""
     for cell in content.get("cells", ()):
         cell["rejected"] = cell.pop("caught", "").replace(EARLIER_REJECTED, REJECTED)
     counts = {one["candidate"]: one for one in content.get("parity", ())}
@@ -140,3 +146,10 @@ def _upgrade(content: dict[str, Any]) -> None:
         if parity is not None:
             verdict |= {name: parity[name] for name in ("images", "candidate_correct", "reference_correct")}
             verdict["changed"] = parity["images"] - parity["agreeing"]
+
+
+def _upgrade_to_4(content: dict[str, Any]) -> None:
+    """Schema 3 to 4: rates are a list. Earlier reports judged all backends by the rates of one device."""
+    rates = content.pop("rates", None)
+    content["rates"] = [rates] if rates else []
+    content["devices"] = dict.fromkeys(content.get("backends", ()), rates["device"]) if rates else {}

@@ -67,7 +67,7 @@ class EngineInfo:
     flavor: str
     """tensorrt or tensorrt-rtx."""
     version: str
-    """TensorRT version; the engine runs with this version only, unless it was built to be version compatible."""
+    """TensorRT version; the engine runs with this version only."""
     cuda: str
     """CUDA version that this TensorRT is built for, or empty."""
     gpu: str
@@ -84,7 +84,7 @@ class EngineInfo:
     build_s: float
     """Seconds from the parsed graph to the plan."""
     options: dict[str, Any] = field(default_factory=dict)
-    """The builder's options, as used."""
+    """The builder's options, as used. Engines of earlier versions of rtk may hold options that no longer exist."""
     machine: str = ""
     """The machine that built the engine."""
 
@@ -97,9 +97,9 @@ class EngineInfo:
 
     @property
     def built_for_others(self) -> bool:
-        """True if the engine was built to run also on other GPUs, or with other versions, than those of the builder."""
+        """True if the engine was built to run also on other GPUs than that of the builder."""
         level = self.options.get("hardware_compatibility", "none")
-        return bool(self.targets or self.options.get("version_compatible") or level != "none")
+        return bool(self.targets) or level != "none"
 
     def to_text(self) -> str:
         """The engine and its card as lines for people, as wide as the terminal."""

@@ -1,9 +1,8 @@
 """GPUs and versions from the NVIDIA driver through libcuda: no torch, no PyCUDA, and no context is created."""
 
-import contextlib
 import ctypes
 import functools
-from collections.abc import Iterator
+import uuid
 from dataclasses import dataclass
 
 from ..device import check_device
@@ -31,14 +30,20 @@ class Gpu:
     """0: shared, 2: prohibited, 3: one process only."""
 
 
-@functools.cache
 def gpu_count() -> int:
     """Return the number of CUDA GPUs that this process can use; 0 without a driver."""
+    return _start()[1]
+
+
+@functools.cache
+def _start() -> tuple[int, int]:
+    """Start the driver. Return CUDA's error (0: none, or no driver) and the number of GPUs."""
     libcuda = _libcuda()
     count = ctypes.c_int(0)
-    if libcuda is None or libcuda.cuInit(0) != 0 or libcuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+    if libcuda is None:
+        return 0, 0
+    status: int = libcuda.cuInit(0) or libcuda.cuDeviceGetCount(ctypes.byref(count))
+    return status, 0 if status else count.value
 
 
 @functools.cache
@@ -64,15 +69,35 @@ def gpu(index: int) -> Gpu:
     device = ctypes.c_int(0)
     name = ctypes.create_string_buffer(256)
     memory = ctypes.c_size_t(0)
-    for status in (
-        libcuda.cuDeviceGet(ctypes.byref(device), index),
-        libcuda.cuDeviceGetName(name, len(name), device),
-        libcuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device),
-    ):
-        if status != 0:
-            raise BackendError(f"cuda:{index}: the driver does not describe this GPU (error {status})")
-    major, minor, mode = (_attribute(libcuda, device, wanted) for wanted in (CC_MAJOR, CC_MINOR, COMPUTE_MODE))
-    return Gpu(index, name.value.decode(errors="replace"), f"{major}.{minor}", memory.value, mode)
+    major, minor, mode = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0)
+    status = (
+        libcuda.cuDeviceGet(ctypes.byref(device), index)
+        or libcuda.cuDeviceGetName(name, len(name), device)
+        or libcuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+        or libcuda.cuDeviceGetAttribute(ctypes.byref(major), CC_MAJOR, device)
+        or libcuda.cuDeviceGetAttribute(ctypes.byref(minor), CC_MINOR, device)
+        or libcuda.cuDeviceGetAttribute(ctypes.byref(mode), COMPUTE_MODE, device)
+    )
+    if status != 0:
+        raise BackendError(f"cuda:{index}: the driver does not describe this GPU (CUDA error {status})")
+    capability = f"{major.value}.{minor.value}"
+    return Gpu(index, name.value.decode(errors="replace"), capability, memory.value, mode.value)
+
+
+def gpu_uuid(index: int) -> str:
+    """Return the GPU's identifier for NVML and nvidia-smi, whose numbers ignore CUDA_VISIBLE_DEVICES.
+
+    For example GPU-1f2e3d4c-...; a part of a GPU (MIG) has the same form here, without its prefix MIG. Empty if the
+    driver does not tell. Raises BackendError when there is no such GPU.
+    """
+    gpu(index)
+    libcuda = _libcuda()
+    assert libcuda is not None  # the GPU was found
+    device, content = ctypes.c_int(0), (ctypes.c_ubyte * 16)()
+    libcuda.cuDeviceGet(ctypes.byref(device), index)
+    if libcuda.cuDeviceGetUuid_v2(ctypes.byref(content), device) != 0:
+        return ""
+    return f"GPU-{uuid.UUID(bytes=bytes(content))}"
 
 
 def no_gpu_reason() -> str:
@@ -82,7 +107,7 @@ def no_gpu_reason() -> str:
     libcuda = _libcuda()
     if libcuda is None:
         return f"no NVIDIA driver ({LIBRARY} not found); install one, or run on a machine with an NVIDIA GPU"
-    status = libcuda.cuInit(0)
+    status, _ = _start()
     if status == 0:
         return "the NVIDIA driver shows no GPU; see CUDA_VISIBLE_DEVICES and nvidia-smi"
     meaning = {100: "no GPU", 803: "driver and library versions differ: restart the machine", 999: "unknown error"}
@@ -90,25 +115,41 @@ def no_gpu_reason() -> str:
     return f"the NVIDIA driver cannot be started (CUDA error {status}: {reason}); see nvidia-smi"
 
 
-@contextlib.contextmanager
-def using_gpu(index: int) -> Iterator[None]:
-    """Make that GPU's primary context current while the block runs. Raises BackendError when there is no context."""
+@functools.cache
+def _retained_context(index: int) -> ctypes.c_void_p:
+    """The primary context of that GPU, retained for the life of the process. Raises BackendError if there is none.
+
+    A release between a build and a run could be the last one: it would destroy the context with all that others,
+    such as PyTorch, have in it.
+    """
     found = gpu(index)
     libcuda = _libcuda()
     assert libcuda is not None  # the GPU was found
-    device, context, popped = ctypes.c_int(0), ctypes.c_void_p(), ctypes.c_void_p()
+    device, context = ctypes.c_int(0), ctypes.c_void_p()
     libcuda.cuDeviceGet(ctypes.byref(device), index)
     status = libcuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
     if status != 0:
         raise BackendError(f"cuda:{index}: {found.name}: {_refusal(status, found)}")
-    try:
-        libcuda.cuCtxPushCurrent_v2(context)
-        try:
-            yield
-        finally:
-            libcuda.cuCtxPopCurrent_v2(ctypes.byref(popped))
-    finally:
-        libcuda.cuDevicePrimaryCtxRelease_v2(device)
+    return context
+
+
+class UsingGpu:
+    """Make that GPU's primary context current in a `with` block. Raises BackendError when there is no context."""
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+
+    def __enter__(self) -> None:
+        context, libcuda = _retained_context(self._index), _libcuda()
+        assert libcuda is not None  # it gave the context
+        status = libcuda.cuCtxPushCurrent_v2(context)
+        if status != 0:
+            raise BackendError(f"cuda:{self._index}: {_refusal(status, gpu(self._index))}")
+
+    def __exit__(self, *_: object) -> None:
+        libcuda = _libcuda()
+        assert libcuda is not None
+        libcuda.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
 
 
 def _refusal(status: int, found: Gpu) -> str:
@@ -128,12 +169,6 @@ def device_index(device: str) -> int:
     if device == "cpu":
         raise UsageError("--device cpu: expected cuda or cuda:N, such as cuda:0")
     return int(device.removeprefix("cuda:"))
-
-
-def _attribute(libcuda: ctypes.CDLL, device: ctypes.c_int, attribute: int) -> int:
-    value = ctypes.c_int(0)
-    libcuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-    return value.value
 
 
 @functools.cache

@@ -35,7 +35,7 @@ class Flavor:
     checks_engines: bool
     """True when its runtime can check an engine before loading it (`Runtime.get_engine_validity`)."""
     has_compatibility_levels: bool
-    """True when an engine can be built for other GPUs or versions than those of the builder."""
+    """True when an engine can be built for other GPUs than that of the builder."""
 
     @property
     def installed(self) -> bool:

@@ -8,6 +8,7 @@ describes them.
 import contextlib
 import hashlib
 import time
+import traceback
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,9 +31,10 @@ from ...core.errors import ArtifactError, BackendError
 from ...core.files import made_by_one, make_folder
 from ...core.library_errors import reason_of
 from ...core.machine import this_machine
-from ...core.nvidia.driver import using_gpu
+from ...core.nvidia.driver import UsingGpu
 from ...core.nvidia.flavor import Flavor, LogLines, choose_flavor, collected_errors, logger_of
 from ...core.nvidia.layer_types import layers_of_engine, precision_of_network
+from ...core.nvidia.validity import refusal_of
 from ...core.paths import only_a_cache
 from ..config import EngineConfig
 from .build_progress import BuildProgress, monitor_for
@@ -40,7 +42,7 @@ from .builder_settings import builder_settings, save_timing_cache, use_timing_ca
 from .hardware import Hardware, hardware_for
 from .parse import network_from_onnx
 
-RECIPE = 1
+RECIPE = 2
 """Part of the key in the engine cache: raise it if export/trt/ builds different engines from the same options."""
 
 
@@ -135,7 +137,6 @@ def _request(config: EngineConfig) -> _Request:
         "recipe": RECIPE,
         "workspace_mib": config.workspace_mib,
         "hardware_compatibility": config.hardware_compatibility,
-        "version_compatible": config.version_compatible,
         "tf32": False,
     }
     return _Request(config, flavor, hardware, card, config.graph.read_bytes(), options)
@@ -182,38 +183,53 @@ def _build(
 
     `name`: the name of the TensorRT network.
     """
-    trt = flavor.load()
-    logger = logger_of(trt)
-    progress = BuildProgress()
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(collected_errors())
         if hardware.gpu is not None:
-            stack.enter_context(using_gpu(hardware.gpu.index))
-        started_at = time.perf_counter()
+            stack.enter_context(UsingGpu(hardware.gpu.index))
         try:
-            builder = trt.Builder(logger)
-        except TypeError as error:  # the bindings raise it if the constructor returns nothing
-            raise BackendError(f"{flavor.name}: the builder does not start: {log.reason(reason_of(error))}") from error
-        network, parser = network_from_onnx(trt, builder, logger, content, source=config.graph)
-        network.name = name
-        precision = precision_of_network(network)
-        _check_precision(config, card, precision)
-        settings = builder_settings(trt, builder, config, hardware, card)
-        settings.progress_monitor = monitor = monitor_for(trt, progress)
-        timings = use_timing_cache(settings, flavor, hardware) if flavor.has_timing_cache else None
-        with progress.shown():
-            memory = builder.build_serialized_network(network, settings)
-        if memory is None:
-            raise ArtifactError(
-                f"{config.graph}: {flavor.name} cannot build an engine: {log.reason('it gives no reason')}"
-            )
-        if timings is not None:
-            save_timing_cache(settings, timings)
-        plan = bytes(memory)
-        build_s = time.perf_counter() - started_at
-        del monitor, memory, settings, parser, network, builder  # in this order, while the GPU is current
-        if hardware.gpu is not None:
-            precision = _inspected(trt, logger, plan, precision, config, log)
+            plan, precision, build_s = _built(config, flavor, hardware, content, name, card, log)
+            if hardware.gpu is not None:
+                precision = _inspected(flavor, plan, precision, config, log)
+        except BaseException as error:  # a traceback would keep TensorRT's objects past the GPU's context
+            traceback.clear_frames(error.__traceback__)
+            raise
+    return plan, precision, build_s
+
+
+def _built(
+    config: EngineConfig,
+    flavor: Flavor,
+    hardware: Hardware,
+    content: bytes,
+    name: str,
+    card: ModelCard,
+    log: LogLines,
+) -> tuple[bytes, PrecisionAsBuilt, float]:
+    trt = flavor.load()
+    logger = logger_of(trt)
+    progress = BuildProgress()
+    started_at = time.perf_counter()
+    try:
+        builder = trt.Builder(logger)
+    except TypeError as error:  # the bindings raise it if the constructor returns nothing
+        raise BackendError(f"{flavor.name}: the builder does not start: {log.reason(reason_of(error))}") from error
+    network, parser = network_from_onnx(trt, builder, logger, content, source=config.graph)
+    network.name = name
+    precision = precision_of_network(network)
+    _check_precision(config, card, precision)
+    settings = builder_settings(trt, builder, config, hardware, card)
+    settings.progress_monitor = monitor = monitor_for(trt, progress)
+    timings = use_timing_cache(settings, flavor, hardware) if flavor.has_timing_cache else None
+    with progress.shown():
+        memory = builder.build_serialized_network(network, settings)
+    if memory is None:
+        raise ArtifactError(f"{config.graph}: {flavor.name} cannot build an engine: {log.reason('it gives no reason')}")
+    if timings is not None:
+        save_timing_cache(settings, timings)
+    plan = bytes(memory)
+    build_s = time.perf_counter() - started_at
+    del monitor, memory, settings, parser, network, builder  # in this order, while the GPU is current
     return plan, precision, build_s
 
 
@@ -229,10 +245,17 @@ def _check_precision(config: EngineConfig, card: ModelCard, found: PrecisionAsBu
 
 
 def _inspected(
-    trt: Any, logger: Any, plan: bytes, precision: PrecisionAsBuilt, config: EngineConfig, log: LogLines
+    flavor: Flavor, plan: bytes, precision: PrecisionAsBuilt, config: EngineConfig, log: LogLines
 ) -> PrecisionAsBuilt:
     """Load the engine on this GPU and add the layers that TensorRT's engine inspector reports."""
-    runtime = trt.Runtime(logger)
+    trt = flavor.load()
+    runtime = trt.Runtime(logger_of(trt))
+    refusal = refusal_of(trt, runtime, plan) if flavor.checks_engines else None
+    if refusal is not None and "UNSUPPORTED_CC" in refusal:
+        raise BackendError(
+            f"{config.graph}: {flavor.name} {flavor.version()} does not support this GPU (UNSUPPORTED_CC); install the "
+            "regular TensorRT and build with --flavor tensorrt, or use --backend onnx"
+        )
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise BackendError(

@@ -13,6 +13,7 @@ from ..config import EngineConfig
 from .hardware import Hardware
 
 MIB = 2**20
+TURING = "7.5"
 
 
 def builder_settings(trt: Any, builder: Any, config: EngineConfig, hardware: Hardware, card: ModelCard) -> Any:
@@ -22,9 +23,6 @@ def builder_settings(trt: Any, builder: Any, config: EngineConfig, hardware: Har
     settings.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if config.workspace_mib is not None:
         settings.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, config.workspace_mib * MIB)
-    if config.version_compatible:
-        settings.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-        settings.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)  # rtk never loads host code from an engine
     if config.hardware_compatibility != "none":
         level = config.hardware_compatibility.replace("-", "_").upper()
         settings.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, level)
@@ -39,15 +37,21 @@ def builder_settings(trt: Any, builder: Any, config: EngineConfig, hardware: Har
 
 
 def _set_targets(trt: Any, settings: Any, hardware: Hardware) -> None:
-    """Name the compute capabilities to build for. Raises UsageError for one that this TensorRT-RTX lacks."""
+    """Name the compute capabilities to build for. Raises UsageError for one that this TensorRT-RTX lacks.
+
+    For the GPU of this machine none is named: the engine then runs from Ampere on, also on GPUs that are newer than
+    the library's list, and its kernels are compiled for the GPU that loads it. Turing has to be named.
+    Source: docs.nvidia.com/deeplearning/tensorrt-rtx, "CPU-Only AOT and TensorRT-RTX Engines" (2026-11).
+    """
     member_of = {_capability_of(name): name for name in trt.ComputeCapability.__members__ if name.startswith("SM")}
-    for target in hardware.targets:
-        if target not in member_of:
+    targets = hardware.targets
+    if hardware.gpu is not None and hardware.gpu.compute_capability == TURING:
+        targets = (TURING,)
+    settings.num_compute_capabilities = len(targets)
+    for index, target in enumerate(targets):
+        member = member_of.get(target)
+        if member is None or not settings.set_compute_capability(getattr(trt.ComputeCapability, member), index):
             raise UsageError(f"--target {target}: TensorRT-RTX cannot build for it; known: {', '.join(member_of)}")
-    names = [member_of[target] for target in hardware.targets] or ["CURRENT"]
-    settings.num_compute_capabilities = len(names)
-    for index, name in enumerate(names):
-        settings.set_compute_capability(getattr(trt.ComputeCapability, name), index)
 
 
 def _capability_of(member: str) -> str:

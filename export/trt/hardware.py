@@ -30,10 +30,10 @@ def hardware_for(config: EngineConfig, flavor: Flavor) -> Hardware:
 
     Raises BackendError if the flavour needs a GPU and there is none, UsageError for options that the flavour lacks.
     """
-    if not flavor.has_compatibility_levels and (config.version_compatible or config.hardware_compatibility != "none"):
+    if not flavor.has_compatibility_levels and config.hardware_compatibility != "none":
         raise UsageError(
-            f"{flavor.name} has no hardware or version compatibility levels; name compute capabilities with --target, "
-            "or use --flavor tensorrt"
+            f"--hardware-compatibility: {flavor.name} has no compatibility levels; name compute capabilities with "
+            "--target, or use --flavor tensorrt"
         )
     if flavor.builds_without_gpu and config.targets:
         return Hardware(None, config.targets)

@@ -17,8 +17,7 @@ from .cuda_graphs import CudaGraphs, RecordedRuns
 from .engine import RtxOptions, TrtEngine
 from .pipeline import SLOTS, Pipeline
 from .preflight import check_engine
-from .pycuda_driver import MIB, CurrentGpu, pycuda_driver
-from .resident import OnGpu
+from .pycuda_driver import CurrentGpu, pycuda_driver
 
 
 class TrtBackend(Backend):
@@ -32,18 +31,19 @@ class TrtBackend(Backend):
         options: BackendOptions,
         *,
         slots: int = SLOTS,
-        specialization: str = "lazy",
+        specialization: str | None = None,
         runtime_cache: bool = True,
     ) -> None:
         """Load the engine.
 
         `slots`: batches of a stream in flight at the same time, each with its own buffers; at least 2 to overlap.
-        `specialization` and `runtime_cache`: as in RtxOptions.
+        `specialization` and `runtime_cache`: as in RtxOptions; the default is eager if options.steady, else lazy.
 
         Raises ArtifactError or BackendError, with a message of its own for each obstacle.
         """
         if slots < 1:
             raise UsageError(f"trt: {slots} slots: expected at least 1, and 2 to overlap copies and computation")
+        specialization = specialization or ("eager" if options.steady else "lazy")
         rtx = RtxOptions(options.cuda_graphs, specialization, runtime_cache)
         loadable = check_engine(engine, device=options.device)
         driver = pycuda_driver()
@@ -60,7 +60,7 @@ class TrtBackend(Backend):
         self.runs_on = (
             f"{loadable.flavor.name} {loadable.flavor.version()}, {loadable.gpu.name}, {self.info.precision.label}"
         )
-        self._driver, self._engine = driver, loaded
+        self._recorded = options.cuda_graphs
         self._pipeline = Pipeline(
             driver,
             loaded if recorder is None else RecordedRuns(loaded, recorder),
@@ -79,16 +79,8 @@ class TrtBackend(Backend):
         return self._pipeline.stream(batches)
 
     def _resident(self, images_NHWC: NDArray[np.uint8]) -> Resident:
-        """Copy the images to the GPU."""
-        logits_bytes = (self.max_batch or 1) * len(self.card.classes) * np.dtype(np.float32).itemsize
-        index = int(self.device.partition(":")[2])
-        return OnGpu(
-            self._driver,
-            self._engine,
-            images_NHWC,
-            logits_bytes=logits_bytes,
-            current=lambda: CurrentGpu(self._driver, index, need=f"{images_NHWC.nbytes / MIB:,.0f} MiB of images"),
-        )
+        """Copy the images to the GPU. A CUDA graph reads one address, so with graphs one batch is run every time."""
+        return self._pipeline.resident(images_NHWC, places=1 if self._recorded else None)
 
     def close(self) -> None:
         """Free everything. A second call does nothing."""

@@ -5,6 +5,7 @@ from. So each graph has its own context, which nothing else uses. The contexts s
 runs are on one stream. TensorRT-RTX records graphs itself. PyCUDA has no graphs: NVIDIA's cuda-python makes them.
 """
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from importlib import import_module, util
 from typing import Any, Protocol
 
 from ...core.errors import BackendError
-from .pipeline import RunEngine
+from .pycuda_driver import RunEngine
 
 KEPT = 32
 """Graphs that are kept; a new one replaces the least recently used. A pipeline has fewer batches in flight."""
@@ -75,13 +76,31 @@ class RecordedRuns:
 
     def close(self) -> None:
         """Free the graphs, their contexts and the engine. No work may be in flight."""
-        while self._recorded:
-            self._forget(self._recorded.popitem()[1])
-        self._engine.close()
+        with contextlib.ExitStack() as frees:  # every callback runs, also after one that fails
+            frees.callback(self._engine.close)
+            while self._recorded:
+                frees.callback(self._forget, self._recorded.popitem()[1])
 
     def _forget(self, recorded: _Recorded) -> None:
-        self._recorder.destroy(recorded.graph)
-        recorded.context.close()
+        try:
+            self._recorder.destroy(recorded.graph)
+        finally:
+            recorded.context.close()
+
+
+class _Owned:
+    """A handle of the driver. It is destroyed with its last reference at the latest: Ctrl-C may come at any moment."""
+
+    def __init__(self, destroy: Callable[[Any], Any], handle: Any) -> None:
+        self._destroy, self.handle = destroy, handle
+
+    def close(self) -> Any:
+        """Destroy it, and return what the driver returns; None if it is destroyed already."""
+        handle, self.handle = self.handle, None
+        return None if handle is None else self._destroy(handle)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class CudaGraphs:
@@ -96,29 +115,36 @@ class CudaGraphs:
     def record(self, stream_handle: int, work: Callable[[], None]) -> Any:
         """Record what `work` enqueues on the stream as a graph. Raises BackendError."""
         cuda, stream = self._cuda, self._cuda.CUstream(stream_handle)
-        # In this mode other threads, for example PyTorch's, may allocate memory meanwhile.
-        self._call("cuStreamBeginCapture", stream, cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
         try:
+            # In this mode other threads, for example PyTorch's, may allocate memory meanwhile.
+            self._call("cuStreamBeginCapture", stream, cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
             work()
-        except BaseException:
-            cuda.cuStreamEndCapture(stream)  # ends the capture; the first error is raised
+            recorded = _Owned(cuda.cuGraphDestroy, self._call("cuStreamEndCapture", stream))
+        except BaseException:  # end the capture, if it has begun; the first error is raised
+            status, unfinished = cuda.cuStreamEndCapture(stream)
+            if status == cuda.CUresult.CUDA_SUCCESS:
+                cuda.cuGraphDestroy(unfinished)
             raise
-        recorded = self._call("cuStreamEndCapture", stream)
         try:
-            return self._call("cuGraphInstantiate", recorded, 0)
+            return _Owned(cuda.cuGraphExecDestroy, self._call("cuGraphInstantiate", recorded.handle, 0))
         finally:
-            self._call("cuGraphDestroy", recorded)
+            recorded.close()  # an error here is one of earlier work, which was raised there
 
     def launch(self, graph: Any, stream_handle: int) -> None:
         """Enqueue the graph's work on the stream. Raises BackendError."""
-        self._call("cuGraphLaunch", graph, self._cuda.CUstream(stream_handle))
+        self._call("cuGraphLaunch", graph.handle, self._cuda.CUstream(stream_handle))
 
     def destroy(self, graph: Any) -> None:
         """Free a graph, after it has run if it is running. Raises BackendError."""
-        self._call("cuGraphExecDestroy", graph)
+        returned = graph.close()
+        if returned is not None:
+            self._checked("cuGraphExecDestroy", returned)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        status, *results = getattr(self._cuda, name)(*arguments)
+        return self._checked(name, getattr(self._cuda, name)(*arguments))
+
+    def _checked(self, name: str, returned: Any) -> Any:
+        status, *results = returned
         if status != self._cuda.CUresult.CUDA_SUCCESS:
             raise BackendError(f"trt: CUDA graphs: {name} failed: {status.name}")
         return results[0] if results else None

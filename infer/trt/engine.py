@@ -16,6 +16,7 @@ from ...core.files import write_whole
 from ...core.library_errors import reason_of
 from ...core.nvidia.flavor import LogLines, collected_errors, logger_of
 from ...core.nvidia.layer_types import layers_of_engine
+from ...core.nvidia.validity import refusal_of
 from ...core.paths import cache_path, only_a_cache, read_cached
 from .preflight import Loadable
 from .pycuda_driver import MIB, DeviceMemory, Driver
@@ -105,7 +106,13 @@ class TrtEngine:
         """
         size = int(self._engine.device_memory_size_v2)
         if self._shared is None:
-            self._shared = self._driver.mem_alloc(max(size, 1))
+            try:
+                self._shared = self._driver.mem_alloc(max(size, 1))
+            except self._driver.MemoryError as error:
+                raise BackendError(
+                    f"trt: {self._path.name}: CUDA graphs need {size / MIB:,.0f} MiB of working memory of their own, "
+                    "which the GPU does not have; stop other programs on it, or go on without CUDA graphs"
+                ) from error
         with collected_errors() as log:
             strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
             context = self._engine.create_execution_context(strategy)
@@ -204,22 +211,27 @@ class TrtEngine:
 
 def _check_validity(trt: Any, runtime: Any, loadable: Loadable, log: LogLines) -> None:
     """Ask RTX whether the engine runs on this machine. Raises ArtifactError or BackendError with its diagnostics."""
-    validity, diagnostics = runtime.get_engine_validity(loadable.plan)
-    if validity != trt.EngineValidity.INVALID:
+    reasons = refusal_of(trt, runtime, loadable.plan)
+    if reasons is None:
         return
-    reasons = {
-        name for name, value in trt.EngineInvalidityDiagnostics.__members__.items() if int(diagnostics) & int(value)
-    }
     problem = f"TensorRT-RTX rejects it on this machine ({', '.join(sorted(reasons)) or log.reason('no diagnostics')})"
     info, found = loadable.info, loadable.gpu
     here = (
-        f"this machine has {loadable.flavor.version()} and {found.name} (compute capability {found.compute_capability})"
+        f"this machine has {loadable.flavor.name} {loadable.flavor.version()} and {found.name} "
+        f"(compute capability {found.compute_capability})"
     )
+    if not reasons or reasons == {"CUDA_ERROR"}:  # the check itself failed; the engine may be sound
+        raise BackendError(f"trt: {loadable.path.name}: {problem}; CUDA does not work here: see nvidia-smi; {here}")
     if reasons & {"OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "CUDA_ERROR"}:
         raise BackendError(f"trt: {loadable.path.name}: {problem}; update the NVIDIA driver; {here}")
     if "INSUFFICIENT_GPU_MEMORY" in reasons:
         raise BackendError(
             f"trt: {loadable.path.name}: {problem}: too little GPU memory; build it with a smaller --max-batch"
+        )
+    if "UNSUPPORTED_CC" in reasons and (info.gpu, info.compute_capability) == (found.name, found.compute_capability):
+        raise BackendError(  # it was built for this GPU: to build it again does not help
+            f"trt: {loadable.path.name}: {problem}; this TensorRT-RTX does not support this GPU: {here}; install the "
+            "regular TensorRT and build with --flavor tensorrt, or use --backend onnx"
         )
     raise ArtifactError(
         f"{loadable.path}: {problem}: built by {info.flavor} {info.version} for {info.built_for}, {here}; "

@@ -11,26 +11,27 @@ import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import BackendError
-from .pycuda_driver import MIB, NO_TIMING, NON_BLOCKING, CurrentGpu, DeviceMemory, Driver, GpuEvent, GpuStream
+from .pycuda_driver import (
+    MIB,
+    NO_TIMING,
+    NON_BLOCKING,
+    CurrentGpu,
+    DeviceMemory,
+    Driver,
+    GpuEvent,
+    GpuStream,
+    RunEngine,
+)
+from .resident import OnGpu
 
 SLOTS = 3
 """Batches of a stream in flight at the same time."""
-
-
-class RunEngine(Protocol):
-    """An engine on the GPU that runs one batch at a time."""
-
-    def enqueue(self, count: int, *, images_at: int, logits_at: int, stream_handle: int) -> None:
-        """Start a run of `count` images on a stream, between two addresses on the GPU. Raises BackendError."""
-
-    def close(self) -> None:
-        """Free everything."""
 
 
 @dataclass
@@ -48,6 +49,46 @@ class Slot:
     downloaded: GpuEvent
     count: int = 0
     """Images of the current or last batch."""
+
+    def free(self) -> None:
+        """Free the buffers and destroy the events now, whoever still refers to the slot. CUDA's first error is raised.
+
+        PyCUDA destroys an event with its last reference, and only while its context is current.
+        """
+        with contextlib.ExitStack() as frees:  # every callback runs, also after one that fails
+            for memory in (self.device_images, self.device_logits, _allocation(self.logits_NK)):
+                frees.callback(memory.free)
+            if self.host_NHWC is not None:
+                frees.callback(_allocation(self.host_NHWC).free)
+            del self.uploaded, self.computed, self.downloaded
+
+
+class Lanes:
+    """The three CUDA streams of a pipeline. Raises CUDA's error.
+
+    No variable refers to a stream besides these three: a traceback would keep the variable, and the stream, past
+    close().
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        try:
+            self.uploads: GpuStream = driver.Stream(NON_BLOCKING)
+            self.runs: GpuStream = driver.Stream(NON_BLOCKING)
+            self.downloads: GpuStream = driver.Stream(NON_BLOCKING)
+        except BaseException:
+            self.free()
+            raise
+
+    def settle(self, error: type[Exception]) -> None:
+        """Wait for all work in flight, so that the GPU touches no memory afterwards; these errors are ignored."""
+        for name in ("uploads", "runs", "downloads"):
+            with contextlib.suppress(error):
+                if name in vars(self):  # Ctrl-C in close() may have freed it
+                    getattr(self, name).synchronize()
+
+    def free(self) -> None:
+        """Destroy the streams now: PyCUDA destroys them with their last reference, while their context is current."""
+        vars(self).clear()
 
 
 class Pipeline:
@@ -73,14 +114,12 @@ class Pipeline:
         self._index = device_index
         self._sizes = (max_batch, image_shape, classes)
         self._closed, self._streaming = False, False
-        self._lanes: list[GpuStream] = []
-        """The three CUDA streams: uploads, runs, downloads."""
+        self._lanes: Lanes | None = None
         self._slots: list[Slot] = []
         """The slot of single calls, then the slots of a stream."""
         try:
             with self._current():
-                for _ in range(3):
-                    self._lanes.append(driver.Stream(NON_BLOCKING))
+                self._lanes = Lanes(driver)
                 for number in range(slots + 1):
                     self._slots.append(self._new_slot(staged=number > 0))
         except BaseException:
@@ -128,21 +167,43 @@ class Pipeline:
                 with self._current():
                     self._settle()
 
+    def resident(self, images_NHWC: NDArray[np.uint8], *, places: int | None = None) -> OnGpu:
+        """Copy images to the GPU, to run the engine on them; close them before the pipeline. Raises BackendError.
+
+        `places`: how many different batches a benchmark should run; None: as many as there are.
+        """
+        batch, _, classes = self._sizes
+
+        def runs() -> GpuStream:
+            if self._lanes is None or self._closed:
+                raise BackendError("trt: this backend is closed")
+            return self._lanes.runs
+
+        return OnGpu(
+            self._driver,
+            self._engine,
+            images_NHWC,
+            logits_bytes=batch * classes * np.dtype(np.float32).itemsize,
+            current=lambda: CurrentGpu(
+                self._driver, self._index, need=f"{images_NHWC.nbytes / MIB:,.0f} MiB of images"
+            ),
+            stream=runs,
+            places=places,
+        )
+
     def close(self) -> None:
         """Wait for the work in flight and free everything. A second call does nothing."""
         if self._closed:
             return
-        with self._current(), contextlib.ExitStack() as frees:  # every callback runs, also after one that fails
-            frees.callback(self._engine.close)
-            frees.callback(self._lanes.clear)  # PyCUDA destroys streams and events with their last reference
-            frees.callback(self._slots.clear)
-            for slot in self._slots:
-                for memory in (slot.device_images, slot.device_logits, _allocation(slot.logits_NK)):
-                    frees.callback(memory.free)
-                if slot.host_NHWC is not None:
-                    frees.callback(_allocation(slot.host_NHWC).free)
+        with self._current():
             self._settle()
-        self._closed = True
+            with contextlib.ExitStack() as frees:  # every callback runs, also after one that fails
+                frees.callback(self._engine.close)
+                if self._lanes is not None:
+                    frees.callback(self._lanes.free)
+                while self._slots:
+                    frees.callback(self._slots.pop().free)
+                self._closed = True
 
     def _start(self, images_NHWC: NDArray[np.uint8], free: list[Slot]) -> Slot:
         """Copy a batch into the page-locked memory of a free slot, and start its work."""
@@ -163,21 +224,21 @@ class Pipeline:
 
     def _submit(self, slot: Slot, images_NHWC: NDArray[np.uint8]) -> None:
         """Enqueue upload, run and download of one batch on their streams, without waiting."""
-        uploads, runs, downloads = self._lanes
-        slot.count = len(images_NHWC)
-        self._driver.memcpy_htod_async(slot.device_images, images_NHWC, uploads)
-        slot.uploaded.record(uploads)
-        runs.wait_for_event(slot.uploaded)
+        assert self._lanes is not None  # the constructor made them
+        lanes, slot.count = self._lanes, len(images_NHWC)
+        self._driver.memcpy_htod_async(slot.device_images, images_NHWC, lanes.uploads)
+        slot.uploaded.record(lanes.uploads)
+        lanes.runs.wait_for_event(slot.uploaded)
         self._engine.enqueue(
             slot.count,
             images_at=int(slot.device_images),
             logits_at=int(slot.device_logits),
-            stream_handle=runs.handle,
+            stream_handle=lanes.runs.handle,
         )
-        slot.computed.record(runs)
-        downloads.wait_for_event(slot.computed)
-        self._driver.memcpy_dtoh_async(slot.logits_NK[: slot.count], slot.device_logits, downloads)
-        slot.downloaded.record(downloads)
+        slot.computed.record(lanes.runs)
+        lanes.downloads.wait_for_event(slot.computed)
+        self._driver.memcpy_dtoh_async(slot.logits_NK[: slot.count], slot.device_logits, lanes.downloads)
+        slot.downloaded.record(lanes.downloads)
 
     def _collect(self, slot: Slot) -> NDArray[np.float32]:
         """Wait for the download of a slot, and return a copy of its logits."""
@@ -185,10 +246,9 @@ class Pipeline:
         return slot.logits_NK[: slot.count].copy()
 
     def _settle(self) -> None:
-        """Wait for all work in flight, so that the GPU touches no memory afterwards; its errors were raised before."""
-        for lane in self._lanes:
-            with contextlib.suppress(self._driver.Error):
-                lane.synchronize()
+        """Wait for all work in flight. Its errors were raised before."""
+        if self._lanes is not None:
+            self._lanes.settle(self._driver.Error)
 
     def _new_slot(self, *, staged: bool) -> Slot:
         """Allocate all buffers of a slot, or none."""

@@ -86,9 +86,7 @@ def check_engine(engine: Path, *, device: str = "auto") -> Loadable:
 def mismatch(info: EngineInfo, flavor: Flavor, found: Gpu) -> str:
     """Why an engine of the regular TensorRT does not run on this GPU and version; empty if it does."""
     version = flavor.version()
-    major, minor = _release(info.version), _release(version)
-    later = major[0] == minor[0] and minor >= major
-    if info.version != version and not (info.options.get("version_compatible") and later):
+    if info.version != version:
         return f"built by {info.flavor} {info.version}, this machine has {version}"
     level = info.options.get("hardware_compatibility", "none")
     if level == "ampere-plus" and int(found.compute_capability.split(".")[0]) >= AMPERE:
@@ -100,8 +98,3 @@ def mismatch(info: EngineInfo, flavor: Flavor, found: Gpu) -> str:
             f"built for {info.built_for}, this machine has {found.name} (compute capability {found.compute_capability})"
         )
     return ""
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """The first two numbers of a version."""
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())

@@ -4,8 +4,11 @@ The backend calls PyCUDA directly. Tests replace it by `LazyCuda`, which has the
 CUDA allows.
 """
 
+import atexit
+import ctypes
 import functools
 import importlib
+import threading
 from collections.abc import Hashable
 from importlib import util
 from types import TracebackType
@@ -57,10 +60,21 @@ class GpuContext(Protocol):
     def push(self) -> Any: ...
 
 
+class RunEngine(Protocol):
+    """An engine on the GPU that runs one batch at a time."""
+
+    def enqueue(self, count: int, *, images_at: int, logits_at: int, stream_handle: int) -> None:
+        """Start a run of `count` images on a stream, between two addresses on the GPU. Raises BackendError."""
+
+    def close(self) -> None:
+        """Free everything."""
+
+
 class ContextStack(Protocol):
     """The thread's stack of contexts."""
 
     def pop(self) -> Any: ...
+    def get_current(self) -> GpuContext | None: ...
 
 
 class GpuDevice(Protocol):
@@ -108,6 +122,7 @@ def pycuda_driver() -> Driver:
         driver.init()
     except driver.Error as error:
         raise BackendError(f"trt: CUDA does not start: {reason_of(error)}") from error
+    atexit.register(pop_abandoned, driver)  # PyCUDA aborts a process that ends with a context on its stack
     return driver
 
 
@@ -115,11 +130,12 @@ def pycuda_driver() -> Driver:
 def primary_context(driver: Driver, index: int) -> GpuContext:
     """The primary context of that GPU, retained once for the life of the process.
 
-    It is never released, because PyCUDA's release leaves the context on the thread's stack of contexts. A kept context
-    holds no memory of rtk. Raises BackendError if the GPU provides no context.
+    It is never released: PyCUDA's release leaves the context on the thread's stack of contexts, and its destructor
+    detaches a context that PyTorch and TensorRT share, with a warning. A kept context holds no memory of rtk.
+    Raises BackendError if the GPU provides no context.
     """
     try:
-        return driver.Device(index).retain_primary_context()
+        context = driver.Device(index).retain_primary_context()
     except driver.MemoryError as error:
         raise BackendError(
             f"trt: cuda:{index}: out of GPU memory; stop other programs on it (see nvidia-smi)"
@@ -129,21 +145,69 @@ def primary_context(driver: Driver, index: int) -> GpuContext:
         hint = "another process uses it (exclusive compute mode): stop that process or choose another --device"
         busy = "busy or unavailable" in reason or "unavailable" in reason.lower()
         raise BackendError(f"trt: cuda:{index}: no context: {reason}; {hint if busy else 'see nvidia-smi'}") from error
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))  # modules lose their names before the process ends
+    return context
+
+
+class _Block:
+    """A block of CurrentGpu, and the context that it pushes."""
+
+    def __init__(self, context: GpuContext) -> None:
+        self.context = context
+        self.began = False
+        """False before the block, and after it. If it is False for a block in the list, its context was abandoned."""
+
+
+class _Blocks(threading.local):
+    """The blocks of this thread, the innermost last."""
+
+    all: list[_Block]
+
+    def __init__(self) -> None:
+        self.all = []
+
+
+_blocks = _Blocks()
+
+
+def pop_abandoned(driver: Driver, *, down_to: int = 0) -> None:
+    """Pop the contexts of all blocks of this thread but the first `down_to`.
+
+    Ctrl-C between the push and the first line of a block leaves a context pushed; so does an error of the pop.
+    """
+    blocks = _blocks.all
+    while len(blocks) > down_to:
+        blocks[-1].began = False
+        if driver.Context.get_current() == blocks[-1].context:
+            driver.Context.pop()
+        blocks.pop()
 
 
 class CurrentGpu:
     """Make that GPU's primary context current in a `with` block, and convert CUDA's errors to BackendError.
 
-    A class instead of a generator: the frame of a generator that raised keeps the error's frames alive in Python 3.12,
-    and with them streams, events and memory that must die while the context is current.
+    Blocks may nest: the garbage collector may close a stream while another one works. A class instead of a generator:
+    the frame of a generator that raised keeps the error's frames alive in Python 3.12, and with them streams, events
+    and memory that must die while the context is current.
     """
 
     def __init__(self, driver: Driver, index: int, *, need: str = "") -> None:
         """`need`: the requested memory as text, for the message if there is too little."""
         self._driver, self._index, self._need = driver, index, need
+        self._block: _Block | None = None
 
     def __enter__(self) -> None:
-        primary_context(self._driver, self._index).push()
+        self._block = block = _Block(primary_context(self._driver, self._index))
+        blocks = _blocks.all
+        try:
+            pop_abandoned(self._driver, down_to=max((k for k, one in enumerate(blocks, 1) if one.began), default=0))
+            blocks.append(block)  # before the push: Ctrl-C may come right after it
+            block.context.push()
+            block.began = True
+        except self._driver.Error as error:
+            if block in blocks:  # not pushed
+                blocks.remove(block)
+            raise BackendError(f"trt: cuda:{self._index}: {reason_of(error)}") from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -152,14 +216,22 @@ class CurrentGpu:
             if isinstance(error, self._driver.Error | self._driver.MemoryError):
                 raise BackendError(self._message(error)) from error
         finally:
-            self._driver.Context.pop()
+            try:
+                if self._block is not None and self._block in _blocks.all:
+                    pop_abandoned(self._driver, down_to=_blocks.all.index(self._block))
+            except self._driver.Error as failed:
+                raise BackendError(f"trt: cuda:{self._index}: {reason_of(failed)}") from (error or failed)
 
     def _message(self, error: Exception) -> str:
         """Return what CUDA's error means; the context is still current, so the free memory can be read."""
         if not isinstance(error, self._driver.MemoryError):
             return f"trt: cuda:{self._index}: {reason_of(error)}"
-        free, total = self._driver.mem_get_info()
+        try:
+            free, total = self._driver.mem_get_info()
+            left = f", {free / MIB:,.0f} of {total / MIB:,.0f} MiB are free"
+        except self._driver.Error:  # the first error is the one to show
+            left = ""
         return (
-            f"trt: cuda:{self._index}: out of GPU memory: {self._need or 'the request failed'}, {free / MIB:,.0f} of "
-            f"{total / MIB:,.0f} MiB are free; stop other programs on it, or build with a smaller --max-batch"
+            f"trt: cuda:{self._index}: out of GPU memory: {self._need or 'the request failed'}{left}; stop other "
+            "programs on it, or build with a smaller --max-batch"
         )

@@ -1,5 +1,7 @@
 """A whole benchmark with fakes: backends that fail or return early, and the report after Ctrl-C."""
 
+import dataclasses
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,8 +13,9 @@ from rtk.bench import run as module
 from rtk.bench.config import BenchConfig
 from rtk.bench.measure.contenders import Contender
 from rtk.bench.report.render import report_markdown, report_text
-from rtk.bench.report.report import Report
+from rtk.bench.report.report import Report, read_report
 from rtk.bench.report.tables import report_table
+from rtk.bench.roofline.roofline import DeviceRates
 from rtk.core.data.datasets import Dataset, Split
 from rtk.core.errors import RtkError
 from rtk.core.probe import probe_images
@@ -122,6 +125,28 @@ def test_a_ceiling_that_cannot_be_measured_is_noted_and_the_cells_are_measured(
     report = module.run([Contender(reference)], reference, dataset(), CONFIG, unusable={}, graph=graph_path)
     assert report.unusable["ceiling"].startswith("cpu: out of GPU memory (256 MiB requested)")
     assert [bool(cell.rounds) for cell in report.cells] == [True]
+
+
+def test_each_ceiling_is_that_of_the_device_of_its_backend(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rates(device: str, precisions: tuple[str, ...]) -> DeviceRates:
+        return DeviceRates(device, {"fp32": 1e9 if device == "cpu" else 1e12}, 1e12, None, None)
+
+    monkeypatch.setattr(module, "device_rates", rates)
+    monkeypatch.setattr(module, "this_moment", lambda device: None)
+    reference, on_gpu = FakeBackend(name="torch"), FakeBackend(name="onnx")
+    on_gpu.device = "cuda:0"
+    contenders = [Contender(reference), Contender(on_gpu)]
+    report = module.run(contenders, reference, dataset(), CONFIG, unusable={}, graph=graph_path)
+    assert [one.device for one in report.rates] == ["cpu", "cuda:0"]
+    ceilings = {cell.backend: report.ceiling(cell) for cell in report.cells}
+    assert ceilings["torch"]
+    assert ceilings["onnx"]
+    assert ceilings["onnx"].images_per_s == pytest.approx(1000 * ceilings["torch"].images_per_s, rel=0.3)
+    for schema in ("rtk-bench-2", "rtk-bench-3"):  # these judged all backends by one device
+        content = json.loads(report.to_json()) | {"schema": schema, "rates": dataclasses.asdict(report.rates[1])}
+        del content["devices"]
+        (path := graph_path.parent / f"{schema}.json").write_text(json.dumps(content))
+        assert {cell.backend: read_report(path).ceiling(cell) for cell in report.cells}["torch"] == ceilings["onnx"]
 
 
 def test_debug_shows_the_traceback_of_an_error_that_the_report_only_notes(capsys: pytest.CaptureFixture[str]) -> None:

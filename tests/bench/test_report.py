@@ -2,11 +2,14 @@
 
 import dataclasses
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from fakes.tensorrt_stand_in import H100, Stage, staged
 from onnx import TensorProto, helper
 from rtk.bench.config import BenchConfig
 from rtk.bench.measure import environment
@@ -21,6 +24,11 @@ from rtk.core.artifacts.graph import set_card
 from rtk.core.card import ModelCard
 
 GRAPH = Operations(matrix=1_000, other=10, image_bytes=100, logits_bytes=20, weight_bytes=400, between_bytes=0)
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    yield from staged(monkeypatch)
 
 
 def noisy_cell(name: str, drift: np.ndarray, scale: float = 1.0) -> Cell:
@@ -126,7 +134,7 @@ def test_processors_are_written_as_ranges() -> None:
     assert processors(()) == ""
 
 
-def test_a_gpu_that_throttles_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_throttles_is_flagged(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
     from importlib.machinery import ModuleSpec
     from types import ModuleType
@@ -136,13 +144,16 @@ def test_a_gpu_that_throttles_is_flagged(monkeypatch: pytest.MonkeyPatch) -> Non
     nvml.NVMLError = type("NVMLError", (Exception,), {})
     nvml.NVML_CLOCK_SM, nvml.NVML_CLOCK_MEM, nvml.NVML_TEMPERATURE_GPU = 1, 2, 0
     nvml.nvmlInit = nvml.nvmlShutdown = lambda: None
-    nvml.nvmlDeviceGetHandleByIndex = lambda index: index
+    asked: list[str] = []
+    nvml.nvmlDeviceGetHandleByUUID = asked.append
     nvml.nvmlDeviceGetCurrentClocksThrottleReasons = lambda gpu: 0x44 | 0x01
     nvml.nvmlDeviceGetClockInfo = lambda gpu, kind: {1: 1980, 2: 2619}[kind]
     nvml.nvmlDeviceGetTemperature = lambda gpu, kind: 71
     nvml.nvmlDeviceGetPowerUsage = lambda gpu: 312_400
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    moment = environment.this_moment("cuda:0")
+    stage.libcuda(H100, replace(H100, index=1))  # of more GPUs, CUDA_VISIBLE_DEVICES may have left these two
+    moment = environment.this_moment("cuda:1")
+    assert asked == ["GPU-11111111-1111-1111-1111-111111111111"]
     assert moment.gpu is not None
     assert moment.gpu.text == (
         "1,980 MHz, memory 2,619 MHz, 71 °C, 312 W, THROTTLED by power limit and hardware thermal slowdown"

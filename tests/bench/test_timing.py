@@ -207,9 +207,9 @@ def test_an_error_during_warm_up_is_kept() -> None:
 class OnDevice(FakeBackend):
     """A fake that claims a GPU, overlaps its batches, and reports 2 ms for calls that take 3 ms."""
 
-    def __init__(self, *, short: bool = False) -> None:
+    def __init__(self, *, short: bool = False, places: int | None = None) -> None:
         super().__init__(name="gpu", size=Input(28, 28, 1))
-        self.device, self.short, self.starts = "cuda:0", short, list[int]()
+        self.device, self.short, self.starts, self.places = "cuda:0", short, list[int](), places
 
     def _stream(self, batches):  # type: ignore[no-untyped-def]
         return map(self, batches)
@@ -217,9 +217,11 @@ class OnDevice(FakeBackend):
     def resident(self, images_NHWC):  # type: ignore[no-untyped-def]
         if self.short:
             raise BackendError("gpu: out of GPU memory")
-        starts = self.starts
+        starts, limit = self.starts, self.places
 
         class OnGpu(Resident):
+            places = limit
+
             def run(self, start: int, count: int) -> float:
                 import time
 
@@ -254,6 +256,13 @@ def test_batches_on_a_gpu_begin_at_aligned_addresses() -> None:
     measured(backend, config=BenchConfig((1, 3), seconds=0.05, scopes=("compute",)))
     assert len(set(backend.starts)) > 3
     assert all(start * 28 * 28 % 256 == 0 for start in backend.starts)
+
+
+@pytest.mark.parametrize("places", [1, 3])
+def test_a_backend_may_limit_the_batches_that_are_run_in_turn(places: int) -> None:
+    backend = OnDevice(places=places)
+    measured(backend, config=BenchConfig((1, 3), seconds=0.05, scopes=("compute",)))
+    assert sorted(set(backend.starts)) == [16 * place for place in range(places)]
 
 
 def test_too_little_gpu_memory_for_the_images_is_an_error_of_the_cell() -> None:

@@ -98,8 +98,9 @@ def test_an_engine_that_cannot_be_built_here_is_refused_before_the_graph_is_expo
 ) -> None:
     pytest.importorskip("tensorrt_rtx")
     monkeypatch.setattr("rtk.export.trt.hardware.gpu_count", lambda: 1)
-    words = ["--trt", "--flavor", "tensorrt-rtx", "--version-compatible", "--out", str(tmp_path / "out")]
-    assert "no hardware or version compatibility levels" in refused("export", str(checkpoint_path), *words, code=2)
+    words = ["--trt", "--flavor", "tensorrt-rtx", "--hardware-compatibility", "ampere-plus"]
+    words += ["--out", str(tmp_path / "out")]
+    assert "tensorrt-rtx has no compatibility levels" in refused("export", str(checkpoint_path), *words, code=2)
     assert not (tmp_path / "out").exists()
 
 

@@ -71,11 +71,12 @@ def test_other_device_names_are_usage_errors(device: str) -> None:
         cuda.device_index(device)
 
 
-def test_the_primary_context_is_released_after_an_error(stage: Stage) -> None:
+def test_the_primary_context_is_popped_after_an_error_and_stays_retained(stage: Stage) -> None:
     library = stage.libcuda(H100)
-    with pytest.raises(ValueError, match="planted"), cuda.using_gpu(0):
-        raise ValueError("planted")
-    assert library.pushed == ["retain", "push", "pop", "release"]
+    for _ in range(2):
+        with pytest.raises(ValueError, match="planted"), cuda.UsingGpu(0):
+            raise ValueError("planted")
+    assert library.pushed == ["retain", "push", "pop", "push", "pop"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_the_primary_context_is_released_after_an_error(stage: Stage) -> None:
 )
 def test_the_error_for_a_gpu_without_context_has_the_reason(stage: Stage, status: int, mode: int, reason: str) -> None:
     library = stage.libcuda(replace(H100, compute_mode=mode), retain=status)
-    with pytest.raises(BackendError, match=reason), cuda.using_gpu(0):
+    with pytest.raises(BackendError, match=reason), cuda.UsingGpu(0):
         pass
     assert library.pushed == ["retain"]
 

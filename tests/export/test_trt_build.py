@@ -333,10 +333,7 @@ def test_a_build_makes_these_calls_in_this_order_on_every_version(stage: Stage, 
     calls = [(name, *(arguments if "verbosity" not in name else [arguments[0].name])) for name, *arguments in trt.calls]
     calls = [call for call in calls if "progress_monitor" not in call[0]]
     size = SIZE.shape
-    targets = [
-        ("IBuilderConfig.num_compute_capabilities=", 1),
-        ("IBuilderConfig.set_compute_capability", "CURRENT", 0),
-    ]
+    targets = [("IBuilderConfig.num_compute_capabilities=", 0)]
     timing = [("IBuilderConfig.create_timing_cache", b""), ("IBuilderConfig.set_timing_cache", False)]
     assert calls == [
         ("Builder.create_network", 2 if kind == "tensorrt 10" else 0),
@@ -350,6 +347,7 @@ def test_a_build_makes_these_calls_in_this_order_on_every_version(stage: Stage, 
         ("IBuilderConfig.add_optimization_profile",),
         *([] if "rtx" in kind else timing),
         ("Builder.build_serialized_network",),
+        *([("Runtime.get_engine_validity",)] if "rtx" in kind else []),
         ("Runtime.deserialize_cuda_engine",),
     ]
     assert json.loads(calls[2][1])["name"] == "small"
@@ -359,14 +357,12 @@ def test_a_build_makes_these_calls_in_this_order_on_every_version(stage: Stage, 
 
 
 @pytest.mark.parametrize("kind", ["tensorrt 10", "tensorrt 11"])
-def test_compatibility_options_reach_the_builder(stage: Stage, kind: str, graph: Path) -> None:
+def test_the_hardware_compatibility_reaches_the_builder(stage: Stage, kind: str, graph: Path) -> None:
     trt = on_a_gpu(stage, kind)
-    config = EngineConfig(graph, version_compatible=True, hardware_compatibility="ampere-plus", max_batch=16)
+    config = EngineConfig(graph, hardware_compatibility="ampere-plus", max_batch=16)
     options = engine_from_onnx(config).info.options
-    assert ("IBuilderConfig.set_flag", "VERSION_COMPATIBLE") in trt.calls
-    assert ("IBuilderConfig.set_flag", "EXCLUDE_LEAN_RUNTIME") in trt.calls
     assert ("IBuilderConfig.hardware_compatibility_level=", trt.HardwareCompatibilityLevel.AMPERE_PLUS) in trt.calls
-    assert (options["version_compatible"], options["hardware_compatibility"]) == (True, "ampere-plus")
+    assert options["hardware_compatibility"] == "ampere-plus"
 
 
 def test_timings_are_stored_for_the_next_build_on_this_gpu(stage: Stage, graph: Path, tmp_path: Path) -> None:
@@ -388,12 +384,26 @@ def test_the_layers_are_those_of_the_engine_inspector(stage: Stage, graph: Path)
     assert "not yet inspected" not in str(precision)
 
 
-def test_the_gpu_context_is_current_during_the_build_and_released_after_it(stage: Stage, graph: Path) -> None:
+def test_the_gpu_context_is_current_during_the_build_and_stays_retained_after_it(stage: Stage, graph: Path) -> None:
     library = stage.libcuda(H100)
     stage.tensorrt("tensorrt 11", Script(plan=None, log=["out of memory"]))
     with pytest.raises(ArtifactError, match=r"tensorrt cannot build an engine: out of memory"):
         engine_from_onnx(EngineConfig(graph, max_batch=16))
-    assert library.pushed == ["retain", "push", "pop", "release"]
+    assert library.pushed == ["retain", "push", "pop"]
+
+
+def test_turing_is_named_to_rtx_because_it_is_not_among_its_defaults(stage: Stage, graph: Path) -> None:
+    trt = on_a_gpu(stage, "tensorrt-rtx")
+    stage.libcuda(replace(RTX4090, name="NVIDIA GeForce RTX 2080", compute_capability="7.5"))
+    engine_from_onnx(EngineConfig(graph, max_batch=16))
+    assert ("IBuilderConfig.set_compute_capability", "SM75", 0) in trt.calls
+
+
+def test_a_target_that_rtx_refuses_is_an_error(no_gpu: Stage, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trt = no_gpu.tensorrt("tensorrt-rtx")
+    monkeypatch.setattr(trt.IBuilderConfig, "set_compute_capability", lambda *_: False)
+    with pytest.raises(UsageError, match=r"--target 8\.9: TensorRT-RTX cannot build for it"):
+        engine_from_onnx(EngineConfig(graph, max_batch=16, targets=("8.9",)))
 
 
 def test_all_errors_of_the_parser_are_reported(stage: Stage, graph: Path) -> None:
@@ -404,6 +414,32 @@ def test_all_errors_of_the_parser_are_reported(stage: Stage, graph: Path) -> Non
     on_a_gpu(stage, "tensorrt 11", Script(parser_errors=errors))
     with pytest.raises(ArtifactError, match=r"parser: node 3 'conv' \(Conv\): first reason; second reason$"):
         engine_from_onnx(EngineConfig(graph))
+
+
+def test_a_gpu_that_rtx_does_not_support_is_an_error_of_the_build(stage: Stage, graph: Path) -> None:
+    on_a_gpu(stage, "tensorrt-rtx", Script(validity=("INVALID", 2)))
+    reason = r"tensorrt-rtx 1\.7\.1\.116 does not support this GPU \(UNSUPPORTED_CC\); .* or use --backend onnx$"
+    with pytest.raises(BackendError, match=reason):
+        engine_from_onnx(EngineConfig(graph))
+
+
+@pytest.mark.parametrize("script", [Script(plan=None), Script(parser_errors=[{"desc": "no plugin"}])])
+@pytest.mark.parametrize("kind", list(VERSIONS))
+def test_what_a_failed_build_made_is_gone_while_the_gpu_is_current(
+    stage: Stage, kind: str, graph: Path, script: Script
+) -> None:
+    trt = on_a_gpu(stage, kind, script)
+    library = stage.libcuda(RTX4090 if "rtx" in kind else H100)
+    gone: list[tuple[str, str]] = []
+    for name in ("Builder", "INetworkDefinition", "OnnxParser", "IBuilderConfig"):
+        made = getattr(trt, name)
+        made.__del__ = lambda self: gone.append((type(self).__name__, library.pushed[-1]))
+    with pytest.raises(ArtifactError) as caught:
+        engine_from_onnx(EngineConfig(graph))
+    assert {name for name, _ in gone} >= {"Builder", "INetworkDefinition", "OnnxParser"}
+    assert {last for _, last in gone} == {"push"}
+    assert library.pushed[-1] == "pop"
+    del caught
 
 
 def test_an_engine_that_does_not_load_on_the_building_machine_is_an_error(stage: Stage, graph: Path) -> None:
@@ -535,11 +571,10 @@ def test_an_unknown_flavor_is_refused_by_the_config() -> None:
         EngineConfig(Path("x.onnx"), flavor="openvino")
 
 
-@pytest.mark.parametrize("changes", [{"version_compatible": True}, {"hardware_compatibility": "ampere-plus"}])
-def test_compatibility_levels_are_refused_for_rtx(no_gpu: Stage, graph: Path, changes: dict[str, Any]) -> None:
+def test_compatibility_levels_are_refused_for_rtx(no_gpu: Stage, graph: Path) -> None:
     no_gpu.tensorrt("tensorrt-rtx")
     with pytest.raises(UsageError, match="name compute capabilities"):
-        engine_from_onnx(EngineConfig(graph, **changes))
+        engine_from_onnx(EngineConfig(graph, hardware_compatibility="ampere-plus"))
 
 
 def test_tensorrt_builds_only_on_a_gpu(stage: Stage, graph: Path) -> None:

@@ -279,6 +279,7 @@ for words, message in (
     (["--ray", "local"], "needs --output with a folder"),
     (["--ray", "local", "-o", "out", "--resume"], "leave out --resume"),
     (["--ray", "local", "-o", "out", "--format", "csv"], "leave out --resume"),
+    (["--ray", "local", "-o", "out", "--device", "cuda:1"], "every actor has one GPU of its own"),
     (["--ray", "local", "-o", "out", "--backend", "onxx"], "backend 'onxx' is unknown; did you mean onnx?"),
     (["--ray", "local", "-o", "out", "--model", "resnet99"], "model 'resnet99' is unknown"),
 ):

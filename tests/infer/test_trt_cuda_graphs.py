@@ -168,7 +168,21 @@ def test_a_capture_ends_even_if_its_work_fails(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(BackendError, match="refused"):
         CudaGraphs().record(7, fail)
-    assert [name for name, *_ in driver.calls] == ["cuStreamBeginCapture", "cuStreamEndCapture"]
+    assert [name for name, *_ in driver.calls] == ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphDestroy"]
+
+
+def test_a_graph_is_destroyed_once_with_its_last_reference_at_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = stand_in(monkeypatch, Driver())
+    graphs = CudaGraphs()
+    graph = graphs.record(7, lambda: None)
+    del graph
+    assert [name for name, *_ in driver.calls].count("cuGraphExecDestroy") == 1
+    graph = graphs.record(7, lambda: None)
+    graphs.destroy(graph)
+    graphs.destroy(graph)
+    del graph
+    assert [name for name, *_ in driver.calls].count("cuGraphExecDestroy") == 2
+    assert [name for name, *_ in driver.calls].count("cuGraphDestroy") == 2
 
 
 @pytest.mark.parametrize("name", ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate"])

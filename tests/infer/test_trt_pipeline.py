@@ -387,16 +387,25 @@ def test_too_little_memory_is_reported_with_the_request_and_the_option_to_lower(
     assert machine.live() == NOTHING
 
 
+def test_a_failing_query_of_the_free_memory_hides_no_error() -> None:
+    machine = LazyCuda(memory_bytes=3 * 2**20)
+    machine.fail_at["mem_get_info"] = 4  # after those of the three requests, of which the third fails
+    engine = LazyEngine(machine, image_shape=(1024, 1024, 1), classes=CLASSES)
+    with pytest.raises(BackendError, match=r"out of GPU memory: 2\.0 MiB for a slot of up to 2 images; stop other"):
+        trt_pipeline.Pipeline(machine, engine, image_shape=(1024, 1024, 1), classes=CLASSES, max_batch=2)
+    assert machine.calls["mem_get_info"] == 4
+
+
 # Mutations: each synchronisation removed, one at a time.
 
 SYNCHRONISATIONS = {
     "_submit: slot.uploaded.record": "the run does not know when its images have arrived",
-    "_submit: runs.wait_for_event": "the run reads images that have not arrived",
+    "_submit: lanes.runs.wait_for_event": "the run reads images that have not arrived",
     "_submit: slot.computed.record": "the download does not know when the logits are computed",
-    "_submit: downloads.wait_for_event": "the download reads logits that are not computed",
+    "_submit: lanes.downloads.wait_for_event": "the download reads logits that are not computed",
     "_submit: slot.downloaded.record": "the host does not know when the download is complete",
     "_collect: slot.downloaded.synchronize": "the host reads logits, and uses the slot again, before the download",
-    "_settle: lane.synchronize": "work is in flight when a stream is closed or memory is freed",
+    "settle: getattr(self, name).synchronize": "work is in flight when a stream is closed or memory is freed",
     "run: self._settle": "after an error the caller's array is still being read",
     "stream: self._settle": "a stream that is closed early leaves work in flight",
     "close: self._settle": "memory is freed under work in flight",
@@ -518,7 +527,8 @@ def test_without_any_one_synchronisation_a_check_fails(chosen: str) -> None:
 
 @pytest.mark.parametrize("lane", [0, 1, 2])
 def test_settling_needs_each_of_the_streams(lane: int) -> None:
-    source, loop = inspect.getsource(trt_pipeline), "for lane in self._lanes:"
+    source, lanes = inspect.getsource(trt_pipeline), ("uploads", "runs", "downloads")
+    loop = f"for name in {lanes}:".replace("'", '"')
     assert source.count(loop) == 1
-    others = source.replace(loop, f"for lane in self._lanes[:{lane}] + self._lanes[{lane + 1}:]:")
+    others = source.replace(loop, f"for name in {(*lanes[:lane], *lanes[lane + 1 :])}:")
     assert "check_failed_call" in failed_checks(compiled(ast.parse(others)))

@@ -10,7 +10,7 @@ from rtk.core.card import Input
 from rtk.core.errors import BackendError
 from rtk.infer.fake import FakeBackend
 from rtk.infer.onnx_backend import OnDevice, OnnxBackend
-from rtk.infer.trt.pycuda_driver import CurrentGpu
+from rtk.infer.trt.pipeline import Pipeline
 from rtk.infer.trt.resident import OnGpu
 
 SHAPE, CLASSES, LARGEST = (4, 4, 3), 5, 6
@@ -20,17 +20,15 @@ def images(count: int) -> NDArray[np.uint8]:
     return np.random.default_rng(count).integers(0, 256, (count, *SHAPE), dtype=np.uint8)
 
 
-def opened(count: int = 20, *, memory_bytes: int = 2**30) -> tuple[OnGpu, LazyCuda, LazyEngine]:
+def opened(count: int = 20, *, memory_bytes: int = 2**30) -> tuple[OnGpu, LazyCuda, Pipeline]:
     machine = LazyCuda(memory_bytes=memory_bytes)
     engine = LazyEngine(machine, image_shape=SHAPE, classes=CLASSES)
-    resident = OnGpu(
-        machine, engine, images(count), logits_bytes=LARGEST * CLASSES * 4, current=lambda: CurrentGpu(machine, 0)
-    )
-    return resident, machine, engine
+    pipeline = Pipeline(machine, engine, image_shape=SHAPE, classes=CLASSES, max_batch=LARGEST, slots=1)
+    return pipeline.resident(images(count)), machine, pipeline
 
 
 def logits_on(machine: LazyCuda, resident: Any, count: int) -> NDArray[np.float32]:
-    content = machine.content(int(resident._logits), count * CLASSES * 4)
+    content = machine.content(int(resident._blocks[1]), count * CLASSES * 4)
     return content.view(np.float32).reshape(count, CLASSES)
 
 
@@ -43,25 +41,54 @@ def test_a_run_starts_at_the_given_image_and_is_complete_on_return() -> None:
 
 
 def test_images_are_copied_once_and_freed_on_close() -> None:
-    resident, machine, _ = opened()
+    resident, machine, pipeline = opened()
     for _ in range(5):
         resident.run(0, 3)
     assert machine.calls["memcpy_htod_async"] == 1
     assert machine.calls["memcpy_dtoh_async"] == 0
     resident.close()
     resident.close()
-    assert machine.live()["device_bytes"] == 0
+    pipeline.close()
+    assert set(machine.live().values()) == {0}
     assert machine.stack == []
 
 
-def test_too_little_memory_is_reported_and_leaks_nothing() -> None:
-    with pytest.raises(BackendError, match="out of GPU memory"):
-        opened(memory_bytes=20 * 48 + 10)
-    machine = LazyCuda(memory_bytes=20 * 48 + 10)
-    engine = LazyEngine(machine, image_shape=SHAPE, classes=CLASSES)
-    with pytest.raises(BackendError):
-        OnGpu(machine, engine, images(20), logits_bytes=120, current=lambda: CurrentGpu(machine, 0))
+def test_images_may_be_freed_after_their_pipeline() -> None:
+    resident, machine, pipeline = opened()
+    pipeline.close()
+    with pytest.raises(BackendError, match="closed"):
+        resident.run(0, 3)
+    resident.close()
     assert machine.live()["device_bytes"] == 0
+
+
+def test_runs_wait_for_the_batches_in_flight_whose_memory_they_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    resident, _, pipeline = opened()
+    handles: list[int] = []
+    enqueue = pipeline._engine.enqueue
+
+    def noted(count: int, *, images_at: int, logits_at: int, stream_handle: int) -> None:
+        handles.append(stream_handle)
+        enqueue(count, images_at=images_at, logits_at=logits_at, stream_handle=stream_handle)
+
+    monkeypatch.setattr(pipeline._engine, "enqueue", noted)
+    batches = [images(LARGEST), images(3)]
+    logits = pipeline.stream(batches)
+    first_NK = next(logits)
+    resident.run(0, 4)
+    assert np.array_equal(first_NK, fake_logits(batches[0], CLASSES))
+    assert np.array_equal(next(logits), fake_logits(batches[1], CLASSES))
+    assert len(handles) == 3
+    assert len(set(handles)) == 1
+
+
+def test_too_little_memory_is_reported_and_leaks_nothing() -> None:
+    _, machine, pipeline = opened(0)
+    used = machine.live()["device_bytes"]
+    machine.memory_bytes = used + 20 * 48 + 10  # for the images, not for the logits
+    with pytest.raises(BackendError, match="out of GPU memory: 0 MiB of images"):
+        pipeline.resident(images(20))
+    assert machine.live()["device_bytes"] == used
 
 
 def test_onnx_runs_on_images_without_a_copy(graph_path: Any) -> None:

@@ -55,7 +55,6 @@ def test_engine_options_reach_the_engine_config(config_of: Callable[..., ExportC
         device="cuda:1",
         workspace_mib=512,
         hardware_compatibility="ampere-plus",
-        version_compatible=True,
         cache=False,
     )
     assert config.trt
@@ -67,7 +66,6 @@ def test_engine_options_reach_the_engine_config(config_of: Callable[..., ExportC
         device=1,
         workspace_mib=512,
         hardware_compatibility="ampere-plus",
-        version_compatible=True,
         cache=False,
     )
     assert config_of(trt=True, target=["8.9", "12.0"]).engine.targets == ("8.9", "12.0")
@@ -100,10 +98,7 @@ def test_int8_options_reach_the_int8_config(config_of: Callable[..., ExportConfi
         ({"target": ["8.9"]}, "^--target: only with --trt$"),
         ({"flavor": "tensorrt", "device": "cuda:1"}, "^--flavor, --device: only with --trt$"),
         ({"workspace_mib": 64, "cache": False}, "^--workspace-mib, --no-cache: only with --trt$"),
-        (
-            {"hardware_compatibility": "ampere-plus", "version_compatible": True},
-            "^--hardware-compatibility, --version-compatible: only with --trt$",
-        ),
+        ({"hardware_compatibility": "ampere-plus"}, "^--hardware-compatibility: only with --trt$"),
         ({"max_batch": 32, "opt_batch": 8}, "^--max-batch, --opt-batch: only with --trt$"),
         ({"max_batch": 32, "target": ["8.9"], "triton": Path("models")}, "^--target: only with --trt$"),
         ({"require_parity": "0"}, "expected more than 0"),

@@ -4,17 +4,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from fakes.engine_files import INFO, PLAN
 from fakes.lazy_cuda import LazyCuda
 from fakes.tensorrt_stand_in import H100, RTX4090, Script, Stage, staged
+from rtk.bench.config import BenchConfig
 from rtk.core.artifacts.engine import EngineInfo, read_engine_info, write_engine
 from rtk.core.errors import ArtifactError, BackendError
+from rtk.infer.backend import BackendOptions
+from rtk.workflow.benchmark import BenchRequest, _backend_options
 from rtk.workflow.parity_gate import Gate
 
-REGULAR = replace(INFO, options={"hardware_compatibility": "none", "version_compatible": False})
+REGULAR = replace(INFO, options={"hardware_compatibility": "none"})
 RTX = replace(
     REGULAR, flavor="tensorrt-rtx", version="1.7.1.116", gpu="", compute_capability="", targets=("8.0", "8.9")
 )
@@ -70,14 +73,14 @@ def test_an_engine_for_another_gpu_or_version_is_noted_as_unchecked(
     assert unchecked == f"the engine itself: {found}"
 
 
-def test_an_engine_for_several_versions_that_does_not_load_here_is_noted_as_unchecked(
+def test_an_engine_for_several_gpus_that_does_not_load_here_is_noted_as_unchecked(
     stage: Stage, gate: Gate, tmp_path: Path
 ) -> None:
-    info = replace(REGULAR, options={"hardware_compatibility": "none", "version_compatible": True})
-    engine = machine(stage, info, tmp_path, loads=False, log=["needs a lean runtime"])
+    info = replace(REGULAR, options={"hardware_compatibility": "ampere-plus"})
+    engine = machine(stage, info, tmp_path, loads=False, log=["no kernel for this GPU"])
     found = gate.judge_engine(engine)
     assert isinstance(found, str)
-    assert "needs a lean runtime" in found
+    assert "no kernel for this GPU" in found
 
 
 def test_an_engine_for_this_machine_that_does_not_load_is_an_error(stage: Stage, gate: Gate, tmp_path: Path) -> None:
@@ -91,7 +94,7 @@ def test_an_engine_for_this_machine_that_does_not_load_is_an_error(stage: Stage,
 
 @pytest.mark.parametrize(
     ("info", "unchecked"),
-    [(REGULAR, []), (RTX, ["the other GPUs and versions of TensorRT that it was built for"])],
+    [(REGULAR, []), (RTX, ["the other GPUs that it was built for"])],
 )
 def test_an_engine_for_this_machine_is_judged(
     stage: Stage, gate: Gate, tmp_path: Path, info: EngineInfo, unchecked: list[str]
@@ -99,6 +102,24 @@ def test_an_engine_for_this_machine_is_judged(
     engine = machine(stage, info, tmp_path, max_batch=16)
     assert not isinstance(gate.judge_engine(engine), str)
     assert read_engine_info(engine).card.notes["parity"]["unchecked"] == unchecked
+
+
+def test_no_kernel_changes_while_answers_are_compared_or_timed(
+    stage: Stage, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[BackendOptions] = []
+
+    def fail(backend: str, path: Path, options: BackendOptions) -> NoReturn:
+        opened.append(options)
+        raise BackendError("trt: not here")
+
+    engine = machine(stage, REGULAR, tmp_path)
+    monkeypatch.setattr("rtk.workflow.parity_gate.open_backend", fail)
+    with pytest.raises(BackendError, match="not here"):
+        gate.judge_engine(engine)
+    request = BenchRequest("m", None, ("trt",), (), False, None, None, BenchConfig((1,)), False, "cuda", "default")
+    opened.append(_backend_options(request))
+    assert [options.steady for options in opened] == [True, True]
 
 
 def test_a_damaged_engine_is_an_error_wherever_it_was_built_for(stage: Stage, gate: Gate, tmp_path: Path) -> None:

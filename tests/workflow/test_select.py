@@ -1,24 +1,31 @@
 """The backend that is chosen on a CPU: openvino only if this graph passed the parity gate with it."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fakes.tensorrt_stand_in import H100
 from rtk.bench.measure.cell import Cell
 from rtk.bench.parity.verdict import Check, Verdict
 from rtk.core.artifacts import parity_cache
 from rtk.core.artifacts.graph import load_graph, set_card
 from rtk.core.artifacts.parity_cache import forget_parity, parity_is_known, remember_parity
+from rtk.core.data.datasets import open_dataset
 from rtk.core.errors import ArtifactError, BackendError, OutputError, RtkError
+from rtk.core.nvidia.driver import Gpu, device_index
+from rtk.core.nvidia.flavor import FLAVORS, Flavor
+from rtk.export.config import EngineConfig
+from rtk.export.trt.build import BuiltEngine
 from rtk.infer.backend import BackendOptions
 from rtk.infer.trt import preflight as trt_preflight
 from rtk.workflow import artifacts, select
 from rtk.workflow.benchmark import is_faster, note_openvino
 from rtk.workflow.models import ModelFiles, find_model
-from rtk.workflow.open_backends import BenchModel
+from rtk.workflow.open_backends import BenchModel, artifact_and_hint
 from rtk.workflow.select import backends_for, choose_backend, open_model
 
 
@@ -210,9 +217,19 @@ def test_a_gpu_without_usable_cuda_libraries_leaves_onnx_on_the_cpu_and_says_why
     class Broken:
         """ONNX Runtime as it is without CUDA's libraries: it has a provider for CUDA, which does not start."""
 
-        def __init__(self, graph: object, settings: object, *, providers: list[object]) -> None:
+        def __init__(
+            self,
+            graph: object,
+            settings: onnxruntime.SessionOptions,
+            *,
+            providers: list[object],
+            enable_fallback: bool = True,
+        ) -> None:
             if providers != ["CPUExecutionProvider"]:
-                print("EP Error: falling back to CPUExecutionProvider and retrying")
+                if enable_fallback:
+                    print("EP Error: falling back to CPUExecutionProvider and retrying")
+                elif settings.get_session_config_entry("session.disable_cpu_ep_fallback") == "1":
+                    raise RuntimeError("This session contains graph nodes that are assigned to the default CPU EP")
             self.session = session(graph, settings, providers=["CPUExecutionProvider"])
 
         def __getattr__(self, name: str) -> object:
@@ -225,6 +242,7 @@ def test_a_gpu_without_usable_cuda_libraries_leaves_onnx_on_the_cpu_and_says_why
         onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
     monkeypatch.setattr(onnx_backend, "gpu_count", lambda: 1)
+    monkeypatch.setattr(onnx_backend, "_missing_library", lambda: "libcudnn.so.9: cannot open shared object file")
     with open_model(str(graph_path)) as opened:
         assert (opened.name, opened.device) == ("onnx", "cpu")
     (line,) = [
@@ -236,7 +254,10 @@ def test_a_gpu_without_usable_cuda_libraries_leaves_onnx_on_the_cpu_and_says_why
     assert "--device" not in line
     assert line.endswith("pip install 'onnxruntime-gpu[cuda,cudnn]'; the CPU is used instead")
     assert capfd.readouterr().out == ""
-    with pytest.raises(BackendError, match="onnx: --device cuda: ONNX Runtime .* could not start its CUDA provider"):
+    reason = (
+        r"ONNX Runtime .* could not start its CUDA provider: libcudnn\.so\.9: cannot open shared object file; it needs"
+    )
+    with pytest.raises(BackendError, match=f"onnx: --device cuda: {reason}"):
         open_model(str(graph_path), backend="onnx", options=BackendOptions(device="cuda"))
 
 
@@ -246,10 +267,70 @@ def test_an_engine_is_built_for_the_batches_that_are_requested(
 ) -> None:
     built: list[int] = []
 
-    def build(found: ModelFiles, *, max_batch: int) -> Path:
+    def build(found: ModelFiles, *, max_batch: int, device: str) -> Path:
         built.append(max_batch)
         raise BackendError("trt: not here")
 
     monkeypatch.setattr(artifacts, "built_engine", build)
     open_model(str(graph_path), max_batch=4096).close()
     assert built == [4096]
+
+
+def test_on_a_gpu_no_node_may_run_on_the_cpu_and_no_other_provider_is_there(
+    graph_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+    from rtk.infer import onnx_backend
+
+    opened: dict[str, object] = {}
+
+    def session(graph: object, settings: onnxruntime.SessionOptions, **options: object) -> None:
+        opened.update(options, fallback=settings.get_session_config_entry("session.disable_cpu_ep_fallback"))
+        raise RuntimeError("not here")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnx_backend, "gpu_count", lambda: 2)
+    monkeypatch.setattr(onnx_backend, "_missing_library", lambda: "")
+    with pytest.raises(BackendError, match="^onnx: --device cuda:1: .*: not here$"):
+        open_model(str(graph_path), backend="onnx", options=BackendOptions(device="cuda:1"))
+    assert opened == {
+        "providers": [("CUDAExecutionProvider", {"device_id": "1", "use_tf32": "0"})],
+        "enable_fallback": 0,
+        "fallback": "1",
+    }
+
+
+def opened_by_name(graph: Path, options: BackendOptions) -> None:
+    open_model(str(graph), backend="trt", options=options)
+
+
+def opened_by_a_benchmark(graph: Path, options: BackendOptions) -> None:
+    model = BenchModel(find_model(str(graph)), reference=None)
+    artifact_and_hint("trt", None, model, dataset=open_dataset("shapes"), max_batch=1, options=options)
+
+
+@pytest.mark.parametrize("opened", [opened_by_name, opened_by_a_benchmark])
+@pytest.mark.parametrize(("device", "index"), [("auto", 0), ("cuda:1", 1)])
+def test_an_engine_is_built_on_the_gpu_that_is_named(
+    graph_path: Path,
+    device: str,
+    index: int,
+    opened: Callable[[Path, BackendOptions], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configs: list[EngineConfig] = []
+
+    def build(config: EngineConfig) -> BuiltEngine:
+        configs.append(config)
+        raise BackendError("trt: not here")
+
+    def check_machine(*, device: str) -> tuple[Gpu, Flavor]:
+        return replace(H100, index=device_index(device)), FLAVORS["tensorrt"]
+
+    monkeypatch.setattr("rtk.export.trt.build.engine_in_cache", build)
+    monkeypatch.setattr(trt_preflight, "check_machine", check_machine)
+    with pytest.raises(BackendError, match="not here"):
+        opened(graph_path, BackendOptions(device=device))
+    assert [config.device for config in configs] == [index]
