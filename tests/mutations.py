@@ -84,6 +84,11 @@ MUTATIONS = (
         PYCUDA, "            block.began = True\n", "            block.began = False\n", REAL + " inside", driver=True,
     ),
     Mutation(
+        "a context that Ctrl-C left lies below the blocks that follow",
+        PYCUDA, "        return self.began and self.owner() is not None\n", "        return self.began\n",
+        REAL + " popped_by_the_next", driver=True,
+    ),
+    Mutation(
         "an error of the push is not rtk's",
         PYCUDA, "            block.began = True\n        except self._driver.Error as error:",
         "            block.began = True\n        except ZeroDivisionError as error:",

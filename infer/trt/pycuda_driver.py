@@ -9,6 +9,7 @@ import ctypes
 import functools
 import importlib
 import threading
+import weakref
 from collections.abc import Hashable
 from importlib import util
 from types import TracebackType
@@ -152,10 +153,18 @@ def primary_context(driver: Driver, index: int) -> GpuContext:
 class _Block:
     """A block of CurrentGpu, and the context that it pushes."""
 
-    def __init__(self, context: GpuContext) -> None:
-        self.context = context
+    def __init__(self, owner: "CurrentGpu", context: GpuContext) -> None:
+        self.owner, self.context = weakref.ref(owner), context
         self.began = False
-        """False before the block, and after it. If it is False for a block in the list, its context was abandoned."""
+        """False before the block, and after it."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether the block is under way. If not, its context was abandoned.
+
+        A `with` statement refers to its CurrentGpu until the block ends, even if Ctrl-C comes before __exit__ does.
+        """
+        return self.began and self.owner() is not None
 
 
 class _Blocks(threading.local):
@@ -197,10 +206,10 @@ class CurrentGpu:
         self._block: _Block | None = None
 
     def __enter__(self) -> None:
-        self._block = block = _Block(primary_context(self._driver, self._index))
+        self._block = block = _Block(self, primary_context(self._driver, self._index))
         blocks = _blocks.all
         try:
-            pop_abandoned(self._driver, down_to=max((k for k, one in enumerate(blocks, 1) if one.began), default=0))
+            pop_abandoned(self._driver, down_to=max((k for k, one in enumerate(blocks, 1) if one.runs), default=0))
             blocks.append(block)  # before the push: Ctrl-C may come right after it
             block.context.push()
             block.began = True
@@ -212,6 +221,8 @@ class CurrentGpu:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._block is not None:
+            self._block.began = False
         try:
             if isinstance(error, self._driver.Error | self._driver.MemoryError):
                 raise BackendError(self._message(error)) from error

@@ -238,6 +238,24 @@ assert FakeDriver().alive()["pushed contexts"] == 1
     assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
 
 
+@pytest.mark.parametrize("ended", ["del block", "block._block.began = False"])
+def test_a_context_of_a_block_that_did_not_end_is_popped_by_the_next_one(ended: str) -> None:
+    """Ctrl-C may come in __exit__, or before its first line, and no block may wait for the end of the process."""
+    code = f"""
+from fakes.driver.host_engine import *
+from fakes.driver.scenarios import *
+from rtk.infer.trt.pycuda_driver import CurrentGpu
+block = CurrentGpu(pycuda_driver(), 0)
+block.__enter__()
+{ended}
+assert FakeDriver().alive()["pushed contexts"] == 1
+single_calls()
+assert FakeDriver().alive()["pushed contexts"] == 0
+"""
+    done = new_process(code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
+
+
 def test_ctrl_c_at_random_moments_leaves_nothing() -> None:
     code = """
 import gc, itertools, random, signal, time
