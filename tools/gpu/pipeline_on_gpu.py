@@ -24,7 +24,6 @@ from rtk.core.nvidia.driver import gpu
 from rtk.infer.trt.cuda_graphs import CudaGraphs, RecordedRuns
 from rtk.infer.trt.pipeline import Pipeline
 from rtk.infer.trt.pycuda_driver import CurrentGpu, pycuda_driver
-from rtk.infer.trt.resident import OnGpu
 
 sys.path.insert(0, str(Path(rtk.__file__).parent / "tests"))
 from fakes.lazy_cuda import LazyCuda, LazyEngine, LazyGraphs, fake_logits
@@ -154,7 +153,7 @@ def check(machine: Real | Fake, *, graphs: bool, spin: int) -> None:
             check_logits(found_NK, batch, what)
     for batch in filter(len, batches[:20]):
         check_logits(pipeline.run(batch), batch, "a call")
-    resident = OnGpu(machine.driver, engine, images(512), logits_bytes=MOST * CLASSES * 4, current=machine.current)
+    resident = pipeline.resident(images(512))
     fastest_s = min(resident.run(0, MOST) for _ in range(20))
     print(f"graphs {graphs!s:5} spin {spin:7}: ok; {MOST} resident images {1e6 * fastest_s:.1f} us by events")
     resident.close()
