@@ -114,11 +114,6 @@ MUTATIONS = (
         PIPELINE, "        vars(self).clear()\n", "        pass\n", REAL + " failure_of_any_call", driver=True,
     ),
     Mutation(
-        "a failing close leaves what it had not freed yet",
-        PIPELINE, "                self._closed = True\n", "                pass\n            self._closed = True\n",
-        REAL + " failure_of_any_call", driver=True,
-    ),
-    Mutation(
         "the events of resident images outlive the context",
         "infer/trt/resident.py", "            vars(self).pop(name, None)\n", "            pass\n",
         REAL + " in_another_thread", driver=True,
