@@ -117,7 +117,7 @@ def no_gpu_reason() -> str:
 
 @functools.cache
 def _retained_context(index: int) -> ctypes.c_void_p:
-    """The primary context of that GPU, retained for the life of the process. Raises BackendError if there is none.
+    """The primary context of that GPU, retained for the life of the process. Raises BackendError if CUDA gives none.
 
     A release between a build and a run could be the last one: it would destroy the context with all that others,
     such as PyTorch, have in it.

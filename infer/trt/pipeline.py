@@ -51,7 +51,7 @@ class Slot:
     """Images of the current or last batch."""
 
     def free(self) -> None:
-        """Free the buffers and destroy the events now, whoever still refers to the slot. CUDA's first error is raised.
+        """Free the buffers and destroy the events now, also if something refers to the slot. Raises CUDA's first error.
 
         PyCUDA destroys an event with its last reference, and only while its context is current.
         """

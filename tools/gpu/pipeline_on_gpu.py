@@ -38,7 +38,7 @@ NVCC = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
 
 @contextlib.contextmanager
 def compiled_kernel() -> Iterator[Path]:
-    """The compiled kernel's file. Raises SystemExit where there is none and it cannot be compiled."""
+    """The compiled kernel's file. Raises SystemExit if it is missing and cannot be compiled."""
     if CUBIN.is_file():
         yield CUBIN
         return
