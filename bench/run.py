@@ -21,7 +21,8 @@ from .measure.prepare import prepare
 from .measure.runners import rotating_images
 from .measure.self_check import early_return, note_result
 from .measure.timing import measure_interleaved
-from .parity.compare import Parity, all_logits, check_labels, compare, rounding_of
+from .parity.compare import Parity, check_labels, compare
+from .parity.reference import Reference
 from .parity.verdict import Requirement, Verdict, judge
 from .report.html import pictures_of
 from .report.live import live_table
@@ -61,7 +62,7 @@ def run(
     unusable = dict(unusable)
     comparison = _Comparison()
     try:
-        _compare_answers(contenders, reference, split, unusable, comparison)
+        _compare_answers(contenders, reference, split, config, unusable, comparison)
     except KeyboardInterrupt:
         comparison.interrupted = True
     others = (one.backend.card for one in contenders if one.backend is not reference)
@@ -81,7 +82,7 @@ def run(
         pictures=pictures_of(split, comparison.parity),
         interrupted=comparison.interrupted,
     )
-    usable = [one for one in contenders if one.label not in unusable]
+    usable = [one for one in contenders if one.label not in unusable and one.timed]
     return report if comparison.interrupted or not usable else _measured(report, usable, split, config, graph)
 
 
@@ -89,22 +90,27 @@ def _compare_answers(
     contenders: Sequence[Contender],
     reference: Backend,
     split: Split,
+    config: BenchConfig,
     unusable: dict[str, str],
     comparison: _Comparison,
 ) -> None:
     judged = [one for one in contenders if not one.baseline]
     others = [one for one in judged if one.backend is not reference]
     with progress_bar("comparing answers", len(split) * (1 + len(others)), unit="images") as advance:
-        reference_NK = all_logits(reference, split.images_NHWC, advance=advance)
-        rounding = rounding_of(reference, split.images_NHWC)
+        found = Reference.of(reference, split, advance=advance)
         for one in judged:
+            if one.backend is reference:
+                itself = compare(one.label, found.logits_NK, found.logits_NK, split.labels_N, rounding=found.rounding)
+                comparison.parity.append(itself)
+                continue
             try:
-                same = one.backend is reference
-                logits_NK = reference_NK if same else all_logits(one.backend, split.images_NHWC, advance=advance)
+                parity = found.parity_of(
+                    one.label, one.backend, precision=one.computes_in, timed=config.batches, advance=advance
+                )
             except RtkError as error:
                 unusable[one.label] = noted(error)
                 continue
-            comparison.parity.append(compare(one.label, reference_NK, logits_NK, split.labels_N, rounding=rounding))
+            comparison.parity.append(parity)
 
 
 def _verdicts(
@@ -112,7 +118,7 @@ def _verdicts(
 ) -> list[Verdict]:
     """The verdict on every backend that was compared, except the reference itself."""
     return [
-        judge(one, precision=contender.computes_in, required=required)
+        judge(one, precision=contender.computes_in, required=required, classes=reference.card.classes)
         for one in parity
         for contender in contenders
         if contender.label == one.candidate and contender.backend is not reference

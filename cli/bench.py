@@ -109,7 +109,7 @@ def bench(
         str | None,
         typer.Option(
             help="Accuracy that may be lost, in percentage points; or default, mlperf-99, mlperf-99.9. Exit code 4 if "
-            "it is not met.",
+            "a fault is found or more is lost, 5 if the images are too few to show it.",
             rich_help_panel=groups.PARITY,
             show_default=False,
         ),
@@ -221,20 +221,25 @@ def write_report(report: "Report", folder: Path) -> None:
 
 
 def _enforce_parity(report: "Report", *, judged: Sequence[str]) -> None:
-    """Raise ParityError for a verdict that does not pass, after printing its worst images, or for a missing one."""
+    """Raise ParityError for no parity, after printing its worst images, and for a missing verdict.
+
+    Raises InconclusiveError if a verdict is inconclusive and none is no parity.
+    """
     from ..bench.report.tables import worst_table
 
     if not report.verdicts:
         raise ParityError(NOTHING_TO_JUDGE)
     for verdict in report.verdicts:
-        if not verdict.passed:
+        if verdict.outcome == "failed":
             parity = next(one for one in report.parity if one.candidate == verdict.candidate)
             table = text_table(worst_table(parity, report.model.classes))
             print(f"\nThe worst answers of {verdict.candidate}\n\n{table}")
-        verdict.enforce()
+            verdict.enforce()
     missing = sorted({*judged} - {"torch"} - {verdict.candidate for verdict in report.verdicts})
     if missing:
         raise ParityError(f"--require-parity: {missing[0]} could not be judged: {report.unusable[missing[0]]}")
+    for verdict in report.verdicts:
+        verdict.enforce()
 
 
 def _compare(old: Path, new: Path, *, limit: float) -> None:

@@ -1,7 +1,7 @@
 """All errors that rtk raises on purpose. Each message is one line: subject, what was found, what to do.
 
 `exit_code` is the exit code of a command that ends with the error: 1 something failed, 2 wrong usage, 3 some inputs
-cannot be read, 4 parity or a limit is not met.
+cannot be read, 4 parity or a limit is not met, 5 too few images to decide on parity.
 """
 
 import difflib
@@ -69,6 +69,12 @@ class ParityError(RtkError):
     """A candidate whose answers differ from the reference by more than is allowed."""
 
     exit_code = 4
+
+
+class InconclusiveError(RtkError):
+    """A candidate in which no fault was found, but too few images to show what --require-parity asks."""
+
+    exit_code = 5
 
 
 def noted(error: RtkError) -> str:

@@ -51,6 +51,8 @@ class Backend(abc.ABC):
     """The library and hardware that run the model, with versions, as text for people."""
     max_batch: int | None = None
     """The largest batch of one call; None means that only memory limits it."""
+    opt_batch: int | None = None
+    """The batch that it is optimised for; None means that no batch is special."""
     precision: str = ""
     """The precision of the computation, if it differs from the card's."""
 
@@ -110,6 +112,17 @@ class Backend(abc.ABC):
         with translated_errors(f"{self.name}: {len(images_NHWC)} images in fp64"):
             return self._rounding(images_NHWC)
 
+    def error_in(self, images_NHWC: NDArray[np.uint8], precision: str) -> float:
+        """Return the relative RMS error of its logits if every layer's result is rounded to fp16 or bf16.
+
+        Relative to the standard deviation of its logits; 0 if the backend cannot compute it. Raises BackendError as a
+        call does.
+        """
+        if not len(images_NHWC):
+            return 0.0
+        with translated_errors(f"{self.name}: {len(images_NHWC)} images in {precision}"):
+            return self._error_in(images_NHWC, precision)
+
     def _translated_stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         source = _Source(batches)
         try:
@@ -131,6 +144,11 @@ class Backend(abc.ABC):
     def _rounding(self, images_NHWC: NDArray[np.uint8]) -> float:
         """Compute `rounding` of at least one image."""
         del images_NHWC
+        return 0.0
+
+    def _error_in(self, images_NHWC: NDArray[np.uint8], precision: str) -> float:
+        """Compute `error_in` of at least one image."""
+        del images_NHWC, precision
         return 0.0
 
     @abc.abstractmethod

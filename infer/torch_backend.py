@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.errors import BackendError
 from ..core.machine import usable_cores
-from ..core.models.model import exact_logits
+from ..core.models.model import exact_logits, rounded_logits
+from ..core.tolerances import differences
 from .backend import Backend, BackendOptions, Resident
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 KEPT_BYTES = 512 * 2**20
 """Largest amount of free memory that glibc keeps at the end of the heap."""
+
+TORCH_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 LARGEST_BLOCK = 32 * 2**20
 """Larger blocks still come from the system each time: glibc accepts no larger number here."""
@@ -64,6 +67,11 @@ class TorchBackend(Backend):
     def _rounding(self, images_NHWC: NDArray[np.uint8]) -> float:
         """Return the largest difference of the logits from those in fp64."""
         return float(np.abs(self(images_NHWC) - exact_logits(self._model, images_NHWC)).max())
+
+    def _error_in(self, images_NHWC: NDArray[np.uint8], precision: str) -> float:
+        """Return the relative RMS error that 16 bits cause in this network."""
+        rounded_NK = rounded_logits(self._model, images_NHWC, TORCH_TYPES[precision])
+        return differences(rounded_NK, self(images_NHWC))[1]
 
     def _resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
         """Copy the images to the GPU; None on the CPU."""

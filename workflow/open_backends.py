@@ -132,6 +132,7 @@ def open_contenders(
                 opened.unusable[label] = noted(error)
             else:
                 opened.contenders.append(contender)
+    opened.contenders += _rounded_graphs(opened.contenders, stack)
     if baselines:
         _add_baselines(opened, reference, model.checkpoint, config, options, stack)
     return opened
@@ -154,6 +155,7 @@ def _open_contender(
     started_at = time.perf_counter()
     if name == "torch" and not model.reference_named and precision in (None, "fp32"):
         backend = for_files = reference
+        artifact = model.checkpoint
     else:
         artifact, hint = artifact_and_hint(
             name, precision, model, dataset=dataset, max_batch=max(config.batches), options=options
@@ -162,7 +164,8 @@ def _open_contender(
         backend = for_files = stack.enter_context(open_backend(name, artifact, hinted))
         if "files" in config.scopes:
             for_files = stack.enter_context(open_backend(name, artifact, replace(hinted, shares_cores=True)))
-    return Contender(backend, ready_s=time.perf_counter() - started_at, for_files=for_files)
+    ready_s = time.perf_counter() - started_at
+    return Contender(backend, ready_s=ready_s, for_files=for_files, artifact=artifact)
 
 
 def artifact_and_hint(
@@ -209,6 +212,18 @@ def _engine_of(model: BenchModel, precision: str | None, *, dataset: "Dataset", 
     check_machine(device=device)
     graph = model.own_graph if precision is None else model.graph_in(precision, flavor="tensorrt", dataset=dataset)
     return built_engine(ModelFiles(model.found.name, graph=graph), max_batch=max_batch, device=device)
+
+
+def _rounded_graphs(contenders: "Sequence[Contender]", stack: ExitStack) -> "list[Contender]":
+    """Each fp16 and bf16 graph that a contender runs, rounded after every layer: it is judged and not timed."""
+    from ..bench.measure.contenders import Contender
+    from .rounded_graph import open_rounded
+
+    graphs = {
+        one.backend.card.precision: one.artifact for one in contenders if one.backend.name in ("onnx", "openvino")
+    }
+    opened = [open_rounded(graph, stack) for graph in graphs.values() if graph]
+    return [Contender(backend, timed=False) for backend in opened if backend]
 
 
 def _int8_flavor(backend: str, options: "BackendOptions") -> str:

@@ -1,27 +1,33 @@
 """The parity gate of an export: a graph or an engine must predict the whole test split as the reference does.
 
-A graph is judged on a backend that computes in its precision on this machine. If there is none (fp16 and bf16 on most
-processors), the same graph is judged in fp32 arithmetic with the result of every layer rounded. An engine is judged if
+A graph is judged on a backend that computes in its precision on this machine. A graph in fp16 or bf16 is also judged in
+fp32 arithmetic with the result of every layer rounded, which is the same on every processor. An engine is judged if
 it is built for the GPU and the TensorRT of this machine. The card of the artifact records the results, and what could
 not be checked.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..bench.parity.compare import Parity, all_logits, check_labels, compare, rounding_of
+from ..bench.parity.compare import Parity, check_labels
+from ..bench.parity.reference import Reference
 from ..bench.parity.verdict import Requirement, Verdict, judge
 from ..core.artifacts.engine import EngineInfo, read_engine_info, read_plan, write_engine
-from ..core.data.datasets import Dataset
+from ..core.card import ModelCard
+from ..core.data.datasets import Dataset, Split
 from ..core.errors import ArtifactError, BackendError, noted
-from ..core.files import temporary_folder, write_whole
+from ..core.files import write_whole
 from ..core.progress import progress_bar
+from ..core.tolerances import PRECISIONS
 from ..infer.backend import Backend, BackendOptions
 from ..infer.open_backend import open_backend
+from .rounded_graph import NAME as ROUNDED
+from .rounded_graph import open_rounded
 
 ON_CPU = BackendOptions(device="cpu")
 OTHERS = "the other GPUs that it was built for"
@@ -34,23 +40,29 @@ class Gate:
 
     def __init__(self, checkpoint: Path, dataset: Dataset, required: Requirement) -> None:
         """Raises ArtifactError for the checkpoint, DataError if the classes of the data set are not the model's."""
-        self._dataset, self._split, self._required = dataset.name, dataset.split("test"), required
+        split = dataset.split("test")
+        self._dataset, self._required = dataset.name, required
         with open_backend("torch", checkpoint, ON_CPU) as reference:
-            check_labels(reference.card.classes, self._split, dataset.classes, name=dataset.name)
-            self._reference_NK = self._logits_of(reference)
-            self._rounding = rounding_of(reference, self._split.images_NHWC)
+            check_labels(reference.card.classes, split, dataset.classes, name=dataset.name)
+            with _progress_bar(reference, split) as advance:
+                self._reference = Reference.of(reference, split, advance=advance)
+            for one in PRECISIONS.values():  # while the reference is open
+                self._reference.error_in(one.yardstick)
 
     def judge_graph(self, graph: Path, *, add_note: bool) -> Verdict:
         """Judge a graph and, if `add_note`, write the results into its card.
 
-        Raises ParityError with the numbers if it does not have parity.
+        Raises ParityError with the numbers if it does not have parity, InconclusiveError if the images are too few.
         """
         from ..core.artifacts.graph import load_graph, set_card
 
         loaded, card = load_graph(graph)
-        with _open_graph(graph) as (backend, ran_on, unchecked):
-            verdict, parity = self._judge(backend, card.precision)
-        verdict.enforce()
+        with contextlib.ExitStack() as stack:
+            judged = [(backend, *self._judge(backend, card.precision)) for backend in _open_graph(graph, stack)]
+            for _, verdict, _ in judged:
+                verdict.enforce()
+            backend, verdict, parity = judged[-1]
+            ran_on, unchecked = backend.runs_on, _unchecked(backend, card)
         if add_note:
             set_card(loaded, replace(card, notes={**card.notes, NOTE: self._note(parity, ran_on, unchecked)}))
             write_whole(graph, loaded.SerializeToString())
@@ -90,14 +102,10 @@ class Gate:
         return verdict, note
 
     def _judge(self, backend: Backend, precision: str) -> tuple[Verdict, Parity]:
-        logits_NK = self._logits_of(backend)
-        parity = compare(backend.name, self._reference_NK, logits_NK, self._split.labels_N, rounding=self._rounding)
-        return judge(parity, precision=precision, required=self._required), parity
-
-    def _logits_of(self, backend: Backend) -> Any:
-        images_NHWC = self._split.images_NHWC
-        with progress_bar(f"logits of {backend.name}", len(images_NHWC), unit="images") as advance:
-            return all_logits(backend, images_NHWC, advance=advance)
+        with _progress_bar(backend, self._reference.split) as advance:
+            parity = self._reference.parity_of(backend.name, backend, precision=precision, advance=advance)
+        classes = self._reference.card.classes
+        return judge(parity, precision=precision, required=self._required, classes=classes), parity
 
     def _note(self, parity: Parity, ran_on: str, unchecked: tuple[str, ...]) -> dict[str, Any]:
         return {
@@ -128,27 +136,28 @@ def _engine_obstacle(info: EngineInfo, device: str) -> str:
     return mismatch(info, flavor, found)
 
 
-@contextlib.contextmanager
-def _open_graph(graph: Path) -> Iterator[tuple[Backend, str, tuple[str, ...]]]:
-    """Open a graph on a backend of this machine; yield it, what it runs on in words, and what stays unchecked."""
-    from ..core.artifacts.graph import load_graph
-    from ..export.reduced_precision import CHECKED, HALVES, UNCHECKED, rounded_after_every_layer
+def _progress_bar(backend: Backend, split: Split) -> AbstractContextManager[Callable[[int], None]]:
+    return progress_bar(f"logits of {backend.name}", len(split), unit="images")
 
-    loaded, card = load_graph(graph)
-    with contextlib.ExitStack() as stack:
-        if card.precision not in HALVES:
-            backend = stack.enter_context(open_backend("onnx", graph, ON_CPU))
-            for_tensorrt = card.precision == "int8" and card.notes.get("export", {}).get("flavor") == "tensorrt"
-            yield backend, backend.runs_on, ("integer kernels of a GPU",) if for_tensorrt else ()
-        elif _openvino_computes_in(card.precision):
-            backend = stack.enter_context(open_backend("openvino", graph, ON_CPU))
-            yield backend, backend.runs_on, ()
-        else:
-            rounded = stack.enter_context(temporary_folder(None)) / graph.name
-            write_whole(rounded, rounded_after_every_layer(loaded, HALVES[card.precision]).SerializeToString())
-            backend = stack.enter_context(open_backend("onnx", rounded, ON_CPU))
-            ran_on = f"{backend.runs_on}: {CHECKED.format(precision=card.precision)}"
-            yield backend, ran_on, (UNCHECKED.format(precision=card.precision),)
+
+def _open_graph(graph: Path, stack: contextlib.ExitStack) -> list[Backend]:
+    """Open a graph on the backends that judge it; the last one computes in its precision if this machine can."""
+    rounded = open_rounded(graph, stack)
+    if rounded is None:
+        return [stack.enter_context(open_backend("onnx", graph, ON_CPU))]
+    if not _openvino_computes_in(rounded.card.precision):
+        return [rounded]
+    return [rounded, stack.enter_context(open_backend("openvino", graph, ON_CPU))]
+
+
+def _unchecked(backend: Backend, card: ModelCard) -> tuple[str, ...]:
+    """What stays unchecked if a graph was judged on this backend."""
+    from ..export.reduced_precision import UNCHECKED
+
+    if backend.name == ROUNDED:
+        return (UNCHECKED.format(precision=card.precision),)
+    for_tensorrt = card.precision == "int8" and card.notes.get("export", {}).get("flavor") == "tensorrt"
+    return ("integer kernels of a GPU",) if for_tensorrt else ()
 
 
 def _openvino_computes_in(precision: str) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...infer.backend import Backend
 from ..config import SCOPES, Scope
@@ -19,8 +20,12 @@ class Contender:
     """Empty: the backend's own."""
     baseline: bool = False
     """Whether it only serves for comparison: a baseline's answers are not judged."""
+    timed: bool = True
+    """Whether it is measured too, and not only judged."""
     ready_s: float = 0.0
     """Seconds before the first call: exporting, building, opening."""
+    artifact: Path | None = None
+    """The file that it runs."""
     for_files: Backend | None = None
     """The same model, opened to share its cores with decoding; None unless files are measured."""
 

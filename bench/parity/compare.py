@@ -14,8 +14,9 @@ from ...core.data.datasets import Split
 from ...core.errors import DataError
 from ...core.tolerances import largest_share
 from ...infer.backend import Backend
+from .systematic import ClassAnswers, answers_by_class, class_shifts, slope_of
+from .trials import BATCH, Trial
 
-BATCH = 250
 ROUNDING_IMAGES = 64
 WORST = 20
 """Number of images that are listed."""
@@ -82,6 +83,18 @@ class Parity:
     """The twenty worst: no finite answer, then lost, then otherwise changed, then the largest differences."""
     rounding: float = 0.0
     """Largest difference of the reference's logits from its logits in fp64, on the first images; 0 if not measured."""
+    class_shifts: tuple[float, ...] = ()
+    """Mean difference of each class's logit, with its sign; see systematic.py. Empty in reports of earlier versions."""
+    slope: float = 1.0
+    """Slope of its logits on the reference's."""
+    classes: tuple[ClassAnswers, ...] = ()
+    """Lost and won answers of each class."""
+    expected_error: float = 0.0
+    """The relative RMS error that the precision's `yardstick` alone causes in this network; 0: not measured."""
+    trials: tuple[Trial, ...] = ()
+    """Its answers in other batch sizes, to the same images again, and to images off the test split."""
+    card_differences: tuple[str, ...] = ()
+    """What its card says otherwise than the reference's: classes, input, preprocessing."""
 
     @property
     def changed(self) -> int:
@@ -118,10 +131,13 @@ def compare(
     labels_N: NDArray[np.int64],
     *,
     rounding: float = 0.0,
+    expected_error: float = 0.0,
+    trials: tuple[Trial, ...] = (),
+    card_differences: tuple[str, ...] = (),
 ) -> Parity:
     """Compare two backends' logits on the same labelled images.
 
-    `rounding`: the result of `rounding_of` for the reference.
+    `rounding`: the result of `rounding_of` for the reference. The other options are fields of Parity.
 
     Raises DataError when the reference's logits are incomplete or not finite, or the numbers of classes differ.
     """
@@ -136,7 +152,7 @@ def compare(
     reference_N, candidate_N = reference_NK.argmax(axis=1), candidate_NK.argmax(axis=1)
     reference_right_N, candidate_right_N = reference_N == labels_N, (candidate_N == labels_N) & finite_N
     same_N = (reference_N == candidate_N) & finite_N
-    lost_N = reference_right_N & ~candidate_right_N
+    lost_N, won_N = reference_right_N & ~candidate_right_N, ~reference_right_N & candidate_right_N
     with np.errstate(invalid="ignore"):
         difference_NK = np.abs(candidate_NK.astype(np.float64) - reference_NK)
     spread = float(reference_NK.std(dtype=np.float64)) or 1.0
@@ -153,7 +169,7 @@ def compare(
         candidate_correct=int(candidate_right_N.sum()),
         agreeing=int(same_N.sum()),
         lost=int(lost_N.sum()),
-        won=int((~reference_right_N & candidate_right_N).sum()),
+        won=int(won_N.sum()),
         largest_difference=float(finite_NK.max(initial=0)),
         largest_share=largest_share(candidate_NK[finite_N], reference_NK[finite_N]),
         mean_difference=float(finite_NK.mean()) if finite_N.any() else float("nan"),
@@ -175,6 +191,12 @@ def compare(
             for i in worst_first
         ),
         rounding=rounding,
+        class_shifts=class_shifts(candidate_NK[finite_N], reference_NK[finite_N]),
+        slope=slope_of(candidate_NK[finite_N], reference_NK[finite_N]),
+        classes=answers_by_class(labels_N, lost_N, won_N, classes=reference_NK.shape[1]),
+        expected_error=expected_error,
+        trials=trials,
+        card_differences=card_differences,
     )
 
 

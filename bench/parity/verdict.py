@@ -1,24 +1,37 @@
-"""The verdict on a parity: three checks, and all of them must pass.
+"""The verdict on a parity: no parity if a check finds a fault, inconclusive if the images are too few, else parity.
 
-(a) Every image is answered once, and every logit is finite. (b) Logits and answers are within the tolerance of the
-precision that the artifact claims; see core/tolerances.py. (c) The loss of accuracy is shown to be below a margin: the
-upper 95 % bound of the loss on paired answers is below it. A loss that is merely not significant does not pass.
-MLPerf's presets replace (c) by a plain comparison of two accuracies, and the text of the check says so.
+checks.py has the checks. The last one asks for a loss of accuracy that is shown to be below a margin: the upper end of
+the interval of the loss on paired answers is below it. A loss that is merely not significant is inconclusive. Only a
+loss that is shown to be above the margin is no parity. MLPerf's presets replace this check by a plain comparison of two
+accuracies, and the text of the check says so.
 """
 
-import math
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...core.errors import ParityError, UsageError
+from ...core.errors import InconclusiveError, ParityError, UsageError
 from ...core.tolerances import precision_named
+from .checks import (
+    PRESETS,
+    Check,
+    Outcome,
+    accuracy_kept,
+    complete,
+    mlperf_accuracy,
+    not_systematic,
+    right_elsewhere,
+    same_card,
+    steady,
+    within_tolerance,
+)
 from .compare import Parity
-from .paired_interval import images_for, smallest_resolvable_loss, upper_loss
+from .paired_interval import upper_loss
 
-PRESETS = {"mlperf-99": 990, "mlperf-99.9": 999}
-"""Thousandths of the reference's accuracy that the candidate must reach."""
 WIDTH = 80
 """Columns of a verdict's text."""
+MARKS: dict[Outcome, str] = {"passed": "ok", "inconclusive": "??", "failed": "NO"}
+WORDS: dict[Outcome, str] = {"passed": "parity", "inconclusive": "inconclusive", "failed": "NO PARITY"}
 
 
 @dataclass(frozen=True)
@@ -48,16 +61,6 @@ def requirement(text: str) -> Requirement:
 
 
 @dataclass(frozen=True)
-class Check:
-    """One of the three checks."""
-
-    name: str
-    passed: bool
-    text: str
-    """What was found and what was expected."""
-
-
-@dataclass(frozen=True)
 class Verdict:
     """What the parity gate decides about a candidate, and why."""
 
@@ -67,7 +70,7 @@ class Verdict:
     loss_pp: float
     """Accuracy lost, in percentage points; negative when the candidate is better."""
     upper_loss_pp: float
-    """The upper 95 % bound of the loss."""
+    """The upper end of the two-sided 95 % interval of the loss."""
     margin_pp: float | None
     """None where MLPerf's preset decides."""
     images: int = 0
@@ -78,9 +81,15 @@ class Verdict:
     """Images with another answer than the reference's, or with none."""
 
     @property
+    def outcome(self) -> Outcome:
+        """The worst outcome of a check."""
+        found = {check.outcome for check in self.checks}
+        return "failed" if "failed" in found else "inconclusive" if "inconclusive" in found else "passed"
+
+    @property
     def passed(self) -> bool:
-        """Whether all three checks pass."""
-        return all(check.passed for check in self.checks)
+        """Whether it is parity."""
+        return self.outcome == "passed"
 
     def summary(self) -> str:
         """The verdict and its counts in one line of at most 80 columns; the wording is shorter where counts are long.
@@ -93,6 +102,7 @@ class Verdict:
             f"{self._heading} ({right} of {images} right, {reference}; {changed} answers changed)",
             f"{self._heading} ({right} of {images} right, {reference}; {changed} changed)",
             f"{self._heading} ({right} of {images}, {reference}; {changed} changed)",
+            f"{self._heading} ({right} of {images}; {changed} changed)",
         )
         return next((line for line in wordings if len(line) <= WIDTH), wordings[-1])
 
@@ -100,9 +110,8 @@ class Verdict:
         """The verdict, then each check, wrapped to 80 columns under a hanging indent."""
         lines = [self._heading]
         for check in self.checks:
-            text = f"{'ok' if check.passed else 'NO':3}{check.name}: {check.text}"
             lines += textwrap.wrap(
-                text,
+                f"{MARKS[check.outcome]:3}{check.name}: {check.text}",
                 WIDTH,
                 initial_indent="  ",
                 subsequent_indent="     ",
@@ -115,88 +124,46 @@ class Verdict:
     def _heading(self) -> str:
         named = self.candidate.endswith(f" {self.precision}")
         who = self.candidate if named else f"{self.candidate} ({self.precision})"
-        return f"{who}: {'parity' if self.passed else 'NO PARITY'}"
+        return f"{who}: {WORDS[self.outcome]}"
 
     def enforce(self) -> None:
-        """Raise ParityError with the numbers of every check that fails."""
-        failed = [f"{check.name}: {check.text}" for check in self.checks if not check.passed]
-        if failed:
-            raise ParityError(
-                f"{self.candidate}: no parity with the reference in {self.precision}: {'; '.join(failed)}"
-            )
+        """Raise ParityError or InconclusiveError with the numbers of every check that has that outcome."""
+        if self.outcome == "passed":
+            return
+        found = "; ".join(f"{one.name}: {one.text}" for one in self.checks if one.outcome == self.outcome)
+        if self.outcome == "failed":
+            raise ParityError(f"{self.candidate}: no parity with the reference in {self.precision}: {found}")
+        raise InconclusiveError(f"{self.candidate}: inconclusive in {self.precision}: {found}")
 
 
-def judge(parity: Parity, *, precision: str, required: Requirement | None = None) -> Verdict:
-    """Judge a candidate that claims `precision`. Raises UnknownNameError for an unknown precision."""
+def judge(
+    parity: Parity, *, precision: str, required: Requirement | None = None, classes: Sequence[str] = ()
+) -> Verdict:
+    """Judge a candidate that claims `precision`. Raises UnknownNameError for an unknown precision.
+
+    `classes`: the names of the classes, for the text. Without trials, the checks that need them are left out.
+    """
     required = required or Requirement()
     limits = precision_named(precision)
     margin_pp = required.margin_pp if required.margin_pp is not None else limits.margin_pp
-    bound = upper_loss(parity.lost, parity.won, parity.images)
-    equivalent = _mlperf(parity, required.preset) if required.preset else _equivalent(parity, bound, margin_pp)
+    checks = [
+        same_card(parity),
+        complete(parity),
+        within_tolerance(parity, limits),
+        not_systematic(parity, limits, margin_pp=margin_pp, classes=classes),
+    ]
+    if parity.trials:
+        checks += [steady(parity, limits), right_elsewhere(parity, limits)]
+    checks.append(mlperf_accuracy(parity, required.preset) if required.preset else accuracy_kept(parity, margin_pp))
     return Verdict(
         candidate=parity.candidate,
         precision=precision,
-        checks=(_complete(parity), _within_tolerance(parity, precision), equivalent),
+        checks=tuple(checks),
         loss_pp=100 * (parity.lost - parity.won) / max(1, parity.images),
-        upper_loss_pp=100 * bound,
+        upper_loss_pp=100 * upper_loss(parity.lost, parity.won, parity.images),
         margin_pp=None if required.preset else margin_pp,
         images=parity.images,
         candidate_correct=parity.candidate_correct,
         reference_correct=parity.reference_correct,
         changed=parity.changed,
-    )
-
-
-def _complete(parity: Parity) -> Check:
-    passed = parity.answered == parity.images and parity.not_finite == 0
-    text = f"{parity.answered:,} answers to {parity.images:,} images, {parity.not_finite:,} whose logits are not finite"
-    return Check("every image answered once", passed, text)
-
-
-def _within_tolerance(parity: Parity, precision: str) -> Check:
-    limits = precision_named(precision)
-    equal_within = limits.equal_within(parity.largest_logit, rounding=parity.rounding, spread=parity.spread)
-    largest = (
-        f"{parity.largest_difference:.2g} (at most {equal_within:.2g})"
-        if math.isfinite(equal_within)
-        else f"{parity.largest_share:.2g} standard deviations (at most {limits.largest_share:.2g})"
-    )
-    agreement = parity.agreeing / max(1, parity.images)
-    text = (
-        f"relative RMS error {parity.relative_error:.2g} (at most {limits.relative_error:.2g}), "
-        f"largest logit difference {largest}, "
-        f"{parity.agreeing:,} of {parity.images:,} answers the same (at least {limits.agreement:.2%})"
-    )
-    passed = (
-        parity.relative_error <= limits.relative_error
-        and parity.largest_difference <= equal_within
-        and parity.largest_share <= limits.largest_share
-        and agreement >= limits.agreement
-    )
-    return Check(f"within {precision} tolerance", passed, text)
-
-
-def _equivalent(parity: Parity, bound: float, margin_pp: float) -> Check:
-    lost_pp = 100 * (parity.lost - parity.won) / max(1, parity.images)
-    text = (
-        f"{parity.candidate_correct:,} right, the reference {parity.reference_correct:,} "
-        f"({parity.lost:,} lost, {parity.won:,} won): {lost_pp:.3f} points lost, "
-        f"at most {100 * bound:.3f} with 95 % confidence (margin {margin_pp:g})"
-    )
-    if 100 * smallest_resolvable_loss(parity.images) >= margin_pp:
-        text += (
-            f"; {parity.images:,} images cannot resolve this margin even if no answer changes; "
-            f"that needs at least {images_for(margin_pp / 100):,}"
-        )
-    return Check("accuracy kept", 100 * bound < margin_pp, text)
-
-
-def _mlperf(parity: Parity, preset: str) -> Check:
-    share = PRESETS[preset]
-    passed = 1000 * parity.candidate_correct >= share * parity.reference_correct
-    return Check(
-        "accuracy kept",
-        passed,
-        f"{parity.candidate_correct:,} right, the reference {parity.reference_correct:,}; {preset} requires "
-        f"{share / 10:g} % of the reference's: MLPerf's point comparison, which ignores chance",
     )

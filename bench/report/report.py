@@ -25,9 +25,9 @@ from ..parity.compare import Parity
 from ..parity.verdict import Verdict
 from ..roofline.roofline import Ceiling, DeviceRates, Operations, ceiling_of
 
-SCHEMA = "rtk-bench-4"
+SCHEMA = "rtk-bench-5"
 """The number increases with every change that an older reader would misread; SCHEMA.md describes it."""
-EARLIER = ("rtk-bench-2", "rtk-bench-3")
+EARLIER = ("rtk-bench-2", "rtk-bench-3", "rtk-bench-4")
 """The earlier schemas that are still read."""
 EARLIER_REJECTED = "not believed: returns before its work is done"
 """Beginning of `caught` in an earlier report, which REJECTED replaces."""
@@ -105,10 +105,12 @@ def read_cells(path: Path) -> list[Cell]:
 def _restored(path: Path, restore: Callable[[dict[str, Any]], Any]) -> Any:
     content = _content(path)
     try:
-        if content["schema"] == EARLIER[0]:
+        if content["schema"] in EARLIER[:1]:
             _upgrade_to_3(content)
-        if content["schema"] in EARLIER:
+        if content["schema"] in EARLIER[:2]:
             _upgrade_to_4(content)
+        if content["schema"] in EARLIER:
+            _upgrade_to_5(content)
         return restore(content)
     except (KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
@@ -153,3 +155,10 @@ def _upgrade_to_4(content: dict[str, Any]) -> None:
     rates = content.pop("rates", None)
     content["rates"] = [rates] if rates else []
     content["devices"] = dict.fromkeys(content.get("backends", ()), rates["device"]) if rates else {}
+
+
+def _upgrade_to_5(content: dict[str, Any]) -> None:
+    """Schema 4 to 5: a check has an outcome of three values. Earlier ones passed or not."""
+    for verdict in content.get("verdicts", ()):
+        for check in verdict["checks"]:
+            check["outcome"] = "passed" if check.pop("passed") else "failed"

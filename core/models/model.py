@@ -71,6 +71,29 @@ def exact_logits(model: nn.Module, images_NHWC: NDArray[np.uint8]) -> NDArray[np
     return logits_NK.cpu().numpy()
 
 
+def rounded_logits(model: Model, images_NHWC: NDArray[np.uint8], dtype: torch.dtype) -> NDArray[np.float32]:
+    """Compute the logits N x K in fp32 arithmetic with the weights and the result of every layer rounded to `dtype`.
+
+    Normalised pixels are rounded too; residual additions are not. So this is what a 16-bit precision costs the network,
+    whatever the processor can compute.
+    """
+
+    def rounded(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        del layer, inputs
+        return output.to(dtype).to(output.dtype)
+
+    copied = copy.deepcopy(model).eval()
+    for layer in copied.network.modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(rounded)
+    copied.normalise.register_forward_hook(rounded)
+    with torch.inference_mode():
+        for weight in copied.network.parameters():
+            weight.copy_(weight.to(dtype))
+        logits_NK: Tensor = copied(torch.from_numpy(images_NHWC).to(next(copied.parameters()).device))
+    return logits_NK.cpu().numpy()
+
+
 def build_network(arch: str, *, in_channels: int, classes: int) -> nn.Module:
     """Build the network alone, float N x C x H x W to logits N x K. Raises UsageError for an unknown name.
 

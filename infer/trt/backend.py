@@ -56,6 +56,7 @@ class TrtBackend(Backend):
             self.info = replace(self.info, precision=replace(self.info.precision, layers=loaded.layers, inspected=True))
         self.card = loadable.info.card
         self.max_batch = loadable.info.profile.max_batch
+        self.opt_batch = loadable.info.profile.opt_batch
         self.device = f"cuda:{index}"
         self.runs_on = (
             f"{loadable.flavor.name} {loadable.flavor.version()}, {loadable.gpu.name}, {self.info.precision.label}"

@@ -1,0 +1,161 @@
+"""Trials of a candidate beside the test split: other batch sizes, the same images twice, and images off the test split.
+
+A graph can be right in batches of one size and wrong in others, it can answer by chance, and it can know the answers to
+the test split and nothing else. Each trial is small, and is compared with the reference's logits, and where the
+candidate has answered the same images before, with its own logits.
+
+Shapes: N images, H rows, W columns, C channels, K classes.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.tolerances import differences, largest_share
+
+if TYPE_CHECKING:
+    from ...infer.backend import Backend
+    from .reference import Reference
+
+BATCH = 250
+"""Batch size of the comparison on the whole test split."""
+ALWAYS = (1, 13, 64)
+"""Batch sizes that are tried with every candidate."""
+TRIED_IMAGES = 256
+"""Images of a trial, at least; enough for two batches if the test split has them."""
+ALTERED_IMAGES = 500
+"""Images that are not in the test split."""
+LARGEST_MOVE = 3
+"""Pixels by which an altered image is moved, at most."""
+AGAIN, ALTERED = "asked again", "images off the test split"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the logits of a trial are from others; core/tolerances.py defines the three figures."""
+
+    largest: float
+    relative_error: float
+    largest_share: float
+
+    @classmethod
+    def between(cls, logits_NK: NDArray[np.float32], other_NK: NDArray[np.float32]) -> "Difference":
+        """Compare logits that are all finite."""
+        if not len(logits_NK):
+            return cls(0.0, 0.0, 0.0)
+        largest, relative = differences(logits_NK, other_NK)
+        return cls(largest, relative, largest_share(logits_NK, other_NK))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a candidate."""
+
+    name: str
+    """For example: batches of 13."""
+    images: int
+    answered: int
+    not_finite: int
+    reference: Difference
+    """From the reference's logits of the same images, where both are finite."""
+    itself: Difference | None = None
+    """From the candidate's logits of the same images in the whole test split; None if it has none."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image has one answer with finite logits."""
+        return self.answered == self.images and self.not_finite == 0
+
+
+def sizes_to_try(backend: "Backend", timed: Iterable[int] = ()) -> tuple[int, ...]:
+    """The batch sizes: 1, an odd one, those that are timed, and the best and the largest of the backend."""
+    wanted = {*ALWAYS, *timed, backend.opt_batch or 1, backend.max_batch or 1}
+    return tuple(size for size in sorted(wanted) if backend.max_batch is None or size <= backend.max_batch)
+
+
+def try_sizes(
+    backend: "Backend", reference: "Reference", own_NK: NDArray[np.float32], *, timed: Iterable[int] = ()
+) -> tuple[Trial, ...]:
+    """Ask the candidate again, in every batch size, and about images off the test split.
+
+    `own_NK`: its logits of the whole test split, complete. In each batch size, images are in another order, so each one
+    stands elsewhere in its batch. Raises BackendError.
+    """
+    images_NHWC = reference.split.images_NHWC
+    if not len(images_NHWC):
+        return ()
+    trials = [_again(backend, reference, own_NK)]
+    for size in sizes_to_try(backend, timed):
+        index_N = _shuffled(len(images_NHWC), size)
+        parts = [backend(np.ascontiguousarray(images_NHWC[part_B])) for part_B in _parts(index_N, size)]
+        trials.append(_trial(f"batches of {size:,}", index_N, parts, reference.logits_NK[index_N], own_NK))
+    altered = len(reference.altered_NHWC)
+    parts = [backend(reference.altered_NHWC[part_B]) for part_B in _parts(np.arange(altered), _main_batch(backend))]
+    trials.append(_trial(ALTERED, np.arange(altered), parts, reference.altered_NK, None))
+    return tuple(trials)
+
+
+def _again(backend: "Backend", reference: "Reference", own_NK: NDArray[np.float32]) -> Trial:
+    """The first images once more, in the same batches as before."""
+    index_N = np.arange(min(2 * BATCH, len(own_NK)))
+    batches = (reference.split.images_NHWC[part_B] for part_B in _parts(index_N, _main_batch(backend)))
+    return _trial(AGAIN, index_N, list(backend.stream(batches)), reference.logits_NK[index_N], own_NK)
+
+
+def _main_batch(backend: "Backend") -> int:
+    return min(BATCH, backend.max_batch or BATCH)
+
+
+def _shuffled(images: int, size: int) -> NDArray[np.int64]:
+    """Indices of random images for batches of `size`: the last batch is shorter, and images repeat if there are few."""
+    count = max(TRIED_IMAGES, size)
+    if size > 1 and count % size == 0:
+        count += size // 2
+    order_N = np.random.default_rng(size).permutation(images)
+    return np.resize(order_N, count)
+
+
+def _parts(index_N: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    return (index_N[start : start + size] for start in range(0, len(index_N), size))
+
+
+def _trial(
+    name: str,
+    index_N: NDArray[np.int64],
+    parts: list[NDArray[np.float32]],
+    reference_NK: NDArray[np.float32],
+    own_NK: NDArray[np.float32] | None,
+) -> Trial:
+    answers_NK = np.concatenate(parts) if parts else np.empty((0, reference_NK.shape[1]), np.float32)
+    known_NK = answers_NK[: len(index_N)]
+    finite_N = np.isfinite(known_NK).all(axis=1)
+    itself = None
+    if own_NK is not None:
+        before_NK = own_NK[index_N[: len(known_NK)]]
+        both_N = finite_N & np.isfinite(before_NK).all(axis=1)
+        itself = Difference.between(known_NK[both_N], before_NK[both_N])
+    return Trial(
+        name=name,
+        images=len(index_N),
+        answered=len(answers_NK),
+        not_finite=int((~finite_N).sum()),
+        reference=Difference.between(known_NK[finite_N], reference_NK[: len(known_NK)][finite_N]),
+        itself=itself,
+    )
+
+
+def altered_images(images_NHWC: NDArray[np.uint8], *, count: int = ALTERED_IMAGES) -> NDArray[np.uint8]:
+    """Some images, mirrored and moved by one to three pixels in both directions; the border is repeated."""
+    random = np.random.default_rng(0)
+    chosen_N = random.permutation(len(images_NHWC))[:count]
+    height, width = images_NHWC.shape[1:3]
+    altered = []
+    for index in chosen_N:
+        down, right = random.integers(1, LARGEST_MOVE + 1, 2) * random.choice([-1, 1], 2)
+        rows = np.clip(np.arange(height) - down, 0, height - 1)
+        columns = np.clip(np.arange(width) - right, 0, width - 1)[::-1]
+        altered.append(images_NHWC[index][rows][:, columns])
+    return np.array(altered, np.uint8).reshape(-1, *images_NHWC.shape[1:])
