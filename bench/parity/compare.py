@@ -3,6 +3,7 @@
 Shapes: N images, K classes.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,6 +90,8 @@ class Parity:
     """Slope of its logits on the reference's."""
     classes: tuple[ClassAnswers, ...] = ()
     """Lost and won answers of each class."""
+    explained_changes: float = 0.0
+    """The share of answers that random errors of the same RMS would change; a network that is often unsure has more."""
     expected_error: float = 0.0
     """The relative RMS error that the precision's `yardstick` alone causes in this network; 0: not measured."""
     trials: tuple[Trial, ...] = ()
@@ -194,10 +197,21 @@ def compare(
         class_shifts=class_shifts(candidate_NK[finite_N], reference_NK[finite_N]),
         slope=slope_of(candidate_NK[finite_N], reference_NK[finite_N]),
         classes=answers_by_class(labels_N, lost_N, won_N, classes=reference_NK.shape[1]),
+        explained_changes=_explained_changes(reference_NK, finite_NK),
         expected_error=expected_error,
         trials=trials,
         card_differences=card_differences,
     )
+
+
+def _explained_changes(reference_NK: NDArray[np.float32], difference_NK: NDArray[np.float64]) -> float:
+    """The share of images whose two largest logits would change places by normal errors of the same RMS."""
+    if not difference_NK.size or reference_NK.shape[1] < 2:
+        return 0.0
+    error = float(np.sqrt((difference_NK**2).mean()))
+    second_N, first_N = np.partition(reference_NK, -2, axis=1)[:, -2:].astype(np.float64).T
+    deviations_N = (first_N - second_N) / max(math.sqrt(2) * error, 1e-30)  # of the difference of two such errors
+    return float(np.mean([0.5 * math.erfc(one / math.sqrt(2)) for one in deviations_N.tolist()]))
 
 
 def _divergence(reference_NK: NDArray[np.float32], candidate_NK: NDArray[np.float32]) -> float:

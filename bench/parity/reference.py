@@ -16,7 +16,7 @@ from ...core.errors import DataError
 from ...core.tolerances import precision_named
 from ...infer.backend import Backend
 from .compare import Parity, all_logits, compare, rounding_of
-from .trials import altered_images, try_sizes
+from .trials import Answered, altered_images, trials_of
 
 
 def _advance_nothing(count: int) -> None:
@@ -32,9 +32,8 @@ class Reference:
     logits_NK: NDArray[np.float32]
     rounding: float
     """See `rounding_of`."""
-    altered_NHWC: NDArray[np.uint8]
+    altered: Answered
     """Images that are not in the test split."""
-    altered_NK: NDArray[np.float32]
     error_in: Callable[[str], float]
     """The relative RMS error that fp16 or bf16 alone causes in this network; 0 where it is not known.
 
@@ -63,8 +62,7 @@ class Reference:
             split=split,
             logits_NK=logits_NK,
             rounding=rounding_of(backend, split.images_NHWC),
-            altered_NHWC=altered_NHWC,
-            altered_NK=all_logits(backend, altered_NHWC),
+            altered=Answered(altered_NHWC, all_logits(backend, altered_NHWC)),
             error_in=error_in,
         )
 
@@ -83,6 +81,7 @@ class Reference:
         """
         logits_NK = all_logits(backend, self.split.images_NHWC, advance=advance)
         complete = logits_NK.shape == self.logits_NK.shape
+        split = Answered(self.split.images_NHWC, self.logits_NK)
         return compare(
             label,
             self.logits_NK,
@@ -90,7 +89,7 @@ class Reference:
             self.split.labels_N,
             rounding=self.rounding,
             expected_error=self.error_in(precision_named(precision).yardstick),
-            trials=try_sizes(backend, self, logits_NK, timed=timed) if complete else (),
+            trials=trials_of(backend, split, self.altered, logits_NK, timed=timed) if complete else (),
             card_differences=card_differences(backend.card, self.card),
         )
 

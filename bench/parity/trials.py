@@ -9,16 +9,13 @@ Shapes: N images, H rows, W columns, C channels, K classes.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.errors import BackendError, noted
 from ...core.tolerances import differences, largest_share
-
-if TYPE_CHECKING:
-    from ...infer.backend import Backend
-    from .reference import Reference
+from ...infer.backend import Backend
 
 BATCH = 250
 """Batch size of the comparison on the whole test split."""
@@ -31,6 +28,14 @@ ALTERED_IMAGES = 500
 LARGEST_MOVE = 3
 """Pixels by which an altered image is moved, at most."""
 AGAIN, ALTERED = "asked again", "images off the test split"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Images, and the reference's logits of them."""
+
+    images_NHWC: NDArray[np.uint8]
+    logits_NK: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,17 @@ class Trial:
     name: str
     """For example: batches of 13."""
     images: int
+    """Images that were asked; fewer than planned if a batch failed."""
     answered: int
     not_finite: int
     reference: Difference
     """From the reference's logits of the same images, where both are finite."""
     itself: Difference | None = None
     """From the candidate's logits of the same images in the whole test split; None if it has none."""
+    error: str = ""
+    """Why a batch failed; empty if none did."""
+    large: bool = False
+    """Whether its batches are larger than those of the whole test split, so that they may need too much memory."""
 
     @property
     def complete(self) -> bool:
@@ -70,42 +80,37 @@ class Trial:
         return self.answered == self.images and self.not_finite == 0
 
 
-def sizes_to_try(backend: "Backend", timed: Iterable[int] = ()) -> tuple[int, ...]:
+def sizes_to_try(backend: Backend, timed: Iterable[int] = ()) -> tuple[int, ...]:
     """The batch sizes: 1, an odd one, those that are timed, and the best and the largest of the backend."""
     wanted = {*ALWAYS, *timed, backend.opt_batch or 1, backend.max_batch or 1}
     return tuple(size for size in sorted(wanted) if backend.max_batch is None or size <= backend.max_batch)
 
 
-def try_sizes(
-    backend: "Backend", reference: "Reference", own_NK: NDArray[np.float32], *, timed: Iterable[int] = ()
+def trials_of(
+    backend: Backend,
+    split: Answered,
+    altered: Answered,
+    own_NK: NDArray[np.float32],
+    *,
+    timed: Iterable[int] = (),
 ) -> tuple[Trial, ...]:
-    """Ask the candidate again, in every batch size, and about images off the test split.
+    """Ask the candidate again, in every batch size, and about `altered` images, which are not in the test split.
 
     `own_NK`: its logits of the whole test split, complete. In each batch size, images are in another order, so each one
-    stands elsewhere in its batch. Raises BackendError.
+    stands elsewhere in its batch. A batch that fails is an `error` of its trial.
     """
-    images_NHWC = reference.split.images_NHWC
-    if not len(images_NHWC):
+    if not len(own_NK):
         return ()
-    trials = [_again(backend, reference, own_NK)]
+    again_N = np.arange(min(2 * BATCH, len(own_NK)))
+    trials = [_trial(AGAIN, backend, split, again_N, _main_batch(backend), own_NK=own_NK, stream=True)]
     for size in sizes_to_try(backend, timed):
-        index_N = _shuffled(len(images_NHWC), size)
-        parts = [backend(np.ascontiguousarray(images_NHWC[part_B])) for part_B in _parts(index_N, size)]
-        trials.append(_trial(f"batches of {size:,}", index_N, parts, reference.logits_NK[index_N], own_NK))
-    altered = len(reference.altered_NHWC)
-    parts = [backend(reference.altered_NHWC[part_B]) for part_B in _parts(np.arange(altered), _main_batch(backend))]
-    trials.append(_trial(ALTERED, np.arange(altered), parts, reference.altered_NK, None))
-    return tuple(trials)
+        index_N = _shuffled(len(own_NK), size)
+        trials.append(_trial(f"batches of {size:,}", backend, split, index_N, size, own_NK=own_NK))
+    every_N = np.arange(len(altered.images_NHWC))
+    return (*trials, _trial(ALTERED, backend, altered, every_N, _main_batch(backend)))
 
 
-def _again(backend: "Backend", reference: "Reference", own_NK: NDArray[np.float32]) -> Trial:
-    """The first images once more, in the same batches as before."""
-    index_N = np.arange(min(2 * BATCH, len(own_NK)))
-    batches = (reference.split.images_NHWC[part_B] for part_B in _parts(index_N, _main_batch(backend)))
-    return _trial(AGAIN, index_N, list(backend.stream(batches)), reference.logits_NK[index_N], own_NK)
-
-
-def _main_batch(backend: "Backend") -> int:
+def _main_batch(backend: Backend) -> int:
     return min(BATCH, backend.max_batch or BATCH)
 
 
@@ -124,26 +129,39 @@ def _parts(index_N: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]
 
 def _trial(
     name: str,
+    backend: Backend,
+    known: Answered,
     index_N: NDArray[np.int64],
-    parts: list[NDArray[np.float32]],
-    reference_NK: NDArray[np.float32],
-    own_NK: NDArray[np.float32] | None,
+    size: int,
+    *,
+    own_NK: NDArray[np.float32] | None = None,
+    stream: bool = False,
 ) -> Trial:
-    answers_NK = np.concatenate(parts) if parts else np.empty((0, reference_NK.shape[1]), np.float32)
-    known_NK = answers_NK[: len(index_N)]
-    finite_N = np.isfinite(known_NK).all(axis=1)
+    """Run the images with these indices in batches of `size`."""
+    batches = (np.ascontiguousarray(known.images_NHWC[part_B]) for part_B in _parts(index_N, size))
+    parts, problem = [np.empty((0, known.logits_NK.shape[1]), np.float32)], ""
+    try:
+        parts += backend.stream(batches) if stream else map(backend, batches)
+    except BackendError as error:
+        problem = noted(error)
+    answers_NK = np.concatenate(parts)
+    answered, asked = len(answers_NK), len(index_N)
+    answers_NK = answers_NK[:asked]
+    index_N = index_N[: len(answers_NK)]
+    finite_N = np.isfinite(answers_NK).all(axis=1)
     itself = None
     if own_NK is not None:
-        before_NK = own_NK[index_N[: len(known_NK)]]
-        both_N = finite_N & np.isfinite(before_NK).all(axis=1)
-        itself = Difference.between(known_NK[both_N], before_NK[both_N])
+        both_N = finite_N & np.isfinite(own_NK[index_N]).all(axis=1)
+        itself = Difference.between(answers_NK[both_N], own_NK[index_N][both_N])
     return Trial(
         name=name,
-        images=len(index_N),
-        answered=len(answers_NK),
+        images=answered if problem else asked,
+        answered=answered,
         not_finite=int((~finite_N).sum()),
-        reference=Difference.between(known_NK[finite_N], reference_NK[: len(known_NK)][finite_N]),
+        reference=Difference.between(answers_NK[finite_N], known.logits_NK[index_N][finite_N]),
         itself=itself,
+        error=problem,
+        large=size > _main_batch(backend),
     )
 
 

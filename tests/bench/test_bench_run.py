@@ -144,7 +144,7 @@ def test_each_ceiling_is_that_of_the_device_of_its_backend(graph_path: Path, mon
     assert ceilings["onnx"].images_per_s == pytest.approx(1000 * ceilings["torch"].images_per_s, rel=0.3)
     for schema in ("rtk-bench-2", "rtk-bench-3"):  # these judged all backends by one device
         content = json.loads(report.to_json()) | {"schema": schema, "rates": dataclasses.asdict(report.rates[1])}
-        del content["devices"]
+        del content["devices"], content["verdicts"]
         (path := graph_path.parent / f"{schema}.json").write_text(json.dumps(content))
         assert {cell.backend: read_report(path).ceiling(cell) for cell in report.cells}["torch"] == ceilings["onnx"]
 
@@ -176,12 +176,12 @@ def test_backends_that_cannot_run_for_the_same_reason_share_a_line() -> None:
 def test_ctrl_c_while_measuring_leaves_a_report_of_the_cells_so_far() -> None:
     class Interrupting(FakeBackend):
         def _run(self, images_NHWC):  # type: ignore[no-untyped-def]
-            if self.calls == 40:
+            if self.calls == 700:  # the answers take about 550 calls
                 raise KeyboardInterrupt
             return super()._run(images_NHWC)
 
     config = BenchConfig((4,), seconds=5, warm_up_s=0.05)
-    report = measured(Interrupting(name="other", delay_s=0.005), config=config)
+    report = measured(Interrupting(name="other", delay_s=0.002), config=config)
     assert report.interrupted
     assert report.cells
     assert report.parity[1].agreeing == 12

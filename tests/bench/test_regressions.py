@@ -27,7 +27,7 @@ def report(path: Path, *, slowdown: float = 1.0, seed: int = 0, backend: str = "
         }
         for batch in (1, 64)
     ]
-    path.write_text(json.dumps({"schema": "rtk-bench-4", "cells": cells}))
+    path.write_text(json.dumps({"schema": "rtk-bench-5", "cells": cells}))
     return path
 
 
@@ -61,7 +61,7 @@ def test_files_that_are_no_reports_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.json").write_text("hello")
     with pytest.raises(
         ArtifactError,
-        match=r"old\.json: schema 'rtk-bench-1', expected 'rtk-bench-4' or 'rtk-bench-2' or 'rtk-bench-3'",
+        match=r"old\.json: schema 'rtk-bench-1', expected 'rtk-bench-5' or 'rtk-bench-2' or 'rtk-bench-3' or",
     ):
         compare_reports(tmp_path / "old.json", good)
     with pytest.raises(ArtifactError, match=r"text\.json: not a report of rtk bench"):
@@ -148,6 +148,6 @@ def measured(path: Path, delay_s: float) -> Path:
     config = BenchConfig((1, 8), seconds=2.0, scopes=("sync",))
     prepared = prepare([Contender(FakeBackend(delay_s=delay_s))], config, files=None)
     cells = measure_interleaved(prepared.cells, prepared.runners, config, on_change=lambda cell: None).cells
-    content = {"schema": "rtk-bench-4", "cells": [vars(cell) for cell in cells]}
+    content = {"schema": "rtk-bench-5", "cells": [vars(cell) for cell in cells]}
     path.write_text(json.dumps(content))
     return path

@@ -50,7 +50,9 @@ def test_a_command_that_fails_or_is_stopped_ends_the_demo_with_its_exit_code(
     app = demo_with(step, ending, done)
     assert app(["demo", "--out", str(tmp_path)], standalone_mode=False) == code
     assert done == STEPS[: STEPS.index(step) + 1]
-    assert "output: " not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "output: " not in printed
+    assert "success" not in printed
 
 
 def test_an_error_of_a_command_ends_the_demo(tmp_path: Path) -> None:
@@ -65,7 +67,10 @@ def test_a_demo_in_which_all_goes_well_ends_with_0(tmp_path: Path, capsys: pytes
     done: list[str] = []
     assert not demo_with("none", ctrl_c, done)(["demo", "--out", str(tmp_path)], standalone_mode=False)
     assert done == STEPS
-    assert "output: " in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("output: ")
+    assert lines[-1] == "success: every backend has parity with PyTorch: less than 0.5 points of accuracy are lost"
+    assert "--require-parity 0.5" in next(line for line in lines if line.startswith("$ rtk bench"))
 
 
 def test_the_command_line_passes_the_exit_code_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

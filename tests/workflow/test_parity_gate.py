@@ -12,15 +12,16 @@ import onnx
 import pytest
 import torch
 from fakes.parity_network import TEST_IMAGES, fitted_checkpoint, patterns_dataset
+from fakes.planted_faults import faulty, overflowing_above
 from onnx import numpy_helper
 from rtk.bench.parity.compare import Parity
-from rtk.bench.parity.verdict import Requirement, judge
+from rtk.bench.parity.verdict import Requirement, Verdict, judge
 from rtk.cli.app import export as command
 from rtk.core.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from rtk.core.artifacts.engine import read_engine_info
-from rtk.core.artifacts.graph import load_graph
+from rtk.core.artifacts.graph import load_graph, set_card
 from rtk.core.card import ModelCard
-from rtk.core.errors import DataError, ParityError, UsageError
+from rtk.core.errors import DataError, InconclusiveError, ParityError, UsageError
 from rtk.workflow import export_model, parity_gate
 from rtk.workflow.parity_gate import Gate
 
@@ -70,6 +71,51 @@ def test_the_card_says_that_arithmetic_without_a_backend_is_unchecked(
     assert note["agreeing"] >= 0.99 * TEST_IMAGES
 
 
+def test_an_fp16_graph_that_overflows_for_some_images_is_refused_on_every_processor(
+    checkpoint: Path, run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor that computes fp16 graphs in fp32 hides the overflow; the rounded graph does not."""
+    path = run(precision="fp16") / "fitted.fp16.onnx"
+    brightest = float(patterns_dataset().split("test").images_NHWC.mean(axis=(1, 2, 3)).max())
+    onnx.save(faulty(onnx.load(path), overflowing_above(brightest - 1e-3)), path)
+    gate = Gate(checkpoint, patterns_dataset(), Requirement())
+    for computes in (True, False):
+        monkeypatch.setattr(parity_gate, "_openvino_computes_in", lambda precision, computes=computes: computes)
+        with pytest.raises(
+            ParityError, match=r"^rounded: no parity with the reference in fp16: every image answered .*, 1 "
+        ):
+            gate.judge_graph(path, add_note=False)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_graph_in_16_bits_is_judged_rounded_and_on_a_processor_that_computes_in_it(
+    checkpoint: Path, run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    path = run(precision=precision) / f"fitted.{precision}.onnx"
+    judged: list[str] = []
+
+    def noted(parity: Parity, **options: Any) -> Verdict:
+        judged.append(parity.candidate)
+        return judge(parity, **options)
+
+    monkeypatch.setattr(parity_gate, "judge", noted)
+    gate = Gate(checkpoint, patterns_dataset(), Requirement())
+    for computes, expected in ((True, ["rounded", "openvino"]), (False, ["rounded"])):
+        monkeypatch.setattr(parity_gate, "_openvino_computes_in", lambda name, computes=computes: computes)
+        judged.clear()
+        gate.judge_graph(path, add_note=False)
+        assert judged == expected
+
+
+def test_a_graph_whose_card_has_other_classes_is_refused(checkpoint: Path, run: Callable[..., Path]) -> None:
+    path = run() / "fitted.onnx"
+    graph, card = load_graph(path)
+    set_card(graph, replace(card, classes=(*card.classes[1:], card.classes[0])))
+    onnx.save(graph, path)
+    with pytest.raises(ParityError, match="the reference's card: its card has other classes"):
+        Gate(checkpoint, patterns_dataset(), Requirement()).judge_graph(path, add_note=False)
+
+
 def test_the_json_of_an_engine_says_that_this_machine_cannot_run_it(run: Callable[..., Path]) -> None:
     folder = run(trt=True, flavor="tensorrt-rtx", target=["8.9"])
     note = read_engine_info(folder / "fitted.engine").card.notes["parity"]
@@ -85,7 +131,7 @@ def test_an_export_that_fails_leaves_no_file_and_keeps_the_old_one(
     run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "fitted.onnx").write_bytes(b"the old one")
-    with pytest.raises(ParityError, match=r"no parity .* cannot resolve this margin"):
+    with pytest.raises(InconclusiveError, match=r"inconclusive in fp32: .* 8,000 images cannot show so small a loss"):
         run(require_parity="0.01")  # 8,000 images cannot show so small a margin
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fitted.onnx", "fitted.pt"]
     assert (tmp_path / "fitted.onnx").read_bytes() == b"the old one"
