@@ -9,9 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from fakes.int8_by_onnxruntime import plainly_quantised
 from fakes.parity_network import DEVIATION, SIDE, TEST_IMAGES, fitted_checkpoint, logits, patterns, patterns_dataset
-from fakes.planted_faults import faulty, mean_off
 from numpy.typing import NDArray
 from PIL import Image
 from rtk.bench.parity.compare import all_logits, compare
@@ -28,6 +26,8 @@ from rtk.export.int8.quantize import int8_from_checkpoint, quantised, ranges_by
 from rtk.export.int8.ranges import histograms, logits_as_written
 from rtk.export.reduced_precision import HALVES, rounded_after_every_layer
 from rtk.export.to_onnx import graph_from_checkpoint
+from rtk.tools.int8_by_onnxruntime import plainly_quantised
+from rtk.tools.planted_faults import faulty, mean_off
 
 RunGraph = Callable[[bytes, NDArray[np.uint8]], NDArray[np.float32]]
 

@@ -14,10 +14,10 @@ from unittest.mock import Mock
 
 import onnx
 import pytest
-from fakes.planted_faults import faulty, logit_moved, negated_unless
 from PIL import Image
 from rtk.core.artifacts.graph import load_graph, set_card
 from rtk.core.data.synthetic_shapes import draw_shapes
+from rtk.tools.planted_faults import faulty, logit_moved, negated_unless
 
 HEAVY = {"numpy", "torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "matplotlib", "pooch", "PIL"}
 COMMANDS = ("train", "export", "classify", "bench", "bench-train", "bench-files", "inspect", "models", "doctor", "demo")

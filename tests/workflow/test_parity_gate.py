@@ -12,7 +12,6 @@ import onnx
 import pytest
 import torch
 from fakes.parity_network import TEST_IMAGES, fitted_checkpoint, patterns_dataset
-from fakes.planted_faults import faulty, overflowing_above
 from onnx import numpy_helper
 from rtk.bench.parity.compare import Parity
 from rtk.bench.parity.verdict import Requirement, Verdict, judge
@@ -22,6 +21,7 @@ from rtk.core.artifacts.engine import read_engine_info
 from rtk.core.artifacts.graph import load_graph, set_card
 from rtk.core.card import ModelCard
 from rtk.core.errors import DataError, InconclusiveError, ParityError, UsageError
+from rtk.tools.planted_faults import faulty, overflowing_above
 from rtk.workflow import export_model, parity_gate
 from rtk.workflow.parity_gate import Gate
 

@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
-from rtk.core.artifacts.graph_card import INPUT_NAME
+
+from ..core.artifacts.graph_card import INPUT_NAME
 
 
-class _Images(CalibrationDataReader):
+class _Images(CalibrationDataReader):  # type: ignore[misc] # the library has no types
     def __init__(self, images_NHWC: NDArray[np.uint8]) -> None:
         self._batches = iter(np.array_split(images_NHWC, max(1, len(images_NHWC) // 100)))
 

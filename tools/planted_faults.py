@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from rtk.core.artifacts.graph_card import OUTPUT_NAME
+
+from ..core.artifacts.graph_card import OUTPUT_NAME
 
 
 def faulty(graph: onnx.ModelProto, fault: Callable[[onnx.GraphProto], None]) -> onnx.ModelProto:
