@@ -87,7 +87,7 @@ class Model:
 
     @property
     def card(self) -> ModelCard:
-        """The description of the model: classes, input size, preprocessing, accuracy."""
+        """The description of the model: classes, input size, preprocessing, accuracy of its checkpoint."""
         return self._backend.card
 
     @property

@@ -15,7 +15,7 @@ from ..infer.backend import Backend
 from .config import BenchConfig
 from .files.image_files import PngFiles
 from .measure.cell import Cell
-from .measure.contenders import Contender
+from .measure.contenders import Contender, RanFile
 from .measure.environment import this_moment
 from .measure.prepare import prepare
 from .measure.runners import rotating_images
@@ -26,7 +26,7 @@ from .parity.reference import Reference
 from .parity.verdict import Requirement, Verdict, judge
 from .report.html import pictures_of
 from .report.live import live_table
-from .report.report import Report
+from .report.report import CEILING, REFERENCE, Report
 from .roofline.device_rates import device_rates
 from .roofline.graph_cost import operations_of
 
@@ -51,11 +51,12 @@ def run(
     unusable: dict[str, str],
     required: Requirement | None = None,
     graph: Path | None = None,
+    reference_file: RanFile | None = None,
 ) -> Report:
     """Compare each contender's answers with the reference's on the test split, then measure all contenders.
 
-    `graph`: the fp32 graph whose operations define the ceiling. After Ctrl-C the report holds the results so far.
-    Raises DataError.
+    `graph`: the graph whose operations define the ceiling. `reference_file`: what `reference` runs, for the report.
+    After Ctrl-C the report holds the results so far. Raises DataError.
     """
     split = dataset.split("test")
     check_labels(reference.card.classes, split, dataset.classes, name=dataset.name)
@@ -81,9 +82,16 @@ def run(
         devices={one.label: one.backend.device for one in contenders},
         pictures=pictures_of(split, comparison.parity),
         interrupted=comparison.interrupted,
+        files=_files(contenders, reference_file, graph),
     )
     usable = [one for one in contenders if one.label not in unusable and one.timed]
     return report if comparison.interrupted or not usable else _measured(report, usable, split, config, graph)
+
+
+def _files(contenders: Sequence[Contender], reference: RanFile | None, graph: Path | None) -> dict[str, RanFile]:
+    ran = {REFERENCE: reference, **{one.label: one.file for one in contenders}}
+    ran[CEILING] = RanFile.of(graph) if graph else None
+    return {label: file for label, file in ran.items() if file is not None}
 
 
 def _compare_answers(

@@ -39,6 +39,14 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Accept a --reference whose sha256 is not the one in the model's card.",
+            rich_help_panel=groups.MODEL,
+        ),
+    ] = False,
     backend: Annotated[
         list[str] | None,
         typer.Option(
@@ -161,7 +169,10 @@ def bench(
         seconds_given=seconds is not None,
         device=device,
         require_parity=require_parity or "default",
+        force=force,
     )
+    if force and reference is None:
+        raise UsageError("--force goes with --reference FILE")
     if require_parity is not None and set(request.backends) == {"torch"} and reference is None:
         raise ParityError(NOTHING_TO_JUDGE)
     if report is not None:

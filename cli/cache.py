@@ -14,7 +14,8 @@ app = typer.Typer(help="List, verify or clear the cache: engines, graphs, data."
 def cache_ls() -> None:
     """List everything in the cache: each engine, each graph, and the other folders."""
     from ..core.artifacts.engine_cache import cached_engines
-    from ..core.cache_contents import FOLDERS, LISTED_ALONE, cache_folders, cached_graphs
+    from ..core.artifacts.graph_cache import cached_graphs
+    from ..core.cache_contents import FOLDERS, LISTED_ALONE, cache_folders
 
     entries: list[dict[str, object]] = []
     for entry in cached_engines():
@@ -49,7 +50,7 @@ def cache_verify() -> None:
     print(f"{_count(len(entries), 'engine')}{others} checked, {len(damaged) or 'none'} damaged")
     if damaged:
         raise ArtifactError(
-            f"{len(damaged)} damaged; rtk builds engines again on demand; to remove all: rtk cache clear"
+            f"{len(damaged)} damaged; rtk makes engines and graphs again on demand; to remove all: rtk cache clear"
         )
 
 
@@ -57,7 +58,8 @@ def cache_verify() -> None:
 def cache_clear() -> None:
     """Remove everything from the cache, downloads too."""
     from ..core.artifacts.engine_cache import cached_engines
-    from ..core.cache_contents import LISTED_ALONE, cached_graphs, clear_cache
+    from ..core.artifacts.graph_cache import cached_graphs
+    from ..core.cache_contents import LISTED_ALONE, clear_cache
 
     engines, graphs = len(cached_engines()), len(cached_graphs())
     folders, size = clear_cache()

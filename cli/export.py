@@ -74,8 +74,8 @@ def export(
         str | None,
         typer.Option(
             metavar="POINTS|PRESET",
-            help="Write files only if parity holds on the whole test split; exit code 4 if not. Number of accuracy "
-            "points that may be lost, default, mlperf-99 or mlperf-99.9.",
+            help="Write files only if parity holds on the whole test split; exit code 4 if not; a given graph is only "
+            "judged. Number of accuracy points that may be lost, default, mlperf-99 or mlperf-99.9.",
             show_default=False,
             rich_help_panel=groups.PARITY,
         ),
@@ -166,7 +166,14 @@ def export(
     ] = None,
 ) -> None:
     """Export a model: checkpoint -> ONNX graph, compared with PyTorch; with --trt -> TensorRT engine."""
-    from ..workflow.export_model import ExportConfig, explain_layers, export_model, write_triton_repository
+    from ..workflow.export_model import (
+        ExportConfig,
+        explain_layers,
+        export_model,
+        judge_given_graph,
+        judges_only,
+        write_triton_repository,
+    )
 
     config = ExportConfig(
         models=tuple(models),
@@ -199,7 +206,11 @@ def export(
     if config.explain:
         print(cost_table(explain_layers(config)))
         return
-    files = export_model(config)
+    if judges_only(config):
+        print(judge_given_graph(config).summary())
+        files: list[Path] = []
+    else:
+        files = export_model(config)
     for path in files:
         print(path)
     if config.triton is not None:

@@ -27,4 +27,11 @@ def inspect(
             raise ArtifactError(f"{found.engine}: {problem}")
         return
     card = read_card(found)
-    print(card.to_json(indent=2) if as_json else card.to_text())
+    if as_json:
+        print(card.to_json(indent=2))
+    elif found.checkpoint:
+        print(card.to_text(is_checkpoint=True))
+    else:
+        from ..core.artifacts.graph import load_graph, sha256_without_card
+
+        print(card.to_text(file_sha256=sha256_without_card(load_graph(found.given)[0])))

@@ -52,4 +52,5 @@ def models(
         print(f"Architectures (parameters for {channels} channels and {classes:,} classes)\n")
         print(text_table(architectures))
         shown = [{name.removeprefix("test "): value for name, value in row.items()} for row in zoo]
-        print(f"\nThe zoo: trained models, part of rtk (accuracy: test split)\n\n{fitting_table(shown)}")
+        print("\nThe zoo: trained models, part of rtk (accuracy: checkpoint, test split)\n")
+        print(fitting_table(shown))

@@ -1,6 +1,5 @@
 """What lies in the cache besides engines: graphs, downloads, and records of earlier runs."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -8,12 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .artifacts.engine_cache import ENGINES, KERNELS, TIMINGS
+from .artifacts.graph_cache import GRAPHS, NAME, cached_graphs, graph_problem
 from .artifacts.parity_cache import FOLDER as PARITY
-from .data.datasets import CIFAR10_ARCHIVE, CIFAR10_SHA256, FASHION_MNIST_MD5
+from .data.datasets import CIFAR10_ARCHIVE, CIFAR10_FOLDER, CIFAR10_SHA256, FASHION_MNIST_MD5, unpacked_problem
+from .data.download import download_problem
 from .errors import ArtifactError, OutputError
+from .models.names import PUBLISHED, published_checksum
 from .paths import cache_dirs
+from .sealed_files import SUFFIX as SEALED
+from .sealed_files import sealed_problem
 
-GRAPHS, DATA = "graphs", "data"
+DATA = "data"
 FOLDERS = {
     ENGINES: "engines",
     GRAPHS: "graphs",
@@ -28,9 +32,11 @@ FOLDERS = {
 """Everything that rtk keeps in the cache: the folders, and what is in each."""
 LISTED_ALONE = (ENGINES, GRAPHS)
 """Folders whose files `rtk cache` lists and counts one by one."""
-CHECKSUMS = {CIFAR10_ARCHIVE: f"sha256:{CIFAR10_SHA256}"} | {
-    name: f"md5:{md5}" for name, md5 in FASHION_MNIST_MD5.items()
-}
+CHECKSUMS = (
+    {CIFAR10_ARCHIVE: f"sha256:{CIFAR10_SHA256}"}
+    | {name: f"md5:{md5}" for name, md5 in FASHION_MNIST_MD5.items()}
+    | {file: published_checksum(file) for files in PUBLISHED.values() for file in files.values()}
+)
 """Of downloads, by file name."""
 
 
@@ -55,28 +61,20 @@ def cache_folders() -> list[CacheFolder]:
     return [folder for folder in folders if folder.files]
 
 
-def cached_graphs() -> list[Path]:
-    """Return the graphs in the cache."""
-    return [path for parent in cache_dirs() for path in sorted((parent / GRAPHS).glob("*.onnx"))]
-
-
 def checked_files() -> Iterator[tuple[Path, str]]:
     """Yield the files that can be checked, except engines, each with its problem or an empty text."""
-    from .artifacts.graph import load_graph
-
     for graph in cached_graphs():
-        try:
-            load_graph(graph)
-        except ArtifactError as error:
-            yield graph, str(error).removeprefix(f"{graph}: ")
-        else:
-            yield graph, ""
+        yield graph, (graph_problem(graph) if NAME.fullmatch(graph.name) else "") or _content_problem(graph)
     for folder in cache_folders():
         for path in folder.files:
             if folder.name == PARITY and path.suffix == ".json":
                 yield path, _json_problem(path)
             elif folder.name == DATA and path.name in CHECKSUMS:
-                yield path, _checksum_problem(path)
+                yield path, download_problem(path, checksum=CHECKSUMS[path.name])
+            elif folder.name == DATA and path.parent.name == CIFAR10_FOLDER and path.suffix == ".bin":
+                yield path, unpacked_problem(path)
+            elif path.suffix == SEALED:
+                yield path, sealed_problem(path)
 
 
 def clear_cache() -> tuple[list[CacheFolder], int]:
@@ -95,21 +93,19 @@ def clear_cache() -> tuple[list[CacheFolder], int]:
     return folders, size
 
 
+def _content_problem(graph: Path) -> str:
+    from .artifacts.graph import load_graph
+
+    try:
+        load_graph(graph)
+    except ArtifactError as error:
+        return str(error).removeprefix(f"{graph}: ")
+    return ""
+
+
 def _json_problem(path: Path) -> str:
     try:
         json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         return f"not JSON: {error}"
     return ""
-
-
-def _checksum_problem(path: Path) -> str:
-    algorithm, expected = CHECKSUMS[path.name].split(":")
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, algorithm).hexdigest()
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    return (
-        "" if found == expected else f"altered or truncated: its {algorithm} is {found}; remove it to download it again"
-    )

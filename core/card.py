@@ -24,6 +24,11 @@ OPTIMISTIC = "so its score is too optimistic"
 """Part of `Training.selection` when the training used the test split."""
 OPTIMISTIC_BEFORE = "which flatters its score"
 """The same part in checkpoints of earlier versions."""
+PARITY, GRAPH_PARITY = "parity", "graph_parity"
+"""Keys of the notes that the parity gate writes: on this very artifact, and on the graph that an engine was built from.
+"""
+MEASURED = "measured_sha256"
+"""Key in such a note: the SHA-256 of the graph without its card, or of the engine's plan, that the gate measured."""
 
 
 @dataclass(frozen=True)
@@ -159,14 +164,33 @@ class ModelCard:
         made = self.notes.get("export")
         return self.precision == "int8" and isinstance(made, dict) and made.get("flavor") == "cpu"
 
+    def own_accuracy(self, file_sha256: str) -> str:
+        """The accuracy that the parity gate measured on this very graph or engine, in words; empty if it did not.
+
+        `file_sha256`: the SHA-256 of the graph without its card, or of the engine's plan, as they are now.
+        """
+        note = self.notes.get(PARITY)
+        if not isinstance(note, dict) or not file_sha256 or note.get(MEASURED) != file_sha256:
+            return ""
+        right, images = note.get("right"), note.get("images")
+        if not isinstance(right, int) or not isinstance(images, int) or images < 1:
+            return ""
+        return (
+            f"{right / images:.2%} ({right:,} of {images:,} images of {note.get('dataset')}), on {note.get('ran_on')}"
+        )
+
     def to_json(self, *, indent: int | None = None) -> str:
         """The card as JSON text."""
         content = {"format": FORMAT, **dataclasses.asdict(self)}
         return json_text(content, read_back=True, indent=indent, ensure_ascii=False)
 
-    def to_text(self) -> str:
-        """The card as lines for people, as wide as the terminal."""
-        size = self.input
+    def to_text(self, *, is_checkpoint: bool = False, file_sha256: str = "") -> str:
+        """The card as lines for people, as wide as the terminal.
+
+        `is_checkpoint`: it is the card of the checkpoint itself; the score in any other card is that of its checkpoint.
+        `file_sha256`: what the note of the parity gate calls a graph or an engine; see `own_accuracy`.
+        """
+        size, is_derived = self.input, bool(self.checkpoint_sha256) and not is_checkpoint
         facts: dict[str, object] = {
             "model": self.name,
             "architecture": self.arch,
@@ -180,10 +204,11 @@ class ModelCard:
             facts["classes"] = f"{facts['classes']}, and {len(self.classes) - SHOWN_CLASSES:,} more"
         if self.score:
             score = self.score
-            facts["accuracy"] = (
-                f"{score.accuracy:.2%} ({score.correct:,} of {score.total:,} images of the {score.split} split), "
-                f"loss {score.loss:.4f}"
-            )
+            counts = f"{score.correct:,} of {score.total:,} images of the {score.split} split"
+            text = f"{score.accuracy:.2%} ({counts}), loss {score.loss:.4f}"
+            facts["accuracy"] = f"of its checkpoint: {text}" if is_derived else text
+        if is_derived:
+            facts["own accuracy"] = self.own_accuracy(file_sha256) or "not measured on this file"
         if self.training:
             training = self.training
             facts["recipe"] = f"{training.recipe}, {training.epochs} epochs, seed {training.seed}"
@@ -214,6 +239,12 @@ class ModelCard:
         if not _is_consistent(card):
             raise ArtifactError(f"{source}: its card contradicts itself: sizes, classes and preprocessing do not fit")
         return card
+
+
+def engine_card(graph_card: ModelCard) -> ModelCard:
+    """Return the card of an engine that is built from a graph: what was measured on the graph stays the graph's."""
+    notes = {GRAPH_PARITY if name == PARITY else name: note for name, note in graph_card.notes.items()}
+    return dataclasses.replace(graph_card, notes=notes)
 
 
 def _is_consistent(card: ModelCard) -> bool:

@@ -73,14 +73,6 @@ def cache_path(*parts: str) -> Path:
     return path
 
 
-def read_cached(*parts: str) -> bytes:
-    """Return the content of a file in the cache; empty if it is missing or cannot be read."""
-    for folder in cache_dirs():
-        with contextlib.suppress(OSError):
-            return folder.joinpath(*parts).read_bytes()
-    return b""
-
-
 @contextlib.contextmanager
 def only_a_cache(what: str) -> Iterator[None]:
     """Turn an OutputError of the block into one line of the log: `what` is not kept, and nothing else is lost."""

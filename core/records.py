@@ -31,8 +31,8 @@ def restored(kind: Any, value: Any, *, strict: bool = False, name: str = "") -> 
     if origin in (tuple, list):
         _check(value, (tuple, list), name)
         return origin(restored(inner[0], one, strict=strict, name=name) for one in value)
-    if origin is dict and isinstance(value, dict) and inner[1] is float:
-        return {key: number_from_json(one) for key, one in value.items()}
+    if origin is dict and isinstance(value, dict) and (inner[1] is float or dataclasses.is_dataclass(inner[1])):
+        return {key: restored(inner[1], one, strict=strict, name=f"{name}.{key}") for key, one in value.items()}
     if strict:
         _check(value, PLAIN.get(origin or kind, (object,)), name)
     return value

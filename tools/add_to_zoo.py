@@ -43,7 +43,7 @@ def publish(
         for suffix in (".pt", ".onnx"):
             write_whole(zoo_file(name, suffix), (folder / f"{name}{suffix}").read_bytes())
     write_whole(zoo_file(name, ".json"), added.card.to_json(indent=1) + "\n")
-    print(added.card.to_text())
+    print(added.card.to_text(is_checkpoint=True))
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ FAULTS: dict[str, Fault] = {
 
 
 def false_refusals(subject: Subject, logits_NK: Logits, precision: str, *, trials: int = 200, seed: int = 0) -> float:
-    """How often another test split of the same size would refuse a correct export: images are drawn with replacement."""
+    """How often another test split of this size would refuse a correct export: images are drawn with replacement."""
     random, images = np.random.default_rng(seed), len(subject.test)
     draws = (random.integers(0, images, images) for _ in range(trials))
     refused = sum(subject.verdict(logits_NK, precision, only=draw_N).outcome == "failed" for draw_N in draws)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..core.artifacts.checkpoint import FORMAT, load_checkpoint, read_tensors
-from ..core.data.download import download
+from ..core.data.download import check_download, download
 from ..core.errors import ArtifactError, UnknownNameError
 from ..core.files import sha256_of
 from ..core.models.names import PUBLISHED, PUBLISHED_URL, published_checksum, published_file
@@ -66,6 +66,7 @@ def _weights_path(name: str, arch: str, data_dir: Path | None) -> Path:
                 error=ArtifactError,
                 otherwise="pass another file with --weights",
             )
+        check_download(path, checksum=published_checksum(file), error=ArtifactError)
         return path
     if name in zoo_names():
         return zoo_file(name, ".pt")

@@ -1,17 +1,22 @@
 """The file that a backend runs: graphs and engines, exported and built into the cache if they are missing."""
 
+import hashlib
 import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..core.artifacts.engine import other_model, read_engine_info
+from ..core.artifacts.graph_cache import graph_file, graph_problem, record_graph, sound_graph
 from ..core.artifacts.graph_card import INPUT_NAME
 from ..core.errors import ArtifactError, UnknownNameError
 from ..core.files import made_by_one
 from ..core.library_errors import translated_errors
-from ..core.paths import cache_path
+from ..core.machine import this_machine
+from ..core.own_sources import sources_sha256, version_of
 from ..core.text import wrapped
-from .models import NAME_IT, ModelFiles, file_sha256, find_reference
+from .models import NAME_IT, ModelFiles, check_card, file_sha256, find_reference, named_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,11 +24,14 @@ if TYPE_CHECKING:
 
     from ..core.artifacts.checkpoint import Checkpoint
     from ..core.data.datasets import Dataset
-    from ..export.config import Int8Flavor
-    from ..export.int8.quantize import Int8Exported
+    from ..export.config import Int8Config, Int8Flavor
+    from ..export.int8.calibration import Calibration
     from ..export.to_onnx import Exported
 
 _log = logging.getLogger(__name__)
+
+EXPORTER, QUANTISER = ("torch", "onnx", "onnxscript"), ("onnxruntime",)
+"""The libraries that make a graph, and those that make it int8."""
 
 
 def export_graph(checkpoint: "Checkpoint", path: Path, *, precision: str = "fp32") -> "Exported":
@@ -44,15 +52,46 @@ def export_graph(checkpoint: "Checkpoint", path: Path, *, precision: str = "fp32
         return onnx_from_checkpoint(checkpoint, path, run_graph=run_graph, precision=precision)
 
 
-def cached_graph_path(checkpoint: Path, *, suffix: str = "") -> Path:
-    """Return the path of the checkpoint's graph in the cache; the graph may not exist yet.
+def graph_parts(checkpoint: Path, *, precision: str = "fp32", int8: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return everything that decides what a checkpoint's graph is, as values of JSON: they are its key in the cache.
 
-    `suffix`: the part of the file name that stands for the precision; see cached_graph. Raises ArtifactError if there
-    is no such checkpoint.
+    `int8`: see int8_parts. No model and no data set is loaded. Raises ArtifactError if there is no such checkpoint.
     """
     if not checkpoint.is_file():
         raise ArtifactError(f"{checkpoint}: no such checkpoint")
-    return cache_path("graphs", f"{file_sha256(checkpoint)[:32]}{suffix}.onnx")
+    libraries = (*EXPORTER, *(QUANTISER if precision == "int8" else ()))
+    return {
+        "checkpoint": file_sha256(checkpoint),
+        "precision": precision,
+        "rtk": sources_sha256("export", "core"),
+        "libraries": {name: version_of(name) for name in libraries},
+        **({"int8": int8} if int8 else {}),
+    }
+
+
+def int8_parts(config: "Int8Config", calibration: "Calibration") -> dict[str, Any]:
+    """Return what an int8 graph depends on besides its checkpoint, as values of JSON: every field of both, and the CPU.
+
+    Of images, the SHA-256 stands for the pixels.
+    """
+    drawn = {one.name: getattr(calibration, one.name) for one in fields(calibration)}
+    return {
+        "config": asdict(config),
+        "calibration": {name: _content(value) for name, value in drawn.items()},
+        "processor": this_machine().features,
+    }
+
+
+def _content(value: Any) -> Any:
+    """A value of JSON as it is; of an array, its type, its shape and the SHA-256 of its bytes."""
+    if not hasattr(value, "tobytes"):
+        return value
+    return [str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
+
+
+def cached_fp32_graph(checkpoint: Path) -> Path | None:
+    """Return the checkpoint's fp32 graph if the cache has it and it is undamaged. Loads no model."""
+    return sound_graph(graph_parts(checkpoint))
 
 
 def cached_graph(
@@ -62,42 +101,59 @@ def cached_graph(
     int8_flavor: str = "cpu",
     dataset: "Dataset | None" = None,
 ) -> Path:
-    """Return the checkpoint's graph in the cache; if it is missing, export it and log that.
+    """Return the checkpoint's graph in the cache; if it is missing or damaged, export it and log that.
 
     int8 needs a data set, whose training split calibrates it. Raises the errors of onnx_from_checkpoint and
     int8_from_checkpoint.
     """
-    calibration = f"-{int8_flavor}-{dataset.name}" if precision == "int8" and dataset else ""
-    suffix = "" if precision == "fp32" else f".{precision}{calibration}"
-    path = cached_graph_path(checkpoint, suffix=suffix)
-    if path.is_file():
-        return path
-    with made_by_one(path):
-        if path.is_file():  # another process has just made it
-            return path
+    if precision == "int8":
+        from ..core.artifacts.checkpoint import load_checkpoint
+        from ..export.config import Int8Config
+        from ..export.int8.calibration import draw_calibration
+
+        assert dataset is not None
+        config = Int8Config(flavor=cast("Int8Flavor", int8_flavor))  # it checks the name
+        loaded = load_checkpoint(checkpoint)
+        calibration = draw_calibration(dataset, loaded.card, images=config.calibration_images)
+        parts = graph_parts(checkpoint, precision=precision, int8=int8_parts(config, calibration))
+        return _made_once(
+            checkpoint, parts, lambda path: _export_int8_graph(loaded, path, calibration=calibration, config=config)
+        )
+
+    def export(path: Path) -> None:
         from ..core.artifacts.checkpoint import load_checkpoint
 
-        loaded = load_checkpoint(checkpoint)
-        format_text = f"ONNX{f' in {precision}' if suffix else ''}"
+        export_graph(load_checkpoint(checkpoint), path, precision=precision)
+
+    return _made_once(checkpoint, graph_parts(checkpoint, precision=precision), export)
+
+
+def _made_once(checkpoint: Path, parts: Mapping[str, Any], export: Callable[[Path], None]) -> Path:
+    """Return the graph of these parts in the cache; `export` writes it there if it is missing or damaged."""
+    found = sound_graph(parts)
+    if found is not None:
+        return found
+    path = graph_file(parts)
+    with made_by_one(path):
+        if path.is_file():
+            problem = graph_problem(path)
+            if not problem:  # another process has just made it
+                return path
+            _log.warning(wrapped(f"{path}: {problem}; it is not used, and made again"))
+        format_text = "ONNX" if parts["precision"] == "fp32" else f"ONNX in {parts['precision']}"
         _log.info(wrapped(f"{checkpoint}: exporting to {format_text} into the cache: {path}"))
-        if precision == "int8":
-            assert dataset is not None
-            export_int8_graph(loaded, path, dataset=dataset, flavor=int8_flavor)
-        else:
-            export_graph(loaded, path, precision=precision)
+        export(path)
+        record_graph(path, parts)
     return path
 
 
-def export_int8_graph(checkpoint: "Checkpoint", path: Path, *, dataset: "Dataset", flavor: str) -> "Int8Exported":
-    """Calibrate on the data set's training split and export in int8. Raises the errors of int8_from_checkpoint."""
-    from ..export.config import Int8Config
-    from ..export.int8.calibration import draw_calibration
+def _export_int8_graph(
+    checkpoint: "Checkpoint", path: Path, *, calibration: "Calibration", config: "Int8Config"
+) -> None:
     from ..export.int8.quantize import int8_from_checkpoint
 
-    config = Int8Config(flavor=cast("Int8Flavor", flavor))  # it checks the name
-    calibration = draw_calibration(dataset, checkpoint.card)
     with translated_errors(f"{path}: not written: the export fails"):
-        return int8_from_checkpoint(checkpoint, path, calibration=calibration, config=config)
+        int8_from_checkpoint(checkpoint, path, calibration=calibration, config=config)
 
 
 def artifact_for(backend: str, found: ModelFiles, *, max_batch: int = 1, device: str = "auto") -> Path:
@@ -110,7 +166,9 @@ def artifact_for(backend: str, found: ModelFiles, *, max_batch: int = 1, device:
     match backend:
         case "torch":
             if found.checkpoint is None:
-                return find_reference(found, advice=NAME_IT)
+                checkpoint = find_reference(found, advice=NAME_IT)
+                _log.info(wrapped(f"{found.given}: torch runs its checkpoint instead: {named_file(checkpoint)}"))
+                return checkpoint
             return found.checkpoint
         case "onnx" | "openvino":
             if found.graph:
@@ -131,13 +189,15 @@ def artifact_for(backend: str, found: ModelFiles, *, max_batch: int = 1, device:
 def built_engine(found: ModelFiles, *, max_batch: int, device: str = "auto") -> Path:
     """Return an engine for the GPU that `device` names, from the cache or built into it, and log which.
 
-    Raises BackendError, before any export or build, if this machine cannot run engines.
+    Raises BackendError, before any export or build, if this machine cannot run engines; ArtifactError for a graph
+    whose card contradicts its checkpoint.
     """
     from ..export.config import EngineConfig
     from ..export.trt.build import engine_in_cache
     from ..infer.trt.preflight import check_machine
 
     gpu, flavor = check_machine(device=device)
+    check_card(found)
     graph = artifact_for("onnx", found)
     largest = max(max_batch, EngineConfig.max_batch)
     built = engine_in_cache(EngineConfig(graph, flavor=flavor.name, max_batch=largest, device=gpu.index))

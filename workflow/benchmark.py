@@ -37,6 +37,8 @@ class BenchRequest:
     device: str
     require_parity: str
     """See `requirement`."""
+    force: bool = False
+    """Accept another checkpoint than the model's own as the reference."""
 
     def __post_init__(self) -> None:
         """Raises UsageError or UnknownNameError, before anything is opened."""
@@ -63,14 +65,16 @@ def run_benchmark(request: BenchRequest) -> "tuple[Report, list[str]]":
             check_engine(found.engine, device=request.device)
         else:
             check_machine(device=request.device)
-    model = BenchModel(found, reference=request.reference)
+    model = BenchModel(found, reference=request.reference, force=request.force)
     model.checkpoint  # noqa: B018 - an error if it is missing, before data and backends are opened
     report, judged = _measured(request, model, required)
-    note_openvino(report, model, requirement=request.require_parity)
+    if not request.force:  # the answers may have been compared with those of another checkpoint
+        note_openvino(report, model, requirement=request.require_parity)
     return report, judged
 
 
 def _measured(request: BenchRequest, model: "BenchModel", required: "Requirement") -> "tuple[Report, list[str]]":
+    from ..bench.measure.contenders import RanFile
     from ..bench.parity.compare import check_labels
     from ..bench.run import run
     from ..core.data.datasets import open_dataset
@@ -80,6 +84,7 @@ def _measured(request: BenchRequest, model: "BenchModel", required: "Requirement
     data = open_dataset(request.dataset or model.card.dataset, data_dir=request.data_dir)
     options = _backend_options(request)
     with ExitStack() as stack:
+        reference_file = RanFile.of(model.checkpoint)
         reference = stack.enter_context(open_backend("torch", model.checkpoint, replace(options, cuda_graphs=False)))
         check_labels(reference.card.classes, data.split("test"), data.classes, name=data.name)  # before any export
         opened = open_contenders(
@@ -93,14 +98,16 @@ def _measured(request: BenchRequest, model: "BenchModel", required: "Requirement
             dataset=data,
             stack=stack,
         )
+        graph, no_ceiling = model.counted_graph()
         report = run(
             opened.contenders,
             reference,
             data,
             config.for_contenders(len(opened.contenders), seconds_given=request.seconds_given),
-            unusable=opened.unusable,
+            unusable=opened.unusable | ({"ceiling": no_ceiling} if no_ceiling else {}),
             required=required,
-            graph=None if model.found.engine else model.fp32_graph,
+            graph=graph,
+            reference_file=reference_file,
         )
     return report, [one.label for one in opened.contenders if not one.baseline]
 

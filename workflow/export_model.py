@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..bench.parity.verdict import requirement
+from ..bench.parity.verdict import Verdict, requirement
 from ..core.artifacts.engine import SUFFIX, Profile, json_path
 from ..core.data.datasets import open_dataset
 from ..core.errors import UsageError
@@ -22,7 +22,7 @@ from ..core.nvidia.flavor import choose_flavor
 from ..core.text import wrapped
 from ..core.tolerances import precision_named
 from ..export.config import EngineConfig, Int8Config
-from .models import NAME_IT, ModelFiles, find_model, find_reference, read_card
+from .models import NAME_IT, ModelFiles, check_card, find_model, find_reference, read_card
 from .parity_gate import Gate
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ def export_model(config: ExportConfig) -> list[Path]:
     with ExitStack() as stack:
         working = folder if config.require_parity is None else stack.enter_context(temporary_folder(folder))
         source = _source_checkpoint(config, found, working)
+        if config.require_parity is None:  # the gate has a check of its own
+            check_card(source)
         gate = _open_gate(config, source)
         written = _write_graph(config, source, working)
         graph = written or source.graph
@@ -130,6 +132,23 @@ def export_model(config: ExportConfig) -> list[Path]:
         if working != folder:
             _move([*made, *([source.given] if source is not found else [])], folder)
     return [folder / path.name for path in made]
+
+
+def judges_only(config: ExportConfig) -> bool:
+    """Whether the gate is all that the user asked for: a given graph, from which nothing is made."""
+    return config.require_parity is not None and not config.trt and find_model(config.models[0]).checkpoint is None
+
+
+def judge_given_graph(config: ExportConfig) -> Verdict:
+    """Judge the graph that the user named, and write nothing.
+
+    Raises UsageError for options that have no effect, and what Gate.judge_graph raises for a graph that does not pass.
+    """
+    found = _find_source(config)
+    assert found.graph is not None  # _find_source has checked it
+    gate = _open_gate(config, found)
+    assert gate is not None
+    return gate.judge_graph(found.graph, add_note=False)
 
 
 def explain_layers(config: ExportConfig) -> "list[LayerCost]":
@@ -163,17 +182,20 @@ def _find_source(config: ExportConfig) -> ModelFiles:
     name = config.models[0]
     found = find_model(name)
     unchanged = not found.checkpoint and not config.trt
+    judged = bool(found.graph) and config.require_parity is not None
     if found.engine and (config.trt or config.triton is None):
         raise UsageError(f"{name}: is an engine already; expected a checkpoint or a graph")
-    if unchanged and config.triton is None:
+    if unchanged and config.triton is None and not judged:
         raise UsageError(f"{name}: is a graph already; to build an engine: rtk export --trt {shlex.quote(name)}")
     if unchanged and config.precision:
         raise UsageError(f"{name}: --precision: expected a checkpoint, or a graph with --trt")
-    if unchanged and config.require_parity is not None:
+    if unchanged and config.require_parity is not None and not judged:
         raise UsageError(
-            f"{name}: --require-parity judges only what is exported; run: rtk bench {shlex.quote(name)} "
+            f"{name}: --require-parity judges graphs, and what is exported; run: rtk bench {shlex.quote(name)} "
             f"--require-parity {config.require_parity}"
         )
+    if unchanged and config.triton is None and config.out is not None:
+        raise UsageError(f"{name}: --out: --require-parity judges this graph and writes no file; omit --out")
     if not found.checkpoint and config.int8_only:
         raise UsageError(f"{name}: {', '.join(config.int8_only)}: expected a checkpoint, not a graph")
     if config.trt:

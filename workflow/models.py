@@ -1,15 +1,21 @@
 """Find the files of a model by its name, read its card, and find its reference checkpoint."""
 
+import logging
+import shlex
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..core.artifacts.engine import read_engine_info
 from ..core.card import ModelCard
 from ..core.errors import ArtifactError, UnknownNameError
 from ..core.files import sha256_of
+from ..core.text import wrapped
 from ..core.urls import url_problem
 from ..core.zoo import zoo_card, zoo_file, zoo_names
+
+_log = logging.getLogger(__name__)
 
 KINDS = {".pt": "checkpoint", ".onnx": "graph", ".engine": "engine"}
 
@@ -80,30 +86,64 @@ def read_card(found: ModelFiles) -> ModelCard:
 
 
 def find_reference(
-    found: ModelFiles, *, explicit: Path | None = None, advice: str = "name it with --reference FILE"
+    found: ModelFiles,
+    *,
+    explicit: Path | None = None,
+    advice: str = "name it with --reference FILE",
+    force: bool | None = None,
 ) -> Path:
     """Return the checkpoint that parity compares a model with: `explicit`, or the checkpoint that it was exported from.
 
     The latter is found by the sha256 in the card, first in the folder of the file, then in the zoo. Raises
-    ArtifactError, which ends with `advice`, if it is missing.
+    ArtifactError, which ends with `advice`, if it is missing. `force`: accept another checkpoint as the explicit one;
+    None: the command has no such option.
     """
     if explicit is not None:
-        _check_reference(explicit, found)
+        _check_reference(explicit, found, force=force)
         return explicit
-    if found.checkpoint:
-        return found.checkpoint
+    path = found.checkpoint or _own_checkpoint(found)
+    if path is None:
+        sha256 = read_card(found).checkpoint_sha256
+        raise ArtifactError(
+            f"{found.given}: its checkpoint (sha256 {sha256[:12]}...) is neither beside it nor in the zoo; {advice}"
+        )
+    return path
+
+
+def check_card(found: ModelFiles) -> None:
+    """Raise ArtifactError if the card of a graph or an engine contradicts that of its checkpoint.
+
+    A checkpoint that is neither beside the file nor in the zoo is not compared, and without torch only the zoo's is.
+    """
+    path = None if found.checkpoint else _own_checkpoint(found)
+    if path is None:
+        return
+    reference = find_model(str(path))
+    if not reference.in_zoo and find_spec("torch") is None:
+        return
+    different = _differences(read_card(found), read_card(reference))
+    if different:
+        raise ArtifactError(
+            f"{found.given}: its card has other {different} than its checkpoint, {path}; "
+            f"export that again: rtk export {shlex.quote(str(path))}"
+        )
+
+
+def _own_checkpoint(found: ModelFiles) -> Path | None:
+    """The checkpoint that a graph or an engine was exported from, if it is beside the file or in the zoo."""
     sha256 = read_card(found).checkpoint_sha256
     neighbours = sorted(found.given.parent.glob("*.pt"))
     for path in (*neighbours, *(zoo_file(name, ".pt") for name in zoo_names())):
         if path.is_file() and file_sha256(path) == sha256:
             return path
-    raise ArtifactError(
-        f"{found.given}: its checkpoint (sha256 {sha256[:12]}...) is neither beside it nor in the zoo; {advice}"
-    )
+    return None
 
 
-def _check_reference(path: Path, found: ModelFiles) -> None:
-    """Raise ArtifactError if a file that the user named is not a checkpoint with the model's classes and input."""
+def _check_reference(path: Path, found: ModelFiles, *, force: bool | None) -> None:
+    """Raise ArtifactError if a file that the user named is not the model's checkpoint.
+
+    With `force` it may be another checkpoint, with the same classes, input and preprocessing; a line says so.
+    """
     if not path.is_file():
         raise ArtifactError(f"{path}: {url_problem(str(path)) or 'no such checkpoint; expected a .pt file'}")
     if path.suffix != ".pt":
@@ -111,11 +151,31 @@ def _check_reference(path: Path, found: ModelFiles) -> None:
     from ..core.artifacts.checkpoint import load_checkpoint
 
     card, model = load_checkpoint(path).card, read_card(found)
-    if (card.classes, card.input) != (model.classes, model.input):
+    different = _differences(card, model)
+    if different:
         raise ArtifactError(
-            f"{path}: --reference: its classes or its input differ from those of {found.given}; expected the "
-            "checkpoint that this was exported from"
+            f"{path}: --reference: it has other {different} than {found.given}; expected the checkpoint of this"
         )
+    if card.checkpoint_sha256 == model.checkpoint_sha256:
+        return
+    other = (
+        f"{path}: --reference: its sha256 is {card.checkpoint_sha256[:12]}..., the checkpoint of {found.given} has "
+        f"{model.checkpoint_sha256[:12]}..."
+    )
+    if not force:
+        raise ArtifactError(f"{other}; name that one{'' if force is None else ', or add --force to compare anyway'}")
+    _log.warning(wrapped(f"{other}; they are compared because of --force"))
+
+
+def _differences(one: ModelCard, other: ModelCard) -> str:
+    """What two cards must have in common and have not, in words."""
+    names = [name for name in ("classes", "input", "preprocessing") if getattr(one, name) != getattr(other, name)]
+    return " and ".join(names)
+
+
+def named_file(path: Path) -> str:
+    """A file by its path and the beginning of its SHA-256, for the log."""
+    return f"{path} (sha256 {file_sha256(path)[:12]})"
 
 
 def file_sha256(path: Path) -> str:

@@ -1,5 +1,6 @@
 """The contenders of rtk bench: every backend in every precision, exported and opened, and the baselines."""
 
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import ArtifactError, BackendError, UnknownNameError, noted
 from ..core.library_errors import translated_errors
+from ..core.text import wrapped
 from ..core.tolerances import precision_named
 
 if TYPE_CHECKING:
@@ -20,21 +22,22 @@ if TYPE_CHECKING:
     from ..infer.backend import Backend, BackendOptions
     from .models import ModelFiles
 
+_log = logging.getLogger(__name__)
+
 
 class BenchModel:
     """The model of a benchmark. Its card, its checkpoint and its graphs are looked up once and then kept."""
 
-    def __init__(self, found: "ModelFiles", *, reference: Path | None = None) -> None:
-        """`reference`: the checkpoint that the user named; None: the model's own.
+    def __init__(self, found: "ModelFiles", *, reference: Path | None = None, force: bool | None = None) -> None:
+        """`reference`: the checkpoint that the user named; None: the model's own. `force`: see find_reference.
 
-        Raises ArtifactError if the named one is not a checkpoint of such a model.
+        Raises ArtifactError if the named one is not the model's.
         """
         if reference is not None:
             from .models import find_reference
 
-            find_reference(found, explicit=reference)
-        self.found, self.reference_named = found, reference is not None
-        self._reference = reference
+            find_reference(found, explicit=reference, force=force)
+        self.found, self._reference = found, reference
         self._graphs: dict[tuple[str, str], Path] = {}
 
     @cached_property
@@ -49,33 +52,76 @@ class BenchModel:
         """The reference's checkpoint. Raises ArtifactError if it is missing."""
         from .models import find_reference
 
-        return find_reference(self.found, explicit=self._reference)
+        return self._reference or find_reference(self.found)
+
+    @cached_property
+    def reference_is_own(self) -> bool:
+        """Whether the reference is the model's own checkpoint: always, except with `force`."""
+        from .models import file_sha256
+
+        return self._reference is None or file_sha256(self._reference) == self.card.checkpoint_sha256
+
+    @cached_property
+    def own_checkpoint(self) -> Path:
+        """The checkpoint that was named, or that the named file was exported from. Raises ArtifactError."""
+        from .models import NAME_IT, find_reference
+
+        return self.checkpoint if self.reference_is_own else find_reference(self.found, advice=NAME_IT)
 
     @cached_property
     def own_graph(self) -> Path:
         """The graph that was found, or that of the checkpoint that was found. Raises ArtifactError for an engine."""
         from .artifacts import artifact_for
 
-        return artifact_for("onnx", self.found)
+        self._graphs[self.card.precision, ""] = graph = artifact_for("onnx", self.found)
+        return graph
 
     @cached_property
     def fp32_graph(self) -> Path:
-        """The fp32 graph of the reference's checkpoint. Raises ArtifactError."""
+        """The fp32 graph of the model's own checkpoint. Raises ArtifactError."""
         from .artifacts import artifact_for
         from .models import find_model
 
-        if self.checkpoint == self.found.checkpoint:
+        if self.found.checkpoint:
             return self.own_graph
-        return artifact_for("onnx", find_model(str(self.checkpoint)))
+        graph = artifact_for("onnx", find_model(str(self.own_checkpoint)))
+        return self._another_graph("fp32", "", graph)
 
     def graph_in(self, precision: str, *, flavor: str, dataset: "Dataset") -> Path:
         """The checkpoint's graph in another precision, from the cache or exported. Raises ArtifactError."""
         from .artifacts import cached_graph
 
-        key = (precision, flavor if precision == "int8" else "")
-        if key not in self._graphs:
-            self._graphs[key] = cached_graph(self.checkpoint, precision=precision, int8_flavor=flavor, dataset=dataset)
-        return self._graphs[key]
+        flavor = flavor if precision == "int8" else ""
+        if (precision, flavor) in self._graphs:
+            return self._graphs[precision, flavor]
+        graph = cached_graph(self.own_checkpoint, precision=precision, int8_flavor=flavor, dataset=dataset)
+        return self._another_graph(precision, flavor, graph)
+
+    def _another_graph(self, precision: str, flavor: str, graph: Path) -> Path:
+        """Keep the graph, and log it if the user named another graph or an engine."""
+        from .models import named_file
+
+        self._graphs[precision, flavor] = graph
+        if not self.found.checkpoint:
+            what = f"{self.found.given}: is in {self.card.precision}"
+            _log.info(wrapped(f"{what}; in {precision} its checkpoint's graph is used instead: {named_file(graph)}"))
+        return graph
+
+    def counted_graph(self) -> tuple[Path | None, str]:
+        """The graph whose operations are counted for the ceiling, or the reason why there is none; exports nothing."""
+        from .artifacts import cached_fp32_graph
+
+        if self.found.graph:
+            return self.found.graph, ""
+        if self.found.engine:
+            return None, "the operations of an engine cannot be counted; to get one name its graph"
+        assert self.found.checkpoint is not None
+        in_use = (self._graphs[key] for key in sorted(self._graphs, key=lambda key: key[0] != self.card.precision))
+        graph = next(in_use, None) or cached_fp32_graph(self.found.checkpoint)
+        return (
+            graph,
+            "" if graph else "no backend ran a graph whose operations could be counted, and the cache has none",
+        )
 
 
 def check_names(backends: Sequence[str], precisions: Sequence[str]) -> None:
@@ -149,23 +195,21 @@ def _open_contender(
     dataset: "Dataset",
     stack: ExitStack,
 ) -> "Contender":
-    from ..bench.measure.contenders import Contender
+    from ..bench.measure.contenders import Contender, RanFile
     from ..infer.open_backend import open_backend
 
     started_at = time.perf_counter()
-    if name == "torch" and not model.reference_named and precision in (None, "fp32"):
-        backend = for_files = reference
-        artifact = model.checkpoint
+    if name == "torch" and model.reference_is_own and precision in (None, "fp32"):
+        backend, for_files, file = reference, reference, RanFile.of(model.checkpoint)
     else:
         artifact, hint = artifact_and_hint(
             name, precision, model, dataset=dataset, max_batch=max(config.batches), options=options
         )
-        hinted = replace(options, hint=hint)
+        hinted, file = replace(options, hint=hint), RanFile.of(artifact)
         backend = for_files = stack.enter_context(open_backend(name, artifact, hinted))
         if "files" in config.scopes:
             for_files = stack.enter_context(open_backend(name, artifact, replace(hinted, shares_cores=True)))
-    ready_s = time.perf_counter() - started_at
-    return Contender(backend, ready_s=ready_s, for_files=for_files, artifact=artifact)
+    return Contender(backend, ready_s=time.perf_counter() - started_at, for_files=for_files, file=file)
 
 
 def artifact_and_hint(
@@ -185,6 +229,10 @@ def artifact_and_hint(
     from .artifacts import artifact_for
 
     found, own = model.found, model.card.precision
+    if backend == "torch":
+        if precision not in (None, "fp32"):
+            raise BackendError("torch: it is the reference here, so it runs in fp32 only")
+        return model.own_checkpoint, None
     if precision in (None, own):
         if backend in ("onnx", "openvino"):
             return model.own_graph, None
@@ -192,8 +240,6 @@ def artifact_and_hint(
             return _engine_of(model, None, dataset=dataset, max_batch=max_batch, device=options.device), None
         return artifact_for(backend, found, max_batch=max_batch, device=options.device), None
     assert precision is not None
-    if backend == "torch":
-        raise BackendError("torch: it is the reference here, so it runs in fp32 only")
     if found.engine:
         raise ArtifactError(f"{found.engine}: an engine in {own}; for {precision} name its checkpoint instead of it")
     if backend == "trt":
@@ -217,13 +263,16 @@ def _engine_of(model: BenchModel, precision: str | None, *, dataset: "Dataset", 
 def _rounded_graphs(contenders: "Sequence[Contender]", stack: ExitStack) -> "list[Contender]":
     """Each fp16 and bf16 graph that a contender runs, rounded after every layer: it is judged and not timed."""
     from ..bench.measure.contenders import Contender
+    from ..export.reduced_precision import HALVES
     from .rounded_graph import open_rounded
 
     graphs = {
-        one.backend.card.precision: one.artifact for one in contenders if one.backend.name in ("onnx", "openvino")
+        one.file.path: one.file
+        for one in contenders
+        if one.file and one.backend.name in ("onnx", "openvino") and one.backend.card.precision in HALVES
     }
-    opened = [open_rounded(graph, stack) for graph in graphs.values() if graph]
-    return [Contender(backend, timed=False) for backend in opened if backend]
+    opened = [(file, open_rounded(Path(file.path), stack)) for file in graphs.values()]
+    return [Contender(backend, timed=False, file=file) for file, backend in opened if backend]
 
 
 def _int8_flavor(backend: str, options: "BackendOptions") -> str:
@@ -245,10 +294,11 @@ def _add_baselines(
     import numpy as np
 
     from ..bench.baselines.inference import BASELINES
-    from ..bench.measure.contenders import Contender
+    from ..bench.measure.contenders import Contender, RanFile
 
+    file = RanFile.of(checkpoint)
     if not any(one.label == "torch" for one in opened.contenders):
-        opened.contenders.insert(0, Contender(reference, baseline=True))
+        opened.contenders.insert(0, Contender(reference, baseline=True, file=file))
     for kind in BASELINES:
         started_at = time.perf_counter()
         try:
@@ -258,4 +308,5 @@ def _add_baselines(
         except BackendError as error:
             opened.unusable[kind.name] = noted(error)
             continue
-        opened.contenders.append(Contender(backend, baseline=True, ready_s=time.perf_counter() - started_at))
+        ready_s = time.perf_counter() - started_at
+        opened.contenders.append(Contender(backend, baseline=True, ready_s=ready_s, file=file))

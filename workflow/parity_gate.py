@@ -18,7 +18,7 @@ from ..bench.parity.compare import Parity, check_labels
 from ..bench.parity.reference import Reference
 from ..bench.parity.verdict import Requirement, Verdict, judge
 from ..core.artifacts.engine import EngineInfo, read_engine_info, read_plan, write_engine
-from ..core.card import ModelCard
+from ..core.card import MEASURED, PARITY, ModelCard, engine_card
 from ..core.data.datasets import Dataset, Split
 from ..core.errors import ArtifactError, BackendError, noted
 from ..core.files import write_whole
@@ -31,8 +31,6 @@ from .rounded_graph import open_rounded
 
 ON_CPU = BackendOptions(device="cpu")
 OTHERS = "the other GPUs that it was built for"
-NOTE = "parity"
-"""The key in the card's notes."""
 
 
 class Gate:
@@ -54,7 +52,8 @@ class Gate:
 
         Raises ParityError with the numbers if it does not have parity, InconclusiveError if the images are too few.
         """
-        from ..core.artifacts.graph import load_graph, set_card
+        from ..core.artifacts.graph import load_graph, set_card, sha256_without_card
+        from ..export.reduced_precision import UNCHECKED
 
         loaded, card = load_graph(graph)
         with contextlib.ExitStack() as stack:
@@ -64,7 +63,10 @@ class Gate:
             backend, verdict, parity = judged[-1]
             ran_on, unchecked = backend.runs_on, _unchecked(backend, card)
         if add_note:
-            set_card(loaded, replace(card, notes={**card.notes, NOTE: self._note(parity, ran_on, unchecked)}))
+            note = self._note(parity, ran_on, unchecked)
+            if UNCHECKED.format(precision=card.precision) not in unchecked:  # otherwise a rounded copy of it was judged
+                note[MEASURED] = sha256_without_card(loaded)
+            set_card(loaded, replace(card, notes={**card.notes, PARITY: note}))
             write_whole(graph, loaded.SerializeToString())
         return verdict
 
@@ -78,12 +80,14 @@ class Gate:
         plan = read_plan(engine, info)
         result = _engine_obstacle(info, device) or self._judged_engine(engine, info, device)
         if isinstance(result, str):
-            known = info.card.notes.get(NOTE, {})
-            note = {**known, "unchecked": [*known.get("unchecked", []), f"the engine itself: {result}"]}
+            note: dict[str, Any] = {"unchecked": [f"the engine itself: {result}"]}
             verdict: Verdict | str = result
         else:
             verdict, note = result
-        card = replace(info.card, notes={**info.card.notes, NOTE: note})
+        measured = info.card.notes.get(PARITY)
+        # before engines had notes of their own, this one was the graph's
+        kept = info.card if isinstance(measured, dict) and MEASURED in measured else engine_card(info.card)
+        card = replace(info.card, notes={**kept.notes, PARITY: {**note, MEASURED: info.plan_sha256}})
         write_engine(engine, plan, replace(info, card=card))
         return verdict
 

@@ -10,7 +10,7 @@ from ..core.artifacts.parity_cache import parity_is_known
 from ..core.errors import ArtifactError, BackendError, RtkError, noted
 from ..core.nvidia.driver import gpu_count
 from ..core.text import wrapped
-from .artifacts import artifact_for, cached_graph_path
+from .artifacts import artifact_for, cached_fp32_graph
 from .models import ModelFiles, find_model
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def backends_for(found: ModelFiles, *, device: str = "auto") -> list[str]:
     """
     if found.engine:
         return ["trt"]
-    graph = found.graph or (cached_graph_path(found.checkpoint) if found.checkpoint else None)
+    graph = found.graph or (cached_fp32_graph(found.checkpoint) if found.checkpoint else None)
     gpu_for_onnx = device != "cpu" and gpu_count() > 0
     may_use_openvino = device == "cpu" or (device == "auto" and not gpu_for_onnx)
     if graph and graph.is_file() and may_use_openvino and parity_is_known(graph, "openvino"):

@@ -3,10 +3,28 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
+from ...core.files import sha256_of
 from ...infer.backend import Backend
 from ..config import SCOPES, Scope
 from .cell import label_of
+
+
+@dataclass(frozen=True)
+class RanFile:
+    """A file that took part in a benchmark, as it was when it was opened."""
+
+    path: str
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Read the file. Raises OSError."""
+        return cls(str(path), sha256_of(path))
+
+    def __str__(self) -> str:
+        return f"{self.path} (sha256 {self.sha256[:12]})"
 
 
 @dataclass(frozen=True)
@@ -24,10 +42,10 @@ class Contender:
     """Whether it is measured too, and not only judged."""
     ready_s: float = 0.0
     """Seconds before the first call: exporting, building, opening."""
-    artifact: Path | None = None
-    """The file that it runs."""
     for_files: Backend | None = None
     """The same model, opened to share its cores with decoding; None unless files are measured."""
+    file: RanFile | None = None
+    """What the backend runs, or for a baseline the checkpoint that it loads."""
 
     @property
     def shown_name(self) -> str:

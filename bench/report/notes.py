@@ -48,6 +48,7 @@ def notes_on(report: Report, *, columns: Collection[str] = ALL, short_scopes: bo
     notes += _clocks(report)
     notes += _not_included(report)
     notes += _environment(report)
+    notes += _files(report)
     if "of ceiling" in columns:
         notes += _ceiling(report)
     return notes
@@ -114,6 +115,16 @@ def _environment(report: Report) -> list[str]:
         f"threads as listed above for each backend, on {where}; before: {report.before.text}; "
         f"after: {report.after.text}"
     ]
+
+
+def _files(report: Report) -> list[str]:
+    """Which file each backend ran; those that ran the same one share an entry."""
+    labels_of: dict[str, list[str]] = {}
+    for label, file in report.files.items():
+        labels_of.setdefault(str(file), []).append(label)
+    return ["files: " + "; ".join(f"{', '.join(labels)}: {file}" for file, labels in labels_of.items())] * bool(
+        labels_of
+    )
 
 
 def _ceiling(report: Report) -> list[str]:

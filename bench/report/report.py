@@ -19,6 +19,7 @@ from ...core.records import restored
 from ..config import BenchConfig
 from ..measure.bootstrap import rate_interval
 from ..measure.cell import Cell
+from ..measure.contenders import RanFile
 from ..measure.environment import Moment
 from ..measure.self_check import REJECTED
 from ..parity.compare import Parity
@@ -31,6 +32,8 @@ EARLIER = ("rtk-bench-2", "rtk-bench-3", "rtk-bench-4")
 """The earlier schemas that are still read."""
 EARLIER_REJECTED = "not believed: returns before its work is done"
 """Beginning of `caught` in an earlier report, which REJECTED replaces."""
+REFERENCE, CEILING = "reference", "ceiling"
+"""Keys of `Report.files` besides the labels: the reference's checkpoint, and the graph whose operations are counted."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Report:
     before: Moment | None = None
     after: Moment | None = None
     graph: Operations | None = None
-    """The work of one image, counted from the fp32 graph."""
+    """The work of one image, counted from the graph that `files` calls the ceiling's; None: see `unusable`."""
     devices: dict[str, str] = field(default_factory=dict)
     """The device that each backend computes on, cpu or cuda:N; by label."""
     rates: list[DeviceRates] = field(default_factory=list)
@@ -68,6 +71,8 @@ class Report:
     """Whether the self-check ran for every backend; it notes in the cells what it rejected."""
     interrupted: bool = False
     """Whether Ctrl-C stopped it early."""
+    files: dict[str, RanFile] = field(default_factory=dict)
+    """Every file that took part: by label, and REFERENCE and CEILING; empty in earlier reports."""
 
     def ceiling(self, cell: Cell) -> Ceiling | None:
         """The ceiling of the cell on its own device; None where it is unknown."""

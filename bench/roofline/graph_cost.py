@@ -2,8 +2,9 @@
 
 A multiplication and the addition of its product are two operations. Convolutions count as they are defined: an
 algorithm with fewer multiplications (Winograd's needs up to 2.25 times fewer for 3 x 3) may exceed a ceiling that is
-computed from this count. The bytes are those that cannot be avoided: the image, the logits, and the weights once per
-batch. Values between layers may stay in caches, so they are counted separately.
+computed from this count. The bytes are those that cannot be avoided: the image, the logits, and the weights as this
+graph has them (int8: one byte each, and their scales) once per batch. Values between layers may stay in caches, so they
+are counted separately.
 """
 
 import math
@@ -34,6 +35,7 @@ def operations_of(graph: Path) -> Operations:
     shapes, sizes = _tensors(typed)
     ends = {value.name for value in (*typed.input, *typed.output)}
     weights = {tensor.name for tensor in typed.initializer}
+    fixed = set(weights)  # and what is computed from weights alone, such as the float values of int8 weights
     counted = {True: 0, False: 0}
     between = 0
     for node in typed.node:
@@ -41,8 +43,10 @@ def operations_of(graph: Path) -> Operations:
         if missing:
             raise ArtifactError(f"{graph}: the shape of {missing[0]!r} is unknown, so the operations cannot be counted")
         counted[node.op_type in MATRIX] += _operations(node, shapes)
+        if all(name in fixed for name in node.input if name):
+            fixed.update(node.output)
         for name in (*node.input, *node.output):
-            if name and name not in ends and name not in weights and node.op_type != "Constant":
+            if name and name not in ends and name not in fixed:
                 between += sizes[name]
     return Operations(
         matrix=counted[True],

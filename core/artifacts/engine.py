@@ -114,7 +114,7 @@ class EngineInfo:
             "built": f"in {self.build_s:.2f} s on {self.machine}",
             "options": self.options,
         }
-        return f"{outline(facts)}\n{self.card.to_text()}"
+        return f"{outline(facts)}\n{self.card.to_text(file_sha256=self.plan_sha256)}"
 
     def to_json(self) -> str:
         """The JSON beside the plan."""

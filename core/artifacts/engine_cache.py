@@ -7,6 +7,7 @@ not at all. Plans are not byte-reproducible, so the key is never the hash of the
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,10 @@ from typing import Any
 from ..errors import ArtifactError, OutputError
 from ..files import make_folder
 from ..paths import cache_dirs, cache_path
+from ..text import wrapped
 from .engine import SUFFIX, EngineInfo, engine_problem, json_path, read_engine_info, write_engine
+
+_log = logging.getLogger(__name__)
 
 KEY_LENGTH = 32
 """Number of hexadecimal digits of the SHA-256 in a folder's name."""
@@ -69,14 +73,41 @@ def engine_key(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
 
 
+def key_of(info: EngineInfo) -> str:
+    """Return the key of an engine by the JSON beside it."""
+    return engine_key(
+        graph_sha256=info.graph_sha256,
+        opt_batch=info.profile.opt_batch,
+        max_batch=info.profile.max_batch,
+        flavor=info.flavor,
+        version=info.version,
+        hardware=info.targets or (info.gpu, info.compute_capability),
+        options=info.options,
+    )
+
+
 def find_engine(key: str) -> Path | None:
-    """Return the cached engine with that key after checking its SHA-256, or None. A damaged entry is removed."""
+    """Return the cached engine with that key, or None, after checking that its bytes and its JSON are those of the key.
+
+    A damaged entry, or one with another engine in it, is removed, and a line of the log says so.
+    """
     for folder in (parent / ENGINES / key for parent in cache_dirs()):
-        engine = _engine_in(folder)
-        if engine is not None and not engine_problem(engine):
-            return engine
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.is_dir():
+            engine = _engine_in(folder)
+            problem = cached_problem(engine) if engine else "no engine in the folder"
+            if engine is not None and not problem:
+                return engine
+            _log.warning(wrapped(f"{engine or folder}: {problem}; it is removed from the cache"))
+            shutil.rmtree(folder, ignore_errors=True)
     return None
+
+
+def cached_problem(engine: Path) -> str:
+    """The reason why an engine in the cache cannot be used; empty if the plan, its JSON and its folder's name fit."""
+    problem = engine_problem(engine)
+    if not problem and key_of(read_engine_info(engine)) != engine.parent.name:
+        return "another engine than its folder is named for: its JSON has other properties"
+    return problem
 
 
 def cache_engine(key: str, stem: str, plan: bytes, info: EngineInfo) -> Path:
@@ -113,7 +144,7 @@ def _entry(folder: Path) -> CachedEngine:
     if engine is None:
         problem = "no engine in the folder"
     else:
-        problem = engine_problem(engine)
+        problem = cached_problem(engine)
         with contextlib.suppress(ArtifactError):
             info = read_engine_info(engine)
     return CachedEngine(

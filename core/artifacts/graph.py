@@ -1,5 +1,6 @@
 """Graphs: read an ONNX file of rtk with its card, and write a card into one. Needs onnx, not torch."""
 
+import hashlib
 from pathlib import Path
 
 import onnx
@@ -27,3 +28,13 @@ def set_card(graph: onnx.ModelProto, card: ModelCard) -> None:
     del graph.metadata_props[:]
     graph.metadata_props.extend(kept)
     graph.metadata_props.add(key=CARD_KEY, value=card.to_json())
+
+
+def sha256_without_card(graph: onnx.ModelProto) -> str:
+    """Return the SHA-256 of what a graph computes with: its bytes without the card, which may record this very hash."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(graph)
+    kept = [entry for entry in bare.metadata_props if entry.key != CARD_KEY]
+    del bare.metadata_props[:]
+    bare.metadata_props.extend(kept)
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()

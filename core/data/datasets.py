@@ -1,10 +1,12 @@
 """Labelled images as uint8 arrays: CIFAR-10, Fashion-MNIST, folders of class folders, and `shapes`. No torch.
 
 Official files are read from the data folder if they exist; only their structure is checked. Missing files are
-downloaded and verified by their checksum. Shapes: N images, H rows, W columns, C channels.
+downloaded and verified by their checksum; those in rtk's own cache are verified whenever they are read.
+Shapes: N images, H rows, W columns, C channels.
 """
 
 import gzip
+import json
 import math
 import shutil
 import tarfile
@@ -18,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, ImageError, OutputError, UnknownNameError
-from ..files import made_by_one, temporary_folder
-from ..paths import default_data_dir
+from ..files import made_by_one, sha256_of, temporary_folder, write_whole
+from ..json_text import json_text
+from ..paths import cache_dirs, default_data_dir
 from ..urls import url_problem
 from . import DATASETS
-from .download import download
+from .download import check_download, download
 from .images import IMAGE_SUFFIXES, native_image
 from .synthetic_shapes import SHAPES_CLASSES, draw_shapes
 
@@ -44,6 +47,9 @@ CIFAR10_FOLDER = "cifar-10-batches-bin"
 CIFAR10_FILES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
 CIFAR10_ROW_BYTES = 1 + 3 * 32 * 32
 CIFAR10_ROWS = 10_000  # in every file
+
+UNPACKED_SHA256 = "sha256.json"
+"""File beside unpacked files in rtk's cache, with their SHA-256 by name."""
 
 FASHION_MNIST_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 FASHION_MNIST_FOLDER = "fashion-mnist"
@@ -138,6 +144,9 @@ def _cifar10(data_dir: Path, split: SplitName) -> Split:
                 f"{folder}: incomplete: {', '.join(missing)} missing; remove the folder to download it again"
             )
         _fetch_cifar10(data_dir, folder)
+    for name in CIFAR10_FILES[split] if _in_cache(folder) else ():
+        if problem := unpacked_problem(folder / name):
+            raise DataError(f"{folder / name}: {problem}")
     parts = [cifar10_images(folder / name) for name in CIFAR10_FILES[split]]
     for name, part in zip(CIFAR10_FILES[split], parts, strict=True):
         if len(part) != CIFAR10_ROWS:
@@ -158,6 +167,8 @@ def _fetch_cifar10(data_dir: Path, folder: Path) -> None:
             if any(not (folder / name).is_file() for names in CIFAR10_FILES.values() for name in names):
                 if not archive.is_file():
                     _download(CIFAR10_URL + CIFAR10_ARCHIVE, f"sha256:{CIFAR10_SHA256}", archive)
+                elif _in_cache(archive):
+                    check_download(archive, checksum=f"sha256:{CIFAR10_SHA256}", error=DataError)
                 _unpack(archive, folder)
     except OutputError as error:
         raise OutputError(str(error) if ELSEWHERE in str(error) else f"{error}; {ELSEWHERE}") from error
@@ -194,10 +205,29 @@ def _unpack(archive: Path, folder: Path) -> None:
         unpacked = aside / folder.name
         if not unpacked.is_dir():
             raise DataError(f"{archive}: has no folder {folder.name}; expected the binary version of CIFAR-10")
+        if _in_cache(folder):
+            hashes = {path.name: sha256_of(path) for path in sorted(unpacked.glob("*.bin"))}
+            write_whole(unpacked / UNPACKED_SHA256, json_text(hashes, indent=1) + "\n")
         try:
             shutil.copytree(unpacked, folder, dirs_exist_ok=True) if folder.exists() else unpacked.rename(folder)
         except OSError as error:
             raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def unpacked_problem(path: Path) -> str:
+    """The reason why a file in the cache is not what was unpacked; empty if it is, or if rtk did not unpack it."""
+    try:
+        expected = json.loads((path.parent / UNPACKED_SHA256).read_bytes())[path.name]
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, TypeError, KeyError):
+        return f"{UNPACKED_SHA256} beside it is damaged; remove the folder to unpack it again"
+    return "" if sha256_of(path) == expected else "altered or truncated; remove its folder to unpack it again"
+
+
+def _in_cache(path: Path) -> bool:
+    """Whether rtk keeps this file for itself; in the user's own folders the files may be others."""
+    return any(path.absolute().is_relative_to(folder.absolute()) for folder in cache_dirs())
 
 
 # Fashion-MNIST: idx files, gzip.
@@ -210,6 +240,8 @@ def _fashion_mnist(data_dir: Path, split: SplitName) -> Split:
     for path in paths:
         if not path.is_file():
             _download(FASHION_MNIST_URL + path.name, f"md5:{FASHION_MNIST_MD5[path.name]}", path)
+        elif _in_cache(path):
+            check_download(path, checksum=f"md5:{FASHION_MNIST_MD5[path.name]}", error=DataError)
     images_NHW, labels_N = (read_idx(path) for path in paths)
     if images_NHW.ndim != 3 or images_NHW.shape[1:] != (28, 28) or labels_N.shape != images_NHW.shape[:1]:
         raise DataError(

@@ -27,6 +27,26 @@ def download(url: str, target: Path, *, checksum: str, error: type[RtkError], ot
         raise OutputError(f"{problem}; {otherwise}") from problem
 
 
+def check_download(path: Path, *, checksum: str, error: type[RtkError]) -> None:
+    """Raise `error` if a file that was downloaded earlier is not what its checksum says."""
+    problem = download_problem(path, checksum=checksum)
+    if problem:
+        raise error(f"{path}: {problem}")
+
+
+def download_problem(path: Path, *, checksum: str) -> str:
+    """The reason why a downloaded file cannot be used; empty if it fits the checksum, given as for `download`."""
+    algorithm, digits = checksum.split(":")
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, algorithm).hexdigest()
+    except OSError as failure:
+        return f"cannot be read: {failure.strerror}"
+    if found.startswith(digits):
+        return ""
+    return f"altered or truncated: its {algorithm} is {found}; remove it to download it again"
+
+
 def _fetch(url: str, file: IO[bytes], *, checksum: str, target: Path, error: type[RtkError], otherwise: str) -> None:
     """Download into the open file and check it. Raises `error`."""
     import pooch  # only this function needs it
@@ -34,13 +54,11 @@ def _fetch(url: str, file: IO[bytes], *, checksum: str, target: Path, error: typ
 
     pooch.get_logger().info("Downloading '%s' to '%s'.", url, target)
     bar = sys.stderr.isatty() and find_spec("tqdm") is not None
-    algorithm, digits = checksum.split(":")
     try:
         pooch.HTTPDownloader(progressbar=bar)(url, file, None)
         file.flush()
-        with Path(file.name).open("rb") as content:
-            if not hashlib.file_digest(content, algorithm).hexdigest().startswith(digits):
-                raise ValueError("the checksum does not match")
+        if download_problem(Path(file.name), checksum=checksum):
+            raise ValueError("the checksum does not match")
     except (OSError, ValueError) as failure:  # requests' errors are OSErrors
         offline = isinstance(failure, requests.ConnectionError | requests.Timeout)
         reason = "no connection" if offline else one_line(failure)

@@ -7,6 +7,8 @@ describes them.
 
 import contextlib
 import hashlib
+import logging
+import shutil
 import time
 import traceback
 from dataclasses import dataclass, replace
@@ -26,7 +28,7 @@ from ...core.artifacts.engine import (
 )
 from ...core.artifacts.engine_cache import cache_engine, engine_folder, engine_key, find_engine
 from ...core.artifacts.graph import load_graph
-from ...core.card import ModelCard
+from ...core.card import ModelCard, engine_card
 from ...core.errors import ArtifactError, BackendError
 from ...core.files import made_by_one, make_folder
 from ...core.library_errors import reason_of
@@ -35,15 +37,19 @@ from ...core.nvidia.driver import UsingGpu
 from ...core.nvidia.flavor import Flavor, LogLines, choose_flavor, collected_errors, logger_of
 from ...core.nvidia.layer_types import layers_of_engine, precision_of_network
 from ...core.nvidia.validity import refusal_of
+from ...core.own_sources import sources_sha256
 from ...core.paths import only_a_cache
+from ...core.text import wrapped
 from ..config import EngineConfig
 from .build_progress import BuildProgress, monitor_for
 from .builder_settings import builder_settings, save_timing_cache, use_timing_cache
 from .hardware import Hardware, hardware_for
 from .parse import network_from_onnx
 
-RECIPE = 2
-"""Part of the key in the engine cache: raise it if export/trt/ builds different engines from the same options."""
+_log = logging.getLogger(__name__)
+
+RECIPE = ("export/trt", "core/nvidia")
+"""The folders whose code decides which engine the same options give; its hash is part of the key in the cache."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +138,9 @@ def engine_in_cache(config: EngineConfig) -> BuiltEngine:
 def _request(config: EngineConfig) -> _Request:
     flavor = choose_flavor(config.flavor)
     hardware = hardware_for(config, flavor)
-    _, card = load_graph(config.graph)
+    card = engine_card(load_graph(config.graph)[1])
     options = {
-        "recipe": RECIPE,
+        "recipe": sources_sha256(*RECIPE)[:12],
         "workspace_mib": config.workspace_mib,
         "hardware_compatibility": config.hardware_compatibility,
         "tf32": False,
@@ -143,11 +149,18 @@ def _request(config: EngineConfig) -> _Request:
 
 
 def _find(request: _Request) -> BuiltEngine | None:
-    """Return the engine in the cache, or None. Raises ArtifactError if it lacks the requested precision."""
+    """Return the engine in the cache, or None. Raises ArtifactError if it lacks the requested precision.
+
+    find_engine has checked that graph, profile, flavour, version and hardware are those of the request.
+    """
     found = find_engine(request.key)
     if found is None:
         return None
     info = read_engine_info(found)
+    if info.card != request.card:
+        _log.warning(wrapped(f"{found}: its JSON has another card than {request.config.graph}; it is built again"))
+        shutil.rmtree(found.parent, ignore_errors=True)
+        return None
     _check_precision(request.config, request.card, info.precision)
     return BuiltEngine(found, info, cached=True)
 

@@ -6,9 +6,9 @@ from ...core.artifacts.engine_cache import TIMINGS
 from ...core.artifacts.graph_card import INPUT_NAME
 from ...core.card import ModelCard
 from ...core.errors import ArtifactError, UsageError
-from ...core.files import write_whole
 from ...core.nvidia.flavor import Flavor
-from ...core.paths import cache_path, only_a_cache, read_cached
+from ...core.paths import only_a_cache
+from ...core.sealed_files import read_sealed, write_sealed
 from ..config import EngineConfig
 from .hardware import Hardware
 
@@ -63,12 +63,12 @@ def use_timing_cache(settings: Any, flavor: Flavor, hardware: Hardware) -> str:
     """Let the builder reuse the timings of earlier builds on this GPU; return the name of the file for the new ones."""
     assert hardware.gpu is not None  # a flavour with a timing cache builds only on a GPU
     name = f"{flavor.name}-{flavor.version()}-{hardware.gpu.name}-{hardware.gpu.compute_capability}".replace(" ", "-")
-    file = f"{name.replace('/', '-')}.cache"
-    settings.set_timing_cache(settings.create_timing_cache(read_cached(TIMINGS, file)), False)
+    file = name.replace("/", "-")
+    settings.set_timing_cache(settings.create_timing_cache(read_sealed(TIMINGS, file)), False)
     return file
 
 
 def save_timing_cache(settings: Any, file: str) -> None:
     """Write the builder's timings for the next build, if the cache can be written."""
     with only_a_cache("the builder's timings are"):
-        write_whole(cache_path(TIMINGS, file), bytes(settings.get_timing_cache().serialize()))
+        write_sealed(TIMINGS, file, bytes(settings.get_timing_cache().serialize()))

@@ -12,12 +12,12 @@ from ...core.artifacts.engine import rebuild_command
 from ...core.artifacts.engine_cache import KERNELS
 from ...core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
 from ...core.errors import ArtifactError, BackendError, UsageError
-from ...core.files import write_whole
 from ...core.library_errors import reason_of
 from ...core.nvidia.flavor import LogLines, collected_errors, logger_of
 from ...core.nvidia.layer_types import layers_of_engine
 from ...core.nvidia.validity import refusal_of
-from ...core.paths import cache_path, only_a_cache, read_cached
+from ...core.paths import only_a_cache
+from ...core.sealed_files import read_sealed, write_sealed
 from .preflight import Loadable
 from .pycuda_driver import MIB, DeviceMemory, Driver
 
@@ -194,7 +194,7 @@ class TrtEngine:
         settings.dynamic_shapes_kernel_specialization_strategy = getattr(strategies, rtx.specialization.upper())
         if rtx.runtime_cache:
             self._cache = settings.create_runtime_cache()
-            self._cache_read = read_cached(KERNELS, _cache_name(loadable))
+            self._cache_read = read_sealed(KERNELS, _cache_name(loadable))
             if self._cache_read:
                 self._cache.deserialize(self._cache_read)  # RTX ignores a cache of another driver or GPU
             settings.set_runtime_cache(self._cache)
@@ -206,7 +206,7 @@ class TrtEngine:
         compiled = bytes(self._cache.serialize())
         if compiled != self._cache_read:
             with only_a_cache("compiled kernels are"):
-                write_whole(cache_path(KERNELS, _cache_name(self._loadable)), compiled)
+                write_sealed(KERNELS, _cache_name(self._loadable), compiled)
 
 
 def _check_validity(trt: Any, runtime: Any, loadable: Loadable, log: LogLines) -> None:
@@ -243,4 +243,4 @@ def _cache_name(loadable: Loadable) -> str:
     """The name of the kernel cache: kernels are valid for one plan, GPU model and TensorRT version."""
     parts = (loadable.info.plan_sha256, loadable.gpu.name, loadable.gpu.compute_capability, loadable.flavor.version())
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return f"{digest[:32]}.cache"
+    return digest[:32]

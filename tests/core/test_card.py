@@ -2,9 +2,10 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from rtk.core.card import Input, ModelCard, Preprocessing, Score
+from rtk.core.card import Input, ModelCard, Preprocessing, Score, engine_card
 from rtk.core.errors import ArtifactError
 
 
@@ -134,7 +135,7 @@ def test_the_text_fits_the_terminal_and_shows_notes_as_indented_lines(
         "libraries": {"torch": "2.13.0", "onnx": "1.23.2"},
     }
     noted = replace(card, checkpoint_sha256="a" * 64, notes={"training": "rtk train resnet8v1", "export": note})
-    lines = noted.to_text().splitlines()
+    lines = noted.to_text(is_checkpoint=True).splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[-9:] == [
         "checkpoint    sha256",
@@ -165,3 +166,30 @@ def test_a_training_that_used_the_test_split_says_so(card: ModelCard, selection:
     assert card.training is not None
     assert not card.training.used_test_split
     assert replace(card.training, selection=selection).used_test_split
+
+
+def test_the_score_in_any_card_but_the_checkpoints_is_that_of_its_checkpoint(card: ModelCard) -> None:
+    note = {"right": 8, "images": 64, "dataset": "cifar10, test split", "ran_on": "CPU", "measured_sha256": "b" * 64}
+    graph = replace(card, checkpoint_sha256="a" * 64, notes={"parity": note})
+
+    def text(**whose: Any) -> str:
+        return " ".join(graph.to_text(**whose).split())
+
+    assert "accuracy 14.06% (9 of 64 images of the test split), loss 2.2500" in text(is_checkpoint=True)
+    assert "own accuracy" not in text(is_checkpoint=True)
+    for file_sha256 in ("", "c" * 64):
+        assert "accuracy of its checkpoint: 14.06% (9 of 64" in text(file_sha256=file_sha256)
+        assert "own accuracy not measured on this file" in text(file_sha256=file_sha256)
+    own = "own accuracy 12.50% (8 of 64 images of cifar10, test split), on CPU"
+    assert own in text(file_sha256="b" * 64)
+    assert "accuracy of its checkpoint: 14.06% (9 of 64" in text(file_sha256="b" * 64)
+    for damaged in ({"right": "8"}, {"images": 0}, {"measured_sha256": ""}):
+        changed = replace(graph, notes={"parity": note | damaged})
+        assert changed.own_accuracy(str(changed.notes["parity"]["measured_sha256"])) == ""
+    assert replace(graph, notes={"parity": "yes"}).own_accuracy("b" * 64) == ""
+
+
+def test_the_card_of_an_engine_keeps_what_was_measured_on_its_graph_apart(card: ModelCard) -> None:
+    graph = replace(card, notes={"export": {"flavor": "cpu"}, "parity": {"right": 8}})
+    assert engine_card(graph).notes == {"export": {"flavor": "cpu"}, "graph_parity": {"right": 8}}
+    assert engine_card(card) == card

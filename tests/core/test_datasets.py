@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from rtk.core.cache_contents import checked_files
 from rtk.core.data import datasets
 from rtk.core.data.datasets import Split, open_dataset, read_idx
 from rtk.core.data.synthetic_shapes import SHAPES_CLASSES, draw_shapes
@@ -207,6 +208,38 @@ def test_cifar10_is_downloaded_verified_and_unpacked(
     assert len(open_dataset("cifar10", data_dir=tmp_path / "data").split("train")) == 20
     archive.unlink()
     assert len(open_dataset("cifar10", data_dir=tmp_path / "data").split("test")) == 4
+
+
+@pytest.mark.usefixtures("four_rows")
+def test_what_rtk_keeps_in_its_cache_is_verified_whenever_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RTK_DATA_DIR", raising=False)
+    monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path / "cache"))
+    data = tmp_path / "cache" / "data"
+    data.mkdir(parents=True)
+    archive, folder = data / "cifar-10-binary.tar.gz", data / "cifar-10-batches-bin"
+    cifar10_archive(write_cifar10(tmp_path / "original"), archive)
+    with pytest.raises(DataError, match="altered or truncated: its sha256 is .*; remove it to download it again$"):
+        open_dataset("cifar10").split("train")
+    assert not folder.exists()
+    monkeypatch.setattr(datasets, "CIFAR10_SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
+    assert len(open_dataset("cifar10").split("train")) == 20
+    (folder / "data_batch_2.bin").write_bytes((folder / "data_batch_3.bin").read_bytes())
+    with pytest.raises(
+        DataError, match=r"data_batch_2\.bin: altered or truncated; remove its folder to unpack it again"
+    ):
+        open_dataset("cifar10").split("train")
+    assert len(open_dataset("cifar10").split("test")) == 4
+    write_fashion_mnist(data, images=np.zeros((3, 28, 28), np.uint8), labels=np.zeros(3, np.uint8))
+    with pytest.raises(DataError, match=r"images-idx3-ubyte\.gz: altered or truncated: its md5 is "):
+        open_dataset("fashion-mnist").split("train")
+    problems = {path.name: problem for path, problem in checked_files()}
+    assert {name for name, problem in problems.items() if problem} == {
+        "data_batch_2.bin",
+        "cifar-10-binary.tar.gz",  # it is not the official one
+        *datasets.FASHION_MNIST_MD5,
+    }
 
 
 @pytest.mark.usefixtures("four_rows")

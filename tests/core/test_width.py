@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes.engine_files import INFO, PLAN
+from fakes.engine_files import INFO, KEY, PLAN
 from rtk.cli import app
 from rtk.core.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from rtk.core.artifacts.engine import write_engine
-from rtk.core.artifacts.engine_cache import cache_engine
+from rtk.core.artifacts.engine_cache import cache_engine, key_of
 from rtk.core.models.names import known_architectures
 from rtk.core.paths import cache_dir
 from rtk.workflow import backend_trials
@@ -93,8 +93,9 @@ def test_cache_ls_prints_one_block_for_each_file_within_80_columns(
     printed: Printed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path))
-    engine = cache_engine("k1", "small", PLAN, INFO)
-    damaged = cache_engine("k2", "small", PLAN, INFO)
+    engine = cache_engine(KEY, "small", PLAN, INFO)
+    other = replace(INFO, graph_sha256="b" * 64)
+    damaged = cache_engine(key_of(other), "small", PLAN, other)
     damaged.write_bytes(PLAN[:-1])
     graph = cache_dir() / "graphs" / "small.onnx"
     graph.parent.mkdir(parents=True)

@@ -26,7 +26,7 @@ from fakes.tensorrt_stand_in import (
     write_graph,
 )
 from onnx import TensorProto, helper
-from rtk.core.artifacts.engine import json_path, read_engine_info, read_plan
+from rtk.core.artifacts.engine import json_path, read_engine_info, read_plan, write_engine
 from rtk.core.artifacts.engine_cache import cached_engines, find_engine
 from rtk.core.artifacts.graph import set_card
 from rtk.core.errors import ArtifactError, BackendError, OutputError, UnknownNameError, UsageError
@@ -270,6 +270,29 @@ def test_a_damaged_cache_entry_is_built_again(no_gpu: Stage, graph: Path) -> Non
     assert find_engine(entry.key) == entry.engine
 
 
+def test_a_cached_engine_whose_json_has_another_card_is_built_again(
+    no_gpu: Stage, graph: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    no_gpu.tensorrt("tensorrt-rtx")
+    built = engine_in_cache(EngineConfig(graph, max_batch=16))
+    rotated = replace(built.info.card, classes=(*built.info.card.classes[1:], built.info.card.classes[0]))
+    write_engine(built.path, read_plan(built.path, built.info), replace(built.info, card=rotated))
+    again = engine_in_cache(EngineConfig(graph, max_batch=16))
+    assert (again.cached, again.path, again.info.card) == (False, built.path, built.info.card)
+    (line,) = caplog.messages
+    assert "its JSON has another card than" in " ".join(line.split())
+
+
+def test_an_engine_of_other_build_code_is_not_found(
+    no_gpu: Stage, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_gpu.tensorrt("tensorrt-rtx")
+    engine_in_cache(EngineConfig(graph, max_batch=16))
+    monkeypatch.setattr("rtk.export.trt.build.sources_sha256", lambda *folders: "other code")
+    assert not engine_in_cache(EngineConfig(graph, max_batch=16)).cached
+    assert len(cached_engines()) == 2
+
+
 def test_an_engine_in_the_cache_is_opened_where_it_lies(no_gpu: Stage, graph: Path, tmp_path: Path) -> None:
     trt = no_gpu.tensorrt("tensorrt-rtx")
     built = engine_in_cache(EngineConfig(graph, max_batch=16))
@@ -303,7 +326,7 @@ def test_timings_that_cannot_be_kept_do_not_take_a_finished_engine_away(
     stage: Stage, graph: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     on_a_gpu(stage, "tensorrt 11")
-    monkeypatch.setattr("rtk.export.trt.builder_settings.write_whole", full_disk)
+    monkeypatch.setattr("rtk.core.sealed_files.write_whole", full_disk)
     assert engine_from_onnx(EngineConfig(graph, max_batch=16)).path.is_file()
     (line,) = caplog.messages
     assert "No space left on device; the builder's timings are not kept" in line
@@ -372,7 +395,7 @@ def test_timings_are_stored_for_the_next_build_on_this_gpu(stage: Stage, graph: 
     given = [call[1] for call in trt.calls if call[0] == "IBuilderConfig.create_timing_cache"]
     assert given == [b"", b"timings"]
     (stored,) = (tmp_path / "cache" / "timings").iterdir()
-    assert stored.name == "tensorrt-11.4.0.106-NVIDIA-H100-9.0.cache"
+    assert stored.name == "tensorrt-11.4.0.106-NVIDIA-H100-9.0.sealed"
 
 
 def test_the_layers_are_those_of_the_engine_inspector(stage: Stage, graph: Path) -> None:

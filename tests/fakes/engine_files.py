@@ -2,6 +2,7 @@
 
 from fakes.tensorrt_stand_in import small_card
 from rtk.core.artifacts.engine import EngineInfo, Profile
+from rtk.core.artifacts.engine_cache import key_of
 from rtk.core.nvidia.layer_types import PrecisionAsBuilt
 
 PLAN = b"plan " * 100
@@ -24,3 +25,6 @@ INFO = EngineInfo(
     options={"tf32": False},
     machine="a machine",
 )
+
+KEY = key_of(INFO)
+"""Its key in the cache of engines."""

@@ -235,6 +235,11 @@ def test_a_published_file_is_downloaded_once_and_checked(
     (served / name).unlink()
     assert load_weights(fresh(), "resnet18", "imagenet", data_dir=tmp_path / "data") == words
     assert [path.name for path in (tmp_path / "data" / "weights").iterdir()] == [name]
+    torch.save({**published, "conv1.weight": -published["conv1.weight"]}, tmp_path / "data" / "weights" / name)
+    with pytest.raises(
+        ArtifactError, match=f"{name}: altered or truncated: its sha256 is .*; remove it to download it"
+    ):
+        load_weights(fresh(), "resnet18", "imagenet", data_dir=tmp_path / "data")
 
 
 def test_a_published_file_with_another_checksum_is_rejected_and_not_kept(
@@ -293,7 +298,7 @@ def test_training_starts_from_the_weights_and_the_card_says_so(config: Callable[
     )
     assert lines[0].split() == f"initial weights: {new.card.training.start}".split()
     assert all(len(line) <= 80 for line in lines[0].splitlines())
-    assert f"started from {new.card.training.start}" in " ".join(new.card.to_text().split())
+    assert f"started from {new.card.training.start}" in " ".join(new.card.to_text(is_checkpoint=True).split())
 
 
 def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(

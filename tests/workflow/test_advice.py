@@ -95,13 +95,13 @@ def test_the_command_that_builds_an_engine_again_can_be_pasted(tmp_path: Path, m
     assert rebuild_command(tmp_path / "cache" / "opened" / "a.engine").startswith("rtk cache clear")
 
 
-def test_an_artifact_that_is_judged_by_bench_gets_the_whole_command(graph_path: Path, tmp_path: Path) -> None:
-    graph = tmp_path / "a b.onnx"
-    graph.write_bytes(graph_path.read_bytes())
+def test_an_artifact_that_is_judged_by_bench_gets_the_whole_command(tmp_path: Path) -> None:
+    engine = tmp_path / "a b.engine"
+    write_engine(engine, PLAN, INFO)
     with pytest.raises(UsageError) as error:
-        export_model(ExportConfig((str(graph),), triton=tmp_path / "models", require_parity="1"))
+        export_model(ExportConfig((str(engine),), triton=tmp_path / "models", require_parity="1"))
     command = shlex.split(str(error.value).split("run: ")[1])
-    assert command == ["rtk", "bench", str(graph), "--require-parity", "1"]
+    assert command == ["rtk", "bench", str(engine), "--require-parity", "1"]
 
 
 def test_a_library_that_is_not_installed_is_named_with_its_package(

@@ -27,7 +27,7 @@ ENGINE = """
 import dataclasses, hashlib, json
 from types import SimpleNamespace
 from fakes.engine_files import INFO
-from rtk.core.artifacts.engine import read_engine_info, read_plan
+from rtk.core.artifacts.engine import Profile, read_engine_info, read_plan
 from rtk.export.config import EngineConfig
 from rtk.export.trt import build
 
@@ -35,7 +35,15 @@ def build_engine(request):  # plans are never byte-reproducible
     (Path("built") / str(os.getpid())).touch()
     time.sleep(0.3)
     plan = os.urandom(1 << 20)
-    return plan, dataclasses.replace(INFO, plan_sha256=hashlib.sha256(plan).hexdigest(), plan_bytes=len(plan))
+    return plan, dataclasses.replace(
+        INFO,
+        card=request.card,
+        profile=Profile(16, 16),
+        graph_sha256=request.graph_sha256,
+        options=request.options,
+        plan_sha256=hashlib.sha256(plan).hexdigest(),
+        plan_bytes=len(plan),
+    )
 
 build._build_engine = build_engine
 build.choose_flavor = lambda name: SimpleNamespace(name="tensorrt", version=lambda: "11.4.0.106")

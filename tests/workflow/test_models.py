@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from rtk.core.artifacts import checkpoint as checkpoints
 from rtk.core.artifacts.checkpoint import Checkpoint, load_checkpoint
+from rtk.core.artifacts.graph_cache import graph_file
 from rtk.core.errors import ArtifactError
 from rtk.core.files import sha256_of
 from rtk.workflow import models
-from rtk.workflow.artifacts import cached_graph_path
+from rtk.workflow.artifacts import graph_parts
 from rtk.workflow.models import ModelFiles, file_sha256, find_model, find_reference, read_card
 
 
@@ -37,10 +38,10 @@ def mine(checkpoint_path: Path, graph_path: Path, tmp_path: Path) -> Path:
 
 def test_a_checkpoint_is_hashed_once_for_all_backends_and_precisions(mine: Path, hashed: list[Path]) -> None:
     graph = find_model(str(mine / "mine.onnx"))
-    for suffix in ("", ".fp16", ".bf16", ".int8-cpu-shapes"):
+    for precision in ("fp32", "fp16", "bf16", "int8"):
         checkpoint = find_reference(graph)
         assert checkpoint == mine / "mine.pt"
-        assert cached_graph_path(checkpoint, suffix=suffix).name.endswith(f"{suffix}.onnx")
+        assert graph_file(graph_parts(checkpoint, precision=precision)).name.startswith(f"{precision}-")
     assert hashed == [mine / "mine.pt"]
 
 
@@ -73,7 +74,7 @@ def test_a_card_is_read_once(mine: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_missing_checkpoint_is_an_error_after_it_was_hashed(mine: Path) -> None:
-    cached_graph_path(mine / "mine.pt")
+    graph_parts(mine / "mine.pt")
     (mine / "mine.pt").unlink()
     with pytest.raises(ArtifactError, match=r"mine\.pt: no such checkpoint"):
-        cached_graph_path(mine / "mine.pt")
+        graph_parts(mine / "mine.pt")

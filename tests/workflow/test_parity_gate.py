@@ -1,6 +1,7 @@
 """The parity gate of an export: an artifact that passes gets a note in its card, one that fails leaves no file."""
 
 import copy
+import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,6 +58,9 @@ def test_the_card_of_a_graph_that_passes_has_its_parity(run: Callable[..., Path]
     note = parity_of(folder / "fitted.onnx")
     assert (note["images"], note["agreeing"], note["unchecked"]) == (TEST_IMAGES, TEST_IMAGES, [])
     assert note["right"] == note["reference_right"] > 0.95 * TEST_IMAGES
+    loaded, _ = load_graph(folder / "fitted.onnx")
+    del loaded.metadata_props[:]  # it holds nothing but the card
+    assert note["measured_sha256"] == hashlib.sha256(loaded.SerializeToString(deterministic=True)).hexdigest()
     assert "ONNX Runtime" in note["ran_on"]
     assert sorted(path.name for path in folder.iterdir()) == ["fitted.onnx", "fitted.pt"]
 
@@ -118,9 +122,10 @@ def test_a_graph_whose_card_has_other_classes_is_refused(checkpoint: Path, run: 
 
 def test_the_json_of_an_engine_says_that_this_machine_cannot_run_it(run: Callable[..., Path]) -> None:
     folder = run(trt=True, flavor="tensorrt-rtx", target=["8.9"])
-    note = read_engine_info(folder / "fitted.engine").card.notes["parity"]
-    assert note["agreeing"] == TEST_IMAGES  # the graph's
-    (unchecked,) = note["unchecked"]
+    notes = read_engine_info(folder / "fitted.engine").card.notes
+    assert notes["graph_parity"]["agreeing"] == TEST_IMAGES
+    assert "agreeing" not in notes["parity"]
+    (unchecked,) = notes["parity"]["unchecked"]
     assert unchecked.startswith("the engine itself: trt: ")
     assert sorted(path.name for path in folder.iterdir()) == [
         "fitted.engine", "fitted.engine.json", "fitted.onnx", "fitted.pt",

@@ -104,6 +104,18 @@ def test_an_engine_for_this_machine_is_judged(
     assert read_engine_info(engine).card.notes["parity"]["unchecked"] == unchecked
 
 
+def test_the_note_on_an_engine_replaces_none_of_its_graph(stage: Stage, gate: Gate, tmp_path: Path) -> None:
+    """Engines of earlier versions have their graph's note as their own."""
+    of_graph = {"images": 10, "right": 9, "unchecked": []}
+    for notes in ({"parity": of_graph}, {"graph_parity": of_graph}):
+        engine = machine(stage, replace(REGULAR, card=replace(REGULAR.card, notes=notes)), tmp_path, max_batch=16)
+        for _ in range(2):
+            gate.judge_engine(engine)
+            found = read_engine_info(engine).card.notes
+            own = {"unchecked": [], "measured_sha256": INFO.plan_sha256}
+            assert found == {"graph_parity": of_graph, "parity": own}
+
+
 def test_no_kernel_changes_while_answers_are_compared_or_timed(
     stage: Stage, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from rtk.bench.baselines.inference import CompiledTorch
 from rtk.bench.parity.compare import all_logits, compare
 from rtk.core.data.datasets import open_dataset
 from rtk.core.errors import BackendError
+from rtk.core.paths import cache_path
 from rtk.core.zoo import zoo_file
 from rtk.infer.backend import Backend, BackendOptions
 from rtk.infer.open_backend import open_backend
@@ -26,10 +27,13 @@ OUT = Path(os.environ.get("OUT", "."))
 
 
 def openers(model: str, device: str, precisions: list[str]) -> dict[str, Callable[[], Backend]]:
-    """How to open each backend. Graphs of other precisions come from the cache, where the payload put them."""
+    """How to open each backend. Graphs of other precisions are those of the payload, or else exported."""
     checkpoint, where = zoo_file(model, ".pt"), BackendOptions(device=device)
 
     def graph(precision: str) -> Path:
+        in_payload = cache_path("payload", f"{model}.{precision}.onnx")
+        if in_payload.is_file():
+            return in_payload
         return cached_graph(checkpoint, precision=precision, int8_flavor="tensorrt", dataset=open_dataset("cifar10"))
 
     return {

@@ -1,0 +1,57 @@
+"""The work of one network is the same in every precision; only its bytes differ."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from rtk.bench.roofline.graph_cost import operations_of
+from rtk.core.artifacts.checkpoint import load_checkpoint
+from rtk.core.data.datasets import open_dataset
+from rtk.core.data.synthetic_shapes import SHAPES_CLASSES
+from rtk.workflow.artifacts import cached_graph
+
+FLAVORS = ("cpu", "tensorrt")
+
+
+@pytest.fixture
+def graphs(shapes_model: Path) -> dict[str, Path]:
+    """The graphs of one network in every precision."""
+    shapes = open_dataset("shapes")
+    graphs = {name: cached_graph(shapes_model, precision=name) for name in ("fp32", "fp16", "bf16")}
+    int8 = {
+        flavor: cached_graph(shapes_model, precision="int8", int8_flavor=flavor, dataset=shapes) for flavor in FLAVORS
+    }
+    return graphs | int8
+
+
+def test_matrix_operations_are_the_same_in_every_precision(graphs: dict[str, Path]) -> None:
+    counted = {name: operations_of(path) for name, path in graphs.items()}
+    assert {one.matrix for one in counted.values()} == {counted["fp32"].matrix}
+    assert {one.other for one in counted.values()} == {counted["fp32"].other}
+    assert {(one.image_bytes, one.logits_bytes) for one in counted.values()} == {(32 * 32 * 3, 4 * len(SHAPES_CLASSES))}
+    halved = counted["fp32"].between_bytes / counted["fp16"].between_bytes
+    assert 1.8 < halved < 2
+
+
+def test_weights_have_the_bytes_of_the_graph(graphs: dict[str, Path], shapes_model: Path) -> None:
+    named = load_checkpoint(shapes_model).weights.items()
+    weights = sum(one.numel() for name, one in named if one.ndim > 1 and name.startswith("network."))
+    counted = {name: operations_of(path).weight_bytes for name, path in graphs.items()}
+    for name, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
+        assert size * weights < counted[name] < 1.02 * size * weights
+    for name in FLAVORS:  # biases, scales and zero points are wider, and more beside so few weights
+        int8 = [
+            numpy_helper.to_array(one)
+            for one in onnx.load(graphs[name]).graph.initializer
+            if one.data_type == onnx.TensorProto.INT8
+        ]
+        assert sum(one.size for one in int8 if one.ndim > 1) == weights
+        assert weights < counted[name] < 1.1 * weights
+        assert all(one.dtype == np.int8 for one in int8)
+
+
+def test_the_float_values_of_int8_weights_are_not_between_layers(graphs: dict[str, Path]) -> None:
+    between = {name: operations_of(path).between_bytes for name, path in graphs.items()}
+    assert between["cpu"] == between["tensorrt"]
