@@ -67,7 +67,12 @@ def cached_graph(
     int8 needs a data set, whose training split calibrates it. Raises the errors of onnx_from_checkpoint and
     int8_from_checkpoint.
     """
-    calibration = f"-{int8_flavor}-{dataset.name}" if precision == "int8" and dataset else ""
+    calibration = ""
+    if precision == "int8" and dataset:
+        from ..export.config import Int8Config
+
+        bits = Int8Config(flavor=cast("Int8Flavor", int8_flavor)).bits  # a cache may be shared with other processors
+        calibration = f"-{int8_flavor}-{bits}bit-{dataset.name}"
     suffix = "" if precision == "fp32" else f".{precision}{calibration}"
     path = cached_graph_path(checkpoint, suffix=suffix)
     if path.is_file():

@@ -214,7 +214,9 @@ def _engine_of(model: BenchModel, precision: str | None, *, dataset: "Dataset", 
 def _int8_flavor(backend: str, options: "BackendOptions") -> str:
     from ..core.nvidia.driver import gpu_count
 
-    on_cpu = backend == "openvino" or options.device == "cpu" or not gpu_count()
+    if backend == "openvino":
+        return "openvino"
+    on_cpu = options.device == "cpu" or not gpu_count()
     return "cpu" if on_cpu else "tensorrt"
 
 
