@@ -45,7 +45,7 @@ def export(
     int8_method: Annotated[
         str,
         typer.Option(
-            help="How int8 ranges are chosen: minmax, percentile-99.9, percentile-99.99, percentile-99.999, mse, or "
+            help="How int8 ranges are chosen: minmax, percentile-99.99, percentile-99.999, mse, mse-each-end, or "
             "auto for the best of them on held-out images.",
             rich_help_panel=groups.PRECISION,
         ),

@@ -13,8 +13,8 @@ DEFAULT_OPT_BATCH = 64
 
 Int8Flavor = Literal["tensorrt", "cpu", "openvino"]
 INT8_FLAVORS: tuple[Int8Flavor, ...] = ("tensorrt", "cpu", "openvino")
-Method = Literal["minmax", "percentile-99.9", "percentile-99.99", "percentile-99.999", "mse"]
-METHODS: tuple[Method, ...] = ("minmax", "percentile-99.9", "percentile-99.99", "percentile-99.999", "mse")
+Method = Literal["minmax", "percentile-99.99", "percentile-99.999", "mse", "mse-each-end"]
+METHODS: tuple[Method, ...] = ("minmax", "percentile-99.99", "percentile-99.999", "mse", "mse-each-end")
 """How the range of an activation is chosen. Which method is best depends on the network: `auto` tries all."""
 WeightBits = Literal["auto", "7", "8"]
 WEIGHT_BITS: tuple[WeightBits, ...] = ("auto", "7", "8")

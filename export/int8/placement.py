@@ -2,11 +2,10 @@
 
 tensorrt  Every convolution and dense layer. Of an addition, not the input that a convolution makes: TensorRT adds
           the other one inside that convolution, before anything is rounded.
+openvino  The same, for the same reason, but the last dense layer stays in fp32: it takes no time, and rounding
+          costs much there.
 cpu       ONNX Runtime runs a convolution in int8 only if its result is quantised too, so both inputs of every
-          addition are. The first convolution and the last dense layer stay in fp32: they take a few percent of the
-          time, and they are the layers in which rounding costs most. OpenVINO runs the same graph fast.
-openvino  Like cpu, but of an addition only the input that a convolution reads too, and so is in int8 already:
-          OpenVINO adds inside the convolution.
+          addition are. The first convolution stays in fp32 as well, which is no slower there: it has few channels.
 """
 
 from collections.abc import Collection, Iterable
@@ -28,26 +27,19 @@ def quantised_places(graph: onnx.ModelProto, flavor: Int8Flavor, *, keep_fp32: C
     """Return the activations to quantise. `keep_fp32`: names of nodes that stay in fp32."""
     weights = {tensor.name for tensor in graph.graph.initializer}
     nodes = [node for node in graph.graph.node if node.op_type in QUANTISED]
-    if flavor != "tensorrt":
-        ends = first_and_last(graph)
-        nodes = [node for node in nodes if node.name not in ends]
-    nodes = [node for node in nodes if node.name not in keep_fp32]
+    firsts, lasts = first_and_last(graph)
+    always_fp32 = {"tensorrt": set[str](), "openvino": lasts, "cpu": firsts | lasts}[flavor]
+    nodes = [node for node in nodes if node.name not in always_fp32 and node.name not in keep_fp32]
     places = {(node.name, 0) for node in nodes if node.op_type in LAYERS and node.input[1] in weights}
-    read_in_int8 = {node.input[0] for node in nodes if (node.name, 0) in places}
     made_by_convolution = {name for node in graph.graph.node if node.op_type == "Conv" for name in node.output}
     for node in nodes:
         if node.op_type == "Add" and not weights & set(node.input):
-            chosen = list(node.input)
-            if flavor == "openvino":
-                chosen = [name for name in chosen if name in read_in_int8]
-            elif flavor == "tensorrt":
-                inside = next((name for name in chosen if name in made_by_convolution), None)
-                chosen = [name for name in chosen if name != inside]
-            places |= {(node.name, index) for index, name in enumerate(node.input) if name in chosen}
+            inside = next((index for index, name in enumerate(node.input) if name in made_by_convolution), None)
+            places |= {(node.name, index) for index in range(2) if flavor == "cpu" or index != inside}
     return places
 
 
-def first_and_last(graph: onnx.ModelProto) -> set[str]:
+def first_and_last(graph: onnx.ModelProto) -> tuple[set[str], set[str]]:
     """Return the convolutions that no other one comes before, and the dense layers that no layer comes after."""
     layers = [node for node in graph.graph.node if node.op_type in LAYERS]
     after = _reached(graph.graph.node, {name for node in layers if node.op_type == "Conv" for name in node.output})
@@ -58,7 +50,7 @@ def first_and_last(graph: onnx.ModelProto) -> set[str]:
             later = _reached(graph.graph.node, set(node.output))
             if not any(other.input[0] in later for other in layers):
                 lasts.add(node.name)
-    return firsts | lasts
+    return firsts, lasts
 
 
 def _reached(nodes: Iterable[onnx.NodeProto], start: set[str]) -> set[str]:

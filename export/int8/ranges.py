@@ -92,8 +92,9 @@ def range_of(histogram: Histogram, method: Method, *, symmetric: bool) -> Range:
     low, high = min(0.0, histogram.low), max(0.0, histogram.high)
     if method == "minmax":
         return low, high
-    if method == "mse":
-        return _range_of_least_error(histogram, (low, high), symmetric=symmetric)
+    if method in ("mse", "mse-each-end"):
+        each_end = method == "mse-each-end" and low < 0 < high and not symmetric
+        return _range_of_least_error(histogram, (low, high), symmetric=symmetric, each_end=each_end)
     cut = 1 - float(method.removeprefix(PERCENTILE)) / 100
     above = cut / (2 if low < 0 < high else 1)
     cumulated = np.cumsum(histogram.counts) / histogram.counts.sum()
@@ -103,15 +104,15 @@ def range_of(histogram: Histogram, method: Method, *, symmetric: bool) -> Range:
     return (min(0.0, float(edges[first])) if low < 0 else 0.0), max(0.0, float(edges[last + 1]))
 
 
-def _range_of_least_error(histogram: Histogram, limits: Range, *, symmetric: bool) -> Range:
-    """Return the range with the least squared error: first both ends are moved together, then each one alone, twice."""
+def _range_of_least_error(histogram: Histogram, limits: Range, *, symmetric: bool, each_end: bool) -> Range:
+    """Return the range with the least squared error when both ends move together; `each_end`: then each one alone."""
     low, high = limits
 
     def best(candidates: list[Range]) -> Range:
         return min(candidates, key=lambda one: _squared_error(histogram, *one, symmetric=symmetric))
 
     found = best([(clip * low, clip * high) for clip in CLIPS])
-    if low < 0 < high and not symmetric:
+    if each_end:
         for _ in range(2):
             found = best([found, *((clip * low, found[1]) for clip in CLIPS)])
             found = best([found, *((found[0], clip * high) for clip in CLIPS)])
