@@ -8,7 +8,7 @@ import typer
 
 from ..core.nvidia.driver import device_index
 from ..core.text import text_table
-from ..export.config import EngineConfig, Int8Config, Int8Flavor, Method
+from ..export.config import EngineConfig, Int8Config, Int8Flavor, Method, WeightBits
 from . import help as groups
 from .options import DataDir
 
@@ -37,16 +37,26 @@ def export(
     ] = None,
     int8_flavor: Annotated[
         str,
-        typer.Option(help="Target runtime of the int8 graph: tensorrt or cpu.", rich_help_panel=groups.PRECISION),
+        typer.Option(
+            help="Target runtime of the int8 graph: tensorrt, cpu for ONNX Runtime and OpenVINO, or openvino alone.",
+            rich_help_panel=groups.PRECISION,
+        ),
     ] = Int8Config.flavor,
     int8_method: Annotated[
         str,
         typer.Option(
-            help="How int8 ranges are chosen: minmax, percentile, mse, or auto for the best of the three on held-out "
-            "images.",
+            help="How int8 ranges are chosen: minmax, percentile-99.99, percentile-99.999, mse, mse-each-end, or "
+            "auto for the best of them on held-out images.",
             rich_help_panel=groups.PRECISION,
         ),
     ] = Int8Config.method,
+    int8_weight_bits: Annotated[
+        str,
+        typer.Option(
+            help="Bits of int8 weights: 8; 7 for x86 processors without VNNI; auto for this processor.",
+            rich_help_panel=groups.PRECISION,
+        ),
+    ] = Int8Config.weight_bits,
     calibration_images: Annotated[
         int,
         typer.Option(
@@ -182,6 +192,7 @@ def export(
         int8=Int8Config(
             flavor=cast(Int8Flavor, int8_flavor),  # Int8Config checks the names
             method=cast(Method, int8_method),
+            weight_bits=cast(WeightBits, int8_weight_bits),
             keep_fp32=tuple(keep_fp32 or ()),
             calibration_images=calibration_images,
         ),

@@ -162,7 +162,14 @@ class ModelCard:
     def for_cpus_only(self) -> bool:
         """True for an int8 graph with activations in uint8, which is made for CPUs: TensorRT takes int8 only."""
         made = self.notes.get("export")
-        return self.precision == "int8" and isinstance(made, dict) and made.get("flavor") == "cpu"
+        return self.precision == "int8" and isinstance(made, dict) and made.get("flavor") in ("cpu", "openvino")
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of the weights of an int8 graph; 8 if its card does not say."""
+        made = self.notes.get("export")
+        bits = made.get("weight_bits") if isinstance(made, dict) else None
+        return bits if isinstance(bits, int) else 8
 
     def own_accuracy(self, file_sha256: str) -> str:
         """The accuracy that the parity gate measured on this very graph or engine, in words; empty if it did not.

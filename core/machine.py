@@ -53,6 +53,15 @@ class Machine:
         memory = f", {self.memory_gib:.0f} GiB" if self.memory_gib else ""
         return f"{where}{self.processor} ({self.cores} cores{amx}{memory}), {self.system}"
 
+    @property
+    def int8_saturates(self) -> bool:
+        """Whether int8 kernels add two products of a uint8 and an int8 in 16 bits, which overflow: x86 without VNNI.
+
+        An x86 processor whose features are unknown counts as one of these.
+        """
+        x86 = self.system.split()[-1].lower() in ("x86_64", "amd64", "i386", "i686")
+        return x86 and not set(self.features) & {"avx512_vnni", "avx_vnni", "amx_int8"}
+
 
 def usable_cores() -> int:
     """Return the number of cores that this process may use: its affinity, or the quota of its container if smaller."""

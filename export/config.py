@@ -5,16 +5,19 @@ from pathlib import Path
 from typing import Literal
 
 from ..core.errors import UnknownNameError, UsageError
+from ..core.machine import this_machine
 from ..core.nvidia.flavor import AUTO, flavor_named
 
 HARDWARE_COMPATIBILITY = ("none", "ampere-plus", "same-compute-capability")
 DEFAULT_OPT_BATCH = 64
 
-Int8Flavor = Literal["tensorrt", "cpu"]
-INT8_FLAVORS: tuple[Int8Flavor, ...] = ("tensorrt", "cpu")
-Method = Literal["minmax", "percentile", "mse"]
-METHODS: tuple[Method, ...] = ("minmax", "percentile", "mse")
+Int8Flavor = Literal["tensorrt", "cpu", "openvino"]
+INT8_FLAVORS: tuple[Int8Flavor, ...] = ("tensorrt", "cpu", "openvino")
+Method = Literal["minmax", "percentile-99.99", "percentile-99.999", "mse", "mse-each-end"]
+METHODS: tuple[Method, ...] = ("minmax", "percentile-99.99", "percentile-99.999", "mse", "mse-each-end")
 """How the range of an activation is chosen. Which method is best depends on the network: `auto` tries all."""
+WeightBits = Literal["auto", "7", "8"]
+WEIGHT_BITS: tuple[WeightBits, ...] = ("auto", "7", "8")
 FEWEST_CALIBRATION_IMAGES = 500
 
 
@@ -74,9 +77,12 @@ class Int8Config:
     """How a checkpoint is quantised."""
 
     flavor: Int8Flavor = "tensorrt"
-    """Target runtime: tensorrt, or cpu for ONNX Runtime and OpenVINO."""
+    """Target runtime: tensorrt; cpu for ONNX Runtime, also fast on OpenVINO; openvino for OpenVINO alone."""
     method: Method | Literal["auto"] = "auto"
     """auto uses the method that is best on the held-out images."""
+    weight_bits: WeightBits = "auto"
+    """Bits of the weights. x86 processors without VNNI overflow in int8 unless the weights have only 7 bits. auto: 7
+    for a CPU flavor on such a processor, otherwise 8."""
     keep_fp32: tuple[str, ...] = ()
     """Layers that stay in fp32, by the names that `explain` lists."""
     calibration_images: int = 1_000
@@ -87,7 +93,18 @@ class Int8Config:
             raise UnknownNameError("int8 flavor", self.flavor, INT8_FLAVORS)
         if self.method not in ("auto", *METHODS):
             raise UnknownNameError("calibration method", self.method, ("auto", *METHODS))
+        if self.weight_bits not in WEIGHT_BITS:
+            raise UnknownNameError("number of weight bits", self.weight_bits, WEIGHT_BITS)
+        if self.weight_bits == "7" and self.flavor == "tensorrt":
+            raise UsageError("--int8-weight-bits 7: for CPUs only; use it with --int8-flavor cpu or openvino")
         if self.calibration_images < FEWEST_CALIBRATION_IMAGES:
             raise UsageError(
                 f"--calibration-images {self.calibration_images}: expected at least {FEWEST_CALIBRATION_IMAGES}"
             )
+
+    @property
+    def bits(self) -> int:
+        """Bits of the weights; `auto` depends on this machine's processor."""
+        if self.weight_bits != "auto":
+            return int(self.weight_bits)
+        return 7 if self.flavor != "tensorrt" and this_machine().int8_saturates else 8

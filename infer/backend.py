@@ -16,6 +16,7 @@ from ..core.card import ModelCard
 from ..core.device import check_device
 from ..core.errors import BackendError
 from ..core.library_errors import raise_translated, translated_errors
+from ..core.machine import this_machine
 
 BACKENDS = ("torch", "onnx", "openvino", "trt")
 ARTIFACT_SUFFIX = {"torch": ".pt", "onnx": ".onnx", "trt": ".engine", "openvino": ".onnx"}
@@ -201,6 +202,11 @@ class _Translated(Resident):
 
     def close(self) -> None:
         self._resident.close()
+
+
+def overflows_here(card: ModelCard) -> bool:
+    """Whether int8 kernels of this machine's processor overflow with the weights of such a graph."""
+    return card.precision == "int8" and card.weight_bits > 7 and this_machine().int8_saturates
 
 
 @dataclass(frozen=True)

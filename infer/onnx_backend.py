@@ -6,6 +6,7 @@ import io
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from ..core.library_errors import raise_translated
 from ..core.machine import usable_cores
 from ..core.nvidia.driver import gpu, gpu_count, no_gpu_reason
 from ..core.text import one_line, wrapped
-from .backend import Backend, BackendOptions, Resident
+from .backend import Backend, BackendOptions, Resident, overflows_here
 
 ERRORS_ONLY = 3
 WARNINGS, FATAL = 2, 4
@@ -47,6 +48,8 @@ class OnnxBackend(Backend):
         self._session = open_session(graph, options)
         meta = self._session.get_modelmeta()
         self.card: ModelCard = graph_card(graph, meta.custom_metadata_map, meta.producer_name)
+        if overflows_here(self.card) and self._session.get_providers()[0] != CUDA:
+            self._session = open_session(graph, replace(options, device="cpu"), exact_int8=True)
         provider = self._session.get_providers()[0]
         on_gpu = provider == CUDA
         index = int(self._session.get_provider_options()[provider].get("device_id", 0)) if on_gpu else 0
@@ -139,28 +142,35 @@ class OnDevice(Resident):
         binding.synchronize_outputs()
 
 
-def open_session(graph: Path | bytes, options: BackendOptions) -> onnxruntime.InferenceSession:
+def open_session(
+    graph: Path | bytes, options: BackendOptions, *, exact_int8: bool = False
+) -> onnxruntime.InferenceSession:
     """Open a session of ONNX Runtime on the requested device; auto: on a GPU if that works, else on the CPU.
 
+    `exact_int8`: on a CPU whose int8 kernels overflow, use slower ones that do not.
     Logs why a GPU that is there is not used. Raises ArtifactError or BackendError.
     """
     if options.device != "auto":
-        return _session_on(options.device, graph, options)
+        return _session_on(options.device, graph, options, exact_int8=exact_int8)
     if gpu_count() and CUDA in onnxruntime.get_available_providers():
         try:
             return _session_on("cuda", graph, options)
         except BackendError as error:
             reason = noted(error).removeprefix("onnx: --device cuda: ")
             _log.warning(wrapped(f"onnx: the GPU is not used: {reason}; the CPU is used instead"))
-    return _session_on("cpu", graph, options)
+    return _session_on("cpu", graph, options, exact_int8=exact_int8)
 
 
-def _session_on(device: str, graph: Path | bytes, options: BackendOptions) -> onnxruntime.InferenceSession:
+def _session_on(
+    device: str, graph: Path | bytes, options: BackendOptions, *, exact_int8: bool = False
+) -> onnxruntime.InferenceSession:
     """Open a session on exactly this device. Raises ArtifactError or BackendError."""
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = ERRORS_ONLY
     settings.intra_op_num_threads = options.threads or usable_cores()
     settings.inter_op_num_threads = 1
+    if exact_int8:  # uint8 weights instead of int8 ones, in ONNX Runtime's words
+        settings.add_session_config_entry("session.x64quantprecision", "1")
     if device != "cpu":  # no node may run on the CPU in silence
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if options.shares_cores:

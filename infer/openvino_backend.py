@@ -16,7 +16,7 @@ from ..core.environment import without_openvino_telemetry
 from ..core.errors import ArtifactError, BackendError
 from ..core.library_errors import reason_of
 from ..core.machine import usable_cores
-from .backend import Backend, BackendOptions
+from .backend import Backend, BackendOptions, overflows_here
 
 with without_openvino_telemetry():
     import openvino
@@ -35,6 +35,11 @@ class OpenVinoBackend(Backend):
         if options.device not in ("auto", "cpu"):
             raise BackendError(f"openvino: --device {options.device}: it runs on the CPU only")
         _, card = load_graph(graph)
+        if overflows_here(card):
+            raise BackendError(
+                f"openvino: {graph}: its int8 weights have {card.weight_bits} bits, which overflow on this processor: "
+                "it has no VNNI; expected 7 bits; export it with --int8-weight-bits 7, or run it with --backend onnx"
+            )
         core = openvino.Core()
         capable = [str(one) for one in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")]
         computes_in = _arithmetic(card, options, capable)

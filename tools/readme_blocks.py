@@ -20,6 +20,7 @@ from ..core.tolerances import PRECISIONS
 from ..core.zoo import DEFAULT, zoo_card, zoo_names
 from ..train.augment.options import option_name
 from ..train.recipes import NO_AUGMENTATION
+from .int8_record import int8_block
 from .published import kept_cards, trained_rows, untrained_rows
 
 ROOT = Path(__file__).parent.parent
@@ -41,6 +42,7 @@ def table_blocks(folder: Path = RESULTS) -> dict[str, str]:
         "limits": limits_block(),
         "bounds": bounds_block(),
         "folders": folders_block(ROOT),
+        "int8": int8_block(folder / "int8"),
     }
 
 

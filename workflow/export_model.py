@@ -95,6 +95,7 @@ class ExportConfig:
         given = {
             "--keep-fp32": self.int8.keep_fp32,
             "--int8-flavor": self.int8.flavor != Int8Config.flavor,
+            "--int8-weight-bits": self.int8.weight_bits != Int8Config.weight_bits,
             "--int8-method": self.int8.method != Int8Config.method,
             "--calibration-images": self.int8.calibration_images != Int8Config.calibration_images,
             "--explain": self.explain,

@@ -278,7 +278,9 @@ def _rounded_graphs(contenders: "Sequence[Contender]", stack: ExitStack) -> "lis
 def _int8_flavor(backend: str, options: "BackendOptions") -> str:
     from ..core.nvidia.driver import gpu_count
 
-    on_cpu = backend == "openvino" or options.device == "cpu" or not gpu_count()
+    if backend == "openvino":
+        return "openvino"
+    on_cpu = options.device == "cpu" or not gpu_count()
     return "cpu" if on_cpu else "tensorrt"
 
 

@@ -11,14 +11,13 @@ from onnx import helper
 from ...core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
 from ..config import Method
 
-PERCENTILE = 0.99999
-"""Share of the values that the range keeps. Half of the others are cut off at each end; none at an end that is 0."""
-QUANTISED = ("Conv", "Gemm", "Add")
-"""Operators that run in int8; an Add is a residual addition."""
+PERCENTILE = "percentile-"
+"""What the names of the methods begin with that cut off values. The number after it is the percentage of the values
+that the range keeps. Half of the others are cut off at each end; none at an end that is 0."""
 BINS = 2_048
 BATCH = 100
-CLIPS = np.linspace(0.3, 1.0, 71)
-"""mse: the candidate ranges, as shares of the largest magnitude."""
+CLIPS = [float(share) for share in np.linspace(0.3, 1.0, 71)]
+"""mse: the candidates for the ends of a range, as shares of the smallest and the largest value."""
 
 Range = tuple[float, float]
 
@@ -68,16 +67,8 @@ def with_outputs(graph: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     return copied
 
 
-def activations(graph: onnx.ModelProto) -> list[str]:
-    """Return the tensors to quantise: the inputs of convolutions, dense layers and additions, except weights."""
-    weights = {tensor.name for tensor in graph.graph.initializer}
-    read = (name for node in graph.graph.node if node.op_type in QUANTISED for name in node.input)
-    return list(dict.fromkeys(name for name in read if name not in weights))
-
-
-def histograms(graph: onnx.ModelProto, images_NHWC: NDArray[np.uint8]) -> dict[str, Histogram]:
+def histograms(graph: onnx.ModelProto, names: list[str], images_NHWC: NDArray[np.uint8]) -> dict[str, Histogram]:
     """Return a histogram of each activation over all images. The first pass finds the ends, the second one counts."""
-    names = activations(graph)
     wide = with_outputs(graph, names)
     session = session_as_written(wide)
     ends = dict.fromkeys(names, (np.inf, -np.inf))
@@ -99,20 +90,33 @@ def histograms(graph: onnx.ModelProto, images_NHWC: NDArray[np.uint8]) -> dict[s
 def range_of(histogram: Histogram, method: Method, *, symmetric: bool) -> Range:
     """Return the range to quantise; it contains zero."""
     low, high = min(0.0, histogram.low), max(0.0, histogram.high)
-    match method:
-        case "minmax":
-            return low, high
-        case "percentile":
-            cumulated = np.cumsum(histogram.counts) / histogram.counts.sum()
-            edges = np.linspace(histogram.low, histogram.high, BINS + 1)
-            above = (1 - PERCENTILE) / (2 if low < 0 < high else 1)
-            first = int(np.searchsorted(cumulated, above))
-            last = min(int(np.searchsorted(cumulated, 1 - above)), BINS - 1)
-            return (min(0.0, float(edges[first])) if low < 0 else 0.0), max(0.0, float(edges[last + 1]))
-        case "mse":
-            errors = [_squared_error(histogram, clip * low, clip * high, symmetric=symmetric) for clip in CLIPS]
-            clip = float(CLIPS[int(np.argmin(errors))])
-            return clip * low, clip * high
+    if method == "minmax":
+        return low, high
+    if method in ("mse", "mse-each-end"):
+        each_end = method == "mse-each-end" and low < 0 < high and not symmetric
+        return _range_of_least_error(histogram, (low, high), symmetric=symmetric, each_end=each_end)
+    cut = 1 - float(method.removeprefix(PERCENTILE)) / 100
+    above = cut / (2 if low < 0 < high else 1)
+    cumulated = np.cumsum(histogram.counts) / histogram.counts.sum()
+    edges = np.linspace(histogram.low, histogram.high, BINS + 1)
+    first = int(np.searchsorted(cumulated, above))
+    last = min(int(np.searchsorted(cumulated, 1 - above)), BINS - 1)
+    return (min(0.0, float(edges[first])) if low < 0 else 0.0), max(0.0, float(edges[last + 1]))
+
+
+def _range_of_least_error(histogram: Histogram, limits: Range, *, symmetric: bool, each_end: bool) -> Range:
+    """Return the range with the least squared error when both ends move together; `each_end`: then each one alone."""
+    low, high = limits
+
+    def best(candidates: list[Range]) -> Range:
+        return min(candidates, key=lambda one: _squared_error(histogram, *one, symmetric=symmetric))
+
+    found = best([(clip * low, clip * high) for clip in CLIPS])
+    if each_end:
+        for _ in range(2):
+            found = best([found, *((clip * low, found[1]) for clip in CLIPS)])
+            found = best([found, *((found[0], clip * high) for clip in CLIPS)])
+    return found
 
 
 def _squared_error(histogram: Histogram, low: float, high: float, *, symmetric: bool) -> float:

@@ -7,8 +7,9 @@ from ...core.tolerances import differences
 from ..config import Int8Config
 from ..to_onnx import graph_from_checkpoint
 from .calibration import Calibration
-from .quantize import layer_names, quantised, ranges_by, reference_logits
-from .ranges import histograms, logits_as_written
+from .placement import layer_names, quantised_places
+from .quantize import Quantiser, reference_logits
+from .ranges import logits_as_written
 
 IMAGES = 256
 """Number of held-out images for each layer."""
@@ -30,15 +31,16 @@ def explain(checkpoint: Checkpoint, *, calibration: Calibration, config: Int8Con
     """Quantise one layer at a time and compare the logits with PyTorch's; return the costliest layer first."""
     config = config or Int8Config()
     graph = graph_from_checkpoint(checkpoint)
-    layers = layer_names(graph)
+    in_int8 = {node for node, _ in quantised_places(graph, config.flavor)}
+    layers = {layer: node for layer, node in layer_names(graph).items() if node in in_int8}
     operators = {node.name: node.op_type for node in graph.graph.node}
-    counted = histograms(graph, calibration.images_NHWC)
-    ranges = ranges_by("minmax" if config.method == "auto" else config.method, counted, config)
+    quantiser = Quantiser.of(graph, config, calibration.images_NHWC)
+    method = "minmax" if config.method == "auto" else config.method
     images_NHWC = calibration.held_out_NHWC[:: max(1, len(calibration.held_out_NHWC) // IMAGES)][:IMAGES]
     reference_NK = reference_logits(checkpoint, images_NHWC)
     costs = []
     for layer, node in layers.items():
-        alone = quantised(graph, ranges, config, excluded=[other for other in layers.values() if other != node])
+        alone = quantiser.quantised(method, keep_fp32=in_int8 - {node})
         largest, relative = differences(logits_as_written(alone, images_NHWC), reference_NK)
         costs.append(LayerCost(layer, operators[node], relative, largest))
     return sorted(costs, key=lambda cost: -cost.relative_error)

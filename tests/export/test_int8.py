@@ -1,6 +1,7 @@
 """int8: the graphs of both flavours, the calibration images that are refused, and the cost of layers."""
 
 import logging
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import astuple, replace
@@ -10,21 +11,31 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from fakes.parity_network import fitted_checkpoint, patterns, patterns_dataset
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from rtk.core.artifacts.checkpoint import Checkpoint
 from rtk.core.artifacts.graph import load_graph
 from rtk.core.card import ModelCard
 from rtk.core.data.datasets import Split
 from rtk.core.errors import ArtifactError, DataError, UnknownNameError, UsageError
+from rtk.core.machine import Machine, this_machine
 from rtk.core.nvidia.flavor import FLAVORS
 from rtk.core.tolerances import largest_share
-from rtk.export.config import EngineConfig, Int8Config
+from rtk.export import config as config_module
+from rtk.export.config import INT8_FLAVORS, METHODS, EngineConfig, Int8Config
+from rtk.export.int8 import quantize as quantize_module
+from rtk.export.int8 import weights as weights_module
 from rtk.export.int8.calibration import Calibration, check_images, content_hashes, draw_calibration
-from rtk.export.int8.quantize import Closeness, int8_from_checkpoint
+from rtk.export.int8.placement import first_and_last, layer_names
+from rtk.export.int8.qdq import with_quantisation
+from rtk.export.int8.quantize import Closeness, int8_from_checkpoint, margin_error
 from rtk.export.int8.ranges import Histogram, range_of
 from rtk.export.int8.sensitivity import explain
+from rtk.export.int8.weights import RoundedWeights, channel_scales, rounded_with_compensation, second_moments
+from rtk.export.to_onnx import graph_from_checkpoint
 from rtk.export.trt.build import engine_from_onnx
+from torch import nn
 
 real_rtx = pytest.mark.skipif(not FLAVORS["tensorrt-rtx"].installed, reason="needs the package tensorrt-rtx")
 Graphs = dict[str, Path]
@@ -45,9 +56,12 @@ def graphs(checkpoint: Checkpoint, calibration: Calibration, tmp_path_factory: p
     folder = tmp_path_factory.mktemp("int8")
     return {
         flavor: int8_from_checkpoint(
-            checkpoint, folder / f"{flavor}.int8.onnx", calibration=calibration, config=Int8Config(flavor)
+            checkpoint,
+            folder / f"{flavor}.int8.onnx",
+            calibration=calibration,
+            config=Int8Config(flavor, weight_bits="8"),
         ).path
-        for flavor in ("tensorrt", "cpu")
+        for flavor in INT8_FLAVORS
     }
 
 
@@ -65,12 +79,25 @@ def _quantised_inputs(graph: onnx.ModelProto) -> dict[str, list[bool]]:
     }
 
 
-@pytest.mark.parametrize("flavor", ["tensorrt", "cpu"])
-def test_every_convolution_dense_layer_and_both_inputs_of_additions_are_quantised(graphs: Graphs, flavor: str) -> None:
+# Layers of resnet8v1: how many of each operator have these inputs in int8.
+QUANTISED_INPUTS = {
+    "tensorrt": {("Conv", True, True): 9, ("Gemm", True, True): 1, ("Add", False, True): 3},
+    "cpu": {
+        ("Conv", True, True): 8,
+        ("Conv", False, False): 1,
+        ("Gemm", False, False): 1,
+        ("Add", True, True): 3,
+    },
+    "openvino": {("Conv", True, True): 9, ("Gemm", False, False): 1, ("Add", False, True): 3},
+}
+
+
+@pytest.mark.parametrize("flavor", INT8_FLAVORS)
+def test_each_runtime_gets_the_quantised_inputs_that_suit_it(graphs: Graphs, flavor: str) -> None:
     graph = onnx.load(graphs[flavor])
-    found = _quantised_inputs(graph)
-    assert len(found) == 9 + 1 + 3
-    assert all(all(inputs) for inputs in found.values())
+    operators = {node.name: node.op_type for node in graph.graph.node}
+    found = Counter((operators[name], *inputs) for name, inputs in _quantised_inputs(graph).items())
+    assert found == QUANTISED_INPUTS[flavor]
     assert graph.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
     assert graph.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
 
@@ -87,17 +114,81 @@ def test_the_graph_for_tensorrt_has_symmetric_int8_and_biases_in_fp32(graphs: Gr
     assert not any(array.dtype == np.int32 for array in weights.values())
 
 
-def test_the_graph_for_cpus_has_uint8_activations_and_weights_in_seven_bits(graphs: Graphs) -> None:
-    graph = onnx.load(graphs["cpu"])
+@pytest.mark.parametrize("flavor", ["cpu", "openvino"])
+def test_the_graphs_for_cpus_have_uint8_activations(graphs: Graphs, flavor: str) -> None:
+    graph = onnx.load(graphs[flavor])
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
     activations = [weights[node.input[2]].dtype for node in graph.graph.node if node.op_type == "QuantizeLinear"]
     assert set(activations) == {np.dtype(np.uint8)}
-    kernels = [array for array in weights.values() if array.dtype == np.int8 and array.ndim == 4]
-    assert len(kernels) == 9
-    assert max(int(np.abs(kernel.astype(np.int16)).max()) for kernel in kernels) == 64
+    biases = [array for array in weights.values() if array.dtype == np.int32 and array.any()]
+    assert len(biases) == (8 if flavor == "cpu" else 0)
 
 
-@pytest.mark.parametrize("flavor", ["tensorrt", "cpu"])
+def _largest_weight(graph: onnx.ModelProto) -> int:
+    arrays = [onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer]
+    kernels = [array for array in arrays if array.dtype == np.int8 and array.ndim == 4]
+    assert len(kernels) == 8
+    return max(int(np.abs(kernel.astype(np.int16)).max()) for kernel in kernels)
+
+
+def _machine(system: str, *features: str) -> Machine:
+    return replace(this_machine(), system=system, features=features)
+
+
+@pytest.mark.parametrize(
+    ("machine", "saturates"),
+    [
+        (_machine("Linux x86_64", "avx2", "avx512f"), True),
+        (_machine("Windows AMD64"), True),
+        (_machine("Linux x86_64", "avx2", "avx_vnni"), False),
+        (_machine("Linux x86_64", "avx2", "avx512f", "avx512_vnni"), False),
+        (_machine("Linux x86_64", "avx2", "amx_int8"), False),
+        (_machine("Linux aarch64"), False),
+        (_machine("Darwin arm64"), False),
+    ],
+    ids=lambda value: f"{value.system} {' '.join(value.features)}" if isinstance(value, Machine) else "",
+)
+def test_weights_have_seven_bits_where_int8_kernels_saturate(
+    machine: Machine, saturates: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_module, "this_machine", lambda: machine)
+    assert machine.int8_saturates == saturates
+    assert [Int8Config(flavor).bits for flavor in INT8_FLAVORS] == [8, *(2 * [7 if saturates else 8])]
+    assert [Int8Config("cpu", weight_bits=bits).bits for bits in ("7", "8")] == [7, 8]
+
+
+@pytest.mark.parametrize(
+    ("bits", "features", "line"),
+    [
+        ("auto", ("avx2",), "weights in 7 bits: for x86 processors without VNNI, as this one is"),
+        (
+            "auto",
+            ("avx_vnni",),
+            "weights in 8 bits: for processors with VNNI or its like, as this one has; for others",
+        ),
+        ("7", ("avx_vnni",), "weights in 7 bits: for x86 processors without VNNI"),
+        ("8", ("avx2",), "weights in 8 bits: this processor has no VNNI: only ONNX Runtime computes them right here"),
+    ],
+)
+def test_the_log_and_the_card_say_how_many_bits_the_weights_have(
+    checkpoint: Checkpoint, calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, bits: Any, features: tuple[str, ...], line: str,
+) -> None:  # fmt: skip
+    machine = _machine("Linux x86_64", *features)
+    for module in (config_module, quantize_module):
+        monkeypatch.setattr(module, "this_machine", lambda: machine)
+    config = Int8Config("cpu", method="minmax", weight_bits=bits)
+    with caplog.at_level(logging.INFO, "rtk.export.int8.quantize"):
+        done = int8_from_checkpoint(checkpoint, tmp_path / "a.onnx", calibration=calibration, config=config)
+    assert line in " ".join(caplog.text.split())
+    graph, card = load_graph(done.path)
+    expected = int(line.split()[2])
+    assert card.weight_bits == card.notes["export"]["weight_bits"] == expected
+    assert f"in {expected} bits" in card.notes["export"]["weights"]
+    assert _largest_weight(graph) == {7: 63, 8: 127}[expected]
+
+
+@pytest.mark.parametrize("flavor", INT8_FLAVORS)
 def test_the_card_says_how_the_graph_was_quantised(
     graphs: Graphs, flavor: str, checkpoint: Checkpoint, calibration: Calibration
 ) -> None:
@@ -106,8 +197,18 @@ def test_the_card_says_how_the_graph_was_quantised(
     note = card.notes["export"]
     assert note["flavor"] == flavor
     errors, largest = note["relative_logit_errors"], note["largest_logit_shares"]
-    shares = {name: max(errors[name] / 0.1, largest[name] / 1.0) for name in ("minmax", "percentile", "mse")}
-    assert note["method"] == min(shares, key=shares.__getitem__)
+    margins = note["margin_errors"]
+    assert set(margins) == set(METHODS)
+    close = [name for name in margins if errors[name] <= 0.1 and largest[name] <= 1.0]
+    assert note["method"] == min(close, key=margins.__getitem__)
+    assert (
+        note["kept_fp32"]
+        == {
+            "tensorrt": [],
+            "openvino": ["network.head.dense"],
+            "cpu": ["network.stem.0", "network.head.dense"],
+        }[flavor]
+    )
     assert note["calibration"] == calibration.note()
     assert note["calibration"]["images"] == 500
     assert len(note["calibration"]["sha256"]) == 64
@@ -119,11 +220,20 @@ def test_closeness_is_the_larger_share_of_two_limits() -> None:
     reference_NK = np.tile(np.array([[2.0, -2.0]], np.float32), (200, 1))
     even, peak = reference_NK + 0.1, reference_NK.copy()
     peak[7, 0] += 1.5
-    assert astuple(Closeness.of(even, reference_NK)) == pytest.approx((0.05, 0.1, 0.05), rel=1e-4)
+    assert astuple(Closeness.of(even, reference_NK)) == pytest.approx((0.05, 0.1, 0.05, 0.0), rel=1e-4, abs=1e-6)
     assert Closeness.of(even, reference_NK).share_of_limits == pytest.approx(0.5, rel=1e-4)
-    assert astuple(Closeness.of(peak, reference_NK)) == pytest.approx((0.0375, 1.5, 0.75), rel=1e-4)
+    assert astuple(Closeness.of(peak, reference_NK)) == pytest.approx((0.0375, 1.5, 0.75, 0.15), rel=1e-4)
     peak[7, 0] += 1.0
     assert Closeness.of(peak, reference_NK).share_of_limits == pytest.approx(1.25, rel=1e-4)
+
+
+def test_the_margin_error_counts_the_two_largest_logits_of_the_less_sure_half() -> None:
+    """Margins 1, 2, 8 and 9: only the first two images count, and only the classes 0 and 1."""
+    reference_NK = np.array([[1, 0, -5], [2, 0, -5], [0, 8, -5], [9, 0, -5]], np.float32)
+    found_NK = reference_NK + np.array([[0.3, 0, 3], [0, 0.4, 3], [5, 0, 0], [0, 5, 0]], np.float32)
+    assert margin_error(found_NK, reference_NK) == pytest.approx(((0.3**2 + 0.4**2) / 2) ** 0.5)
+    assert margin_error(reference_NK + 7, reference_NK) == 0
+    assert margin_error(reference_NK[:, :1], reference_NK[:, :1]) == margin_error(found_NK[:0], found_NK[:0]) == 0
 
 
 def test_an_image_with_larger_logits_may_have_a_larger_error() -> None:
@@ -164,8 +274,16 @@ def test_a_layer_of_keep_fp32_stays_in_fp32(checkpoint: Checkpoint, calibration:
     config = Int8Config(method="minmax", keep_fp32=("network.stem.0", "network.head.dense"))
     done = int8_from_checkpoint(checkpoint, tmp_path / "a.onnx", calibration=calibration, config=config)
     found = Counter(tuple(inputs) for inputs in _quantised_inputs(onnx.load(done.path)).values())
-    assert found[False, False] == 2
+    assert found == {(True, True): 8, (False, True): 3, (False, False): 2}
     assert load_graph(done.path)[1].notes["export"]["kept_fp32"] == ["network.stem.0", "network.head.dense"]
+
+
+@pytest.mark.parametrize("arch", ["resnet8v1", "resnet11v2"])
+def test_the_first_and_the_last_layer_are_found(card: ModelCard, randomise: Callable[..., None], arch: str) -> None:
+    graph = graph_from_checkpoint(fitted_checkpoint(card, randomise, arch=arch))
+    layers = {node: layer for layer, node in layer_names(graph).items()}
+    found = [[layers[node] for node in nodes] for nodes in first_and_last(graph)]
+    assert found == [["network.stem.0"], ["network.head.dense"]]
 
 
 def test_the_error_for_an_unknown_layer_suggests_a_known_one(
@@ -200,23 +318,122 @@ def test_an_int8_graph_with_too_large_an_error_is_not_written(
 
 def test_invalid_options_are_refused() -> None:
     wrong: Any = "tpu"
-    with pytest.raises(UnknownNameError, match="int8 flavor 'tpu' is unknown; .*known: tensorrt, cpu"):
+    with pytest.raises(UnknownNameError, match="int8 flavor 'tpu' is unknown; .*known: tensorrt, cpu, openvino"):
         Int8Config(wrong)
     with pytest.raises(UnknownNameError, match="calibration method 'tpu' is unknown; .*known: auto, minmax"):
         Int8Config(method=wrong)
     with pytest.raises(UsageError, match="--calibration-images 499: expected at least 500"):
         Int8Config(calibration_images=499)
+    with pytest.raises(UnknownNameError, match="number of weight bits 'tpu' is unknown; .*known: auto, 7, 8"):
+        Int8Config(weight_bits=wrong)
+    with pytest.raises(UsageError, match="--int8-weight-bits 7: for CPUs only"):
+        Int8Config(weight_bits="7")
 
 
-def test_the_quantiser_leaves_the_log_of_the_process_unchanged(
-    checkpoint: Checkpoint, calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+# Weights.
+
+
+def _output_error(weights_OD: np.ndarray, values_OD: np.ndarray, scales_O: np.ndarray, inputs_SD: np.ndarray) -> float:
+    return float((((weights_OD - values_OD * scales_O[:, None]) @ inputs_SD.T) ** 2).mean())
+
+
+@pytest.mark.parametrize("inputs", [27, 300], ids=["one block", "several blocks"])
+def test_compensated_rounding_changes_the_results_of_a_layer_less_than_plain_rounding(inputs: int) -> None:
+    random = np.random.default_rng(0)
+    mixing_DD = random.normal(size=(inputs, inputs)) * np.geomspace(1, 1e-3, inputs)  # neighbours in images are alike
+    inputs_SD = random.normal(size=(2_000, inputs)) @ mixing_DD.T
+    weights_OD = random.normal(size=(6, inputs)).astype(np.float32)
+    scales_O = channel_scales(weights_OD, 8)
+    moments_DD = inputs_SD.T @ inputs_SD / len(inputs_SD)
+    plain_OD = np.clip(np.round(weights_OD / scales_O[:, None]), -127, 127)
+    found_OD = rounded_with_compensation(weights_OD, scales_O, moments_DD, bits=8)
+    assert found_OD.dtype == np.int8
+    assert np.abs(found_OD - weights_OD / scales_O[:, None]).max() < 4
+    compensated, plain = (_output_error(weights_OD, one, scales_O, inputs_SD) for one in (found_OD, plain_OD))
+    assert compensated < plain / 3
+
+
+def test_uncorrelated_inputs_of_equal_size_leave_plain_rounding() -> None:
+    weights_OD = np.random.default_rng(0).normal(size=(4, 200)).astype(np.float32)
+    scales_O = channel_scales(weights_OD, 8)
+    found_OD = rounded_with_compensation(weights_OD, scales_O, np.eye(200), bits=8)
+    np.testing.assert_array_equal(found_OD, np.round(weights_OD / scales_O[:, None]))
+
+
+def test_a_channel_of_zeros_and_inputs_that_are_always_zero_are_no_trouble() -> None:
+    weights_OD = np.array([[0, 0, 0], [1.1, -2, 0.5]], np.float32)
+    scales_O = channel_scales(weights_OD, 7)
+    found_OD = rounded_with_compensation(weights_OD, scales_O, np.zeros((3, 3)), bits=7)
+    np.testing.assert_array_equal(found_OD, [[0, 0, 0], [35, -63, 16]])
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.Conv2d(3, 4, 3, stride=2, padding=(1, 2)),
+        nn.Conv2d(3, 4, 1, stride=2),
+        nn.Conv2d(3, 4, (3, 1), dilation=2),
+        nn.Linear(6, 4),
+    ],
+    ids=str,
+)
+def test_second_moments_are_those_of_what_the_weights_are_multiplied_with(
+    layer: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logging.root, "handlers", [])
-    level = logging.root.manager.disable
-    config = Int8Config(method="minmax")
-    int8_from_checkpoint(checkpoint, tmp_path / "a.onnx", calibration=calibration, config=config)
-    assert logging.root.handlers == [], "a handler here would print every line of rtk's log twice"
-    assert logging.root.manager.disable == level
+    """The mean square of the layer's results without bias is w M w for each channel w, if no place is left out."""
+    monkeypatch.setattr(weights_module, "POSITIONS", 10**6)
+    monkeypatch.setattr(weights_module, "BATCH", 3)
+    values = np.random.default_rng(0).normal(size=(7, 6) if isinstance(layer, nn.Linear) else (7, 3, 9, 11))
+    inputs = torch.from_numpy(values.astype(np.float32))
+    with torch.inference_mode():
+        results = (layer(inputs) - layer(torch.zeros_like(inputs))).transpose(0, 1).flatten(1).double()
+        weights_OD = layer.weight.flatten(1).double().numpy()
+    graph = _graph_of(layer, inputs)
+    node = next(one for one in graph.graph.node if one.op_type in ("Conv", "Gemm"))
+    moments_DD = second_moments(graph, [node], inputs.numpy())[node.name]
+    expected_O = results.square().mean(dim=1).numpy()
+    np.testing.assert_allclose(np.diag(weights_OD @ moments_DD @ weights_OD.T), expected_O, rtol=1e-4)
+
+
+def _graph_of(layer: nn.Module, inputs: torch.Tensor) -> onnx.ModelProto:
+    """The layer as a graph whose input has the name and place of rtk's, but holds floating-point numbers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            layer, (inputs[:2],), dynamo=True, verbose=False, input_names=["images"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )  # fmt: skip
+    assert program is not None
+    return program.model_proto
+
+
+# Biases.
+
+
+def test_a_bias_that_overflows_stays_in_fp32() -> None:
+    """The steps of a bias are those of activations times weights; with tiny weights they are too small for 32 bits."""
+    values = {
+        "w": np.array([[1.0], [1e-9]], np.float32).reshape(2, 1, 1, 1),
+        "b": np.array([1.0, 1.0], np.float32),
+    }
+    for tiny, bias_in_fp32 in ((1e-9, True), (1e-2, False)):
+        values["w"][1] = tiny
+        graph = helper.make_model(
+            helper.make_graph(
+                [helper.make_node("Conv", ["x", "w", "b"], ["y"], name="c")],
+                "one",
+                [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 2, 2])],
+                [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2, 2, 2])],
+                [onnx.numpy_helper.from_array(array, name) for name, array in values.items()],
+            ),
+            opset_imports=[helper.make_opsetid("", 20)],
+        )
+        scales_O = channel_scales(values["w"].reshape(2, 1), 8)
+        weights = {"w": RoundedWeights(np.array([127, 127], np.int8).reshape(2, 1, 1, 1), scales_O, 0)}
+        found = with_quantisation(graph, {("c", 0)}, {"x": (0.0, 1.0)}, weights, symmetric=False, quantise_biases=True)
+        convolution = next(node for node in found.graph.node if node.op_type == "Conv")
+        assert (convolution.input[2] == "b") == bias_in_fp32
 
 
 # Ranges.
@@ -228,8 +445,29 @@ def test_a_single_outlier_widens_only_the_range_of_minmax() -> None:
     counts[-1] = 1
     histogram = Histogram(counts, 0.0, 100.0)
     assert range_of(histogram, "minmax", symmetric=True) == (0.0, 100.0)
-    assert range_of(histogram, "percentile", symmetric=True)[1] == pytest.approx(100 * 20 / 2048, rel=0.01)
+    assert range_of(histogram, "percentile-99.999", symmetric=True)[1] == pytest.approx(100 * 20 / 2048, rel=0.01)
     assert range_of(histogram, "mse", symmetric=True)[1] < 100
+
+
+def test_a_percentile_cuts_half_of_its_share_off_at_each_end() -> None:
+    histogram = Histogram(np.full(2048, 1_000, np.int64), -10.24, 10.24)
+    histogram.counts[[0, 1, -2, -1]] = 40, 100, 100, 40  # of 2,044,280 values, 102 may be left out at each end
+    low, high = range_of(histogram, "percentile-99.99", symmetric=False)
+    assert (low, high) == pytest.approx((-10.23, 10.23))
+    assert range_of(replace(histogram, low=0.0), "percentile-99.99", symmetric=False)[0] == 0
+
+
+def test_mse_moves_both_ends_of_a_range_together_or_each_on_its_own() -> None:
+    """The thin tail below zero is cut off; the dense part above zero is kept whole only if its end can stay."""
+    counts = np.zeros(2048, np.int64)
+    counts[0] = 1
+    counts[1_000:2_048] = 1_000_000
+    histogram = Histogram(counts, -100.0, 104.8)
+    together = range_of(histogram, "mse", symmetric=False)
+    assert together[0] / -100 == pytest.approx(together[1] / 104.8)
+    low, high = range_of(histogram, "mse-each-end", symmetric=False)
+    assert low == pytest.approx(-30)
+    assert high == pytest.approx(104.8)
 
 
 # Calibration images.

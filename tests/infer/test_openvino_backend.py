@@ -1,12 +1,16 @@
 """The openvino backend keeps the contract and reports the precision that it really computes in."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rtk.core.artifacts.graph import load_graph, set_card
 from rtk.core.errors import ArtifactError, BackendError
+from rtk.core.machine import this_machine
 from rtk.core.probe import probe_images
+from rtk.infer import backend as backend_module
 from rtk.infer.backend import Backend, BackendOptions
 from rtk.infer.open_backend import open_backend
 from rtk.infer.openvino_backend import openvino  # as rtk imports it, without its telemetry
@@ -64,6 +68,26 @@ def test_a_bf16_hint_is_accepted_only_if_the_processor_supports_it(graph_path: P
 def test_a_hint_without_meaning_is_rejected(graph_path: Path) -> None:
     with pytest.raises(BackendError, match="openvino: a hint of int8 for a graph in fp32: expected fp32, fp16 or bf16"):
         open_backend("openvino", graph_path, BackendOptions(device="cpu", hint="int8"))
+
+
+def test_an_int8_graph_that_would_overflow_is_rejected(
+    graph_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of eight bits overflow in int8 kernels of x86 processors without VNNI, weights of seven do not."""
+    graph, card = load_graph(graph_path)
+    paths = {bits: tmp_path / f"{bits}.onnx" for bits in (7, 8)}
+    for bits, path in paths.items():
+        set_card(graph, replace(card, precision="int8", notes={"export": {"flavor": "cpu", "weight_bits": bits}}))
+        path.write_bytes(graph.SerializeToString())
+    for features in (("avx2", "avx512_vnni"), ("avx2",)):
+        machine = replace(this_machine(), system="Linux x86_64", features=features)
+        monkeypatch.setattr(backend_module, "this_machine", lambda machine=machine: machine)
+        open_backend("openvino", paths[7], CPU)
+        if "avx512_vnni" in features:
+            open_backend("openvino", paths[8], CPU)
+        else:
+            with pytest.raises(BackendError, match=r"8\.onnx: its int8 weights have 8 bits, .*--int8-weight-bits 7"):
+                open_backend("openvino", paths[8], CPU)
 
 
 def test_a_gpu_is_rejected(graph_path: Path) -> None:

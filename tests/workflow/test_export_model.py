@@ -42,7 +42,7 @@ def test_every_field_of_the_configs_is_an_option() -> None:
     fields = {field.name for field in dataclasses.fields(ExportConfig)} - {"engine", "int8"}
     fields |= {field.name for field in dataclasses.fields(EngineConfig)} - SET_BY_THE_EXPORT
     int8 = {field.name: field.name for field in dataclasses.fields(Int8Config)}
-    int8 |= {"flavor": "int8_flavor", "method": "int8_method"}
+    int8 |= {"flavor": "int8_flavor", "method": "int8_method", "weight_bits": "int8_weight_bits"}
     assert {OPTION_OF.get(name, name) for name in fields} | set(int8.values()) == parameters
 
 
@@ -81,9 +81,14 @@ def test_batch_sizes_without_an_engine_are_those_of_the_triton_configuration(
 
 def test_int8_options_reach_the_int8_config(config_of: Callable[..., ExportConfig]) -> None:
     config = config_of(
-        precision="int8", int8_flavor="cpu", int8_method="mse", calibration_images=2_000, keep_fp32=["network.stem.0"]
+        precision="int8",
+        int8_flavor="cpu",
+        int8_method="mse",
+        int8_weight_bits="7",
+        calibration_images=2_000,
+        keep_fp32=["network.stem.0"],
     )
-    assert config.int8 == Int8Config("cpu", "mse", ("network.stem.0",), 2_000)
+    assert config.int8 == Int8Config("cpu", "mse", "7", ("network.stem.0",), 2_000)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +96,8 @@ def test_int8_options_reach_the_int8_config(config_of: Callable[..., ExportConfi
     [
         ({"int8_flavor": "cpu"}, "--int8-flavor: only for --precision int8"),
         ({"int8_method": "mse"}, "--int8-method: only for --precision int8"),
+        ({"int8_weight_bits": "8"}, "--int8-weight-bits: only for --precision int8"),
+        ({"int8_weight_bits": "7", "precision": "int8"}, "--int8-weight-bits 7: for CPUs only"),
         ({"calibration_images": 600, "precision": "fp16"}, "--calibration-images: only for --precision int8"),
         ({"keep_fp32": ["a"], "explain": True}, "--keep-fp32, --explain: only for --precision int8"),
         ({"dataset": "shapes"}, "--dataset: only for --precision int8 and --require-parity"),

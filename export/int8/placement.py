@@ -1,0 +1,78 @@
+"""Which inputs of which layers are quantised, for each target runtime.
+
+tensorrt  Every convolution and dense layer. Of an addition, not the input that a convolution makes: TensorRT adds
+          the other one inside that convolution, before anything is rounded.
+openvino  The same, for the same reason, but the last dense layer stays in fp32: it takes no time, and rounding
+          costs much there.
+cpu       ONNX Runtime runs a convolution in int8 only if its result is quantised too, so both inputs of every
+          addition are. The first convolution stays in fp32 as well, which is no slower there: it has few channels.
+"""
+
+from collections.abc import Collection, Iterable
+
+import onnx
+
+from ..config import Int8Flavor
+
+LAYERS = ("Conv", "Gemm")
+"""Operators with weights."""
+QUANTISED = (*LAYERS, "Add")
+"""Operators that run in int8; an Add is a residual addition."""
+
+Place = tuple[str, int]
+"""The name of a node and the index of one of its inputs."""
+
+
+def quantised_places(graph: onnx.ModelProto, flavor: Int8Flavor, *, keep_fp32: Collection[str] = ()) -> set[Place]:
+    """Return the activations to quantise. `keep_fp32`: names of nodes that stay in fp32."""
+    weights = {tensor.name for tensor in graph.graph.initializer}
+    nodes = [node for node in graph.graph.node if node.op_type in QUANTISED]
+    firsts, lasts = first_and_last(graph)
+    always_fp32 = {"tensorrt": set[str](), "openvino": lasts, "cpu": firsts | lasts}[flavor]
+    nodes = [node for node in nodes if node.name not in always_fp32 and node.name not in keep_fp32]
+    places = {(node.name, 0) for node in nodes if node.op_type in LAYERS and node.input[1] in weights}
+    made_by_convolution = {name for node in graph.graph.node if node.op_type == "Conv" for name in node.output}
+    for node in nodes:
+        if node.op_type == "Add" and not weights & set(node.input):
+            inside = next((index for index, name in enumerate(node.input) if name in made_by_convolution), None)
+            places |= {(node.name, index) for index in range(2) if flavor == "cpu" or index != inside}
+    return places
+
+
+def first_and_last(graph: onnx.ModelProto) -> tuple[set[str], set[str]]:
+    """Return the convolutions that no other one comes before, and the dense layers that no layer comes after."""
+    layers = [node for node in graph.graph.node if node.op_type in LAYERS]
+    after = _reached(graph.graph.node, {name for node in layers if node.op_type == "Conv" for name in node.output})
+    firsts = {node.name for node in layers if node.op_type == "Conv" and node.input[0] not in after}
+    lasts = set()
+    for node in layers:
+        if node.op_type == "Gemm":
+            later = _reached(graph.graph.node, set(node.output))
+            if not any(other.input[0] in later for other in layers):
+                lasts.add(node.name)
+    return firsts, lasts
+
+
+def _reached(nodes: Iterable[onnx.NodeProto], start: set[str]) -> set[str]:
+    """Return `start` and all values that are computed from it."""
+    reached = set(start)
+    for node in nodes:  # in the order of computation
+        if reached & set(node.input):
+            reached |= set(node.output)
+    return reached
+
+
+def layer_names(graph: onnx.ModelProto) -> dict[str, str]:
+    """Map readable layer names, such as network.blocks.0.conv1, to the names of the graph's nodes."""
+    names = {}
+    for node in graph.graph.node:
+        if node.op_type in QUANTISED:
+            weight = next((name for name in node.input if name.endswith(".weight")), "")
+            names[weight.removesuffix(".weight") or node.name.removeprefix("node_")] = node.name
+    return names
+
+
+def activations(graph: onnx.ModelProto, places: Collection[Place]) -> list[str]:
+    """Return the names of the activations at these places, in the order of computation."""
+    read = ((node, index) for node in graph.graph.node for index in range(len(node.input)))
+    return list(dict.fromkeys(node.input[index] for node, index in read if (node.name, index) in places))
