@@ -49,8 +49,8 @@ def int8_graphs(checkpoint: Checkpoint, calibration: Calibration, folder: Path) 
         int8_from_checkpoint(checkpoint, path, calibration=calibration, config=Int8Config(flavor))
         yield ("tensorrt" if flavor == "tensorrt" else "cpu"), f"rtk {flavor}", path
     graph = graph_from_checkpoint(checkpoint)
-    makers = {("cpu", f"ONNX Runtime {one}"): _by_onnxruntime for one in PLAIN}
-    makers |= {("tensorrt", f"ONNX Runtime {one}"): _by_onnxruntime for one in PLAIN}
+    makers = {("cpu", f"ONNX Runtime {one}"): by_onnxruntime for one in PLAIN}
+    makers |= {("tensorrt", f"ONNX Runtime {one}"): by_onnxruntime for one in PLAIN}
     if find_spec("nncf") is not None:
         makers["cpu", NNCF] = _by_nncf
     for (target, name), make in makers.items():
@@ -61,9 +61,7 @@ def int8_graphs(checkpoint: Checkpoint, calibration: Calibration, folder: Path) 
         yield target, name, path
 
 
-def _by_onnxruntime(
-    graph: onnx.ModelProto, images_NHWC: NDArray[np.uint8], method: str, target: str
-) -> onnx.ModelProto:
+def by_onnxruntime(graph: onnx.ModelProto, images_NHWC: NDArray[np.uint8], method: str, target: str) -> onnx.ModelProto:
     """Quantise with the defaults of ONNX Runtime's quantiser, but with weights per channel; what TensorRT needs too."""
     for_tensorrt = target == "tensorrt"
     copied = onnx.ModelProto()

@@ -5,10 +5,10 @@ test split. The limits in core/tolerances.py come from the figures of the correc
 check refuses each planted fault.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import numpy as np
 import onnx
@@ -19,14 +19,14 @@ from ..bench.parity.compare import Parity, compare
 from ..bench.parity.verdict import Verdict, judge
 from ..cli.options import DataDir, run_module
 from ..core.artifacts.checkpoint import Checkpoint, load_checkpoint
-from ..core.data.datasets import Dataset, Split, open_dataset
+from ..core.data.datasets import Split, open_dataset
 from ..core.files import temporary_folder
 from ..core.models.model import rounded_logits
 from ..core.text import text_table
-from ..core.tolerances import differences, precision_named
+from ..core.tolerances import PRECISIONS, differences, precision_named
 from ..core.zoo import zoo_names
 from ..export.config import INT8_FLAVORS, Int8Config
-from ..export.int8.calibration import draw_calibration
+from ..export.int8.calibration import Calibration, draw_calibration
 from ..export.int8.quantize import int8_from_checkpoint, reference_logits
 from ..export.int8.ranges import logits_as_written
 from ..export.reduced_precision import HALVES, rounded_after_every_layer
@@ -34,8 +34,11 @@ from ..export.to_onnx import graph_from_checkpoint
 from ..infer.backend import BackendOptions
 from ..infer.onnx_backend import open_session
 from ..workflow.models import find_model, find_reference
-from .int8_by_onnxruntime import plainly_quantised
+from .int8_graphs import by_onnxruntime
 from .planted_faults import faulty, mean_off
+
+if TYPE_CHECKING:
+    from ..export.config import Method
 
 BATCH = 250
 FEW = 500
@@ -90,25 +93,36 @@ class Subject:
         reference_NK, labels_N = self.reference_NK[index_N], self.test.labels_N[index_N]
         return compare("candidate", reference_NK, logits_NK[index_N], labels_N, expected_error=expected)
 
-    def verdict(self, logits_NK: Logits, precision: str, *, only: NDArray[np.int64] | None = None) -> Verdict:
+    def verdict(self, logits_NK: Logits, precision: str = "fp32", *, only: NDArray[np.int64] | None = None) -> Verdict:
         """Judge logits by the checks that need no trials."""
         return judge(self.parity(logits_NK, precision, only=only), precision=precision)
 
 
-def correct_exports(checkpoint: Checkpoint, dataset: Dataset) -> Iterator[Export]:
-    """Export in every precision, in int8 by two quantisers."""
+def correct_exports(
+    checkpoint: Checkpoint,
+    calibration: Calibration,
+    *,
+    method: str = "auto",
+    precisions: Collection[str] = tuple(PRECISIONS),
+) -> Iterator[Export]:
+    """Export in these precisions, in int8 by two quantisers; `method`: of rtk's, as for --int8-method."""
     graph = graph_from_checkpoint(checkpoint)
-    yield Export("fp32", "fp32", graph)
+    if "fp32" in precisions:
+        yield Export("fp32", "fp32", graph)
     for precision, half in HALVES.items():
-        halved = graph_from_checkpoint(checkpoint, precision)
-        yield Export(precision, precision, rounded_after_every_layer(halved, half))
-    calibration = draw_calibration(dataset, checkpoint.card)
+        if precision in precisions:
+            halved = graph_from_checkpoint(checkpoint, precision)
+            yield Export(precision, precision, rounded_after_every_layer(halved, half))
+    if "int8" not in precisions:
+        return
     with temporary_folder(None) as folder:
         for flavor in INT8_FLAVORS:
             path = folder / f"{flavor}.onnx"
-            int8_from_checkpoint(checkpoint, path, calibration=calibration, config=Int8Config(flavor))
+            config = Int8Config(flavor, cast("Method", method))
+            int8_from_checkpoint(checkpoint, path, calibration=calibration, config=config)
             yield Export(f"int8 {flavor}", "int8", onnx.load(path))
-    yield Export("int8 by ONNX Runtime", "int8", plainly_quantised(graph, calibration.images_NHWC))
+    plain = by_onnxruntime(graph, calibration.images_NHWC, "MinMax", "cpu")
+    yield Export("int8 by ONNX Runtime", "int8", plain)
 
 
 def _moved(label: int, by: float) -> Fault:
@@ -148,7 +162,7 @@ def false_refusals(subject: Subject, logits_NK: Logits, precision: str, *, trial
 
 
 def figures(
-    name: str, *, data_dir: Path | None = None, trials: int = 200
+    name: str, *, data_dir: Path | None = None, trials: int = 200, method: str = "auto"
 ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """The rows of both tables for one model."""
     found = find_model(name)
@@ -156,7 +170,7 @@ def figures(
     dataset = open_dataset(checkpoint.card.dataset, data_dir=data_dir)
     subject = Subject.of(checkpoint, dataset.split("test"))
     correct, wrong = [], []
-    for export in correct_exports(checkpoint, dataset):
+    for export in correct_exports(checkpoint, draw_calibration(dataset, checkpoint.card), method=method):
         logits_NK = export.logits(subject.test.images_NHWC)
         parity = subject.parity(logits_NK, export.precision)
         expected = parity.expected_error or float("nan")
