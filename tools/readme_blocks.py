@@ -40,6 +40,7 @@ def table_blocks(folder: Path = RESULTS) -> dict[str, str]:
         "measured": measured_block(reports),
         "published": published_block(kept_cards()),
         "limits": limits_block(),
+        "network-limits": network_limits_block(),
         "bounds": bounds_block(),
         "folders": folders_block(ROOT),
         "int8": int8_block(folder / "int8"),
@@ -190,6 +191,24 @@ def limits_block() -> str:
             }
         )
     return markdown_table(rows)
+
+
+def network_limits_block() -> str:
+    """Return the limits of the parity gate that depend on what 16 bits cost the network."""
+    return markdown_table(
+        [
+            {
+                "precision": one.name,
+                "compared with": f"the error of {one.yardstick}",
+                "relative RMS error": f"at most {one.error_multiple:g} times, {one.relative_error:g}",
+                "mean difference of a logit": f"at most {one.shift_multiple:g} times, {one.class_shift:g} of the spread",
+                "slope": f"1 ± {one.slope:g}",
+                "asked again": f"at most {one.repeat:g}",
+            }
+            for one in PRECISIONS.values()
+            if one.yardstick
+        ]
+    )
 
 
 def bounds_block() -> str:
