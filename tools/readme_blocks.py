@@ -201,7 +201,7 @@ def network_limits_block() -> str:
                 "precision": one.name,
                 "compared with": f"the error of {one.yardstick}",
                 "relative RMS error": f"at most {one.error_multiple:g} times, {one.relative_error:g}",
-                "mean difference of a logit": f"at most {one.shift_multiple:g} times, {one.class_shift:g} of the spread",
+                "mean difference of a logit": f"at most {one.shift_multiple:g} times, {one.class_shift:g}",
                 "slope": f"1 ± {one.slope:g}",
                 "asked again": f"at most {one.repeat:g}",
             }

@@ -5,7 +5,7 @@ tensorrt  Every convolution and dense layer. Of an addition, not the input that 
 openvino  The same, for the same reason, but the last dense layer stays in fp32: it takes no time, and rounding
           costs much there.
 cpu       ONNX Runtime runs a convolution in int8 only if its result is quantised too, so both inputs of every
-          addition are. The first convolution stays in fp32 as well, which is no slower there: it has few channels.
+          addition are. The last dense layer stays in fp32.
 """
 
 from collections.abc import Collection, Iterable
@@ -27,8 +27,7 @@ def quantised_places(graph: onnx.ModelProto, flavor: Int8Flavor, *, keep_fp32: C
     """Return the activations to quantise. `keep_fp32`: names of nodes that stay in fp32."""
     weights = {tensor.name for tensor in graph.graph.initializer}
     nodes = [node for node in graph.graph.node if node.op_type in QUANTISED]
-    firsts, lasts = first_and_last(graph)
-    always_fp32 = {"tensorrt": set[str](), "openvino": lasts, "cpu": firsts | lasts}[flavor]
+    always_fp32 = set[str]() if flavor == "tensorrt" else last_dense_layers(graph)
     nodes = [node for node in nodes if node.name not in always_fp32 and node.name not in keep_fp32]
     places = {(node.name, 0) for node in nodes if node.op_type in LAYERS and node.input[1] in weights}
     made_by_convolution = {name for node in graph.graph.node if node.op_type == "Conv" for name in node.output}
@@ -39,18 +38,16 @@ def quantised_places(graph: onnx.ModelProto, flavor: Int8Flavor, *, keep_fp32: C
     return places
 
 
-def first_and_last(graph: onnx.ModelProto) -> tuple[set[str], set[str]]:
-    """Return the convolutions that no other one comes before, and the dense layers that no layer comes after."""
+def last_dense_layers(graph: onnx.ModelProto) -> set[str]:
+    """Return the dense layers that no layer comes after."""
     layers = [node for node in graph.graph.node if node.op_type in LAYERS]
-    after = _reached(graph.graph.node, {name for node in layers if node.op_type == "Conv" for name in node.output})
-    firsts = {node.name for node in layers if node.op_type == "Conv" and node.input[0] not in after}
     lasts = set()
     for node in layers:
         if node.op_type == "Gemm":
             later = _reached(graph.graph.node, set(node.output))
             if not any(other.input[0] in later for other in layers):
                 lasts.add(node.name)
-    return firsts, lasts
+    return lasts
 
 
 def _reached(nodes: Iterable[onnx.NodeProto], start: set[str]) -> set[str]:

@@ -108,11 +108,10 @@ def test_int8_leaves_preprocessing_in_fp32(checkpoints: dict[str, Checkpoint], t
     names = [node.op_type for node in onnx.load(path).graph.node]
     pixels = names[: names.index("Resize") + 1]
     assert "MatMul" in pixels
-    assert names[len(pixels)] == ("QuantizeLinear" if flavor == "tensorrt" else "Conv")
+    assert names[len(pixels)] == "QuantizeLinear"
     on_pixels = {name for node in onnx.load(path).graph.node[: len(pixels)] for name in node.output}
     quantised = [node.input[0] for node in onnx.load(path).graph.node if node.op_type == "QuantizeLinear"]
-    last = onnx.load(path).graph.node[len(pixels) - 1].output[0]
-    assert on_pixels & set(quantised) == ({last} if flavor == "tensorrt" else set())
+    assert on_pixels & set(quantised) == {onnx.load(path).graph.node[len(pixels) - 1].output[0]}
 
 
 @real_rtx

@@ -27,7 +27,7 @@ from rtk.export.config import INT8_FLAVORS, METHODS, EngineConfig, Int8Config
 from rtk.export.int8 import quantize as quantize_module
 from rtk.export.int8 import weights as weights_module
 from rtk.export.int8.calibration import Calibration, check_images, content_hashes, draw_calibration
-from rtk.export.int8.placement import first_and_last, layer_names
+from rtk.export.int8.placement import last_dense_layers, layer_names
 from rtk.export.int8.qdq import with_quantisation
 from rtk.export.int8.quantize import Closeness, int8_from_checkpoint, margin_error
 from rtk.export.int8.ranges import Histogram, range_of
@@ -83,8 +83,7 @@ def _quantised_inputs(graph: onnx.ModelProto) -> dict[str, list[bool]]:
 QUANTISED_INPUTS = {
     "tensorrt": {("Conv", True, True): 9, ("Gemm", True, True): 1, ("Add", False, True): 3},
     "cpu": {
-        ("Conv", True, True): 8,
-        ("Conv", False, False): 1,
+        ("Conv", True, True): 9,
         ("Gemm", False, False): 1,
         ("Add", True, True): 3,
     },
@@ -121,13 +120,13 @@ def test_the_graphs_for_cpus_have_uint8_activations(graphs: Graphs, flavor: str)
     activations = [weights[node.input[2]].dtype for node in graph.graph.node if node.op_type == "QuantizeLinear"]
     assert set(activations) == {np.dtype(np.uint8)}
     biases = [array for array in weights.values() if array.dtype == np.int32 and array.any()]
-    assert len(biases) == (8 if flavor == "cpu" else 0)
+    assert len(biases) == (9 if flavor == "cpu" else 0)
 
 
 def _largest_weight(graph: onnx.ModelProto) -> int:
     arrays = [onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer]
     kernels = [array for array in arrays if array.dtype == np.int8 and array.ndim == 4]
-    assert len(kernels) == 8
+    assert len(kernels) == 9
     return max(int(np.abs(kernel.astype(np.int16)).max()) for kernel in kernels)
 
 
@@ -279,11 +278,10 @@ def test_a_layer_of_keep_fp32_stays_in_fp32(checkpoint: Checkpoint, calibration:
 
 
 @pytest.mark.parametrize("arch", ["resnet8v1", "resnet11v2"])
-def test_the_first_and_the_last_layer_are_found(card: ModelCard, randomise: Callable[..., None], arch: str) -> None:
+def test_the_last_dense_layer_is_found(card: ModelCard, randomise: Callable[..., None], arch: str) -> None:
     graph = graph_from_checkpoint(fitted_checkpoint(card, randomise, arch=arch))
     layers = {node: layer for layer, node in layer_names(graph).items()}
-    found = [[layers[node] for node in nodes] for nodes in first_and_last(graph)]
-    assert found == [["network.stem.0"], ["network.head.dense"]]
+    assert [layers[node] for node in last_dense_layers(graph)] == ["network.head.dense"]
 
 
 def test_the_error_for_an_unknown_layer_suggests_a_known_one(
