@@ -78,7 +78,7 @@ def run(
         dataset=f"{dataset.name} (test split, {len(split):,} images)",
         parity=comparison.parity,
         verdicts=_verdicts(contenders, reference, comparison.parity, required),
-        ready_s={one.label: one.ready_s for one in contenders},
+        ready_s={one.label: one.ready_s for one in contenders if one.timed},
         devices={one.label: one.backend.device for one in contenders},
         pictures=pictures_of(split, comparison.parity),
         interrupted=comparison.interrupted,
@@ -105,7 +105,8 @@ def _compare_answers(
     judged = [one for one in contenders if not one.baseline]
     others = [one for one in judged if one.backend is not reference]
     with progress_bar("comparing answers", len(split) * (1 + len(others)), unit="images") as advance:
-        found = Reference.of(reference, split, advance=advance)
+        precisions = {one.computes_in for one in others}
+        found = Reference.of(reference, split, precisions=precisions, advance=advance)
         for one in judged:
             if one.backend is reference:
                 itself = compare(one.label, found.logits_NK, found.logits_NK, split.labels_N, rounding=found.rounding)
@@ -113,7 +114,11 @@ def _compare_answers(
                 continue
             try:
                 parity = found.parity_of(
-                    one.label, one.backend, precision=one.computes_in, timed=config.batches, advance=advance
+                    one.label,
+                    one.backend,
+                    precision=one.computes_in,
+                    timed=config.batches if one.timed else (),
+                    advance=advance,
                 )
             except RtkError as error:
                 unusable[one.label] = noted(error)

@@ -84,8 +84,9 @@ def export(
         str | None,
         typer.Option(
             metavar="POINTS|PRESET",
-            help="Write files only if parity holds on the whole test split; exit code 4 if not; a given graph is only "
-            "judged. Number of accuracy points that may be lost, default, mlperf-99 or mlperf-99.9.",
+            help="Write files only if parity holds on the whole test split; exit code 4 if not, 5 if the images are "
+            "too few; a given graph is only judged. Number of accuracy points that may be lost, default, mlperf-99 or "
+            "mlperf-99.9.",
             show_default=False,
             rich_help_panel=groups.PARITY,
         ),

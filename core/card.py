@@ -171,6 +171,11 @@ class ModelCard:
         bits = made.get("weight_bits") if isinstance(made, dict) else None
         return bits if isinstance(bits, int) else 8
 
+    def differences_from(self, other: "ModelCard") -> tuple[str, ...]:
+        """What differs from another card of what gives pixels and logits their meaning."""
+        names = ("classes", "input", "preprocessing")
+        return tuple(name for name in names if getattr(self, name) != getattr(other, name))
+
     def own_accuracy(self, file_sha256: str) -> str:
         """The accuracy that the parity gate measured on this very graph or engine, in words; empty if it did not.
 

@@ -135,6 +135,11 @@ def reason_of(error: BaseException | str, *, memory_advice: bool = True) -> str:
     return cleaned(text) or (type(error).__name__ if isinstance(error, BaseException) else "no reason given")
 
 
+def is_out_of_memory(message: str) -> bool:
+    """Whether a message of a library or of rtk says that memory is short."""
+    return bool(re.search("out of (GPU )?memory", message) or OUT_OF_MEMORY.search(message))
+
+
 def cleaned(message: str) -> str:
     """The message of a library as one line of at most LONGEST characters, without what is for its own developers."""
     text = one_line(message)

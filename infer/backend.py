@@ -113,16 +113,13 @@ class Backend(abc.ABC):
         with translated_errors(f"{self.name}: {len(images_NHWC)} images in fp64"):
             return self._rounding(images_NHWC)
 
-    def error_in(self, images_NHWC: NDArray[np.uint8], precision: str) -> float:
-        """Return the relative RMS error of its logits if every layer's result is rounded to fp16 or bf16.
+    def rounded(self, images_NHWC: NDArray[np.uint8], precision: str) -> NDArray[np.float32] | None:
+        """Return its logits if every layer's result is rounded to fp16 or bf16; None if it cannot compute them.
 
-        Relative to the standard deviation of its logits; 0 if the backend cannot compute it. Raises BackendError as a
-        call does.
+        Raises BackendError as a call does.
         """
-        if not len(images_NHWC):
-            return 0.0
         with translated_errors(f"{self.name}: {len(images_NHWC)} images in {precision}"):
-            return self._error_in(images_NHWC, precision)
+            return self._rounded(images_NHWC, precision)
 
     def _translated_stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         source = _Source(batches)
@@ -147,10 +144,10 @@ class Backend(abc.ABC):
         del images_NHWC
         return 0.0
 
-    def _error_in(self, images_NHWC: NDArray[np.uint8], precision: str) -> float:
-        """Compute `error_in` of at least one image."""
+    def _rounded(self, images_NHWC: NDArray[np.uint8], precision: str) -> NDArray[np.float32] | None:
+        """Compute `rounded`."""
         del images_NHWC, precision
-        return 0.0
+        return None
 
     @abc.abstractmethod
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -12,7 +12,6 @@ from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.errors import BackendError
 from ..core.machine import usable_cores
 from ..core.models.model import exact_logits, rounded_logits
-from ..core.tolerances import differences
 from .backend import Backend, BackendOptions, Resident
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -68,10 +67,8 @@ class TorchBackend(Backend):
         """Return the largest difference of the logits from those in fp64."""
         return float(np.abs(self(images_NHWC) - exact_logits(self._model, images_NHWC)).max())
 
-    def _error_in(self, images_NHWC: NDArray[np.uint8], precision: str) -> float:
-        """Return the relative RMS error that 16 bits cause in this network."""
-        rounded_NK = rounded_logits(self._model, images_NHWC, TORCH_TYPES[precision])
-        return differences(rounded_NK, self(images_NHWC))[1]
+    def _rounded(self, images_NHWC: NDArray[np.uint8], precision: str) -> NDArray[np.float32]:
+        return rounded_logits(self._model, images_NHWC, TORCH_TYPES[precision])
 
     def _resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
         """Copy the images to the GPU; None on the CPU."""

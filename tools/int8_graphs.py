@@ -1,7 +1,7 @@
 """int8 graphs of one checkpoint by rtk, by ONNX Runtime's quantiser and by NNCF, on the same calibration images."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from importlib import import_module
@@ -31,6 +31,9 @@ NNCF_MISSING = "NNCF is not installed, its row is left out; to have it: pip inst
 BATCH = 100
 
 
+TARGETS = ("cpu", "tensorrt")
+
+
 class _Images(CalibrationDataReader):  # type: ignore[misc]
     """Batches of calibration images, as ONNX Runtime's quantiser reads them."""
 
@@ -42,9 +45,13 @@ class _Images(CalibrationDataReader):  # type: ignore[misc]
         return next(self._batches, None)
 
 
-def int8_graphs(checkpoint: Checkpoint, calibration: Calibration, folder: Path) -> Iterator[tuple[str, str, Path]]:
-    """Write every graph into the folder; yield its target, cpu or tensorrt, its name, and its path."""
+def int8_graphs(
+    checkpoint: Checkpoint, calibration: Calibration, folder: Path, *, targets: Collection[str] = TARGETS
+) -> Iterator[tuple[str, str, Path]]:
+    """Write every graph for these targets into the folder; yield its target, its name, and its path."""
     for flavor in INT8_FLAVORS:
+        if ("tensorrt" if flavor == "tensorrt" else "cpu") not in targets:
+            continue
         path = folder / f"rtk-{flavor}.onnx"
         int8_from_checkpoint(checkpoint, path, calibration=calibration, config=Int8Config(flavor))
         yield ("tensorrt" if flavor == "tensorrt" else "cpu"), f"rtk {flavor}", path
@@ -54,6 +61,8 @@ def int8_graphs(checkpoint: Checkpoint, calibration: Calibration, folder: Path) 
     if find_spec("nncf") is not None:
         makers["cpu", NNCF] = _by_nncf
     for (target, name), make in makers.items():
+        if target not in targets:
+            continue
         made = make(graph, calibration.images_NHWC, name.split()[-1], target)
         set_card(made, replace(checkpoint.card, precision="int8", notes={"export": {"flavor": target}}))
         path = folder / f"{target}-{name.replace(' ', '-')}.onnx"

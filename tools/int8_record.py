@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 
 from ..bench.measure.bootstrap import paired_ratio_interval
 from ..bench.measure.cell import Cell
@@ -71,22 +72,27 @@ def read_record(path: Path) -> Record:
     return record
 
 
+WIDTH = 120
+"""Columns of prose in the docs."""
+
+
 def int8_block(folder: Path = RECORDS) -> str:
     """Return the tables of all records."""
     return "\n\n".join("\n".join(_lines(read_record(path))) for path in sorted(folder.glob("*.json")))
 
 
 def _lines(record: Record) -> Iterator[str]:
-    yield (
+    yield fill(
         f"**{record.model}**: {record.images:,} test images, of which PyTorch in fp32 has {record.reference_right:,} "
-        f"right; {record.machine}"
+        f"right; {record.machine}",
+        WIDTH,
     )
     for runtime, title in RUNTIMES.items():
         rows = [_row(found, record) for found in record.answers if found.runtime == runtime]
         if rows:
             yield from ("", f"{title}:", "", markdown_table(rows))
     if record.timed_on:
-        yield from ("", f"Speed: {record.timed_on}.")
+        yield from ("", fill(f"Speed: {record.timed_on}.", WIDTH))
 
 
 def _row(found: Answers, record: Record) -> dict[str, str]:

@@ -37,7 +37,7 @@ from ..export.int8.ranges import logits_as_written
 from ..infer.backend import BackendOptions
 from ..infer.open_backend import open_backend
 from ..workflow.models import find_model
-from .int8_graphs import NNCF_MISSING, int8_graphs
+from .int8_graphs import NNCF_MISSING, TARGETS, int8_graphs
 from .int8_record import AS_WRITTEN, ON_CPU, RECORDS, Answers, Record, Timed, int8_block, read_record
 from .readme_blocks import ROOT
 from .readme_tables import fill_pages
@@ -79,7 +79,8 @@ def compare(name: str, checkpoint: Checkpoint, dataset: Dataset, folder: Path, *
         raise UsageError(f"{path}: no such file; find the answers first, with --part answers")
     calibration = draw_calibration(dataset, checkpoint.card)
     with temporary_folder(None) as made:
-        graphs = list(int8_graphs(checkpoint, calibration, made))
+        targets = ("cpu",) if part == "speed" else TARGETS  # only those for CPUs are timed
+        graphs = list(int8_graphs(checkpoint, calibration, made, targets=targets))
         record = read_record(path) if part == "speed" else _answers(name, checkpoint, dataset, graphs)
         if part != "answers":
             _time(record, [(graph, path) for target, graph, path in graphs if target == "cpu"], seconds)

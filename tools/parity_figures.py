@@ -88,10 +88,11 @@ class Subject:
 
     def parity(self, logits_NK: Logits, precision: str, *, only: NDArray[np.int64] | None = None) -> Parity:
         """Compare logits with the reference's; `only`: indices of the images that count."""
-        index_N = np.arange(len(self.test)) if only is None else only
         expected = self.expected.get(precision_named(precision).yardstick, 0.0)
-        reference_NK, labels_N = self.reference_NK[index_N], self.test.labels_N[index_N]
-        return compare("candidate", reference_NK, logits_NK[index_N], labels_N, expected_error=expected)
+        reference_NK, labels_N = self.reference_NK, self.test.labels_N
+        if only is not None:
+            reference_NK, logits_NK, labels_N = reference_NK[only], logits_NK[only], labels_N[only]
+        return compare("candidate", reference_NK, logits_NK, labels_N, expected_error=expected)
 
     def verdict(self, logits_NK: Logits, precision: str = "fp32", *, only: NDArray[np.int64] | None = None) -> Verdict:
         """Judge logits by the checks that need no trials."""

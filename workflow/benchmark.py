@@ -103,7 +103,7 @@ def _measured(request: BenchRequest, model: "BenchModel", required: "Requirement
             opened.contenders,
             reference,
             data,
-            config.for_contenders(len(opened.contenders), seconds_given=request.seconds_given),
+            config.for_contenders(sum(one.timed for one in opened.contenders), seconds_given=request.seconds_given),
             unusable=opened.unusable | ({"ceiling": no_ceiling} if no_ceiling else {}),
             required=required,
             graph=graph,

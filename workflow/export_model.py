@@ -106,8 +106,8 @@ class ExportConfig:
 def export_model(config: ExportConfig) -> list[Path]:
     """Write the graph, the engine, or both, and return their paths; empty if only a Triton repository is requested.
 
-    Raises UsageError for options that do not fit the model, ParityError if the gate refuses an artifact (then there is
-    no file), and the errors of the exporters.
+    Raises UsageError for options that do not fit the model, ParityError or InconclusiveError if an artifact does not
+    pass the gate (then there is no file), and the errors of the exporters.
     """
     found = _find_source(config)
     if config.triton is not None:
@@ -145,6 +145,8 @@ def judge_given_graph(config: ExportConfig) -> Verdict:
 
     Raises UsageError for options that have no effect, and what Gate.judge_graph raises for a graph that does not pass.
     """
+    if len(config.models) > 1:
+        raise UsageError(f"{config.models[1]}: an ensemble is made of checkpoints, and {config.models[0]} is none")
     found = _find_source(config)
     assert found.graph is not None  # _find_source has checked it
     gate = _open_gate(config, found)

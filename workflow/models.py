@@ -121,7 +121,7 @@ def check_card(found: ModelFiles) -> None:
     reference = find_model(str(path))
     if not reference.in_zoo and find_spec("torch") is None:
         return
-    different = _differences(read_card(found), read_card(reference))
+    different = " and ".join(read_card(found).differences_from(read_card(reference)))
     if different:
         raise ArtifactError(
             f"{found.given}: its card has other {different} than its checkpoint, {path}; "
@@ -151,7 +151,7 @@ def _check_reference(path: Path, found: ModelFiles, *, force: bool | None) -> No
     from ..core.artifacts.checkpoint import load_checkpoint
 
     card, model = load_checkpoint(path).card, read_card(found)
-    different = _differences(card, model)
+    different = " and ".join(card.differences_from(model))
     if different:
         raise ArtifactError(
             f"{path}: --reference: it has other {different} than {found.given}; expected the checkpoint of this"
@@ -165,12 +165,6 @@ def _check_reference(path: Path, found: ModelFiles, *, force: bool | None) -> No
     if not force:
         raise ArtifactError(f"{other}; name that one{'' if force is None else ', or add --force to compare anyway'}")
     _log.warning(wrapped(f"{other}; they are compared because of --force"))
-
-
-def _differences(one: ModelCard, other: ModelCard) -> str:
-    """What two cards must have in common and have not, in words."""
-    names = [name for name in ("classes", "input", "preprocessing") if getattr(one, name) != getattr(other, name)]
-    return " and ".join(names)
 
 
 def named_file(path: Path) -> str:

@@ -178,7 +178,7 @@ def open_contenders(
                 opened.unusable[label] = noted(error)
             else:
                 opened.contenders.append(contender)
-    opened.contenders += _rounded_graphs(opened.contenders, stack)
+    _add_rounded_graphs(opened, options, stack)
     if baselines:
         _add_baselines(opened, reference, model.checkpoint, config, options, stack)
     return opened
@@ -260,19 +260,27 @@ def _engine_of(model: BenchModel, precision: str | None, *, dataset: "Dataset", 
     return built_engine(ModelFiles(model.found.name, graph=graph), max_batch=max_batch, device=device)
 
 
-def _rounded_graphs(contenders: "Sequence[Contender]", stack: ExitStack) -> "list[Contender]":
-    """Each fp16 and bf16 graph that a contender runs, rounded after every layer: it is judged and not timed."""
+def _add_rounded_graphs(opened: Opened, options: "BackendOptions", stack: ExitStack) -> None:
+    """Add each fp16 and bf16 graph that a contender runs, rounded after every layer: it is judged and not timed."""
     from ..bench.measure.contenders import Contender
     from ..export.reduced_precision import HALVES
-    from .rounded_graph import open_rounded
+    from .rounded_graph import NAME, open_rounded
 
     graphs = {
-        one.file.path: one.file
-        for one in contenders
+        one.file.path: (one.file, one.backend.card.precision)
+        for one in opened.contenders
         if one.file and one.backend.name in ("onnx", "openvino") and one.backend.card.precision in HALVES
     }
-    opened = [(file, open_rounded(Path(file.path), stack)) for file in graphs.values()]
-    return [Contender(backend, timed=False, file=file) for file, backend in opened if backend]
+    for file, precision in graphs.values():
+        label = f"{NAME} {precision}"
+        try:
+            with translated_errors(label):
+                backend = open_rounded(Path(file.path), stack, device=options.device)
+        except (BackendError, ArtifactError) as error:
+            opened.unusable[label] = noted(error)
+        else:
+            assert backend is not None  # it is in one of HALVES
+            opened.contenders.append(Contender(backend, timed=False, file=file))
 
 
 def _int8_flavor(backend: str, options: "BackendOptions") -> str:

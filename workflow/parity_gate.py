@@ -43,9 +43,7 @@ class Gate:
         with open_backend("torch", checkpoint, ON_CPU) as reference:
             check_labels(reference.card.classes, split, dataset.classes, name=dataset.name)
             with _progress_bar(reference, split) as advance:
-                self._reference = Reference.of(reference, split, advance=advance)
-            for one in PRECISIONS.values():  # while the reference is open
-                self._reference.error_in(one.yardstick)
+                self._reference = Reference.of(reference, split, precisions=PRECISIONS, advance=advance)
 
     def judge_graph(self, graph: Path, *, add_note: bool) -> Verdict:
         """Judge a graph and, if `add_note`, write the results into its card.
@@ -74,7 +72,8 @@ class Gate:
         """Judge an engine on a GPU of this machine, write the results into the JSON beside it, and return the verdict.
 
         If the engine is not for this machine, write and return the reason instead. Raises ParityError with the numbers
-        if the engine does not have parity, ArtifactError if it is damaged, BackendError if it fails on its own GPU.
+        if the engine does not have parity, InconclusiveError if the images are too few, ArtifactError if it is damaged,
+        BackendError if it fails on its own GPU.
         """
         info = read_engine_info(engine)
         plan = read_plan(engine, info)
@@ -146,9 +145,12 @@ def _progress_bar(backend: Backend, split: Split) -> AbstractContextManager[Call
 
 def _open_graph(graph: Path, stack: contextlib.ExitStack) -> list[Backend]:
     """Open a graph on the backends that judge it; the last one computes in its precision if this machine can."""
+    from ..core.artifacts.graph import load_graph
+
     rounded = open_rounded(graph, stack)
     if rounded is None:
-        return [stack.enter_context(open_backend("onnx", graph, ON_CPU))]
+        name = "openvino" if _is_for_openvino(load_graph(graph)[1]) and find_spec("openvino") else "onnx"
+        return [stack.enter_context(open_backend(name, graph, ON_CPU))]
     if not _openvino_computes_in(rounded.card.precision):
         return [rounded]
     return [rounded, stack.enter_context(open_backend("openvino", graph, ON_CPU))]
@@ -160,8 +162,19 @@ def _unchecked(backend: Backend, card: ModelCard) -> tuple[str, ...]:
 
     if backend.name == ROUNDED:
         return (UNCHECKED.format(precision=card.precision),)
-    for_tensorrt = card.precision == "int8" and card.notes.get("export", {}).get("flavor") == "tensorrt"
-    return ("integer kernels of a GPU",) if for_tensorrt else ()
+    if _is_for_openvino(card) and backend.name != "openvino":
+        return ("integer kernels of OpenVINO",)
+    return ("integer kernels of a GPU",) if _int8_flavor(card) == "tensorrt" else ()
+
+
+def _is_for_openvino(card: ModelCard) -> bool:
+    return _int8_flavor(card) == "openvino"
+
+
+def _int8_flavor(card: ModelCard) -> str:
+    """The runtime that an int8 graph was quantised for; empty for another graph."""
+    made = card.notes.get("export")
+    return str(made.get("flavor", "")) if card.precision == "int8" and isinstance(made, dict) else ""
 
 
 def _openvino_computes_in(precision: str) -> bool:

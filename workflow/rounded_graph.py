@@ -14,8 +14,11 @@ NAME = "rounded"
 """The name of its backend in tables and verdicts."""
 
 
-def open_rounded(graph: Path, stack: ExitStack) -> Backend | None:
-    """Open a graph so; `stack` closes it. None for a graph in fp32 or int8. Raises ArtifactError, BackendError."""
+def open_rounded(graph: Path, stack: ExitStack, *, device: str = "cpu") -> Backend | None:
+    """Open the rounded copy of a graph on ONNX Runtime; `stack` closes it. None for a graph in fp32 or int8.
+
+    Raises ArtifactError or BackendError.
+    """
     from ..core.artifacts.graph import load_graph
     from ..export.reduced_precision import CHECKED, HALVES, rounded_after_every_layer
 
@@ -24,7 +27,7 @@ def open_rounded(graph: Path, stack: ExitStack) -> Backend | None:
         return None
     rounded = stack.enter_context(temporary_folder(None)) / graph.name
     write_whole(rounded, rounded_after_every_layer(loaded, HALVES[card.precision]).SerializeToString())
-    backend = stack.enter_context(open_backend("onnx", rounded, BackendOptions(device="cpu")))
+    backend = stack.enter_context(open_backend("onnx", rounded, BackendOptions(device=device)))
     backend.name = NAME
     backend.runs_on = f"{backend.runs_on}: {CHECKED.format(precision=card.precision)}"
     return backend

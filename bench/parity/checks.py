@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ...core.library_errors import is_out_of_memory
 from ...core.tolerances import Precision
 from .compare import Parity
 from .paired_interval import images_for, images_needed, lower_loss, smallest_resolvable_loss, upper_loss
@@ -174,8 +175,8 @@ def _equal_within(parity: Parity, limits: Precision) -> float:
 
 
 def _is_steady(trial: Trial, parity: Parity, limits: Precision) -> bool:
-    """Whether all answers came, and are the same as before. A large batch may fail: memory limits it."""
-    if not trial.complete or (trial.error and not trial.large):
+    """Whether all answers came, and are the same as before. A large batch may run out of memory."""
+    if not trial.complete or (trial.error and not (trial.large and is_out_of_memory(trial.error))):
         return False
     found, limit = trial.itself or Difference(0.0, 0.0, 0.0), _equal_within(parity, limits)
     return found.largest <= limit if math.isfinite(limit) else found.relative_error <= limits.repeat
@@ -197,9 +198,10 @@ def _what_is_missing(parity: Parity, margin_pp: float, high_pp: float) -> str:
         needed = images_needed(parity.lost, parity.won, parity.images, margin=margin_pp / 100)
         why = f"{images} with so many changed answers are too few"
         why += f"; about {needed:,} would be enough" if needed else ", and the measured loss is not below the margin"
-    return (
-        f"{why}; these can show a loss below {_rounded_up(high_pp):g}: --require-parity {_rounded_up(high_pp):g} passes"
-    )
+    shown_pp = _rounded_up(high_pp)
+    if shown_pp >= 100:
+        return why
+    return f"{why}; these can show a loss below {shown_pp:g}: --require-parity {shown_pp:g} passes"
 
 
 def _rounded_up(margin_pp: float) -> float:

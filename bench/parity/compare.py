@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.data.datasets import Split
-from ...core.errors import DataError
+from ...core.errors import BackendError, DataError
 from ...core.tolerances import largest_share
 from ...infer.backend import Backend
 from .systematic import ClassAnswers, answers_by_class, class_shifts, slope_of
@@ -117,6 +117,10 @@ def all_logits(
     batch = min(BATCH, backend.max_batch or BATCH)
     parts = [np.empty((0, len(backend.card.classes)), np.float32)]
     for logits_BK in backend.stream(images_NHWC[start : start + batch] for start in range(0, len(images_NHWC), batch)):
+        if logits_BK.shape[1:] != parts[0].shape[1:]:
+            raise BackendError(
+                f"{backend.name}: {logits_BK.shape[1]} logits per image, expected {parts[0].shape[1]}, as its card says"
+            )
         parts.append(logits_BK)
         advance(len(logits_BK))
     return np.concatenate(parts)

@@ -18,6 +18,8 @@ Z = 1.959963984540054
 """Normal quantile of 97.5 %: a bound is an end of the two-sided 95 % interval, so a candidate whose true loss equals
 the margin passes in about one case of forty."""
 PRECISE = 1e-9
+SMALLEST_GAP = 1e-6
+"""A measured loss that is closer to the margin counts as the margin: no number of images would tell them apart."""
 
 
 def upper_loss(lost: int, won: int, images: int) -> float:
@@ -72,7 +74,7 @@ def images_needed(lost: int, won: int, images: int, *, margin: float) -> int | N
 
     Rounded up to two digits; None if the measured loss is not below the margin, or nothing was measured.
     """
-    if images == 0 or (lost - won) / images >= margin:
+    if images == 0 or (lost - won) / images >= margin - SMALLEST_GAP:
         return None
 
     def shows(count: int) -> bool:

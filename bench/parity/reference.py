@@ -3,9 +3,8 @@
 Shapes: N images, H rows, W columns, C channels, K classes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +12,13 @@ from numpy.typing import NDArray
 from ...core.card import ModelCard
 from ...core.data.datasets import Split
 from ...core.errors import DataError
-from ...core.tolerances import precision_named
+from ...core.tolerances import differences, precision_named
 from ...infer.backend import Backend
 from .compare import Parity, all_logits, compare, rounding_of
-from .trials import Answered, altered_images, trials_of
+from .trials import Answered, altered_images, some_of, trials_of
+
+ROUNDED_IMAGES = 256
+"""Images that measure what 16 bits cost the network: twice as many change the figure by a few per cent."""
 
 
 def _advance_nothing(count: int) -> None:
@@ -34,16 +36,22 @@ class Reference:
     """See `rounding_of`."""
     altered: Answered
     """Images that are not in the test split."""
-    error_in: Callable[[str], float]
-    """The relative RMS error that fp16 or bf16 alone causes in this network; 0 where it is not known.
-
-    The first call for a precision needs the reference open."""
+    expected_errors: Mapping[str, float]
+    """The relative RMS error that fp16 or bf16 alone causes in this network, where it is known."""
 
     @classmethod
-    def of(cls, backend: Backend, split: Split, *, advance: Callable[[int], None] = _advance_nothing) -> "Reference":
+    def of(
+        cls,
+        backend: Backend,
+        split: Split,
+        *,
+        precisions: Iterable[str] = (),
+        advance: Callable[[int], None] = _advance_nothing,
+    ) -> "Reference":
         """Run the reference on all images. `advance` is called with numbers of images of the test split.
 
-        Raises BackendError, and DataError if it does not answer every image with finite logits.
+        `precisions`: those of the candidates. Raises BackendError, and DataError if it does not answer every image with
+        finite logits.
         """
         logits_NK = all_logits(backend, split.images_NHWC, advance=advance)
         if len(logits_NK) != len(split) or not np.isfinite(logits_NK).all():
@@ -51,19 +59,20 @@ class Reference:
                 f"the reference gave {len(logits_NK):,} answers, expected {len(split):,} with finite logits"
             )
         altered_NHWC = altered_images(split.images_NHWC)
-        few_NHWC = split.images_NHWC[: len(altered_NHWC)]
-
-        @cache
-        def error_in(precision: str) -> float:
-            return backend.error_in(few_NHWC, precision) if precision else 0.0
-
+        chosen_N = some_of(len(split))[:ROUNDED_IMAGES]  # of all classes, also where images are sorted by class
+        chosen_NHWC = np.ascontiguousarray(split.images_NHWC[chosen_N])
+        expected: dict[str, float] = {}
+        for name in {precision_named(one).yardstick for one in precisions} - {""}:
+            rounded_NK = backend.rounded(chosen_NHWC, name) if len(chosen_N) else None
+            if rounded_NK is not None:
+                expected[name] = differences(rounded_NK, logits_NK[chosen_N])[1]
         return cls(
             card=backend.card,
             split=split,
             logits_NK=logits_NK,
-            rounding=rounding_of(backend, split.images_NHWC),
+            rounding=rounding_of(backend, chosen_NHWC),
             altered=Answered(altered_NHWC, all_logits(backend, altered_NHWC)),
-            error_in=error_in,
+            expected_errors=expected,
         )
 
     def parity_of(
@@ -88,17 +97,7 @@ class Reference:
             logits_NK,
             self.split.labels_N,
             rounding=self.rounding,
-            expected_error=self.error_in(precision_named(precision).yardstick),
+            expected_error=self.expected_errors.get(precision_named(precision).yardstick, 0.0),
             trials=trials_of(backend, split, self.altered, logits_NK, timed=timed) if complete else (),
-            card_differences=card_differences(backend.card, self.card),
+            card_differences=backend.card.differences_from(self.card),
         )
-
-
-def card_differences(card: ModelCard, reference: ModelCard) -> tuple[str, ...]:
-    """What a candidate's card says otherwise than the reference's, of what decides the meaning of pixels and logits."""
-    pairs = {
-        "classes": (card.classes, reference.classes),
-        "input": (card.input, reference.input),
-        "preprocessing": (card.preprocessing, reference.preprocessing),
-    }
-    return tuple(name for name, (found, expected) in pairs.items() if found != expected)

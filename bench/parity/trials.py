@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import BackendError, noted
-from ...core.tolerances import differences, largest_share
+from ...core.tolerances import largest_share
 from ...infer.backend import Backend
 
 BATCH = 250
@@ -44,15 +44,17 @@ class Difference:
 
     largest: float
     relative_error: float
+    """Relative to the spread of the whole test split, as the limits are."""
     largest_share: float
 
     @classmethod
-    def between(cls, logits_NK: NDArray[np.float32], other_NK: NDArray[np.float32]) -> "Difference":
+    def between(cls, logits_NK: NDArray[np.float32], other_NK: NDArray[np.float32], *, spread: float) -> "Difference":
         """Compare logits that are all finite."""
         if not len(logits_NK):
             return cls(0.0, 0.0, 0.0)
-        largest, relative = differences(logits_NK, other_NK)
-        return cls(largest, relative, largest_share(logits_NK, other_NK))
+        difference_NK = logits_NK.astype(np.float64) - other_NK
+        relative = float(np.sqrt((difference_NK**2).mean())) / spread
+        return cls(float(abs(difference_NK).max()), relative, largest_share(logits_NK, other_NK))
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,14 @@ def trials_of(
     """
     if not len(own_NK):
         return ()
+    spread = float(split.logits_NK.std(dtype=np.float64)) or 1.0
     again_N = np.arange(min(2 * BATCH, len(own_NK)))
-    trials = [_trial(AGAIN, backend, split, again_N, _main_batch(backend), own_NK=own_NK, stream=True)]
+    trials = [_trial(AGAIN, backend, split, again_N, _main_batch(backend), spread=spread, own_NK=own_NK, stream=True)]
     for size in sizes_to_try(backend, timed):
         index_N = _shuffled(len(own_NK), size)
-        trials.append(_trial(f"batches of {size:,}", backend, split, index_N, size, own_NK=own_NK))
+        trials.append(_trial(f"batches of {size:,}", backend, split, index_N, size, spread=spread, own_NK=own_NK))
     every_N = np.arange(len(altered.images_NHWC))
-    return (*trials, _trial(ALTERED, backend, altered, every_N, _main_batch(backend)))
+    return (*trials, _trial(ALTERED, backend, altered, every_N, _main_batch(backend), spread=spread))
 
 
 def _main_batch(backend: Backend) -> int:
@@ -134,6 +137,7 @@ def _trial(
     index_N: NDArray[np.int64],
     size: int,
     *,
+    spread: float,
     own_NK: NDArray[np.float32] | None = None,
     stream: bool = False,
 ) -> Trial:
@@ -152,23 +156,28 @@ def _trial(
     itself = None
     if own_NK is not None:
         both_N = finite_N & np.isfinite(own_NK[index_N]).all(axis=1)
-        itself = Difference.between(answers_NK[both_N], own_NK[index_N][both_N])
+        itself = Difference.between(answers_NK[both_N], own_NK[index_N][both_N], spread=spread)
     return Trial(
         name=name,
         images=answered if problem else asked,
         answered=answered,
         not_finite=int((~finite_N).sum()),
-        reference=Difference.between(answers_NK[finite_N], known.logits_NK[index_N][finite_N]),
+        reference=Difference.between(answers_NK[finite_N], known.logits_NK[index_N][finite_N], spread=spread),
         itself=itself,
         error=problem,
         large=size > _main_batch(backend),
     )
 
 
+def some_of(images: int) -> NDArray[np.int64]:
+    """All indices in a random order, the same each time."""
+    return np.random.default_rng(0).permutation(images)
+
+
 def altered_images(images_NHWC: NDArray[np.uint8], *, count: int = ALTERED_IMAGES) -> NDArray[np.uint8]:
     """Some images, mirrored and moved by one to three pixels in both directions; the border is repeated."""
     random = np.random.default_rng(0)
-    chosen_N = random.permutation(len(images_NHWC))[:count]
+    chosen_N = some_of(len(images_NHWC))[:count]
     height, width = images_NHWC.shape[1:3]
     altered = []
     for index in chosen_N:

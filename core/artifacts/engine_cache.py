@@ -126,7 +126,7 @@ def cache_engine(key: str, stem: str, plan: bytes, info: EngineInfo) -> Path:
     except OSError as error:
         raise OutputError(f"{parent}: cannot be written: {error.strerror or error}") from error
     cached = _engine_in(folder)
-    if cached is None:
+    if cached is None or cached_problem(cached):
         raise OutputError(f"{folder}: this damaged cache entry cannot be replaced; run: rtk cache clear")
     return cached
 

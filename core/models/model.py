@@ -20,6 +20,9 @@ SEPARATOR = "+"
 MIN_PROBABILITY = 1e-30
 """Lower limit of a probability, near the end of float32: the logarithm of 0 is not finite."""
 
+ROUNDED_BATCH = 64
+"""Images at a time in `rounded_logits`: every layer has its result twice."""
+
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "v1": ResNetV1,
     "v2": ResNetV2,
@@ -83,6 +86,7 @@ def rounded_logits(model: Model, images_NHWC: NDArray[np.uint8], dtype: torch.dt
         return output.to(dtype).to(output.dtype)
 
     copied = copy.deepcopy(model).eval()
+    device = next(copied.parameters()).device
     for layer in copied.network.modules():
         if not list(layer.children()):
             layer.register_forward_hook(rounded)
@@ -90,8 +94,9 @@ def rounded_logits(model: Model, images_NHWC: NDArray[np.uint8], dtype: torch.dt
     with torch.inference_mode():
         for weight in copied.network.parameters():
             weight.copy_(weight.to(dtype))
-        logits_NK: Tensor = copied(torch.from_numpy(images_NHWC).to(next(copied.parameters()).device))
-    return logits_NK.cpu().numpy()
+        parts = [copied(part_BHWC.to(device)).cpu() for part_BHWC in torch.from_numpy(images_NHWC).split(ROUNDED_BATCH)]
+    result: NDArray[np.float32] = torch.cat(parts).numpy()
+    return result
 
 
 def build_network(arch: str, *, in_channels: int, classes: int) -> nn.Module:

@@ -68,7 +68,8 @@ def draw_calibration(
     for label in range(classes):
         index = random.permutation(np.flatnonzero((train.labels_N == label) & usable_N))
         share = (images + classes - 1 - label) // classes
-        share = min(share, len(index) - max(1, len(index) // 5))  # a small class keeps a fifth as held-out images
+        kept = max(1, len(index) // 5)  # a small class keeps a fifth as held-out images
+        share = min(max(1, share), len(index) - kept)
         drawn_indices.append(index[:share])
         held_indices.append(index[share : share + max(1, held_out // classes)])
     drawn = train.take(np.sort(np.concatenate(drawn_indices)))
@@ -89,7 +90,7 @@ def check_images(calibration: Split, card: ModelCard, *, test: Split, name: str)
     if calibration.labels_N.min() < 0 or calibration.labels_N.max() >= classes:
         raise DataError(f"{name}: label {calibration.labels_N.max()} found, expected 0 to {classes - 1}")
     counts = np.bincount(calibration.labels_N, minlength=classes)
-    if counts.max() > LARGEST_IMBALANCE * counts.min():
+    if counts.max() > max(LARGEST_IMBALANCE * counts.min(), counts.min() + 1):
         rare, frequent = card.classes[int(counts.argmin())], card.classes[int(counts.argmax())]
         raise DataError(
             f"{name}: calibration images are not balanced: {counts.min()} of {rare!r}, {counts.max()} of {frequent!r}"

@@ -22,8 +22,8 @@ def rtk(monkeypatch: pytest.MonkeyPatch, command_line: Run) -> Run:
 
 
 def widest(text: str) -> int:
-    """Columns of the widest line."""
-    return max(map(len, text.splitlines()))
+    """Columns of the widest line, except lines that are nothing but a long path."""
+    return max(len(line) for line in text.splitlines() if len(line.split()) > 1 or "/" not in line)
 
 
 # The output.

@@ -41,17 +41,21 @@ def test_weights_have_the_bytes_of_the_graph(graphs: dict[str, Path], shapes_mod
     counted = {name: operations_of(path).weight_bytes for name, path in graphs.items()}
     for name, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
         assert size * weights < counted[name] < 1.02 * size * weights
+    dense = sum(one.numel() for name, one in named if name == "network.head.dense.weight")
     for name in FLAVORS:  # biases, scales and zero points are wider, and more beside so few weights
         int8 = [
             numpy_helper.to_array(one)
             for one in onnx.load(graphs[name]).graph.initializer
             if one.data_type == onnx.TensorProto.INT8
         ]
-        assert sum(one.size for one in int8 if one.ndim > 1) == weights
-        assert weights < counted[name] < 1.1 * weights
+        in_fp32 = dense if name == "cpu" else 0
+        assert sum(one.size for one in int8 if one.ndim > 1) == weights - in_fp32
+        assert weights + 3 * in_fp32 < counted[name] < 1.1 * weights + 3 * in_fp32
         assert all(one.dtype == np.int8 for one in int8)
 
 
 def test_the_float_values_of_int8_weights_are_not_between_layers(graphs: dict[str, Path]) -> None:
     between = {name: operations_of(path).between_bytes for name, path in graphs.items()}
-    assert between["cpu"] == between["tensorrt"]
+    inputs_of_additions = 3 * 32 * 32 * 16  # at most: the graph for CPUs quantises both
+    assert between["tensorrt"] < between["fp32"] + inputs_of_additions
+    assert abs(between["cpu"] - between["tensorrt"]) < 8 * inputs_of_additions

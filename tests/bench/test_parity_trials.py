@@ -12,7 +12,7 @@ from rtk.bench.parity.trials import altered_images, sizes_to_try
 from rtk.bench.parity.verdict import judge
 from rtk.core.card import Input
 from rtk.core.data.datasets import Split
-from rtk.core.errors import ParityError
+from rtk.core.errors import BackendError, ParityError
 from rtk.core.probe import probe_images
 from rtk.infer.fake import FakeBackend
 
@@ -145,6 +145,67 @@ def test_a_table_of_the_test_split_is_refused(reference: Reference, precision: s
         return np.where(found_N[:, None], logits_NK, 0).astype(np.float32)
 
     assert failed(reference, Linear(looked_up), precision) == [OFF_THE_SPLIT]
+
+
+class Failing(Linear):
+    """Batches of some sizes fail."""
+
+    def __init__(self, sizes: set[int], reason: str, *, max_batch: int | None = None) -> None:
+        super().__init__(max_batch=max_batch)
+        self.failing, self.reason = sizes, reason
+
+    def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if len(images_NHWC) in self.failing:
+            raise RuntimeError(self.reason)
+        return super()._run(images_NHWC)
+
+
+@pytest.mark.parametrize(
+    ("size", "reason", "refused"),
+    [
+        (512, "CUDA out of memory. Tried to allocate 2.00 GiB", False),
+        (512, "the profile does not fit", True),
+        (64, "CUDA out of memory. Tried to allocate 2.00 GiB", True),  # batches of 250 fitted
+        (1, "a fixed batch size", True),
+    ],
+)
+def test_a_batch_that_fails_is_refused_unless_it_is_large_and_runs_out_of_memory(
+    reference: Reference, size: int, reason: str, refused: bool
+) -> None:
+    candidate = Failing({size}, reason)
+    parity = reference.parity_of("candidate", candidate, precision="fp32", timed=(512,))
+    check = next(one for one in judge(parity, precision="fp32").checks if one.name == IN_EVERY_BATCH)
+    assert check.passed is not refused, check.text
+    assert ("out of GPU memory" if "memory" in reason else reason) in check.text
+    assert failed(reference, Failing({300}, "the profile does not fit", max_batch=300), "fp32") == [IN_EVERY_BATCH]
+
+
+def test_a_graph_with_another_number_of_logits_than_its_card_says_fails_in_one_line(reference: Reference) -> None:
+    wider = Linear(lambda logits_NK, images_NHWC, call: np.column_stack([logits_NK, logits_NK[:, 0]]))
+    with pytest.raises(BackendError, match="fake: 11 logits per image, expected 10, as its card says"):
+        reference.parity_of("candidate", wider, precision="fp32")
+
+
+def test_what_16_bits_cost_is_measured_on_images_of_all_classes_for_the_precisions_of_the_candidates() -> None:
+    """The images are sorted by class, as those of a folder are."""
+
+    class Rounded(Linear):
+        seen: NDArray[np.uint8]
+
+        def rounded(self, images_NHWC: NDArray[np.uint8], precision: str) -> NDArray[np.float32]:
+            self.seen = images_NHWC
+            return self(images_NHWC) * np.float32({"fp16": 1.001, "bf16": 1.01}[precision])
+
+    images_NHWC = probe_images(1_000, SIZE)
+    labels_N = Linear()(images_NHWC).argmax(axis=1).astype(np.int64)
+    by_class = np.argsort(labels_N, kind="stable")
+    split = Split(images_NHWC[by_class], labels_N[by_class])
+    backend = Rounded()
+    assert Reference.of(backend, split, precisions=("fp32",)).expected_errors == {}
+    found = Reference.of(backend, split, precisions=("int8", "fp16")).expected_errors
+    assert set(found) == {"fp16", "bf16"}
+    assert found["bf16"] == pytest.approx(10 * found["fp16"], rel=1e-2)
+    assert set(Linear()(backend.seen).argmax(axis=1)) == set(labels_N)
 
 
 def test_altered_images_are_mirrored_moved_and_not_in_the_split(reference: Reference) -> None:

@@ -100,6 +100,8 @@ def test_the_number_of_images_needed_is_enough_and_not_far_from_too_few() -> Non
         scale *= 0.9
         assert upper_loss(round(scale * lost), round(scale * won), round(scale * images)) > margin
     assert images_needed(40, 30, 10_000, margin=0.001) is None, "the measured loss is the margin"
+    assert 7 / 10_000 < 0.07 / 100, "and here it is, but for the last bit of a float"
+    assert images_needed(7, 0, 10_000, margin=0.07 / 100) is None
     assert images_needed(0, 0, 0, margin=0.001) is None
 
 
@@ -123,6 +125,19 @@ def test_a_correct_int8_candidate_is_seldom_refused() -> None:
     """Of ten thousand answers 45 become wrong and 45 become right: refused in about one case of ten."""
     refused = 1 - pass_rate(10_000, lost_share=0.0045, won_share=0.0045, margin=0.003)
     assert 0.02 < refused < 0.2
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_no_margin_of_100_points_is_advised(images: int) -> None:
+    parity = compare(
+        "c",
+        np.eye(2, dtype=np.float32)[[0] * images],
+        np.eye(2, dtype=np.float32)[[1] * images],
+        np.zeros(images, np.int64),
+    )
+    text = judge(parity, precision="int8").checks[-1].text
+    assert "images cannot show so small a loss" in text or "image cannot show so small a loss" in text
+    assert "passes" not in text
 
 
 # The verdict.

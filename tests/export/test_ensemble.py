@@ -16,10 +16,12 @@ from rtk.core.data.datasets import Split
 from rtk.core.errors import UsageError
 from rtk.core.models.summary import parameter_count
 from rtk.export.ensemble import ensemble_from_checkpoints
+from rtk.export.int8.calibration import draw_calibration
+from rtk.export.int8.quantize import int8_from_checkpoint
 from rtk.infer.backend import BackendOptions
 from rtk.infer.onnx_backend import open_session
 from rtk.infer.open_backend import open_backend
-from rtk.workflow.artifacts import export_graph, export_int8_graph
+from rtk.workflow.artifacts import export_graph
 
 CPU = BackendOptions(device="cpu")
 
@@ -78,9 +80,9 @@ def test_an_ensemble_is_quantised_like_one_model(
     for name in ("a.pt", "b.pt"):
         save_checkpoint(tmp_path / name, fitted.card, fitted.weights)
     path = ensemble_from_checkpoints([tmp_path / "a.pt", tmp_path / "b.pt"], tmp_path)
-    made = export_int8_graph(
-        load_checkpoint(path), tmp_path / "x2.int8.onnx", dataset=patterns_dataset(), flavor="tensorrt"
-    )
+    loaded = load_checkpoint(path)
+    calibration = draw_calibration(patterns_dataset(), loaded.card)
+    made = int8_from_checkpoint(loaded, tmp_path / "x2.int8.onnx", calibration=calibration)
     assert made.agreeing >= 0.98 * made.images
 
 

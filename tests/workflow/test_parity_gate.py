@@ -15,6 +15,7 @@ import torch
 from fakes.parity_network import TEST_IMAGES, fitted_checkpoint, patterns_dataset
 from onnx import numpy_helper
 from rtk.bench.parity.compare import Parity
+from rtk.bench.parity.trials import some_of
 from rtk.bench.parity.verdict import Requirement, Verdict, judge
 from rtk.cli.app import export as command
 from rtk.core.artifacts.checkpoint import load_checkpoint, save_checkpoint
@@ -111,6 +112,21 @@ def test_a_graph_in_16_bits_is_judged_rounded_and_on_a_processor_that_computes_i
         assert judged == expected
 
 
+def test_an_int8_graph_for_openvino_is_judged_on_openvino_or_the_card_says_that_it_was_not(
+    checkpoint: Path, run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    options: dict[str, Any] = {"precision": "int8", "int8_flavor": "openvino", "int8_method": "minmax"}
+    options |= {"int8_weight_bits": "7"}  # which no processor refuses
+    note = parity_of(run(require_parity="1", **options) / "fitted.int8.onnx")
+    assert note["ran_on"].startswith("OpenVINO")
+    assert note["unchecked"] == []
+    monkeypatch.setattr(parity_gate, "find_spec", lambda name: None)
+    note = parity_of(run(require_parity="1", **options) / "fitted.int8.onnx")
+    assert note["ran_on"].startswith("ONNX Runtime")
+    assert note["unchecked"] == ["integer kernels of OpenVINO"]
+
+
 def test_a_graph_whose_card_has_other_classes_is_refused(checkpoint: Path, run: Callable[..., Path]) -> None:
     path = run() / "fitted.onnx"
     graph, card = load_graph(path)
@@ -168,7 +184,7 @@ def test_the_gate_measures_the_rounding_of_its_reference(
     seen: list[Parity] = []
     monkeypatch.setattr(parity_gate, "judge", lambda parity, **options: seen.append(parity) or judge(parity, **options))
     Gate(checkpoint, patterns_dataset(), Requirement()).judge_graph(graph, add_note=False)
-    images = patterns_dataset().split("test").images_NHWC[:64]
+    images = patterns_dataset().split("test").images_NHWC[some_of(TEST_IMAGES)[:64]]
     model = load_checkpoint(checkpoint).model()
     with torch.inference_mode():
         rounded_NK, exact_NK = (one(torch.from_numpy(images)).numpy() for one in (model, copy.deepcopy(model).double()))

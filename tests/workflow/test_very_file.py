@@ -222,6 +222,8 @@ def test_a_given_graph_is_judged_and_nothing_is_written(command_line: Rtk, graph
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     _, err = command_line("export", "shapes.onnx", "--require-parity", "5", "--out", "there", code=2)
     assert err == "rtk: shapes.onnx: --out: --require-parity judges this graph and writes no file; omit --out\n"
+    _, err = command_line("export", "shapes.onnx", "shapes.pt", "--require-parity", "5", code=2)
+    assert err == "rtk: shapes.pt: an ensemble is made of checkpoints, and shapes.onnx is none\n"
     (tmp_path / "shapes.pt").rename(tmp_path / "gone")
     assert "its checkpoint" in command_line("export", "shapes.onnx", "--require-parity", "5", code=1)[1]
 
