@@ -115,7 +115,7 @@ PRECISIONS: dict[str, Precision] = {
         Precision("fp32", 1e-4, 0.9998, 0.05, math.inf, 1e-4, "", 0, 0, slope=1e-4, repeat=1e-4),
         Precision("fp16", 0.005, 0.998, 0.10, 0.05, 0.01, "fp16", 3, 5, slope=0.002, repeat=0.001),
         Precision("bf16", 0.04, 0.99, 0.15, 0.3, 0.06, "bf16", 2, 4, slope=0.006, repeat=0.008),
-        Precision("int8", 0.10, 0.975, 0.30, 1.0, 0.15, "bf16", 10, 10, slope=0.02, repeat=0.02),
+        Precision("int8", 0.10, 0.975, 0.30, 1.0, 0.15, "bf16", 8.5, 10, slope=0.02, repeat=0.02),
     )
 }
 

@@ -17,7 +17,7 @@ HARMLESS = {("int8", "logits x 1.03")}
 @pytest.mark.data
 @pytest.mark.parametrize("name", zoo_names())
 def test_no_correct_export_is_refused_and_every_fault_is(name: str, real_data: Path) -> None:
-    correct, wrong = figures(name, data_dir=real_data, trials=100, method="minmax")
+    correct, wrong = figures(name, data_dir=real_data, trials=50, method="minmax")
     assert len(correct) >= 6
     assert [row for row in correct if row["verdict"] == "failed"] == []
     assert [row for row in correct if float(row["refused"].rstrip("%")) > 2] == []

@@ -480,9 +480,9 @@ def test_calibration_images_are_reproducible_and_from_the_training_split(
 def test_many_classes_have_one_image_more_or_less_each(checkpoint: Checkpoint, classes: int) -> None:
     """1,000 images are 4 or 5 of each of 201 classes, and 1 or 0 of 1,001: then each has one."""
     names = tuple(f"class {k}" for k in range(classes))
-    images = patterns(5 * classes + 600, seed=3)
-    of_train = Split(images.images_NHWC[: 5 * classes], np.arange(5 * classes) % classes)
-    of_test = Split(images.images_NHWC[5 * classes :], np.arange(600) % classes)
+    images = patterns(8 * classes + 600, seed=3)
+    of_train = Split(images.images_NHWC[: 8 * classes], np.arange(8 * classes) % classes)
+    of_test = Split(images.images_NHWC[8 * classes :], np.arange(600) % classes)
     many = replace(patterns_dataset(), classes=names, read=lambda name: of_train if name == "train" else of_test)
     drawn = draw_calibration(many, replace(checkpoint.card, classes=names))
     assert max(1_000, classes) == len(drawn.images_NHWC)
