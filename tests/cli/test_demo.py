@@ -69,7 +69,7 @@ def test_a_demo_in_which_all_goes_well_ends_with_0(tmp_path: Path, capsys: pytes
     assert done == STEPS
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2].startswith("output: ")
-    assert lines[-1] == "success: every backend has parity with PyTorch: less than 0.5 points of accuracy are lost"
+    assert lines[-1] == "success: parity on every backend: under 0.5 points of accuracy are lost"
     assert "--require-parity 0.5" in next(line for line in lines if line.startswith("$ rtk bench"))
 
 
