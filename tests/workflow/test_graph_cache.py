@@ -121,6 +121,7 @@ def test_a_change_of_any_source_that_makes_a_graph_changes_the_hash(
     assert hash_now("export", "core") != before
 
 
+@pytest.mark.torch
 def test_all_code_that_an_export_loads_is_in_the_hash(in_new_process: Callable[[str], str]) -> None:
     printed = in_new_process(
         "import sys\nimport rtk.export.int8.quantize, rtk.export.to_onnx, rtk.export.int8.calibration\n"
