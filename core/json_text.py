@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,11 @@ def json_text(
     """
     finite = _finite(value, read_back=read_back)
     return json.dumps(finite, indent=indent, ensure_ascii=ensure_ascii, default=default, allow_nan=False)
+
+
+def with_numbers_on_one_line(text: str) -> str:
+    """Return indented JSON in which each list of numbers is on one line."""
+    return re.sub(r"\[[\d\s.,e+-]*\]", lambda numbers: "".join(numbers[0].split()), text)
 
 
 def number_from_json(value: Any) -> Any:

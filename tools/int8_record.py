@@ -10,6 +10,7 @@ from textwrap import fill
 from ..bench.measure.bootstrap import paired_ratio_interval
 from ..bench.measure.cell import Cell
 from ..core.files import make_folder, write_whole
+from ..core.json_text import json_text, with_numbers_on_one_line
 from ..core.records import restored
 from ..core.text import markdown_table
 
@@ -62,7 +63,8 @@ class Record:
     def write(self, folder: Path = RECORDS) -> Path:
         """Write the record into the folder."""
         path = make_folder(folder) / f"{self.model}.json"
-        write_whole(path, json.dumps(dataclasses.asdict(self), indent=1).encode())
+        text = json_text(dataclasses.asdict(self), read_back=True, indent=1)
+        write_whole(path, with_numbers_on_one_line(text) + "\n")
         return path
 
 

@@ -16,9 +16,12 @@ import typer
 from numpy.typing import NDArray
 
 from ..bench.parity.compare import Parity, compare
+from ..bench.parity.reference import ROUNDED_IMAGES
+from ..bench.parity.trials import BATCH, some_of
 from ..bench.parity.verdict import Verdict, judge
 from ..cli.options import DataDir, run_module
 from ..core.artifacts.checkpoint import Checkpoint, load_checkpoint
+from ..core.artifacts.graph_card import INPUT_NAME
 from ..core.data.datasets import Split, open_dataset
 from ..core.files import temporary_folder
 from ..core.models.model import rounded_logits
@@ -40,9 +43,6 @@ from .planted_faults import faulty, mean_off
 if TYPE_CHECKING:
     from ..export.config import Method
 
-BATCH = 250
-FEW = 500
-"""Images that measure what 16 bits cost the network, as in the gate."""
 Logits = NDArray[np.float32]
 Fault = Callable[["Export", Logits, "Subject"], Logits]
 """The logits of a faulty export, from a correct one and its logits."""
@@ -62,7 +62,7 @@ class Export:
             return logits_as_written(self.graph, images_NHWC)
         session = open_session(self.graph.SerializeToString(), BackendOptions(device="cpu"))
         starts = range(0, len(images_NHWC), BATCH)
-        return np.concatenate([session.run(None, {"images": images_NHWC[i : i + BATCH]})[0] for i in starts])
+        return np.concatenate([session.run(None, {INPUT_NAME: images_NHWC[i : i + BATCH]})[0] for i in starts])
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,11 @@ class Subject:
     def of(cls, checkpoint: Checkpoint, test: Split) -> "Subject":
         """Run the reference."""
         reference_NK = reference_logits(checkpoint, test.images_NHWC)
-        model, few_NHWC = checkpoint.model(), test.images_NHWC[:FEW]
+        model, chosen_N = checkpoint.model(), some_of(len(test))[:ROUNDED_IMAGES]  # the gate's
         expected = {
-            name: differences(rounded_logits(model, few_NHWC, half.torch_type), reference_NK[:FEW])[1]
+            name: differences(
+                rounded_logits(model, test.images_NHWC[chosen_N], half.torch_type), reference_NK[chosen_N]
+            )[1]
             for name, half in HALVES.items()
         }
         return cls(checkpoint, test, reference_NK, expected)

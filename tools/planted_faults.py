@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ..core.artifacts.graph_card import OUTPUT_NAME
+from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
 
 
 def faulty(graph: onnx.ModelProto, fault: Callable[[onnx.GraphProto], None]) -> onnx.ModelProto:
@@ -88,7 +88,7 @@ def overflowing_above(brightness: float) -> Callable[[onnx.GraphProto], None]:
     def plant(graph: onnx.GraphProto) -> None:
         half = onnx.TensorProto.FLOAT16
         before = _renamed(graph)
-        pixels = next(node.output[0] for node in graph.node if node.op_type == "Cast" and node.input[0] == "images")
+        pixels = next(node.output[0] for node in graph.node if node.op_type == "Cast" and node.input[0] == INPUT_NAME)
         constants = {"planted.limit": np.float32(brightness), "planted.axes": np.array([1, 2, 3], np.int64)}
         constants["planted.large"] = np.float16(320)
         graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())

@@ -108,7 +108,7 @@ class BenchModel:
         return graph
 
     def counted_graph(self) -> tuple[Path | None, str]:
-        """The graph whose operations are counted for the ceiling, or the reason why there is none; exports nothing."""
+        """The graph whose operations are counted for the ceiling, or why no graph can be counted; exports nothing."""
         from .artifacts import cached_fp32_graph
 
         if self.found.graph:

@@ -55,7 +55,7 @@ class Gate:
 
         loaded, card = load_graph(graph)
         with contextlib.ExitStack() as stack:
-            judged = [(backend, *self._judge(backend, card.precision)) for backend in _open_graph(graph, stack)]
+            judged = [(backend, *self._judge(backend, card.precision)) for backend in _open_graph(graph, card, stack)]
             for _, verdict, _ in judged:
                 verdict.enforce()
             backend, verdict, parity = judged[-1]
@@ -143,15 +143,13 @@ def _progress_bar(backend: Backend, split: Split) -> AbstractContextManager[Call
     return progress_bar(f"logits of {backend.name}", len(split), unit="images")
 
 
-def _open_graph(graph: Path, stack: contextlib.ExitStack) -> list[Backend]:
+def _open_graph(graph: Path, card: ModelCard, stack: contextlib.ExitStack) -> list[Backend]:
     """Open a graph on the backends that judge it; the last one computes in its precision if this machine can."""
-    from ..core.artifacts.graph import load_graph
-
     rounded = open_rounded(graph, stack)
     if rounded is None:
-        name = "openvino" if _is_for_openvino(load_graph(graph)[1]) and find_spec("openvino") else "onnx"
+        name = "openvino" if _is_for_openvino(card) and find_spec("openvino") else "onnx"
         return [stack.enter_context(open_backend(name, graph, ON_CPU))]
-    if not _openvino_computes_in(rounded.card.precision):
+    if not _openvino_computes_in(card.precision):
         return [rounded]
     return [rounded, stack.enter_context(open_backend("openvino", graph, ON_CPU))]
 

@@ -83,7 +83,7 @@ class Parity:
     worst: tuple[WorstImage, ...]
     """The twenty worst: no finite answer, then lost, then otherwise changed, then the largest differences."""
     rounding: float = 0.0
-    """Largest difference of the reference's logits from its logits in fp64, on the first images; 0 if not measured."""
+    """Largest difference of the reference's logits from its logits in fp64, on a few images; 0 if not measured."""
     class_shifts: tuple[float, ...] = ()
     """Mean difference of each class's logit, with its sign; see systematic.py. Empty in reports of earlier versions."""
     slope: float = 1.0
@@ -127,7 +127,7 @@ def all_logits(
 
 
 def rounding_of(reference: Backend, images_NHWC: NDArray[np.uint8]) -> float:
-    """Return how far the reference's logits are from those in fp64, on the first images: fp64 takes longer."""
+    """Return how far the reference's logits are from those in fp64, on the first of these images: fp64 takes longer."""
     return reference.rounding(images_NHWC[:ROUNDING_IMAGES])
 
 

@@ -122,9 +122,8 @@ def _files(report: Report) -> list[str]:
     labels_of: dict[str, list[str]] = {}
     for label, file in report.files.items():
         labels_of.setdefault(str(file), []).append(label)
-    return ["files: " + "; ".join(f"{', '.join(labels)}: {file}" for file, labels in labels_of.items())] * bool(
-        labels_of
-    )
+    entries = [f"{', '.join(labels)}: {file}" for file, labels in labels_of.items()]
+    return [f"files: {'; '.join(entries)}"] if entries else []
 
 
 def _ceiling(report: Report) -> list[str]:

@@ -5,7 +5,6 @@ SCHEMA.md describes the file. Its keys are the fields of the dataclass `Report` 
 
 import dataclasses
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from ...core.card import ModelCard
 from ...core.errors import ArtifactError
-from ...core.json_text import json_text
+from ...core.json_text import json_text, with_numbers_on_one_line
 from ...core.machine import Machine
 from ...core.records import restored
 from ..config import BenchConfig
@@ -92,7 +91,7 @@ class Report:
                 ceiling = self.ceiling(cell)
                 fields["ceiling"] = dataclasses.asdict(ceiling) if ceiling else None
         text = json_text(content, read_back=True, indent=1, ensure_ascii=False)
-        return re.sub(r"\[[\d\s.,e+-]*\]", lambda numbers: "".join(numbers[0].split()), text) + "\n"
+        return with_numbers_on_one_line(text) + "\n"
 
 
 def read_report(path: Path) -> Report:

@@ -24,9 +24,7 @@ def load_graph(path: Path) -> tuple[onnx.ModelProto, ModelCard]:
 
 def set_card(graph: onnx.ModelProto, card: ModelCard) -> None:
     """Put the card into the graph's metadata in place; it replaces an earlier card."""
-    kept = [entry for entry in graph.metadata_props if entry.key != CARD_KEY]
-    del graph.metadata_props[:]
-    graph.metadata_props.extend(kept)
+    _remove_card(graph)
     graph.metadata_props.add(key=CARD_KEY, value=card.to_json())
 
 
@@ -34,7 +32,11 @@ def sha256_without_card(graph: onnx.ModelProto) -> str:
     """Return the SHA-256 of what a graph computes with: its bytes without the card, which may record this very hash."""
     bare = onnx.ModelProto()
     bare.CopyFrom(graph)
-    kept = [entry for entry in bare.metadata_props if entry.key != CARD_KEY]
-    del bare.metadata_props[:]
-    bare.metadata_props.extend(kept)
+    _remove_card(bare)
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _remove_card(graph: onnx.ModelProto) -> None:
+    kept = [entry for entry in graph.metadata_props if entry.key != CARD_KEY]
+    del graph.metadata_props[:]
+    graph.metadata_props.extend(kept)
