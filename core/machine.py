@@ -22,6 +22,35 @@ LIBRARIES = (
     "pycuda",
     "numpy",
 )
+FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "avx_vnni",
+    "amx_tile",
+    "amx_bf16",
+    "amx_int8",
+    "amx_fp16",
+)
+AVX512 = {"avx2", "avx512f"}
+ONEDNN_LEVELS = {
+    "SSE41": set[str](),
+    "AVX": set[str](),
+    "AVX2": {"avx2"},
+    "AVX2_VNNI": {"avx2", "avx_vnni"},
+    "AVX2_VNNI_2": {"avx2", "avx_vnni"},
+    "AVX512_CORE": AVX512,
+    "AVX512_CORE_VNNI": AVX512 | {"avx512_vnni"},
+    "AVX512_CORE_BF16": AVX512 | {"avx512_vnni", "avx512_bf16"},
+    "AVX512_CORE_FP16": AVX512 | {"avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni"},
+    "AVX512_CORE_AMX": set(FEATURES) - {"amx_fp16"},
+}
+"""What each value of ONEDNN_MAX_CPU_ISA leaves of FEATURES; other values leave all.
+
+Source: oneDNN, developer guide, "CPU Dispatcher Control".
+"""
 
 
 @dataclass(frozen=True)
@@ -32,7 +61,10 @@ class Machine:
     cores: int
     """Cores that this process may use."""
     features: tuple[str, ...]
-    """Processor features that matter for matrix arithmetic: avx2, avx512f, avx512_bf16, amx_bf16, ..."""
+    """Processor features that matter for matrix arithmetic: avx2, avx512f, avx512_bf16, amx_bf16, ...
+
+    Without those that ONEDNN_MAX_CPU_ISA forbids PyTorch and OpenVINO to use.
+    """
     memory_gib: float
     """Memory that this process may use; 0 where the system does not say."""
     gpu: str
@@ -83,6 +115,12 @@ def system_number(name: str) -> int:
         return 0
 
 
+def onednn_limit() -> str:
+    """Return the highest instruction set that oneDNN may use, a key of ONEDNN_LEVELS; empty if it may use all."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    return limit.upper() if limit.upper() in ONEDNN_LEVELS else ""
+
+
 def peak_memory_gib() -> float:
     """Return the peak memory of this process in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
@@ -108,7 +146,6 @@ def this_machine() -> Machine:
 
 
 def _processor() -> tuple[str, tuple[str, ...]]:
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8")
     name, flags = platform.processor() or "unknown processor", set[str]()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -119,7 +156,8 @@ def _processor() -> tuple[str, tuple[str, ...]]:
             elif key.strip() == "flags":
                 flags = set(value.split())
                 break
-    return name, tuple(feature for feature in wanted if feature in flags)
+    usable = ONEDNN_LEVELS.get(onednn_limit(), set(FEATURES))
+    return name, tuple(feature for feature in FEATURES if feature in flags & usable)
 
 
 def _gpu() -> tuple[str, str]:

@@ -15,7 +15,7 @@ from ..core.card import ModelCard
 from ..core.environment import without_openvino_telemetry
 from ..core.errors import ArtifactError, BackendError
 from ..core.library_errors import reason_of
-from ..core.machine import usable_cores
+from ..core.machine import onednn_limit, this_machine, usable_cores
 from .backend import Backend, BackendOptions, overflows_here
 
 with without_openvino_telemetry():
@@ -24,6 +24,8 @@ with without_openvino_telemetry():
 DEVICE = "CPU"
 HINTS = {"fp32": openvino.Type.f32, "fp16": openvino.Type.f16, "bf16": openvino.Type.bf16}
 CAPABILITIES = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
+FEATURES = {"FP16": {"avx512_fp16", "amx_fp16"}, "BF16": {"avx512_bf16", "amx_bf16"}}
+"""Processor features of which a capability needs one."""
 
 
 class OpenVinoBackend(Backend):
@@ -41,7 +43,7 @@ class OpenVinoBackend(Backend):
                 "it has no VNNI; expected 7 bits; export it with --int8-weight-bits 7, or run it with --backend onnx"
             )
         core = openvino.Core()
-        capable = [str(one) for one in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")]
+        capable = capabilities(core)
         computes_in = _arithmetic(card, options, capable)
         threads = options.threads or usable_cores()
         settings = {
@@ -77,9 +79,20 @@ class OpenVinoBackend(Backend):
 
 
 def processor_computes_in(precision: str) -> bool:
-    """Whether this processor computes in that precision, according to OpenVINO."""
-    capable = openvino.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
-    return CAPABILITIES[precision] in [str(one) for one in capable]
+    """Whether this processor computes in that precision, according to OpenVINO and ONEDNN_MAX_CPU_ISA."""
+    return CAPABILITIES[precision] in capabilities(openvino.Core())
+
+
+def capabilities(core: openvino.Core) -> list[str]:
+    """What this processor can do: FP32, INT8, BF16, ...
+
+    OpenVINO reads it from the processor. It crashes in bf16 if ONEDNN_MAX_CPU_ISA forbids its kernels the instructions.
+    """
+    listed = [str(one) for one in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")]
+    if not onednn_limit():
+        return listed
+    allowed = set(this_machine().features)
+    return [one for one in listed if one not in FEATURES or FEATURES[one] & allowed]
 
 
 def _arithmetic(card: ModelCard, options: BackendOptions, capable: list[str]) -> str:
@@ -93,7 +106,8 @@ def _arithmetic(card: ModelCard, options: BackendOptions, capable: list[str]) ->
             "fp32 graph"
         )
     if CAPABILITIES[options.hint] not in capable:
-        raise BackendError(f"openvino: {options.hint}: this processor computes only in {', '.join(capable)}")
+        possible = ", ".join(precision for precision, name in CAPABILITIES.items() if name in capable)
+        raise BackendError(f"openvino: {options.hint}: this processor computes only in {possible}")
     return options.hint
 
 

@@ -1,6 +1,8 @@
 """The openvino backend keeps the contract and reports the precision that it really computes in."""
 
+import re
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +15,10 @@ from rtk.core.probe import probe_images
 from rtk.infer import backend as backend_module
 from rtk.infer.backend import Backend, BackendOptions
 from rtk.infer.open_backend import open_backend
-from rtk.infer.openvino_backend import openvino  # as rtk imports it, without its telemetry
+from rtk.infer.openvino_backend import capabilities, openvino  # as rtk imports it, without its telemetry
 
 CPU = BackendOptions(device="cpu", threads=1)
-CAPABLE = [str(one) for one in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
+CAPABLE = capabilities(openvino.Core())
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +63,25 @@ def test_a_bf16_hint_is_accepted_only_if_the_processor_supports_it(graph_path: P
         assert opened.runs_on.endswith("bf16 by a hint to its runtime")
         assert opened.precision == "bf16"
     else:
-        with pytest.raises(BackendError, match="openvino: bf16: this processor computes only in FP32"):
+        with pytest.raises(BackendError, match="openvino: bf16: this processor computes only in fp32"):
             open_backend("openvino", graph_path, options)
+
+
+@pytest.mark.parametrize("limit", ["AVX2", "avx512_core"])
+def test_what_the_environment_forbids_the_kernels_is_no_capability(
+    in_new_process: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """OpenVINO claims bf16 all the same, and then crashes; its int8 kernels overflow as on a processor without VNNI."""
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    printed = in_new_process(
+        "from rtk.core.machine import this_machine\n"
+        "from rtk.infer.openvino_backend import capabilities, openvino, processor_computes_in\n"
+        "print(capabilities(openvino.Core()), processor_computes_in('bf16'), *this_machine().features)"
+    )
+    assert "FP32" in printed
+    assert not {"BF16", "FP16", "True", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8"} & set(
+        re.findall(r"\w+", printed)
+    )
 
 
 def test_a_hint_without_meaning_is_rejected(graph_path: Path) -> None:
