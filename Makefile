@@ -1,7 +1,9 @@
 # Each target creates the virtual environment if it is missing, and updates it when pyproject.toml or constraints.txt change.
 #   make demo       run the full workflow on synthetic images, about a minute
-#   make test       run the tests except the slow ones, about six minutes on two cores
-#   make test-all   run all tests, under 25 minutes
+#   make test       run the tests except the slow ones, about ten minutes on two cores
+#   make test-all   run all tests: make test, test-driver, test-slow and test-long
+#   make test-slow  run the slow tests, a quarter of an hour
+#   make test-long  run the longest tests, six minutes: they do at another size or on other data what slow tests do
 #   make test-driver      run the trt pipeline with the real PyCUDA on a fake CUDA driver; compiles PyCUDA the first time
 #   make test-mutations   remove what makes rtk right on GPUs, one thing at a time: a test must fail; ten minutes
 #   make test-light       run the fast tests that need no PyTorch, in an environment without it: PYTHON=python3.13
@@ -23,10 +25,17 @@ STEPS ?=
 MINUTES ?= 60
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
-PYTEST = $(CURDIR)/$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+# A test that crashes its process fails. A new process would run the same test again.
+PARALLEL = --numprocesses auto --dist loadfile --max-worker-restart 0
+PYTEST = $(CURDIR)/$(BIN)/python -m pytest $(PARALLEL)
 FAST = "not slow and not driver"
-NUMERICAL = tests/train tests/export tests/core tests/infer/test_backend.py tests/infer/test_openvino_backend.py \
-	tests/workflow/test_parity_gate.py tests/bench/test_parity_faults.py tests/bench/test_bench_run.py
+NUMERICAL = $(patsubst %,tests/%.py, \
+	train/test_augment train/test_distributed train/test_parts train/test_recipes train/test_seeds train/test_train_run \
+	train/test_weights \
+	export/test_ensemble export/test_export_preprocessing export/test_int8 export/test_onnx export/test_reduced_precision \
+	core/test_architectures core/test_blocks core/test_families core/test_images core/test_preprocessing core/test_zoo \
+	infer/test_backend infer/test_openvino_backend \
+	workflow/test_parity_gate bench/test_parity_faults bench/test_bench_run)
 ROOMS = $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 TYPED = -m rtk -m rtk.__main__ -m rtk.api $(addprefix -p rtk.,$(ROOMS))
 
@@ -37,7 +46,7 @@ define driver_tests
 		$(1)/bin/python -m pytest --numprocesses auto -m driver tests/infer; fi
 endef
 
-.PHONY: demo test test-all test-driver test-mutations test-light test-processors test-lowest check format results table gpu clean
+.PHONY: demo test test-all test-slow test-long test-driver test-mutations test-light test-processors test-lowest check format results table gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/rtk demo
@@ -45,8 +54,13 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(PYTEST) -m $(FAST)
 
-test-all: test test-driver
-	$(PYTEST) -m slow
+test-all: test test-driver test-slow test-long
+
+test-slow: $(VENV)/installed-dev
+	$(PYTEST) -m "slow and not long"
+
+test-long: $(VENV)/installed-dev
+	$(PYTEST) -m long
 
 test-driver: $(VENV)/installed-dev
 	$(call driver_tests,$(VENV))
@@ -56,7 +70,7 @@ test-mutations: $(VENV)/installed-dev
 	$(BIN)/python tests/mutations.py $(if $(wildcard $(VENV)/driver/ready),--driver $(VENV)/driver)
 
 test-light: $(LIGHT_VENV)/installed
-	$(LIGHT_VENV)/bin/python -m pytest --numprocesses auto --dist loadfile -m $(FAST)
+	$(LIGHT_VENV)/bin/python -m pytest $(PARALLEL) -m $(FAST)
 	$(call driver_tests,$(LIGHT_VENV))
 
 # Sums come in another order, and other kernels run. The second run has no compiler either: torch.compile cannot work.
@@ -66,7 +80,7 @@ test-processors: $(VENV)/installed-dev build/no-compiler
 		$(PYTEST) -m $(FAST) $(NUMERICAL)
 
 test-lowest: $(LOWEST_VENV)/installed
-	$(LOWEST_VENV)/bin/python -m pytest --numprocesses auto --dist loadfile -m $(FAST)
+	$(LOWEST_VENV)/bin/python -m pytest $(PARALLEL) -m $(FAST)
 
 check: $(VENV)/installed-dev build/types/rtk
 	$(BIN)/ruff format --check .

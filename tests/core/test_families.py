@@ -291,6 +291,8 @@ def test_a_trained_network_and_its_graph_give_the_same_logits(
 
 # A network that has memorised its images, in every precision.
 
+RESNET50 = pytest.param("resnet50", marks=pytest.mark.long)
+
 
 @pytest.fixture(scope="module")
 def memorised(
@@ -315,7 +317,7 @@ def memorised(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ["resnet11v2", "plain8", "resnet18", "resnet50", "resnet18d2l"])
+@pytest.mark.parametrize("arch", ["resnet11v2", "plain8", "resnet18", RESNET50, "resnet18d2l"])
 def test_a_member_of_every_family_can_memorise_sixty_four_images(
     memorised: Callable[[str], tuple[list[float], Path]], arch: str
 ) -> None:
@@ -325,7 +327,7 @@ def test_a_member_of_every_family_can_memorise_sixty_four_images(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ["plain8", "resnet18", "resnet50", "resnet18d2l"])
+@pytest.mark.parametrize("arch", ["plain8", "resnet18", RESNET50, "resnet18d2l"])
 def test_every_precision_and_openvino_answer_like_pytorch(
     memorised: Callable[[str], tuple[list[float], Path]], run_in_onnxruntime: RunGraph, tmp_path: Path, arch: str
 ) -> None:

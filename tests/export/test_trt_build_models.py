@@ -65,7 +65,7 @@ def test_other_families_channels_and_sizes_are_built(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ["resnet164v2", "resnet1001v2"])
+@pytest.mark.parametrize("arch", ["resnet164v2", pytest.param("resnet1001v2", marks=pytest.mark.long)])
 def test_the_deepest_networks_are_built(
     card: ModelCard, run_in_onnxruntime: RunGraph, tmp_path: Path, arch: str
 ) -> None:

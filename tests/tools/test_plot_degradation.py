@@ -11,6 +11,7 @@ from rtk.tools.plot_degradation import picture, plot_degradation, training_error
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.data
 def test_fifty_six_plain_layers_learn_less_than_twenty(real_data: Path) -> None:
     """CIFAR-10 at half its size: 57, 89 and 73 % wrong were measured after eight epochs on 5,000 images."""
