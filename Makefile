@@ -35,7 +35,7 @@ NUMERICAL = $(patsubst %,tests/%.py, \
 	export/test_ensemble export/test_export_preprocessing export/test_int8 export/test_onnx export/test_reduced_precision \
 	core/test_architectures core/test_blocks core/test_families core/test_images core/test_preprocessing core/test_zoo \
 	infer/test_backend infer/test_openvino_backend \
-	workflow/test_parity_gate bench/test_parity_faults bench/test_bench_run)
+	workflow/test_parity_gate bench/test_parity_faults)
 ROOMS = $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 TYPED = -m rtk -m rtk.__main__ -m rtk.api $(addprefix -p rtk.,$(ROOMS))
 
@@ -73,11 +73,12 @@ test-light: $(LIGHT_VENV)/installed
 	$(LIGHT_VENV)/bin/python -m pytest $(PARALLEL) -m $(FAST)
 	$(call driver_tests,$(LIGHT_VENV))
 
-# Sums come in another order, and other kernels run. The second run has no compiler either: torch.compile cannot work.
+# Sums come in another order, and other kernels run. The second run has no compiler either: torch.compile cannot work;
+# the tests of several processes do not use it.
 test-processors: $(VENV)/installed-dev build/no-compiler
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -m $(FAST) $(NUMERICAL)
 	env -u CXX -u CC PATH=$(CURDIR)/build/no-compiler ONEDNN_MAX_CPU_ISA=AVX512_CORE ATEN_CPU_CAPABILITY=avx512 \
-		$(PYTEST) -m $(FAST) $(NUMERICAL)
+		$(PYTEST) -m $(FAST) $(filter-out %/test_distributed.py,$(NUMERICAL))
 
 test-lowest: $(LOWEST_VENV)/installed
 	$(LOWEST_VENV)/bin/python -m pytest $(PARALLEL) -m $(FAST)
