@@ -221,14 +221,14 @@ def _print_report(report: "Report", *, folder: Path | None, verbose: bool) -> No
 
 
 def write_report(report: "Report", folder: Path) -> None:
-    """Write report.json, report.md and report.html, without the path of the user's home."""
+    """Write report.json, report.md and report.html, without the paths of the user's home and of rtk itself."""
     from ..bench.report.html import page_of
     from ..bench.report.render import report_markdown
-    from ..core.paths import without_home
+    from ..core.paths import as_published
 
     make_folder(folder)
     for suffix, text in (("json", report.to_json()), ("md", report_markdown(report)), ("html", page_of(report))):
-        write_whole(folder / f"report.{suffix}", without_home(text))
+        write_whole(folder / f"report.{suffix}", as_published(text))
 
 
 def _enforce_parity(report: "Report", *, judged: Sequence[str]) -> None:

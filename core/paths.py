@@ -91,8 +91,10 @@ def home_dir() -> Path | None:
         return None
 
 
-def without_home(text: str) -> str:
-    """Replace the user's home folder by ~, so that published text does not show a user name."""
+def as_published(text: str) -> str:
+    """Replace the user's home folder by ~ and that of the zoo by rtk/core/zoo: no user name, no place of a machine."""
+    zoo = Path("core", "zoo")
+    text = text.replace(f"{Path(__file__).parent.parent / zoo}/", f"{'rtk' / zoo}/")
     home = home_dir()
     return text.replace(f"{home}/", "~/") if home and home.name else text
 

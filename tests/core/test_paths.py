@@ -12,7 +12,8 @@ from fakes.homeless import be_homeless, rtk_homeless, run_homeless
 from rtk.core import paths
 from rtk.core.errors import OutputError
 from rtk.core.files import temporary_folder, write_whole
-from rtk.core.paths import cache_dir, cache_dirs, cache_path, only_a_cache, without_home
+from rtk.core.paths import as_published, cache_dir, cache_dirs, cache_path, only_a_cache
+from rtk.core.zoo import zoo_file
 
 
 @pytest.fixture(autouse=True)
@@ -137,9 +138,14 @@ def test_a_full_cache_costs_one_line_and_nothing_else(caplog: pytest.LogCaptureF
 
 def test_text_of_a_user_without_a_home_folder_is_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
-    assert without_home("/home/ada/x /y") == "~/x /y"
+    assert as_published("/home/ada/x /y") == "~/x /y"
     be_homeless(monkeypatch)
-    assert without_home("/home/ada/x /y") == "/home/ada/x /y"
+    assert as_published("/home/ada/x /y") == "/home/ada/x /y"
+
+
+def test_a_published_report_does_not_say_where_rtk_is_installed() -> None:
+    text = f"onnx: {zoo_file('resnet20v1-cifar10', '.onnx')} (sha256 0123)"
+    assert as_published(text) == "onnx: rtk/core/zoo/resnet20v1-cifar10.onnx (sha256 0123)"
 
 
 def test_no_room_for_temporary_files_is_one_line_that_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
