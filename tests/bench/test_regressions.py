@@ -84,9 +84,14 @@ def test_a_report_of_the_earlier_schema_is_compared_with_a_new_one(tmp_path: Pat
     assert [(change.new.batch, change.beyond_noise) for change in compare_reports(old, new)] == [(64, True)]
 
 
+def test_kept_reports_have_the_earlier_schema_and_a_later_one() -> None:
+    schemas = {path.stem[-10:]: json.loads(path.read_text())["schema"] for path in RESULTS.glob("*.json")}
+    assert schemas["2026-11-25"] == "rtk-bench-2"
+    assert schemas["2026-11-27"] == "rtk-bench-5"
+
+
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
-def test_the_kept_reports_of_the_earlier_schema_are_read_and_compared(path: Path, tmp_path: Path) -> None:
-    assert json.loads(path.read_text())["schema"] == "rtk-bench-2"
+def test_the_kept_reports_of_every_schema_are_read_and_compared(path: Path, tmp_path: Path) -> None:
     kept = read_report(path)
     assert len(kept.cells) >= 8
     assert not any(cell.rejected for cell in kept.cells)
