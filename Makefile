@@ -26,7 +26,8 @@ MINUTES ?= 60
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 # A test that crashes its process fails. A new process would run the same test again.
-PARALLEL = --numprocesses auto --dist loadfile --max-worker-restart 0
+WORKERS = --numprocesses auto --max-worker-restart 0
+PARALLEL = $(WORKERS) --dist loadfile
 PYTEST = $(CURDIR)/$(BIN)/python -m pytest $(PARALLEL)
 FAST = "not slow and not driver"
 NUMERICAL = $(patsubst %,tests/%.py, \
@@ -43,7 +44,7 @@ TYPED = -m rtk -m rtk.__main__ -m rtk.api $(addprefix -p rtk.,$(ROOMS))
 define driver_tests
 	$(1)/bin/python tests/fakes/driver/build.py $(1)/driver
 	if [ -e $(1)/driver/ready ]; then LD_LIBRARY_PATH=$(CURDIR)/$(1)/driver/lib PYTHONPATH=$(CURDIR)/$(1)/driver/python \
-		$(1)/bin/python -m pytest --numprocesses auto -m driver tests/infer; fi
+		$(1)/bin/python -m pytest $(WORKERS) -m driver tests/infer; fi
 endef
 
 .PHONY: demo test test-all test-slow test-long test-driver test-mutations test-light test-processors test-lowest check format results table gpu clean

@@ -51,6 +51,10 @@ ONEDNN_LEVELS = {
 
 Source: oneDNN, developer guide, "CPU Dispatcher Control".
 """
+ONEDNN_LEVELS |= {  # newer names of the same levels
+    "AVX10_1_512": ONEDNN_LEVELS["AVX512_CORE_FP16"],
+    "AVX10_1_512_AMX": ONEDNN_LEVELS["AVX512_CORE_AMX"],
+}
 
 
 @dataclass(frozen=True)
