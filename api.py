@@ -32,12 +32,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .core.card import ModelCard
+from .core.data.decode import Decoder
+from .core.data.sources.entry import Entry
 from .core.errors import BackendError
 from .infer.backend import Backend, BackendOptions
 from .infer.classify import Answer, ClassifyConfig, Prediction, classify
-from .infer.decode import Decoder
 from .infer.output.formats import Fit
-from .infer.sources.entry import Entry
 from .infer.sources.listing import entries
 from .workflow.select import open_model
 

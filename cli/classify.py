@@ -23,9 +23,9 @@ from .config_options import options_from
 from .streams import stdout_failure
 
 if TYPE_CHECKING:
+    from ..core.data.sources.entry import Entry
     from ..infer.backend import Backend
     from ..infer.classify import Answer
-    from ..infer.sources.entry import Entry
 
 _log = logging.getLogger(__name__)
 
@@ -79,10 +79,10 @@ class _Done:
 
 def _classify_here(options: ClassifyOptions) -> _Done | None:
     """Classify on this machine; None if there was nothing to do."""
+    from ..core.data.decode import Decoder
     from ..infer.backend import BackendOptions
     from ..infer.classify import ClassifyConfig, log_smaller_batches
     from ..infer.classify import classify as answers_of
-    from ..infer.decode import Decoder
     from ..infer.sources.listing import count, entries
     from ..workflow.select import open_model
 

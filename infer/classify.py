@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.data.decode import Chunk, Decoder
+from ..core.data.sources.entry import Entry
 from ..core.text import wrapped
 from .backend import Backend
-from .decode import Chunk, Decoder
-from .sources.entry import Entry
 
 _log = logging.getLogger(__name__)
 

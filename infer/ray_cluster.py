@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.data.decode import Decoder
+from ..core.data.sources.entry import Entry
 from ..core.errors import BackendError, RtkError
 from ..core.library_errors import reason_of
 from .backend import Backend, BackendOptions
 from .classify import Answer, ClassifyConfig, Prediction, classify
-from .decode import Decoder
 from .output.formats import Fit
-from .sources.entry import Entry
 from .sources.listing import kind_of, listed, within
 
 FILES_PER_GROUP = 1_024

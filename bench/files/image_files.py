@@ -15,13 +15,13 @@ import numpy as np
 
 from ...core.card import Input
 from ...core.data.datasets import Split
+from ...core.data.decode import Decoder
 from ...core.data.images import encoded_image
+from ...core.data.sources.entry import Entry
 from ...core.errors import OutputError
 from ...core.files import temporary_folder
 from ...infer.backend import Backend
 from ...infer.classify import ClassifyConfig, classify
-from ...infer.decode import Decoder
-from ...infer.sources.entry import Entry
 
 
 class PngFiles:

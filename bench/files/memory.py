@@ -8,11 +8,11 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from ...core.data.datasets import Split
+from ...core.data.decode import Decoder
 from ...core.files import temporary_folder
 from ...core.machine import system_number
 from ...infer.backend import Backend
 from ...infer.classify import ClassifyConfig, classify
-from ...infer.decode import Decoder
 from .image_files import disk_errors, write_pngs
 
 SAMPLES = 50

@@ -17,11 +17,11 @@ import numpy as np
 from PIL import Image
 
 from ...core.data.datasets import Split
+from ...core.data.decode import Decoder
+from ...core.data.sources.entry import Entry
 from ...core.files import temporary_folder
 from ...infer.backend import Backend
 from ...infer.classify import ClassifyConfig, classify
-from ...infer.decode import Decoder
-from ...infer.sources.entry import Entry
 from ...infer.sources.listing import entries
 from .image_files import disk_errors, write_npy, write_pngs, write_tar
 

@@ -26,7 +26,8 @@ from ..paths import cache_dirs, default_data_dir
 from ..urls import url_problem
 from . import DATASETS
 from .download import check_download, download
-from .images import IMAGE_SUFFIXES, native_image
+from .file_rules import IMAGE_SUFFIXES
+from .images import native_image
 from .synthetic_shapes import SHAPES_CLASSES, draw_shapes
 
 SplitName = Literal["train", "test"]

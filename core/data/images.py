@@ -1,9 +1,10 @@
 """From a file or array to H x W x C uint8 of the model's size: the only preprocessing on the host, for every room.
 
-The steps: decode the first frame; rotate as EXIF says; put transparency onto black, keep the upper 8 bits of 16-bit
-samples, multiply floats of 0 to 1 by 255; convert to RGB or grey; scale the shorter side to the model's size with an
+The steps: decode the first frame; rotate as EXIF says; put transparency onto black; bring samples of more than 8 bits
+into 0 to 255 (see deep_pixels.py); convert to RGB or grey; scale the shorter side to the model's size with an
 antialiased bilinear filter; crop the centre. "letterbox" scales the longer side instead and adds black bars, so nothing
-is cut off. The pixels of an image that already has the model's size and mode do not change.
+is cut off; "stretch" scales both sides. The pixels of an image that already has the model's size and mode stay as they
+are.
 """
 
 import contextlib
@@ -13,48 +14,54 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..card import Input
 from ..errors import ImageError
 from ..text import one_line
+from .deep_pixels import pixels_from_deep
+from .file_rules import SNIFFED_BYTES, is_heif
 from .libtiff import silence_libtiff
 
-IMAGE_SUFFIXES = frozenset(
-    {
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".jpeg",
-        ".jpg",
-        ".jp2",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".tga",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".ico",
-        ".avif",
-    }
-)
 MAX_PIXELS = 64_000_000
-"""Larger images are refused before they are decoded; 64 million pixels decode to 256 MB at most."""
+"""Larger images are refused before they are decoded, unless an option sets another limit; 64 million pixels decode to
+256 MB at most."""
 MAX_ASPECT = 200
 """Largest ratio of the sides; a larger one would make the scaled image too large."""
 INTERMEDIATE_MODE = {"LAB": "RGB", "La": "LA"}
 """Modes that Pillow converts to one other mode only."""
 
+FIRST_TURNED = 5
+"""EXIF orientations from here on swap height and width."""
+
 Source = Path | str | bytes | BinaryIO
-Fit = Literal["crop", "letterbox"]
+Fit = Literal["crop", "letterbox", "stretch"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How image files become arrays of the model's size."""
+
+    size: Input
+    fit: Fit = "crop"
+    max_pixels: int = MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """What the beginning of an image file says."""
+
+    height: int
+    width: int
+    channels: int
+    """1 if it is grey, else 3."""
 
 
 def model_image(
@@ -65,18 +72,39 @@ def model_image(
     `source`: a path, the file's bytes, an open file, or an array H x W or H x W x 1, 3 or 4. `name`: the name of the
     image in errors. Raises ImageError.
     """
+    return read_image(source, Reading(size, fit), name=name)[0]
+
+
+def read_image(
+    source: Source | NDArray[np.uint8], reading: Reading, *, name: str = ""
+) -> tuple[NDArray[np.uint8], str]:
+    """Return the image as the model needs it, and the range of its samples in words if that is a guess, else "".
+
+    See model_image. Raises ImageError.
+    """
+    size, fit = reading.size, reading.fit
     if isinstance(source, np.ndarray):
-        return _fitted(_from_array(source, name or "array"), size, fit)
-    with _decoded(source, name or _name(source)) as image:
-        return _fitted(image, size, fit)
+        return _array(_fitted(_from_array(source, size, name or "array"), size, fit), size.channels), ""
+    with _decoded(source, name or _name(source), reading.max_pixels) as image:
+        plain, guessed = _converted(image, size.channels, name or _name(source))
+        return _array(_fitted(plain, size, fit), size.channels), guessed
 
 
-def native_image(source: Source, *, name: str = "") -> NDArray[np.uint8]:
+def native_image(source: Source, *, name: str = "", max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Return the image in its own size, H x W x 1 if it is grey, else H x W x 3. Raises ImageError."""
-    with _decoded(source, name or _name(source)) as image:
-        grey = image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
-        channels = 1 if grey else 3
-        return _array(_converted(image, channels), channels)
+    with _decoded(source, name or _name(source), max_pixels) as image:
+        channels = 1 if _is_grey(image) else 3
+        return _array(_converted(image, channels, name or _name(source))[0], channels)
+
+
+def image_size(source: Source, *, name: str = "", max_pixels: int = MAX_PIXELS) -> ImageSize:
+    """Return the size of an image, as it is shown, and whether it has colours. Decodes no pixels. Raises ImageError."""
+    with _opened(source, name or _name(source), max_pixels) as image:
+        width, height = image.size
+        with contextlib.suppress(Exception):  # damaged EXIF raises many kinds of errors: do not rotate
+            if image.getexif().get(ExifTags.Base.Orientation, 1) >= FIRST_TURNED:
+                width, height = height, width
+        return ImageSize(height, width, 1 if _is_grey(image) else 3)
 
 
 class _NoWarnings:
@@ -128,37 +156,43 @@ def _is_empty(path: Path | str) -> bool:
 
 
 @contextlib.contextmanager
-def _decoded(source: Source, name: str) -> Iterator[Image.Image]:
+def _decoded(source: Source, name: str, max_pixels: int) -> Iterator[Image.Image]:
     """Yield the decoded, rotated image of a checked size; every error, in the block too, becomes an ImageError."""
+    with _opened(source, name, max_pixels) as image:
+        if image.format == "TIFF":
+            silence_libtiff()
+        image.load()
+        if image.info or image.format == "TIFF":  # other formats keep EXIF and XMP in `info`
+            with contextlib.suppress(Exception):  # damaged EXIF raises many kinds of errors: do not rotate
+                ImageOps.exif_transpose(image, in_place=True)
+        yield image
+
+
+@contextlib.contextmanager
+def _opened(source: Source, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    """Yield the image of a checked size before it is decoded; every error, in the block too, becomes an ImageError."""
     if isinstance(source, str | Path) and not os.path.isfile(source):  # noqa: PTH113 - three times faster than Path
         raise ImageError(f"{name}: {no_file_reason(source)}")
     try:
         with (
             _NO_WARNINGS,  # Pillow warns about unusual metadata and about sizes that are checked below
-            Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image,
+            _image_from(source, max_pixels) as image,
         ):
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageError(f"{name}: {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
+            if width * height > max_pixels:
+                raise ImageError(f"{name}: {width} x {height} pixels; at most {max_pixels:,} are read")
             if max(width, height) > MAX_ASPECT * min(width, height):
                 raise ImageError(
                     f"{name}: {width} x {height} pixels: too long and thin; "
                     f"one side may be at most {MAX_ASPECT} times the other"
                 )
-            if image.format == "TIFF":
-                silence_libtiff()
-            image.load()
-            if image.info or image.format == "TIFF":  # other formats keep EXIF and XMP in `info`
-                with contextlib.suppress(Exception):  # damaged EXIF raises many kinds of errors: do not rotate
-                    ImageOps.exif_transpose(image, in_place=True)
             yield image
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        empty = _is_empty(source) if isinstance(source, str | Path) else source == b""
-        raise ImageError(f"{name}: {'empty file' if empty else 'not an image that Pillow reads'}") from error
+        raise ImageError(f"{name}: {_unknown_reason(source)}") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: too large; at most {MAX_PIXELS:,} pixels are read") from error
+        raise ImageError(f"{name}: too large; at most {max_pixels:,} pixels are read") from error
     except OSError as error:
         found = f"cannot be read: {error.strerror}" if error.errno else f"damaged image: {one_line(error)}"
         raise ImageError(f"{name}: {found}") from error
@@ -166,6 +200,45 @@ def _decoded(source: Source, name: str) -> Iterator[Image.Image]:
     except Exception as error:
         reason = one_line(error) or type(error).__name__
         raise ImageError(f"{name}: damaged image: {reason}") from error
+
+
+def _image_from(source: Source, max_pixels: int) -> Image.Image:
+    """Open an image. HEIC files are opened by pillow-heif, which is loaded for the first of them."""
+    # Pillow's own limit is that of an attack: twice this number. A larger limit of the user's must not meet it.
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError:
+        if not (is_heif(_start_of(source)) and find_spec("pillow_heif")):
+            raise
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        if not isinstance(file, str | Path):
+            file.seek(0)
+        return Image.open(file)
+
+
+def _start_of(source: Source) -> bytes:
+    """The first bytes of a source; it is read from the beginning again afterwards."""
+    if isinstance(source, bytes):
+        return source[:SNIFFED_BYTES]
+    if isinstance(source, str | Path):
+        with open(source, "rb") as file:  # noqa: PTH123 - as in _decoded
+            return file.read(SNIFFED_BYTES)
+    source.seek(0)
+    return source.read(SNIFFED_BYTES)
+
+
+def _unknown_reason(source: Source) -> str:
+    """Why Pillow does not know what a file is."""
+    if _is_empty(source) if isinstance(source, str | Path) else source == b"":
+        return "empty file"
+    with contextlib.suppress(OSError):
+        if is_heif(_start_of(source)):
+            return "a HEIC image; reading it needs the package pillow-heif: pip install pillow-heif"
+    return "not an image that Pillow reads"
 
 
 def encoded_image(pixels: NDArray[np.uint8], *, format_: str = "PNG", **options: Any) -> bytes:
@@ -176,29 +249,35 @@ def encoded_image(pixels: NDArray[np.uint8], *, format_: str = "PNG", **options:
     return buffer.getvalue()
 
 
-def _fitted(image: Image.Image, size: Input, fit: Fit) -> NDArray[np.uint8]:
+def _fitted(plain: Image.Image, size: Input, fit: Fit) -> Image.Image:
     target = (size.width, size.height)
-    plain = _converted(image, size.channels)
-    if plain.size != target:
-        scale = ImageOps.fit if fit == "crop" else ImageOps.pad
-        plain = scale(plain, target, method=Image.Resampling.BILINEAR)
-    return _array(plain, size.channels)
+    if plain.size == target:
+        return plain
+    match fit:
+        case "crop":
+            return ImageOps.fit(plain, target, method=Image.Resampling.BILINEAR)
+        case "letterbox":
+            return ImageOps.pad(plain, target, method=Image.Resampling.BILINEAR)
+        case "stretch":
+            return plain.resize(target, Image.Resampling.BILINEAR)
 
 
-def _converted(image: Image.Image, channels: int) -> Image.Image:
-    """Convert an image of any mode of Pillow to RGB or L, transparency onto black."""
-    mode = "RGB" if channels == 3 else "L"
+def _is_grey(image: Image.Image) -> bool:
+    return image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
+
+
+def _converted(image: Image.Image, channels: int, name: str) -> tuple[Image.Image, str]:
+    """Convert an image of any mode of Pillow to RGB or L, transparency onto black; the second is a guessed range."""
+    mode, guessed = "RGB" if channels == 3 else "L", ""
     if image.mode in INTERMEDIATE_MODE:
         image = image.convert(INTERMEDIATE_MODE[image.mode])
-    if image.mode.startswith("I;16") or image.mode == "I":
-        image = Image.fromarray(np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8))
-    elif image.mode == "F":
-        values = np.clip(np.nan_to_num(np.asarray(image)), 0, 255)
-        image = Image.fromarray((values * 255 if values.max() <= 1 else values).astype(np.uint8))
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        pixels, guessed = pixels_from_deep(np.asarray(image), bits=16 if image.mode.startswith("I;16") else 0)
+        image = Image.fromarray(pixels)
     elif image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
-    return image if image.mode == mode else image.convert(mode)
+    return image if image.mode == mode else image.convert(mode), guessed
 
 
 def _array(image: Image.Image, channels: int) -> NDArray[np.uint8]:
@@ -206,12 +285,13 @@ def _array(image: Image.Image, channels: int) -> NDArray[np.uint8]:
     return pixels if channels == 3 else pixels[..., None]
 
 
-def _from_array(array: NDArray[np.uint8], name: str) -> Image.Image:
+def _from_array(array: NDArray[np.uint8], size: Input, name: str) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ImageError(f"{name}: {array.dtype} {array.shape}; expected uint8 H x W or H x W x 1, 3 or 4")
     if 0 in array.shape:
         raise ImageError(f"{name}: {array.shape}: an empty image")
-    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+    image = Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+    return _converted(image, size.channels, name)[0]
 
 
 def _name(source: Source) -> str:

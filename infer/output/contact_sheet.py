@@ -11,11 +11,11 @@ from pathlib import Path
 
 from ...core.card import Input, ModelCard
 from ...core.data.images import encoded_image, model_image
+from ...core.data.sources.entry import Entry
 from ...core.errors import ImageError, UsageError
 from ...core.files import make_folder, write_whole
 from ...core.web_page import escaped, web_page
 from ..classify import Answer
-from ..sources.entry import Entry
 
 ANSWERS_SHOWN = 100
 PICTURE_SIZE = Input(128, 128, 3)

@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Self
 
+from ...core.data.sources.entry import Entry
 from ...core.errors import OutputError, RtkError, UsageError
 from ...core.files import locked, writing
 from ..classify import Answer, BatchEnds
-from ..sources.entry import Entry
 from .formats import Format, RowFormat
 from .rows import file_of_line, file_text, heading, lines
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from ...core.data.images import encoded_image
+from ...core.data.sources.entry import Entry
 from ...core.errors import DataError, OutputError, UsageError
 from ...core.files import make_folder, whole_file
 from ..classify import Answer
-from ..sources.entry import Entry
 
 NAME_BYTES = 200
 """Longest file name: a longer one keeps its end, and so its suffix. File systems take 255 bytes, and digits and

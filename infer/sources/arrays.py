@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ...core.data.datasets import CIFAR10_ROW_BYTES
 from ...core.data.images import MAX_PIXELS
+from ...core.data.sources.entry import Entry
 from ...core.text import one_line
-from .entry import Entry
 
 BLOCK_BYTES = 1 << 20
 """Size of a block, unless one image is larger."""

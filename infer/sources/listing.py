@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from ...core.data import DATASETS
-from ...core.data.images import IMAGE_SUFFIXES, no_file_reason
+from ...core.data.file_rules import IMAGE_SUFFIXES
+from ...core.data.images import no_file_reason
+from ...core.data.sources.entry import Entry
+from ...core.data.sources.folders import folder_entries, glob_matches
 from ...core.errors import RtkError, UsageError
 from ...core.urls import url_problem
-from .entry import Entry
-from .folders import folder_entries, glob_matches
 from .standard_input import paths_on
 
 STDIN = "-"
@@ -85,7 +86,7 @@ def within(found: Entry, *, data_dir: Path | None = None) -> Iterator[Entry]:
     elif not os.path.isfile(path):  # noqa: PTH113 - reading a pipe could block
         yield Entry(path, no_file_reason(path))
     elif kind == "archive":
-        from .archives import archive_entries  # loaded only if needed
+        from ...core.data.sources.archives import archive_entries  # loaded only if needed
 
         yield from _or_error(archive_entries(path), Entry(path, "no images in this archive"))
     else:

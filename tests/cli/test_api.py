@@ -14,8 +14,8 @@ from PIL import Image
 from rtk import api
 from rtk.core import zoo
 from rtk.core.data.datasets import Split
+from rtk.core.data.decode import Decoder
 from rtk.core.errors import ArtifactError, BackendError, UnknownNameError
-from rtk.infer.decode import Decoder
 from rtk.infer.fake import FakeBackend
 
 

@@ -113,7 +113,7 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_process_that_imports_any_part_of_rtk_passes_the_switches(in_new_process: Callable[[str], str]) -> None:
     printed = in_new_process(
         "import os\nfor name in ('ORT_DISABLE_TELEMETRY', 'RAY_USAGE_STATS_ENABLED'): os.environ.pop(name, None)\n"
-        "import rtk.infer.decode\nprint(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['RAY_USAGE_STATS_ENABLED'])"
+        "import rtk.core.data.decode\nprint(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['RAY_USAGE_STATS_ENABLED'])"
     )
     assert printed == "1 0\n"
 

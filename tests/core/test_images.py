@@ -101,13 +101,14 @@ def test_the_result_is_writable_and_contiguous(noise: NDArray[np.uint8]) -> None
         (solid("CMYK", (0, 0, 0, 255)), "TIFF", (0, 0, 0)),
         (solid("YCbCr", (128, 128, 128)), "TIFF", (128, 128, 128)),
         (solid("I;16", 0x4D12), "PNG", (0x4D, 0x4D, 0x4D)),
-        (solid("I;16", 0x00F0), "PNG", (0, 0, 0)),  # the upper 8 bits, in a dark image too
+        (solid("I;16", 0x00F0), "PNG", (0xF0, 0xF0, 0xF0)),  # 8 bits in 16
+        (solid("I;16", 0x0C00), "PNG", (191, 191, 191)),  # 12 bits in 16: 3,072 of 4,095
         (solid("I;16", 0xFFFF), "TIFF", (255, 255, 255)),
         (solid("I", 0x4D12), "TIFF", (0x4D, 0x4D, 0x4D)),
         (solid("I", -5), "TIFF", (0, 0, 0)),
         (solid("I", 2_000_000), "TIFF", (255, 255, 255)),
-        (solid("F", 0.5), "TIFF", (127, 127, 127)),
-        (solid("F", 130.9), "TIFF", (130, 130, 130)),
+        (solid("F", 0.5), "TIFF", (128, 128, 128)),
+        (solid("F", 130.9), "TIFF", (131, 131, 131)),
         (solid("F", -3.0), "TIFF", (0, 0, 0)),
         (solid("F", float("nan")), "TIFF", (0, 0, 0)),
         (solid("F", float("-inf")), "TIFF", (0, 0, 0)),
@@ -360,7 +361,7 @@ def test_a_file_removed_while_it_is_read_is_an_image_error(tmp_path: Path, monke
         raise UnidentifiedImageError
 
     monkeypatch.setattr(Image, "open", removed)
-    with pytest.raises(ImageError, match=r"a\.png: not an image that Pillow reads$"):
+    with pytest.raises(ImageError, match=r"a\.png: cannot be read: No such file or directory$"):
         model_image(path, RGB32)
 
 

@@ -15,18 +15,17 @@ import pytest
 from fakes.image_files import saved_images
 from PIL import Image
 from rtk.core.card import Input
-from rtk.core.data import images
+from rtk.core.data import decode, images
+from rtk.core.data.decode import CRASHED, IMAGES_BEFORE_POOL, Decoder, decode_chunk
 from rtk.core.data.images import model_image
+from rtk.core.data.sources.entry import Entry
 from rtk.core.errors import BackendError, DataError
-from rtk.infer import decode
 from rtk.infer.classify import Answer, ClassifyConfig, Prediction, classify, log_smaller_batches, softmax
-from rtk.infer.decode import CRASHED, IMAGES_BEFORE_POOL, Decoder, decode_chunk
 from rtk.infer.fake import FakeBackend
 from rtk.infer.output import formats
 from rtk.infer.output.formats import TEXT_FORMATS
 from rtk.infer.output.rows import columns, lines
 from rtk.infer.sources import listing as sources
-from rtk.infer.sources.entry import Entry
 
 SIZE = Input(6, 6, 3)
 
@@ -263,11 +262,11 @@ def test_decoding_processes_end_when_their_parent_is_killed(in_new_process: Call
         "import os, time, signal, numpy as np, subprocess, sys\n"
         "code = '''\n"
         "from rtk.core.card import Input\n"
-        "from rtk.infer.decode import Decoder, decode_chunk\n"
+        "from rtk.core.data.decode import Decoder, decode_chunk\n"
         'if __name__ == "__main__":\n'
         "    decoder = Decoder(Input(6, 6, 3), processes=2)\n"
         "    pool = decoder.start()\n"
-        "    [f.result() for f in [pool.submit(decode_chunk, [], decoder.size) for _ in range(8)]]\n"
+        "    [f.result() for f in [pool.submit(decode_chunk, [], decoder.reading.size) for _ in range(8)]]\n"
         "    print(*pool._processes, flush=True)\n"
         "    input()\n"
         "'''\n"

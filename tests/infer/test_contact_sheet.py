@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from rtk.core.card import ModelCard
+from rtk.core.data.sources.entry import Entry
 from rtk.core.errors import OutputError, UsageError
 from rtk.infer.classify import Answer, Prediction
 from rtk.infer.output.contact_sheet import ContactSheet
-from rtk.infer.sources.entry import Entry
 
 PIXELS = np.full((6, 6, 3), 200, np.uint8)
 

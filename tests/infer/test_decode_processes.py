@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rtk.core.card import Input
-from rtk.infer import decode
-from rtk.infer.decode import Decoder
-from rtk.infer.sources.entry import Entry
+from rtk.core.data import decode
+from rtk.core.data.decode import Decoder
+from rtk.core.data.sources.entry import Entry
 
 SIZE = Input(4, 4, 3)
 PIXELS = np.arange(5 * 5 * 3, dtype=np.uint8).reshape(5, 5, 3)
@@ -74,7 +74,7 @@ def test_decoding_processes_start_although_the_path_of_temporary_files_is_too_lo
     code = """
 import os
 from rtk.core.card import Input
-from rtk.infer.decode import Decoder
+from rtk.core.data.decode import Decoder
 with Decoder(Input(4, 4, 3), processes=1) as decoder:
     print(decoder.start().submit(os.getpid).result() != os.getpid(), len(decoder.process_ids))
 """

@@ -10,10 +10,10 @@ from fakes.image_files import saved_images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rtk.core.card import Input
+from rtk.core.data.decode import Decoder, decode_chunk
+from rtk.core.data.sources.entry import Entry
 from rtk.infer.classify import ClassifyConfig, classify
-from rtk.infer.decode import Decoder, decode_chunk
 from rtk.infer.fake import FakeBackend
-from rtk.infer.sources.entry import Entry
 
 SIZE = Input(6, 6, 3)
 NEIGHBOUR = np.arange(108, dtype=np.uint8).reshape(6, 6, 3)

@@ -18,16 +18,16 @@ import pytest
 from fakes.log import logged
 from PIL import Image
 from rtk.core.card import Input
+from rtk.core.data.decode import Decoder
+from rtk.core.data.sources.entry import Entry
 from rtk.core.data.synthetic_shapes import draw_shapes
 from rtk.core.errors import BackendError, DataError, OutputError, UsageError
 from rtk.infer.classify import Answer, ClassifyConfig, Prediction, classify
-from rtk.infer.decode import Decoder
 from rtk.infer.fake import FakeBackend
 from rtk.infer.output.formats import TEXT_FORMATS, Format, RowFormat, TextFormat
 from rtk.infer.output.resumable import ResumableOutput, RunKey
 from rtk.infer.output.rows import file_of_line, file_text, lines
 from rtk.infer.output.sort import Sorter, folder_names
-from rtk.infer.sources.entry import Entry
 
 CAT = (Prediction("cat", 3, 0.75),)
 SIZE = Input(6, 6, 3)

@@ -13,11 +13,11 @@ from fakes.log import logged
 from PIL import Image
 from rtk.core.card import Input
 from rtk.core.data.datasets import Split
+from rtk.core.data.decode import Decoder
 from rtk.core.data.synthetic_shapes import draw_shapes
 from rtk.core.errors import BackendError, DataError, OutputError
 from rtk.infer.backend import BackendOptions
 from rtk.infer.classify import Answer, ClassifyConfig, Prediction, classify
-from rtk.infer.decode import Decoder
 from rtk.infer.fake import FakeBackend
 from rtk.infer.output.parquet import write_shards
 from rtk.infer.ray_cluster import Actors, Classifier, Work, actors_for, answers_from_json, listed_groups

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from rtk.core.card import Input
+from rtk.core.data.decode import decode_chunk
+from rtk.core.data.sources.entry import Entry
 from rtk.core.errors import UsageError
-from rtk.infer.decode import decode_chunk
-from rtk.infer.sources.entry import Entry
 from rtk.infer.sources.listing import count, entries
 
 

@@ -2,13 +2,12 @@
 
 Archives are untrusted. A member is refused, with its name in the message, if its name leads out of the archive, if it
 is a link or otherwise not a plain file, or if its content is much larger than its compressed size. No single read takes
-more memory than the largest allowed image file. Members without the name of an image file are skipped.
+more memory than the largest allowed image file. Members that are no images are skipped, unless all members are wanted.
 """
 
 import bz2
 import gzip
 import lzma
-import os
 import re
 import stat
 import tarfile
@@ -16,8 +15,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from ...core.data.images import IMAGE_SUFFIXES
-from ...core.text import one_line
+from ...text import one_line
+from ..file_rules import SNIFFED_BYTES, LeftOut, begins_as_image, named_as_image, passed_over_part
 from .entry import Entry
 
 MAX_MEMBER_BYTES = 1 << 26
@@ -51,14 +50,24 @@ class _Refused(Exception):
     """Why reading an archive ends early."""
 
 
-def archive_entries(path: str) -> Iterator[Entry]:
+def archive_entries(path: str, left_out: LeftOut | None = None) -> Iterator[Entry]:
     """Yield the images of a zip or tar, in the archive's order; refused ones have the reason as their error.
 
-    Damage that ends the reading becomes an entry with the archive's own name.
+    Damage that ends the reading becomes an entry with the archive's own name. `left_out` counts the members that are no
+    images, and the names that are passed over.
     """
-    is_zip = path.lower().endswith(".zip")
+    return _entries(path, left_out or LeftOut(), images_only=True)
+
+
+def archive_members(path: str, left_out: LeftOut) -> Iterator[Entry]:
+    """Yield all files of a zip or tar as archive_entries does, with their content, images or not."""
+    return _entries(path, left_out, images_only=False)
+
+
+def _entries(path: str, left_out: LeftOut, *, images_only: bool) -> Iterator[Entry]:
+    read = _zip_entries if path.lower().endswith(".zip") else _tar_entries
     try:
-        yield from _zip_entries(path) if is_zip else _tar_entries(path)
+        yield from read(path, left_out, images_only)
     except OSError as error:
         yield Entry(path, f"cannot be read: {error.strerror or error}")
     # zipfile and tarfile raise many kinds of errors on malicious archives, and none may stop the other sources.
@@ -67,18 +76,36 @@ def archive_entries(path: str) -> Iterator[Entry]:
         yield Entry(path, str(error) if isinstance(error, _Refused) else f"damaged archive: {reason}")
 
 
-def _wanted(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+def _is_passed_over(member: str, left_out: LeftOut) -> bool:
+    """Whether a member is never data; counts it."""
+    part = passed_over_part(member)
+    if part:
+        left_out.passed_over[part] += 1
+    return bool(part)
 
 
-def _zip_entries(path: str) -> Iterator[Entry]:
+def _zip_entries(path: str, left_out: LeftOut, images_only: bool) -> Iterator[Entry]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             name = f"{path}!/{member.filename}"
             if reason := _zip_refusal(member):
                 yield Entry(name, f"refused: {reason}")
-            elif not member.is_dir() and _wanted(member.filename):
+            elif member.is_dir() or _is_passed_over(member.filename, left_out):
+                continue
+            elif images_only and not named_as_image(member.filename) and not _begins_as_image(archive, member):
+                left_out.add_no_image(name)
+            elif reason := _zip_unreadable(member):
+                yield Entry(name, f"refused: {reason}")
+            else:
                 yield _zip_entry(archive, member, name)
+
+
+def _begins_as_image(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    try:
+        with archive.open(member) as file:
+            return begins_as_image(file.read(SNIFFED_BYTES))
+    except Exception:  # as above; a member that cannot be read and is not named as an image is none
+        return False
 
 
 def _zip_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Entry:
@@ -101,8 +128,11 @@ def _zip_refusal(member: zipfile.ZipInfo) -> str:
         return "a link"
     if kind and not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
         return "not a plain file"
-    if member.is_dir() or not _wanted(member.filename):
-        return ""
+    return ""
+
+
+def _zip_unreadable(member: zipfile.ZipInfo) -> str:
+    """Why the content of this member is not read; empty if it may be."""
     if member.flag_bits & 1:
         return "encrypted"
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -114,7 +144,7 @@ def _zip_refusal(member: zipfile.ZipInfo) -> str:
     return ""
 
 
-def _tar_entries(path: str) -> Iterator[Entry]:
+def _tar_entries(path: str, left_out: LeftOut, images_only: bool) -> Iterator[Entry]:
     with open(path, "rb") as raw:  # noqa: PTH123 - strings, as in listing
         start = raw.read(MAGIC_BYTES)
         decompress = next((opened for magic, opened in DECOMPRESSORS.items() if re.match(magic, start)), None)
@@ -128,15 +158,21 @@ def _tar_entries(path: str) -> Iterator[Entry]:
                     raise _Refused(f"damaged archive: a member of {member.size:,} bytes")
                 if reason := _tar_refusal(member):
                     yield Entry(name, f"refused: {reason}")
-                elif member.isreg() and _wanted(member.name):
+                elif member.isreg() and not _is_passed_over(member.name, left_out):
                     content = archive.extractfile(member)
                     assert content is not None
+                    is_wanted = not images_only or named_as_image(member.name)
                     try:
-                        image = content.read()
+                        start = b"" if is_wanted else content.read(SNIFFED_BYTES)
+                        if not (is_wanted or begins_as_image(start)):
+                            left_out.add_no_image(name)
+                        elif member.size > MAX_MEMBER_BYTES:
+                            yield Entry(name, f"refused: {member.size:,} bytes; at most {MAX_MEMBER_BYTES:,} are read")
+                        else:
+                            yield Entry(name, content=start + content.read())
                     except (tarfile.TarError, EOFError) as error:
                         yield Entry(name, f"damaged archive: {error}")
                         return
-                    yield Entry(name, content=image)
         if file.last_read.strip(b"\0"):
             raise _Refused(f"damaged archive: no member starts at byte {file.tell() - len(file.last_read):,}")
         if not file.last_read:
@@ -151,11 +187,7 @@ def _tar_refusal(member: tarfile.TarInfo) -> str:
         return "a link"
     if member.isdir():
         return ""
-    if not member.isreg() or member.issparse():
-        return "not a plain file"
-    if _wanted(member.name) and member.size > MAX_MEMBER_BYTES:
-        return f"{member.size:,} bytes; at most {MAX_MEMBER_BYTES:,} are read"
-    return ""
+    return "" if member.isreg() and not member.issparse() else "not a plain file"
 
 
 class _GuardedReader:

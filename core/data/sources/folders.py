@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from ...core.data.images import IMAGE_SUFFIXES
+from ..file_rules import LeftOut, is_image_file, is_passed_over
 from .entry import Entry
 
 RECURSIVE = re.compile(r"(|.*?/)/*\*\*(?:/+(.*))?", re.DOTALL)
@@ -15,14 +15,31 @@ _Seen = set[tuple[int, int]]
 """Folders, by device and inode."""
 
 
-def folder_entries(root: str) -> Iterator[Entry]:
-    """Yield the image files of a folder, then those of its sub-folders; an unreadable folder has an error."""
-    for folder, files in _folders(root, set()):
-        if isinstance(files, OSError):
-            yield Entry(folder, f"the folder cannot be read: {files.strerror or files}")
+def folder_entries(root: str, left_out: LeftOut | None = None) -> Iterator[Entry]:
+    """Yield the image files of a folder, then those of its sub-folders; an unreadable folder has an error.
+
+    `left_out` counts all other files, and the names that are passed over.
+    """
+    left_out = left_out or LeftOut()
+    for path, reason in folder_files(root, left_out):
+        if reason:
+            yield Entry(path, reason)
+        elif is_image_file(path):
+            yield Entry(path)
         else:
-            images = sorted(name for name in files if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
-            yield from (Entry(os.path.join(folder, name)) for name in images)
+            left_out.add_no_image(path)
+
+
+def folder_files(root: str, left_out: LeftOut) -> Iterator[tuple[str, str]]:
+    """Yield every file of a folder, sorted, then those of its sub-folders, with an empty reason.
+
+    A folder that cannot be read has a reason. `left_out` counts the names that are passed over.
+    """
+    for folder, files in _folders(root, set(), left_out):
+        if isinstance(files, OSError):
+            yield folder, f"the folder cannot be read: {files.strerror or files}"
+        else:
+            yield from ((os.path.join(folder, name), "") for name in sorted(files))
 
 
 def glob_matches(pattern: str) -> Iterator[str]:
@@ -38,12 +55,15 @@ def _matches(pattern: str, root: str, seen: defaultdict[str, _Seen]) -> Iterator
         return
     head, tail = parts[1], "*" if parts[2] is None else parts[2]
     for start in sorted(_matches(head, root, seen)) if head else [root]:
-        for folder, _ in _folders(start, seen[tail], hidden=False):
+        for folder, _ in _folders(start, seen[tail], LeftOut()):
             yield from _matches(tail, folder, seen)
 
 
-def _folders(root: str, seen: _Seen, *, hidden: bool = True) -> Iterator[tuple[str, list[str] | OSError]]:
-    """Yield the folder and its sub-folders that are not in `seen`, with the names of their files or the error."""
+def _folders(root: str, seen: _Seen, left_out: LeftOut) -> Iterator[tuple[str, list[str] | OSError]]:
+    """Yield the folder and its sub-folders that are not in `seen`, with the names of their files or the error.
+
+    Without names that are passed over.
+    """
     waiting = [root]
     while waiting:
         folder = waiting.pop()
@@ -54,8 +74,9 @@ def _folders(root: str, seen: _Seen, *, hidden: bool = True) -> Iterator[tuple[s
         except OSError as error:
             yield folder, error
             continue
-        yield folder, files
-        shown = sorted((name for name in folders if hidden or not name.startswith(".")), reverse=True)
+        left_out.passed_over.update(name for name in (*files, *folders) if is_passed_over(name))
+        yield folder, [name for name in files if not is_passed_over(name)]
+        shown = sorted((name for name in folders if not is_passed_over(name)), reverse=True)
         waiting += (os.path.join(folder, name) for name in shown)
 
 

@@ -14,22 +14,22 @@ import os
 import signal
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.card import Input
-from ..core.data.images import Fit, model_image
-from ..core.errors import DataError, ImageError
-from ..core.machine import usable_cores
-from ..core.text import one_line
+from ..card import Input
+from ..errors import DataError, ImageError
+from ..machine import usable_cores
+from ..text import one_line
+from .images import MAX_PIXELS, Fit, Reading, read_image
 from .sources.entry import Entry
 
 _log = logging.getLogger(__name__)
@@ -53,8 +53,9 @@ MAX_DEATHS = 20
 """After this many deaths of processes, with no chunk decoded in between, the machine is at fault, not the images."""
 CRASHED = "decoding it ended the process twice: out of memory, or a crash in the decoder"
 
-Decoded = tuple[list[str], NDArray[np.uint8]]
-"""The error of each entry (empty if readable), and the images N x H x W x C of the readable ones."""
+Decoded = tuple[list[str], NDArray[np.uint8], list[str]]
+"""The error of each entry (empty if readable), the images N x H x W x C of the readable ones, and the ranges that were
+guessed for images of more than 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Chunk:
     """One for each entry; empty if the image can be read."""
     images_NHWC: NDArray[np.uint8]
     """The readable images, in order."""
+    guessed: list[str] = field(default_factory=list)
+    """For each image of more than 8 bits whose range had to be guessed: that range, in words."""
 
     @property
     def names(self) -> list[str]:
@@ -98,10 +101,13 @@ class Decoder:
     Its processes start when they are first needed.
     """
 
-    def __init__(self, size: Input, *, processes: int | None = None, fit: Fit = "crop") -> None:
+    def __init__(
+        self, size: Input, *, processes: int | None = None, fit: Fit = "crop", max_pixels: int = MAX_PIXELS
+    ) -> None:
         """`processes`: 0 decodes in the calling process; None means one process per core."""
-        self.size = size
-        self.fit: Fit = fit
+        self.reading = Reading(size, fit, max_pixels)
+        self.guessed: Counter[str] = Counter()
+        """The guessed ranges of the images so far."""
         self.processes = usable_cores() if processes is None else processes
         images = CHUNK_BYTES // (size.height * size.width * size.channels)
         self.chunk_images = min(max(images, 1), MAX_CHUNK_IMAGES)
@@ -110,7 +116,11 @@ class Decoder:
 
     def chunks(self, entries: Iterable[Entry]) -> Iterator[Chunk]:
         """Yield all entries, decoded or with their error, in order. Raises DataError when processes keep dying."""
-        iterator = iter(entries)
+        for chunk in self._chunks(iter(entries)):
+            self.guessed.update(chunk.guessed)
+            yield chunk
+
+    def _chunks(self, iterator: Iterator[Entry]) -> Iterator[Chunk]:
         if self.processes == 0:
             yield from (self._decode_here(part) for part in _lists(iterator, self.chunk_images))
             return
@@ -143,19 +153,19 @@ class Decoder:
                     request.result.cancel()
 
     def _submit(self, entries: list[Entry]) -> _Request:
-        if all(_needs_no_decoding(entry, self.size) for entry in entries):
-            return _Request(entries, decode(entries, self.size, self.fit))
+        if all(_needs_no_decoding(entry, self.reading.size) for entry in entries):
+            return _Request(entries, decode(entries, self.reading))
         pool = self.start()
         if pool is None:
-            return _Request(entries, decode(entries, self.size, self.fit))
+            return _Request(entries, decode(entries, self.reading))
         try:
-            return _Request(entries, pool.submit(decode, entries, self.size, self.fit))
+            return _Request(entries, pool.submit(decode, entries, self.reading))
         except BrokenProcessPool as error:
             failed: Future[Decoded] = Future()
             failed.set_exception(error)
             return _Request(entries, failed)
         except OSError:  # no room for one more process
-            return _Request(entries, decode(entries, self.size, self.fit))
+            return _Request(entries, decode(entries, self.reading))
 
     def _collect(self, in_flight: deque[_Request]) -> Iterator[Chunk]:
         """Yield the oldest chunk; if a process died, yield all chunks in flight."""
@@ -176,7 +186,11 @@ class Decoder:
     def _decode_one_by_one(self, entries: list[Entry]) -> Decoded:
         """Decode each entry in a request of its own, to find the one whose process dies."""
         parts = [self._decode_alone(entry) for entry in entries]
-        return [error for errors, _ in parts for error in errors], np.concatenate([images for _, images in parts])
+        return (
+            [error for errors, _, _ in parts for error in errors],
+            np.concatenate([images for _, images, _ in parts]),
+            [guessed for _, _, some in parts for guessed in some],
+        )
 
     def _decode_alone(self, entry: Entry) -> Decoded:
         for _ in range(2):
@@ -184,13 +198,13 @@ class Decoder:
             if pool is None:
                 raise DataError(f"{entry.name!r}: a decoding process died, and no other starts; try --workers 0")
             try:
-                decoded = pool.submit(decode, [entry], self.size, self.fit).result()
+                decoded = pool.submit(decode, [entry], self.reading).result()
             except BrokenProcessPool:
                 self._count_death(entry.name)
             else:
                 self._deaths = 0
                 return decoded
-        return [CRASHED], np.empty((0, *self.size.shape), np.uint8)
+        return [CRASHED], np.empty((0, *self.reading.size.shape), np.uint8), []
 
     def _count_death(self, name: str) -> None:
         """Drop the broken pool. Raises DataError after too many deaths."""
@@ -203,7 +217,7 @@ class Decoder:
             )
 
     def _decode_here(self, entries: list[Entry]) -> Chunk:
-        return decode_chunk(entries, self.size, self.fit)
+        return Chunk(entries, *decode(entries, self.reading))
 
     def start(self) -> ProcessPoolExecutor | None:
         """Start the processes now if they are not running; None, after a line in the log, where none can start."""
@@ -254,30 +268,34 @@ def _started_pool(processes: int) -> ProcessPoolExecutor:
 
 def decode_chunk(entries: list[Entry], size: Input, fit: Fit = "crop") -> Chunk:
     """Decode some entries in this process."""
-    return Chunk(entries, *decode(entries, size, fit))
+    return Chunk(entries, *decode(entries, Reading(size, fit)))
 
 
-def decode(entries: list[Entry], size: Input, fit: Fit = "crop") -> Decoded:
+def decode(entries: list[Entry], reading: Reading) -> Decoded:
     """Decode some entries. Processes of the pool run this; the entries themselves are not sent back."""
     errors: list[str] = []
     images: list[NDArray[np.uint8]] = []
+    guesses: list[str] = []
     for entry in entries:
         error = entry.error
         if not error:
             try:
-                images.append(_image(entry, size, fit))
+                image_HWC, guessed = _image(entry, reading)
             except ImageError as failure:
                 error = str(failure).removeprefix(f"{entry.name}: ")
+            else:
+                images.append(image_HWC)
+                guesses += [guessed] if guessed else []
         errors.append(error)
-    return errors, np.stack(images) if images else np.empty((0, *size.shape), np.uint8)
+    return errors, np.stack(images) if images else np.empty((0, *reading.size.shape), np.uint8), guesses
 
 
-def _image(entry: Entry, size: Input, fit: Fit) -> NDArray[np.uint8]:
-    """The image in the model's size. Raises ImageError."""
+def _image(entry: Entry, reading: Reading) -> tuple[NDArray[np.uint8], str]:
+    """The image in the model's size, and a guessed range. Raises ImageError."""
     content = entry.content
-    if isinstance(content, np.ndarray) and content.shape == size.shape and content.dtype == np.uint8:
-        return content
-    return model_image(entry.name if content is None else content, size, name=entry.name, fit=fit)
+    if isinstance(content, np.ndarray) and content.shape == reading.size.shape and content.dtype == np.uint8:
+        return content, ""
+    return read_image(entry.name if content is None else content, reading, name=entry.name)
 
 
 def _needs_no_decoding(entry: Entry, size: Input) -> bool:
