@@ -33,11 +33,11 @@ from numpy.typing import NDArray
 
 from .core.card import ModelCard
 from .core.data.decode import Decoder
+from .core.data.options import Fit
 from .core.data.sources.entry import Entry
 from .core.errors import BackendError
 from .infer.backend import Backend, BackendOptions
 from .infer.classify import Answer, ClassifyConfig, Prediction, classify
-from .infer.output.formats import Fit
 from .infer.sources.listing import entries
 from .workflow.select import open_model
 
@@ -53,7 +53,7 @@ def load(
     backend: str = "auto",
     device: str = "auto",
     workers: int = 0,
-    fit: Fit = "crop",
+    fit: Fit | None = None,
 ) -> "Model":
     """Open a model.
 
@@ -62,14 +62,15 @@ def load(
     `device`: "auto", "cpu", "cuda" or "cuda:N".
     `workers`: number of decoding processes; 0 decodes in the calling thread. With workers, the main module of the
     program needs `if __name__ == "__main__":`, because the processes import it.
-    `fit`: "crop" cuts the edges of images with other proportions than the model's; "letterbox" adds black bars.
+    `fit`: "crop" cuts the edges of images with other proportions than the model's; "letterbox" adds black bars;
+    "stretch" changes their proportions. None: as the model was trained.
 
     Raises UnknownNameError if no model or backend has that name, ArtifactError if the file is missing, damaged or not
     written by rtk, and BackendError if the backend cannot run on this machine. All of them are RtkError.
     """
     options = BackendOptions(device=device, shares_cores=True)
     opened = open_model(os.fspath(name), backend=backend, options=options)
-    return Model(opened, Decoder(opened.card.input, processes=workers, fit=fit))
+    return Model(opened, Decoder(opened.card.input, processes=workers, fit=fit or opened.card.image_fit))
 
 
 class Model:

@@ -58,7 +58,7 @@ def run(
     `graph`: the graph whose operations define the ceiling. `reference_file`: what `reference` runs, for the report.
     After Ctrl-C the report holds the results so far. Raises DataError.
     """
-    split = dataset.split("test")
+    split = dataset.scored()
     check_labels(reference.card.classes, split, dataset.classes, name=dataset.name)
     unusable = dict(unusable)
     comparison = _Comparison()
@@ -75,7 +75,7 @@ def run(
         backends={one.label: one.backend.runs_on for one in contenders},
         unusable=unusable,
         cells=[],
-        dataset=f"{dataset.name} (test split, {len(split):,} images)",
+        dataset=f"{dataset.name} ({dataset.scored_split} split, {len(split):,} images)",
         parity=comparison.parity,
         verdicts=_verdicts(contenders, reference, comparison.parity, required),
         ready_s={one.label: one.ready_s for one in contenders if one.timed},

@@ -80,10 +80,10 @@ def bench_files(
     """
     from ..bench.files.memory import measure_memory
     from ..bench.files.throughput import measure_files
-    from ..core.data.datasets import open_dataset
     from ..core.machine import this_machine
     from ..infer.backend import BackendOptions
     from ..infer.classify import ClassifyConfig, log_smaller_batches
+    from ..workflow.model_data import dataset_of
     from ..workflow.models import find_model
     from ..workflow.open_backends import BenchModel, check_names
     from ..workflow.select import backends_for, first_that_opens
@@ -94,7 +94,7 @@ def bench_files(
     source = BenchModel(find_model(model), reference=reference)
     names = [requested] if requested else backends_for(source.found, device=device)
     config = ClassifyConfig()
-    data = open_dataset(dataset or source.card.dataset, data_dir=data_dir)
+    data = dataset_of(source.card, dataset, data_dir=data_dir)
     with ExitStack() as stack:
         shared, alone = first_that_opens(
             names,
@@ -106,7 +106,7 @@ def bench_files(
         loops = {"": alone}
         if (alone.name, chosen_precision or source.card.precision) != ("onnx", "fp32"):
             loops |= _fp32_loop(source, device=device, stack=stack)
-        split = data.split("test")
+        split = data.scored()
         with progress_bar("measuring", ROUNDS, unit="rounds") as advance:
             result = measure_files(shared, alone, loops, split, config, images=images, rounds=ROUNDS, advance=advance)
         computes_in = alone.precision or alone.card.precision

@@ -48,13 +48,13 @@ def bench_train(
     ] = False,
 ) -> None:
     """Measure the speed of training, as a ratio to a plain PyTorch loop."""
-    from ..core.data.datasets import open_dataset
+    from ..core.data.open_dataset import open_dataset
     from ..core.machine import this_machine
     from ..train.throughput import endless_steps
 
     config = TrainConfig(arch, dataset=dataset, device=device, data_dir=data_dir)
     bench_config = BenchConfig(seconds=seconds)
-    split = open_dataset(config.dataset, data_dir=config.data_dir).split("train")
+    split = open_dataset(config.dataset, data_dir=config.data_dir, options=config.data_options()).split("train")
     card, arithmetic, description, steps = endless_steps(config, split)
     loops = _loops(config, split, steps, device=str(arithmetic.device), keras=keras)
     measured = _measured(card, split, loops, bench_config, device=str(arithmetic.device))

@@ -15,7 +15,7 @@ import typer
 from ..core.errors import DataError, OutputError, UnknownNameError, UsageError
 from ..core.files import check_local, make_folder, make_writable_folder, whole_file
 from ..core.progress import Advance, progress_bar
-from ..core.text import visible
+from ..core.text import visible, wrapped
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from ..core.zoo import zoo_card
 from .classify_options import ClassifyOptions
@@ -23,6 +23,8 @@ from .config_options import options_from
 from .streams import stdout_failure
 
 if TYPE_CHECKING:
+    from ..core.data.decode import Decoder
+    from ..core.data.file_rules import LeftOut
     from ..core.data.sources.entry import Entry
     from ..infer.backend import Backend
     from ..infer.classify import Answer
@@ -80,6 +82,7 @@ class _Done:
 def _classify_here(options: ClassifyOptions) -> _Done | None:
     """Classify on this machine; None if there was nothing to do."""
     from ..core.data.decode import Decoder
+    from ..core.data.file_rules import LeftOut
     from ..infer.backend import BackendOptions
     from ..infer.classify import ClassifyConfig, log_smaller_batches
     from ..infer.classify import classify as answers_of
@@ -96,7 +99,12 @@ def _classify_here(options: ClassifyOptions) -> _Done | None:
         log_smaller_batches(backend, options.batch_size)
         if options.cuda_graphs and backend.name != "trt":
             _log.warning(f"--cuda-graphs: without effect on the {backend.name} backend")
-        decoder = stack.enter_context(Decoder(backend.card.input, processes=options.workers, fit=options.fit))
+        fit = options.fit or backend.card.image_fit
+        decoder = stack.enter_context(
+            Decoder(backend.card.input, processes=options.workers, fit=fit, max_pixels=options.max_pixels)
+        )
+        left_out = LeftOut()
+        stack.callback(lambda: _log_notes(decoder, left_out))
         bar = stack.enter_context(progress_bar("classifying", lambda: count(options.paths), unit="images"))
         consumers = _consumers(options, backend, stack)
         config = ClassifyConfig(
@@ -112,12 +120,22 @@ def _classify_here(options: ClassifyOptions) -> _Done | None:
                 # Outputs may collect answers, and images are too large for that.
                 yield replace(answer, entry=None) if answer.entry else answer
 
-        found = entries(options.paths, data_dir=options.data_dir)
+        found = entries(options.paths, data_dir=options.data_dir, left_out=left_out)
         watch = _Watch(bar, strict=options.strict)
         if options.resumable_file is None:
             _write_text(options, watch.logged(answers(found)), config.top_k)
             return watch.done
         return _write_resumable(options, options.resumable_file, backend, found, answers, watch)
+
+
+def _log_notes(decoder: "Decoder", left_out: "LeftOut") -> None:
+    """Log what folders and archives held besides images, and guessed ranges of images with more than 8 bits."""
+    if text := left_out.to_text():
+        _log.info(wrapped(f"left out: {text}"))
+    if decoder.guessed:
+        ranges = ", ".join(f"{count:,} from {text}" for text, count in sorted(decoder.guessed.items())[:3])
+        more = ", ..." if len(decoder.guessed) > 3 else ""
+        _log.info(wrapped(f"images of more than 8 bits; their range was guessed: {ranges}{more}"))
 
 
 def _backend(options: ClassifyOptions) -> str:
@@ -209,7 +227,7 @@ def _write_resumable(
         format=options.format,
         top_k=min(options.top_k, len(card.classes)),
         batch_size=batch_size_on(backend, options.batch_size),
-        fit=options.fit,
+        fit=options.fit or card.image_fit,
         csv_bom=options.csv_bom,
     )
     with ResumableOutput(target, key, resume=options.resume) as output:
@@ -267,7 +285,8 @@ def _classify_on_ray(options: ClassifyOptions, address: str) -> _Done:
         open_there,
         folder=str(Path.cwd()),
         config=ClassifyConfig(options.batch_size, min(options.top_k, len(card.classes))),
-        fit=options.fit,
+        fit=options.fit or card.image_fit,
+        max_pixels=options.max_pixels,
         data_dir=options.data_dir,
         options=BackendOptions(device=options.device, shares_cores=True),
         processes=options.workers,

@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.data.options import LARGEST_MEGAPIXELS, MAX_PIXELS, Fit
 from ..core.errors import UsageError
 from ..core.files import is_stream
 from ..core.options import option
@@ -14,7 +15,6 @@ from ..infer.output.formats import (
     RESUMABLE_FORMATS,
     SPREADSHEET_FORMATS,
     TABLE_SUFFIXES,
-    Fit,
     Format,
 )
 from . import help as groups
@@ -39,8 +39,14 @@ class ClassifyOptions:
         False, group=groups.BACKEND, help="Record the run of each batch size as a CUDA graph (trt)."
     )
     batch_size: int = option(256, group=groups.BACKEND, minimum=1, help="Number of images per batch.")
-    fit: Fit = option(
-        "crop", group=groups.DATA, help="How to fit images of other proportions: crop the centre, or letterbox."
+    fit: Fit | None = option(
+        None,
+        group=groups.DATA,
+        help="How to fit images of other proportions: crop the centre, letterbox (black bars), or stretch; default: as "
+        "the model was trained.",
+    )
+    max_megapixels: float = option(
+        MAX_PIXELS / 1e6, group=groups.DATA, help="Largest images to read, in million pixels."
     )
     data_dir: Path | None = option(
         None, group=groups.DATA, envvar="RTK_DATA_DIR", help="Folder of the official data files."
@@ -81,6 +87,8 @@ class ClassifyOptions:
     resume: bool = option(False, group=groups.RESUMING, help="Resume an unfinished --output file.")
 
     def __post_init__(self) -> None:
+        if not 0 < self.max_megapixels <= LARGEST_MEGAPIXELS:
+            raise UsageError(f"--max-megapixels {self.max_megapixels:g}: expected up to {LARGEST_MEGAPIXELS:,}")
         if self.ray is not None:
             self._check_ray()
         elif self.format_name is None:
@@ -111,6 +119,11 @@ class ClassifyOptions:
             raise UsageError(
                 f"--ray with --device {self.device}: every actor has one GPU of its own; use --device cuda"
             )
+
+    @property
+    def max_pixels(self) -> int:
+        """The largest images that are read."""
+        return round(self.max_megapixels * 1e6)
 
     @property
     def model_name(self) -> str:

@@ -46,8 +46,8 @@ def _run(context: typer.Context, *words: str) -> None:
 
 def _write_images(folder: Path) -> None:
     """Some test images of the synthetic data set as PNG files, each named by its label."""
-    from ..core.data.datasets import open_dataset
     from ..core.data.images import encoded_image
+    from ..core.data.open_dataset import open_dataset
     from ..core.files import make_folder, write_whole
 
     shapes = open_dataset("shapes")

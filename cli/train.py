@@ -87,7 +87,7 @@ def _train_seeds(config: TrainConfig, count: int) -> None:
     with _stoppable("the same command (it keeps the seeds that are finished)"):
         path, summary = train_seeds(config, count)
     if rank() == 0:
-        print(f"test accuracy {summary.text}")
+        print(f"{summary.scores[0].split} accuracy {summary.text}")
         print(path)
 
 
@@ -104,10 +104,12 @@ def _print_result(trained: "Trained") -> None:
     score, training, last = trained.card.score, trained.card.training, trained.history[-1]
     assert score is not None  # the last epoch is always evaluated
     assert training is not None
-    print(f"test accuracy {score.accuracy:.2%} ({score.correct:,} of {score.total:,}), test loss {score.loss:.4f}")
+    name = score.split
+    print(f"{name} accuracy {score.accuracy:.2%} ({score.correct:,} of {score.total:,}), {name} loss {score.loss:.4f}")
     if training.selected_on:
         print(f"epoch {training.epochs}, selected on the {training.selected_on} split")
-        print(f"last epoch: test accuracy {last['test_accuracy']:.2%} ({last['test_correct']:,} of {score.total:,})")
+        accuracy, correct = last[f"{name}_accuracy"], last[f"{name}_correct"]
+        print(f"last epoch: {name} accuracy {accuracy:.2%} ({correct:,} of {score.total:,})")
     print(trained.best)
 
 

@@ -11,6 +11,7 @@ from .artifacts.graph_cache import GRAPHS, NAME, cached_graphs, graph_problem
 from .artifacts.parity_cache import FOLDER as PARITY
 from .data.datasets import CIFAR10_ARCHIVE, CIFAR10_FOLDER, CIFAR10_SHA256, FASHION_MNIST_MD5, unpacked_problem
 from .data.download import download_problem
+from .data.own.pixel_cache import DATASETS_FOLDER
 from .errors import ArtifactError, OutputError
 from .models.names import PUBLISHED, published_checksum
 from .paths import cache_dirs
@@ -21,6 +22,7 @@ DATA = "data"
 FOLDERS = {
     ENGINES: "engines",
     GRAPHS: "graphs",
+    DATASETS_FOLDER: "decoded images of own data sets",
     DATA: "downloaded data sets and weights",
     PARITY: "results of the parity gate",
     TIMINGS: "timings of TensorRT's builder",

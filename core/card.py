@@ -7,8 +7,9 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, get_args
 
+from .data.options import Fit
 from .errors import ArtifactError
 from .json_text import json_text
 from .records import restored
@@ -114,6 +115,28 @@ class Score:
 
 
 @dataclass(frozen=True)
+class DataRecord:
+    """The user's own data that a model was trained on, so that they are found again."""
+
+    path: str
+    """Absolute path of the folder or archive."""
+    layout: str
+    """In words."""
+    images: dict[str, int]
+    """Number of images by split, the unreadable ones included."""
+    fingerprint: str
+    """SHA-256 of the names, classes and sizes of all images, and of the content of some."""
+    seed: int = 0
+    """The random seed of a test split that was drawn."""
+    test_share: float = 0.0
+    """The share of each class in a test split that was drawn; 0: it was not drawn."""
+    max_unreadable: float = 0.0
+    """The largest share of unreadable images that are left out."""
+    max_pixels: int = 0
+    """The largest images that are read."""
+
+
+@dataclass(frozen=True)
 class Training:
     """Where the weights come from."""
 
@@ -153,6 +176,10 @@ class ModelCard:
     """Precision of this artifact's arithmetic."""
     score: Score | None = None
     training: Training | None = None
+    fit: str = "crop"
+    """How images of other proportions become the input: crop, letterbox or stretch."""
+    data: DataRecord | None = None
+    """The user's own data; None for a data set with a name."""
     checkpoint_sha256: str = ""
     """SHA-256 of the checkpoint that this artifact comes from; empty inside the checkpoint itself."""
     notes: dict[str, Any] = field(default_factory=dict)
@@ -171,9 +198,14 @@ class ModelCard:
         bits = made.get("weight_bits") if isinstance(made, dict) else None
         return bits if isinstance(bits, int) else 8
 
+    @property
+    def image_fit(self) -> Fit:
+        """`fit`, if this rtk knows it; else crop."""
+        return next((fit for fit in get_args(Fit) if fit == self.fit), "crop")
+
     def differences_from(self, other: "ModelCard") -> tuple[str, ...]:
         """What differs from another card of what gives pixels and logits their meaning."""
-        names = ("classes", "input", "preprocessing")
+        names = ("classes", "input", "preprocessing", "fit")
         return tuple(name for name in names if getattr(self, name) != getattr(other, name))
 
     def own_accuracy(self, file_sha256: str) -> str:
@@ -212,6 +244,11 @@ class ModelCard:
             "classes": ", ".join(self.classes[:SHOWN_CLASSES]),
             "data set": self.dataset,
         }
+        if self.fit != ModelCard.fit:
+            facts["input"] = f"{facts['input']}, {self.fit} of other proportions"
+        if self.data:
+            counts = ", ".join(f"{count:,} {split}" for split, count in self.data.images.items())
+            facts["data set"] = f"{self.dataset}: {counts} images ({self.data.layout}), {self.data.path}"
         if len(self.classes) > SHOWN_CLASSES:
             facts["classes"] = f"{facts['classes']}, and {len(self.classes) - SHOWN_CLASSES:,} more"
         if self.score:

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.data.decode import Decoder
+from ..core.data.options import Fit
 from ..core.data.sources.entry import Entry
 from ..core.errors import BackendError, RtkError
 from ..core.library_errors import reason_of
 from .backend import Backend, BackendOptions
 from .classify import Answer, ClassifyConfig, Prediction, classify
-from .output.formats import Fit
 from .sources.listing import kind_of, listed, within
 
 FILES_PER_GROUP = 1_024
@@ -50,6 +50,7 @@ class Work:
     """Relative paths start here."""
     config: ClassifyConfig
     fit: Fit
+    max_pixels: int
     data_dir: Path | None
     options: BackendOptions
     processes: int | None
@@ -161,7 +162,7 @@ class Classifier:
         self.work = work
         self.backend = work.open_backend(replace(work.options, threads=actors.cores))
         processes = actors.cores if work.processes is None else work.processes
-        self.decoder = Decoder(self.backend.card.input, processes=processes, fit=work.fit)
+        self.decoder = Decoder(self.backend.card.input, processes=processes, fit=work.fit, max_pixels=work.max_pixels)
         if processes:
             self.decoder.start()
 

@@ -25,7 +25,8 @@ from ..bench.measure.runners import rotating_images, runner_of
 from ..bench.measure.timing import measure_interleaved
 from ..cli.options import run_module
 from ..core.artifacts.checkpoint import Checkpoint, load_checkpoint
-from ..core.data.datasets import Dataset, open_dataset
+from ..core.data.datasets import Dataset
+from ..core.data.open_dataset import open_dataset
 from ..core.errors import UsageError
 from ..core.files import temporary_folder
 from ..core.machine import this_machine
@@ -89,7 +90,7 @@ def compare(name: str, checkpoint: Checkpoint, dataset: Dataset, folder: Path, *
 
 def _answers(name: str, checkpoint: Checkpoint, dataset: Dataset, graphs: list[tuple[str, str, Path]]) -> Record:
     """Run every graph on the whole test split, on each runtime that it is for."""
-    test = dataset.split("test")
+    test = dataset.scored()
     reference_NK = reference_logits(checkpoint, test.images_NHWC)
     right = int((reference_NK.argmax(axis=1) == test.labels_N).sum())
     machine = this_machine()

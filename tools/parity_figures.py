@@ -22,7 +22,8 @@ from ..bench.parity.verdict import Verdict, judge
 from ..cli.options import DataDir, run_module
 from ..core.artifacts.checkpoint import Checkpoint, load_checkpoint
 from ..core.artifacts.graph_card import INPUT_NAME
-from ..core.data.datasets import Split, open_dataset
+from ..core.data.datasets import Split
+from ..core.data.open_dataset import open_dataset
 from ..core.files import temporary_folder
 from ..core.models.model import rounded_logits
 from ..core.text import text_table
@@ -171,7 +172,7 @@ def figures(
     found = find_model(name)
     checkpoint = load_checkpoint(find_reference(found))
     dataset = open_dataset(checkpoint.card.dataset, data_dir=data_dir)
-    subject = Subject.of(checkpoint, dataset.split("test"))
+    subject = Subject.of(checkpoint, dataset.scored())
     correct, wrong = [], []
     for export in correct_exports(checkpoint, draw_calibration(dataset, checkpoint.card), method=method):
         logits_NK = export.logits(subject.test.images_NHWC)

@@ -14,7 +14,8 @@ import typer
 
 from ..cli.options import run_module
 from ..core.card import Input, ModelCard, Preprocessing
-from ..core.data.datasets import Split, open_dataset
+from ..core.data.datasets import Split
+from ..core.data.open_dataset import open_dataset
 from ..core.environment import use_writable_matplotlib_folder
 from ..core.files import make_folder, whole_file
 from ..train.augment.options import Augmentation

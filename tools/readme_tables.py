@@ -29,8 +29,8 @@ from typing import Annotated
 import typer
 
 from ..cli.options import run_module
-from ..core.data.datasets import open_dataset
 from ..core.data.images import encoded_image
+from ..core.data.open_dataset import open_dataset
 from ..core.errors import ArtifactError, BackendError
 from ..core.files import make_folder, write_whole
 from .readme_blocks import RESULTS, ROOT, newest_reports, picture_report, table_blocks

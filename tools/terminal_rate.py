@@ -19,7 +19,7 @@ from ..bench.files.image_files import write_pngs
 from ..bench.measure.bootstrap import paired_ratio_interval
 from ..bench.measure.cell import Cell
 from ..cli.options import run_module
-from ..core.data.datasets import open_dataset
+from ..core.data.open_dataset import open_dataset
 from ..core.files import temporary_folder
 
 MODEL = "resnet20v1-cifar10"

@@ -6,12 +6,23 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from ..core.data import DATASETS
+from ..core.data.options import (
+    IMAGENET_SIDE,
+    LARGEST_MEGAPIXELS,
+    MAX_PIXELS,
+    MAX_UNREADABLE,
+    SMALL_SIDE,
+    TEST_SHARE,
+    DataOptions,
+    Fit,
+    is_named,
+)
 from ..core.device import check_device
 from ..core.errors import ArtifactError, UnknownNameError, UsageError
 from ..core.json_text import json_text, number_from_json
@@ -19,10 +30,12 @@ from ..core.models.names import PUBLISHED, parse_architecture, published_file
 from ..core.options import option
 from .augment.options import NAMES, augmentation_with
 from .data.preprocessing import PREPROCESSES, find_preprocess
-from .recipes import RECIPES, Recipe, Select, find_recipe
+from .recipes import LARGEST_SIDE, RECIPES, Recipe, Select, find_recipe
 
 Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off", "reduce-overhead", "cudagraphs"]
+
+SMALLEST_IMAGE_SIDE = 8
 
 CHANGEABLE = ("data_dir", "save_every", "skip_nan")
 """Fields that a resumed run may change: they do not affect what it has computed so far."""
@@ -34,8 +47,27 @@ class TrainConfig:
 
     arch: str
 
-    dataset: str = option("cifar10", group="Data", help="cifar10, fashion-mnist, shapes, or a folder of images.")
-    """A folder holds train/<class>/ and test/<class>/."""
+    dataset: str = option(
+        "cifar10", group="Data", help="cifar10, fashion-mnist, shapes, or a folder or archive of images."
+    )
+    """A folder may have many layouts: see docs/own-data.md."""
+    image_size: str | None = option(
+        None,
+        group="Data",
+        metavar="N|HxW",
+        help="Size in pixels that images are read with (default: their own if all have the same, at most 96; else 64, "
+        "or 224 for ImageNet networks).",
+    )
+    fit: Fit = option(
+        "crop",
+        group="Data",
+        help="How to fit images of other proportions: crop the centre, letterbox (black bars), or stretch.",
+    )
+    test_share: float = option(
+        TEST_SHARE,
+        group="Data",
+        help="Share of each class that becomes the test split, drawn by the random seed, if the data have none.",
+    )
     train_images: int | None = option(
         None, group="Data", help="Number of training images to use, drawn by the random seed (default: all)."
     )
@@ -50,6 +82,15 @@ class TrainConfig:
     )
     """Drawn by the random seed. Keras' `fit` takes the last images instead; in a folder of classes these would all be
     of the last class."""
+    max_unreadable: float = option(
+        MAX_UNREADABLE, group="Data", help="Largest share of unreadable images to leave out; more are an error."
+    )
+    strict: bool = option(False, group="Data", help="Stop if any image cannot be read.")
+    max_megapixels: float = option(
+        MAX_PIXELS / 1e6,
+        group="Data",
+        help="Largest images to read, in million pixels; larger ones count as unreadable.",
+    )
     data_dir: Path | None = option(None, group="Data", help="Folder of the official data files.", envvar="RTK_DATA_DIR")
 
     recipe: str = option("rtk", group="Recipe", help=f"{', '.join(RECIPES)}.")
@@ -139,6 +180,7 @@ class TrainConfig:
             ("--precision", self.precision, get_args(Precision)),
             ("--compile", self.compile, get_args(Compile)),
             ("--select", self.select or "last", get_args(Select)),
+            ("--fit", self.fit, get_args(Fit)),
         ):
             if value not in known:
                 raise UnknownNameError(name, value, known)
@@ -156,6 +198,15 @@ class TrainConfig:
             raise UsageError(
                 f"--plateau needs the loss of every epoch, but --eval-every is {self.eval_every}; leave one of them out"
             )
+        image_size_of(self.image_size)
+        if not 0 < self.test_share < 1:
+            raise UsageError(f"--test-share {self.test_share:g}: expected a share between 0 and 1")
+        if not 0 <= self.max_unreadable < 1:
+            raise UsageError(f"--max-unreadable {self.max_unreadable:g}: expected a share from 0 to below 1")
+        if not 0 < self.max_megapixels <= LARGEST_MEGAPIXELS:
+            raise UsageError(f"--max-megapixels {self.max_megapixels:g}: expected up to {LARGEST_MEGAPIXELS:,}")
+        if self.strict and self.max_unreadable != MAX_UNREADABLE:
+            raise UsageError("--strict and --max-unreadable exclude each other; leave one of them out")
         if self.train_images is not None and self.train_images < 2:
             raise UsageError(f"--train-images {self.train_images}: expected 2 or more")
         if self.eval_every < 1:
@@ -204,12 +255,26 @@ class TrainConfig:
         """Number of held-out images among `images` training images."""
         return self.holdout if self.validation_split is None else int(self.validation_split * images)
 
-    @property
-    def selection_split(self) -> Literal["", "holdout", "test"]:
-        """The split whose accuracy decides which epoch is kept; empty if the last epoch is kept."""
-        if self.resolved_recipe.select == "last":
-            return ""
-        return "holdout" if self.holds_out else "test"
+    def selection_split(self, *, held_out: str, scored: str) -> str:
+        """The split whose accuracy decides which epoch is kept; empty if the last epoch is kept.
+
+        `held_out`: the name of the split that is there for it, or empty; `scored`: the one that the score is of.
+        """
+        select = self.select or ("best" if held_out else self.resolved_recipe.select)
+        return "" if select == "last" else held_out or scored
+
+    def data_options(self) -> DataOptions:
+        """How the user's own images are split and read."""
+        in_imagenet_size = parse_architecture(self.arch).family.name == "imagenet"
+        return DataOptions(
+            image_size=image_size_of(self.image_size),
+            fit=self.fit,
+            seed=self.seed,
+            test_share=self.test_share,
+            max_unreadable=0.0 if self.strict else self.max_unreadable,
+            max_pixels=round(self.max_megapixels * 1e6),
+            default_side=IMAGENET_SIDE if in_imagenet_size else SMALL_SIDE,
+        )
 
     @property
     def run_dir(self) -> Path:
@@ -235,6 +300,20 @@ class TrainConfig:
             return cls(**fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ArtifactError(f"{source}: not the config of a run ({error})") from error
+
+
+def image_size_of(text: str | None) -> tuple[int, int] | None:
+    """Height and width from N or HxW; None without a text. Raises UsageError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
+    sides = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not all(SMALLEST_IMAGE_SIDE <= side <= LARGEST_SIDE for side in sides):
+        raise UsageError(
+            f"--image-size {text}: expected N or HxW, such as 224 or 96x128, of {SMALLEST_IMAGE_SIDE} to "
+            f"{LARGEST_SIDE:,} pixels"
+        )
+    return sides
 
 
 def resumed_config(run_dir: Path, saved: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
@@ -267,7 +346,7 @@ def _effective(config: TrainConfig, name: str) -> Any:
     value = getattr(config, name)
     if value is None:
         return getattr(config.resolved_recipe, name, None)
-    if (name == "dataset" and value not in DATASETS) or (name == "weights" and Path(value).is_file()):
+    if (name == "dataset" and not is_named(value)) or (name == "weights" and Path(value).is_file()):
         return Path(value).resolve()
     return value
 

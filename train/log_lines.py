@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .device import Arithmetic
+from .recipes import EVALUATED
 
 LINE_COLUMNS = 80
 
@@ -29,7 +30,7 @@ def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
     """Accuracy and loss of an epoch on each split, and its speed; on two lines if images are held out."""
     parts = [
         f"{name} {row[f'{name}_accuracy']:6.2%} loss {row[f'{name}_loss']:.4f}"
-        for name in ("train", "holdout", "test")
+        for name in ("train", *EVALUATED)
         if f"{name}_accuracy" in row
     ]
     head = f"epoch {row['epoch']:3}/{epochs}"

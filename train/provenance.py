@@ -5,6 +5,7 @@ from dataclasses import asdict
 from ..core.card import OPTIMISTIC, Input, ModelCard, Training
 from ..core.data.datasets import Dataset, Split
 from .config import TrainConfig
+from .data.splits import RunSplits
 from .data.statistics import preprocessing_of
 from .recipes import Recipe
 from .run_folder import Record
@@ -20,18 +21,20 @@ def new_card(config: TrainConfig, dataset: Dataset, split: Split) -> ModelCard:
         classes=dataset.classes,
         input=Input(*split.images_NHWC.shape[1:]),
         preprocessing=preprocessing_of(config.resolved_recipe, split),
+        fit=dataset.fit,
+        data=dataset.record,
     )
 
 
-def provenance(config: TrainConfig, trainer: Trainer, record: Record, *, held_out: int) -> Training:
-    """The card's record of the training so far; `held_out`: the number of held-out images."""
+def provenance(config: TrainConfig, trainer: Trainer, record: Record, splits: RunSplits) -> Training:
+    """The card's record of the training so far."""
     arithmetic = trainer.arithmetic
     return Training(
         recipe=config.recipe,
         epochs=trainer.epoch,
         seed=config.seed,
         train_s=round(record.train_s + record.elapsed_s(), 1),
-        selection=selection(trainer.recipe, "", held_out),
+        selection=selection(trainer.recipe, "", splits),
         machine="; ".join(record.origins["machine"]),
         commit=", ".join(record.origins["commit"]),
         settings={**asdict(trainer.recipe), "precision": arithmetic.precision, "device": str(arithmetic.device)},
@@ -39,15 +42,19 @@ def provenance(config: TrainConfig, trainer: Trainer, record: Record, *, held_ou
     )
 
 
-def selection(recipe: Recipe, selection_split: str, held_out: int) -> str:
+def selection(recipe: Recipe, selection_split: str, splits: RunSplits) -> str:
     """A description of which weights are kept; `selection_split`: the split that chose the epoch, or empty."""
     averaged = "moving average of the weights" if recipe.average else "weights"
-    match selection_split:
-        case "holdout":
-            return f"{averaged} of the epoch with the highest accuracy on {held_out} held-out training images"
-        case "test":
-            return f"{averaged} of the epoch with the highest accuracy on the test split itself, {OPTIMISTIC}"
-    if recipe.schedule == "plateau" and not held_out:
-        followed = f"the learning rate followed the loss on the test split itself, {OPTIMISTIC}"
+    scored = splits.scored
+    if selection_split == scored:
+        return f"{averaged} of the epoch with the highest accuracy on the {scored} split itself, {OPTIMISTIC}"
+    if selection_split:
+        images = f"{len(splits.evaluated[selection_split])}"
+        chosen_on = (
+            f"{images} held-out training images" if selection_split == "holdout" else f"{images} validation images"
+        )
+        return f"{averaged} of the epoch with the highest accuracy on {chosen_on}"
+    if recipe.schedule == "plateau" and not splits.held_out:
+        followed = f"the learning rate followed the loss on the {scored} split itself, {OPTIMISTIC}"
         return f"{averaged} after the last epoch; {followed}"
     return f"{averaged} after the last epoch; nothing was selected"

@@ -13,6 +13,8 @@ Decays = Literal["all", "matrices", "convolutions"]
 Select = Literal["last", "best"]
 
 LARGEST_SIDE = 1_024
+EVALUATED = ("holdout", "validation", "test")
+"""Names in the history of the splits that an epoch is evaluated on, if there are such images."""
 NO_AUGMENTATION = Augmentation()
 
 

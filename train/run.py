@@ -13,12 +13,14 @@ from torch import Tensor
 
 from ..core.artifacts.checkpoint import load_checkpoint, save_checkpoint, save_content
 from ..core.card import ModelCard, Score, Training
-from ..core.data.datasets import Dataset, Split, open_dataset
-from ..core.errors import OutputError, TrainingError
+from ..core.data.datasets import Dataset, Split
+from ..core.data.open_dataset import open_dataset
+from ..core.errors import ArtifactError, OutputError, TrainingError
 from ..core.files import only_writer
 from ..core.models.blocks import recompute_activations
 from ..core.models.model import Model, build_model
 from ..core.progress import progress_bar
+from ..core.text import wrapped
 from .config import TrainConfig, resumed_config
 from .data.splits import splits_of
 from .data.statistics import learn_maps
@@ -54,7 +56,7 @@ def train(config: TrainConfig) -> Trained:
     Raises UsageError if the folder already holds a run, DataError, BackendError, TrainingError, OutputError; Stopped
     if Ctrl-C or SIGTERM ended the training, after everything is saved.
     """
-    dataset = open_dataset(config.dataset, data_dir=config.data_dir)
+    dataset = open_dataset(config.dataset, data_dir=config.data_dir, options=config.data_options())
     folder = RunFolder(config.run_dir)
     with join_process_group() as processes, ExitStack() as stack:
         processes.from_first(lambda: stack.enter_context(only_writer(folder.path)))
@@ -78,7 +80,9 @@ def resume(run_dir: Path, *, given: Mapping[str, Any] | None = None) -> Trained:
         if config != saved:
             processes.from_first(lambda: folder.write_config(config))
         if state is None or state["epoch"] < state.get("epochs", config.resolved_recipe.epochs):
-            dataset = open_dataset(config.dataset, data_dir=config.data_dir)
+            dataset = open_dataset(config.dataset, data_dir=config.data_dir, options=config.data_options())
+            if state is not None:
+                processes.from_first(lambda: _check_unchanged(folder, dataset))
             stack.enter_context(_explain_memory(config.resolved_recipe.batch_size))
             return _Run(config, dataset, folder, processes, state=state).finish()
         if processes.first:
@@ -104,15 +108,18 @@ class _Run:
         self.config, self.folder, self.processes = config, folder, processes
         self.record = Record.load(state)
         with processes.one_by_one():
-            train_split, holdout, test = splits_of(config, dataset)
+            self.splits = splits_of(config, dataset)
+        train_split, evaluated = self.splits.train, self.splits.evaluated
         self.recipe = config.resolved_recipe.for_images(len(train_split))
-        processes.check((train_split, holdout, test), self.recipe.batch_size)
-        self.train_images, self.held_out = len(train_split), len(holdout)
+        processes.check((train_split, *evaluated.values()), self.recipe.batch_size)
+        self.train_images = len(train_split)
+        if processes.first and dataset.details:
+            for line in folder.write_files(self.splits.files):
+                _log.warning(wrapped(line))
         self.card = new_card(config, dataset, train_split)
         self.trainer = self._new_trainer(train_split, arithmetic, state)
         self.evaluated_model = build_model(self.card).to(arithmetic.device)  # holds the averaged weights
-        splits = {"holdout": holdout, "test": test}
-        self.evaluation_splits = {n: device_tensors(s, arithmetic.device) for n, s in splits.items() if len(s)}
+        self.evaluation_splits = {n: device_tensors(s, arithmetic.device) for n, s in evaluated.items()}
         self.saved_at = time.monotonic()
         self.stop_request = StopRequest()
         self.advance: Callable[[int], None] = lambda images: None
@@ -192,7 +199,7 @@ class _Run:
             row |= {f"{name}_correct": score.correct, f"{name}_total": score.total}
             row |= {f"{name}_accuracy": score.accuracy, f"{name}_loss": score.loss}
         self.record.end_epoch(row)
-        self.card = replace(self.card, score=scores.get("test"), training=self._provenance())
+        self.card = replace(self.card, score=scores.get(self.splits.scored), training=self._provenance())
         if scores:
             self._keep_best(scores)
         self._save(self.card)
@@ -201,7 +208,7 @@ class _Run:
         self._log(epoch_line(self.record.history[-1], self.recipe.epochs))
 
     def _scores(self) -> dict[str, Score]:
-        """Scores of the averaged weights on the held-out images, if any, and on the test split."""
+        """Scores of the averaged weights on the held-out images, if any, and on the other splits."""
         self.evaluated_model.load_state_dict(self.trainer.average.current())
         return {
             name: evaluate(self.evaluated_model, images_NHWC, labels_N, split=name, processes=self.processes)
@@ -210,12 +217,12 @@ class _Run:
 
     def _keep_best(self, scores: Mapping[str, Score]) -> None:
         """Write best.pt if this epoch is the best so far, or if the last epoch is kept anyway."""
-        split = self.config.selection_split
+        split = self.config.selection_split(held_out=self.splits.held_out, scored=self.splits.scored)
         if split and self.record.best is not None and scores[split].correct <= self.record.best:
             return
         self.record.best = scores[split].correct if split else -1
         assert self.card.training is not None
-        described = selection(self.recipe, split, self.held_out)
+        described = selection(self.recipe, split, self.splits)
         training = replace(self.card.training, selection=described, selected_on=split)
         if self.processes.first:
             save_checkpoint(self.folder.best, replace(self.card, training=training), self._weights())
@@ -233,12 +240,23 @@ class _Run:
         return {name: value.cpu().clone() for name, value in self.trainer.average.current().items()}
 
     def _provenance(self) -> Training:
-        return provenance(self.config, self.trainer, self.record, held_out=self.held_out)
+        return provenance(self.config, self.trainer, self.record, self.splits)
 
     def _log(self, line: str) -> None:
         """Log in the first process only."""
         if self.processes.first:
             _log.info(line)
+
+
+def _check_unchanged(folder: RunFolder, dataset: Dataset) -> None:
+    """Raise ArtifactError if the user's own data are not those that the run began with."""
+    before, now = load_checkpoint(folder.last).card.data, dataset.record
+    if before is not None and now is not None and before.fingerprint != now.fingerprint:
+        counts = [sum(record.images.values()) for record in (before, now)]
+        raise ArtifactError(
+            f"{now.path}: the images have changed since the run began ({counts[0]:,} images then, {counts[1]:,} now); "
+            "restore them, or start a new run with another --out"
+        )
 
 
 def _finished(folder: RunFolder, history: list[dict[str, Any]]) -> Trained:

@@ -1,22 +1,30 @@
 """The folder of a run: config.json, history.jsonl, last.pt, best.pt, curves.png; not-finite.pt after such a step."""
 
+import csv
+import io
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.artifacts.checkpoint import load_checkpoint
-from ..core.data import DATASETS
+from ..core.data.options import is_named
 from ..core.environment import use_writable_matplotlib_folder
 from ..core.errors import ArtifactError, UsageError
-from ..core.files import whole_file, write_whole
+from ..core.files import make_folder, whole_file, write_whole
 from ..core.fonts import fonts_for, plain_text
 from ..core.json_text import json_text
 from ..core.machine import this_machine
 from .config import TrainConfig
+from .data.splits import RunFiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+CURVES = {"train": "tab:blue", "holdout": "tab:green", "validation": "tab:red", "test": "tab:orange"}
+"""The colour of each split's curve."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,25 @@ class RunFolder:
             raise ArtifactError(f"{self.last}: holds no training state; expected the last.pt of a run")
         return state
 
+    def write_files(self, files: RunFiles) -> list[str]:
+        """Write which of the user's own images the run uses, as tables; return what is worth a line in the log.
+
+        data/SPLIT.csv: file and label, which `--dataset` reads too; data/unreadable.csv; data/repeated.csv: images of
+        other splits with the same pixels as a training image.
+        """
+        folder, lines = self.path / "data", []
+        for split, used in files.used.items():
+            _write_table(folder / f"{split}.csv", ("file", "label"), used)
+        for name, columns, rows, text in (
+            ("unreadable", ("split", "file", "reason"), files.unreadable, "cannot be read and are left out"),
+            ("repeated", ("split", "file", "same_as"), files.repeated, "have the same pixels as a training image"),
+        ):
+            if rows:
+                path = folder / f"{name}.csv"
+                _write_table(path, columns, rows)
+                lines.append(f"{len(rows):,} images {text}: {path}")
+        return lines
+
     def write_history(self, history: list[dict[str, Any]]) -> None:
         """Write one JSON line per epoch; a loss that is not finite is null."""
         write_whole(self.path / "history.jsonl", "".join(json_text(row) + "\n" for row in history))
@@ -87,6 +114,16 @@ class RunFolder:
             _curves(history, title=plain_text(title)).savefig(file, format="png", dpi=130)
 
 
+def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write rows as CSV. Raises OutputError."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    make_folder(path.parent)
+    write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
 def _curves(history: list[dict[str, Any]], *, title: str) -> "Figure":
     """Loss, error and learning rate over the epochs."""
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
@@ -94,7 +131,7 @@ def _curves(history: list[dict[str, Any]], *, title: str) -> "Figure":
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     loss, error = figure.subplots(1, 2)
-    for name, colour in (("train", "tab:blue"), ("holdout", "tab:green"), ("test", "tab:orange")):
+    for name, colour in CURVES.items():
         rows = [row for row in history if f"{name}_accuracy" in row]
         epochs = [row["epoch"] for row in rows]
         if rows:
@@ -124,7 +161,7 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """The config with absolute paths, so that the run can be resumed from any working directory."""
     return replace(
         config,
-        dataset=config.dataset if config.dataset in DATASETS else str(Path(config.dataset).resolve()),
+        dataset=config.dataset if is_named(config.dataset) else str(Path(config.dataset).resolve()),
         data_dir=config.data_dir.resolve() if config.data_dir else None,
         weights=str(Path(config.weights).resolve())
         if config.weights and Path(config.weights).is_file()

@@ -77,16 +77,16 @@ def _measured(request: BenchRequest, model: "BenchModel", required: "Requirement
     from ..bench.measure.contenders import RanFile
     from ..bench.parity.compare import check_labels
     from ..bench.run import run
-    from ..core.data.datasets import open_dataset
     from ..infer.open_backend import open_backend
+    from .model_data import dataset_of
 
     config = request.config
-    data = open_dataset(request.dataset or model.card.dataset, data_dir=request.data_dir)
+    data = dataset_of(model.card, request.dataset, data_dir=request.data_dir)
     options = _backend_options(request)
     with ExitStack() as stack:
         reference_file = RanFile.of(model.checkpoint)
         reference = stack.enter_context(open_backend("torch", model.checkpoint, replace(options, cuda_graphs=False)))
-        check_labels(reference.card.classes, data.split("test"), data.classes, name=data.name)  # before any export
+        check_labels(reference.card.classes, data.scored(), data.classes, name=data.name)  # before any export
         opened = open_contenders(
             model,
             reference,

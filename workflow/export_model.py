@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from ..bench.parity.verdict import Verdict, requirement
 from ..core.artifacts.engine import SUFFIX, Profile, json_path
-from ..core.data.datasets import open_dataset
 from ..core.errors import UsageError
 from ..core.files import make_folder, make_writable_folder, temporary_folder, write_whole
 from ..core.library_errors import translated_errors
@@ -22,6 +21,7 @@ from ..core.nvidia.flavor import choose_flavor
 from ..core.text import wrapped
 from ..core.tolerances import precision_named
 from ..export.config import EngineConfig, Int8Config
+from .model_data import dataset_of
 from .models import NAME_IT, ModelFiles, check_card, find_model, find_reference, read_card
 from .parity_gate import Gate
 
@@ -234,7 +234,7 @@ def _open_gate(config: ExportConfig, source: ModelFiles) -> Gate | None:
     """Return the parity gate with the reference's logits, if parity is required."""
     if config.require_parity is None:
         return None
-    dataset = open_dataset(config.dataset or read_card(source).dataset, data_dir=config.data_dir)
+    dataset = dataset_of(read_card(source), config.dataset, data_dir=config.data_dir)
     return Gate(find_reference(source, advice=NAME_IT), dataset, requirement(config.require_parity))
 
 
@@ -281,7 +281,7 @@ def _load_for_int8(config: ExportConfig, path: Path) -> "tuple[Checkpoint, Calib
     from ..export.int8.calibration import draw_calibration
 
     checkpoint = load_checkpoint(path)
-    dataset = open_dataset(config.dataset or checkpoint.card.dataset, data_dir=config.data_dir)
+    dataset = dataset_of(checkpoint.card, config.dataset, data_dir=config.data_dir)
     return checkpoint, draw_calibration(dataset, checkpoint.card, images=config.int8.calibration_images)
 
 

@@ -38,8 +38,8 @@ class Gate:
 
     def __init__(self, checkpoint: Path, dataset: Dataset, required: Requirement) -> None:
         """Raises ArtifactError for the checkpoint, DataError if the classes of the data set are not the model's."""
-        split = dataset.split("test")
-        self._dataset, self._required = dataset.name, required
+        split = dataset.scored()
+        self._dataset, self._required = f"{dataset.name}, {dataset.scored_split} split", required
         with open_backend("torch", checkpoint, ON_CPU) as reference:
             check_labels(reference.card.classes, split, dataset.classes, name=dataset.name)
             with _progress_bar(reference, split) as advance:
@@ -112,7 +112,7 @@ class Gate:
 
     def _note(self, parity: Parity, ran_on: str, unchecked: tuple[str, ...]) -> dict[str, Any]:
         return {
-            "dataset": f"{self._dataset}, test split",
+            "dataset": self._dataset,
             "images": parity.images,
             "right": parity.candidate_correct,
             "reference_right": parity.reference_correct,

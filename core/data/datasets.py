@@ -1,41 +1,37 @@
-"""Labelled images as uint8 arrays: CIFAR-10, Fashion-MNIST, folders of class folders, and `shapes`. No torch.
+"""Data sets with a name, as uint8 arrays: CIFAR-10, Fashion-MNIST, and `shapes`. No torch.
 
 Official files are read from the data folder if they exist; only their structure is checked. Missing files are
 downloaded and verified by their checksum; those in rtk's own cache are verified whenever they are read.
 Shapes: N images, H rows, W columns, C channels.
 """
 
-import gzip
 import json
-import math
 import shutil
 import tarfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, ImageError, OutputError, UnknownNameError
+from ..card import DataRecord
+from ..errors import DataError, OutputError, UnknownNameError
 from ..files import made_by_one, sha256_of, temporary_folder, write_whole
 from ..json_text import json_text
 from ..paths import cache_dirs, default_data_dir
-from ..urls import url_problem
 from . import DATASETS
 from .download import check_download, download
-from .file_rules import IMAGE_SUFFIXES
-from .images import native_image
+from .official import CIFAR10_CLASSES, FASHION_MNIST_CLASSES
+from .options import Fit
+from .own.array_sets import CIFAR10_PYTHON, cifar_set, idx_set
+from .own.cifar import cifar10_rows
+from .own.idx import read_idx
+from .own.listing import SplitName
 from .synthetic_shapes import SHAPES_CLASSES, draw_shapes
 
-SplitName = Literal["train", "test"]
-
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-FASHION_MNIST_CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-)  # fmt: skip
 SHAPES_SIZES = {"train": 10_000, "test": 2_000}
 SHAPES_SEEDS = {"train": 1, "test": 2}
 
@@ -46,7 +42,6 @@ CIFAR10_ARCHIVE = "cifar-10-binary.tar.gz"
 CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9dddda3db29a59bca1dd"
 CIFAR10_FOLDER = "cifar-10-batches-bin"
 CIFAR10_FILES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
-CIFAR10_ROW_BYTES = 1 + 3 * 32 * 32
 CIFAR10_ROWS = 10_000  # in every file
 
 UNPACKED_SHA256 = "sha256.json"
@@ -60,6 +55,8 @@ FASHION_MNIST_MD5 = {
     "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
     "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
 }
+TORCHVISION_FASHION_MNIST = "FashionMNIST"
+"""The folder in which torchvision keeps it."""
 FASHION_MNIST_PREFIX = {"train": "train", "test": "t10k"}
 
 
@@ -93,6 +90,22 @@ class Split:
         return tuple(means), tuple(max(variance, 1e-6) ** 0.5 for variance in variances)
 
 
+class Details(Protocol):
+    """What a run keeps about the files of the user's own data."""
+
+    def files(self, split: SplitName) -> list[tuple[str, str]]:
+        """The name and class of each image of a split, in order."""
+        ...
+
+    def unreadable(self, split: SplitName) -> list[tuple[str, str]]:
+        """The name of each image of a split that cannot be read, and the reason."""
+        ...
+
+    def hashes(self, split: SplitName) -> list[str]:
+        """A hash of the pixels of each image of a split, in order."""
+        ...
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A data set that exists; each split is read on request."""
@@ -100,18 +113,31 @@ class Dataset:
     name: str
     classes: tuple[str, ...]
     read: Callable[[SplitName], Split]
+    splits: tuple[SplitName, ...] = ("train", "test")
+    """The splits that it has: always train, and validation or test or both."""
+    fit: Fit = "crop"
+    """How its images became those of one size."""
+    record: DataRecord | None = None
+    """Where the images are, if they are the user's own."""
+    details: Details | None = None
+    """The files behind each split, if they are the user's own."""
+
+    @property
+    def scored_split(self) -> SplitName:
+        """The split that scores are measured on: test, or validation if there is no test split."""
+        return "test" if "test" in self.splits else "validation"
 
     def split(self, name: SplitName) -> Split:
         """Read one whole split. Raises DataError when its files are missing or not in their format."""
         return self.read(name)
 
+    def scored(self) -> Split:
+        """Read the split that scores are measured on."""
+        return self.split(self.scored_split)
 
-def open_dataset(name: str, *, data_dir: Path | None = None) -> Dataset:
-    """Open a data set by its name, or a folder with train/<class>/* and test/<class>/* by its path.
 
-    `data_dir`: the folder of the official files; None means RTK_DATA_DIR or the user's cache folder. Raises
-    UnknownNameError for a name that is neither a data set nor a folder.
-    """
+def open_named(name: str, *, data_dir: Path | None = None) -> Dataset:
+    """Open one of DATASETS. `data_dir`: folder of the official files; None: RTK_DATA_DIR or the user's cache."""
     match name:
         case "cifar10":
             return Dataset(name, CIFAR10_CLASSES, lambda split: _cifar10(data_dir or default_data_dir(), split))
@@ -121,12 +147,7 @@ def open_dataset(name: str, *, data_dir: Path | None = None) -> Dataset:
             )
         case "shapes":
             return Dataset(name, SHAPES_CLASSES, _shapes)
-    if not Path(name).is_dir():
-        if problem := url_problem(name):
-            raise DataError(f"{name}: {problem}")
-        known = (*DATASETS, "or a folder with train/<class>/ and test/<class>/")
-        raise UnknownNameError("data set", name, known)
-    return _image_folder(Path(name))
+    raise UnknownNameError("data set", name, DATASETS)
 
 
 def _shapes(split: SplitName) -> Split:
@@ -138,6 +159,8 @@ def _shapes(split: SplitName) -> Split:
 
 def _cifar10(data_dir: Path, split: SplitName) -> Split:
     folder = data_dir / CIFAR10_FOLDER
+    if not folder.is_dir() and (found := cifar_set(data_dir, CIFAR10_PYTHON)):  # as torchvision keeps it
+        return Split(*found.read(split))
     missing = [name for name in CIFAR10_FILES[split] if not (folder / name).is_file()]
     if missing:
         if folder.is_dir() and any((folder / name).is_file() for names in CIFAR10_FILES.values() for name in names):
@@ -148,7 +171,7 @@ def _cifar10(data_dir: Path, split: SplitName) -> Split:
     for name in CIFAR10_FILES[split] if _in_cache(folder) else ():
         if problem := unpacked_problem(folder / name):
             raise DataError(f"{folder / name}: {problem}")
-    parts = [cifar10_images(folder / name) for name in CIFAR10_FILES[split]]
+    parts = [Split(*cifar10_rows(folder / name)) for name in CIFAR10_FILES[split]]
     for name, part in zip(CIFAR10_FILES[split], parts, strict=True):
         if len(part) != CIFAR10_ROWS:
             raise DataError(
@@ -173,24 +196,6 @@ def _fetch_cifar10(data_dir: Path, folder: Path) -> None:
                 _unpack(archive, folder)
     except OutputError as error:
         raise OutputError(str(error) if ELSEWHERE in str(error) else f"{error}; {ELSEWHERE}") from error
-
-
-def cifar10_images(path: Path) -> Split:
-    """Read one file of CIFAR-10's binary version with any number of rows. Raises DataError."""
-    try:
-        content = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if content.size == 0 or content.size % CIFAR10_ROW_BYTES:
-        raise DataError(
-            f"{path}: {content.size:,} bytes are not rows of {CIFAR10_ROW_BYTES:,}: truncated, or not CIFAR-10 binary"
-        )
-    rows = content.reshape(-1, CIFAR10_ROW_BYTES)
-    labels_N = rows[:, 0].astype(np.int64)
-    if labels_N.max() >= len(CIFAR10_CLASSES):
-        raise DataError(f"{path}: label {labels_N.max()} found, expected 0 to 9; not CIFAR-10 binary")
-    images_NHWC = rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return Split(np.ascontiguousarray(images_NHWC), labels_N)
 
 
 def _unpack(archive: Path, folder: Path) -> None:
@@ -238,6 +243,9 @@ def _fashion_mnist(data_dir: Path, split: SplitName) -> Split:
     folder = data_dir / FASHION_MNIST_FOLDER
     prefix = FASHION_MNIST_PREFIX[split]
     paths = [folder / f"{prefix}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1")]
+    torchvision = data_dir / TORCHVISION_FASHION_MNIST
+    if not any(path.is_file() for path in paths) and torchvision.is_dir() and (found := idx_set(torchvision)):
+        return Split(*found.read(split))
     for path in paths:
         if not path.is_file():
             _download(FASHION_MNIST_URL + path.name, f"md5:{FASHION_MNIST_MD5[path.name]}", path)
@@ -251,69 +259,6 @@ def _fashion_mnist(data_dir: Path, split: SplitName) -> Split:
     if labels_N.max() >= len(FASHION_MNIST_CLASSES):
         raise DataError(f"{paths[1]}: label {labels_N.max()} found, expected 0 to 9")
     return Split(images_NHW[..., None], labels_N.astype(np.int64))
-
-
-def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read an idx file of unsigned bytes, gzip or not (format: yann.lecun.com/exdb/mnist). Raises DataError."""
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}); remove it to download it again") from error
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
-        raise DataError(f"{path}: not an idx file of unsigned bytes")
-    header_bytes = 4 + 4 * content[3]
-    if len(content) < header_bytes or header_bytes == 4:
-        raise DataError(f"{path}: its header of {header_bytes} bytes is truncated or has no dimensions")
-    shape = tuple(int(size) for size in np.frombuffer(content[4:header_bytes], ">u4"))
-    if len(content) != header_bytes + math.prod(shape) or 0 in shape:
-        raise DataError(f"{path}: its header says {shape}, but {len(content) - header_bytes:,} bytes follow")
-    return np.frombuffer(content, np.uint8, offset=header_bytes).reshape(shape).copy()  # a copy is writable
-
-
-# Folders of class folders.
-
-
-def _image_folder(root: Path) -> Dataset:
-    for split in ("train", "test"):
-        if not (root / split).is_dir():
-            raise DataError(f"{root}: no folder {split!r}; expected train/<class>/* and test/<class>/*")
-    classes = tuple(sorted(entry.name for entry in (root / "train").iterdir() if entry.is_dir()))
-    if len(classes) < 2:
-        raise DataError(f"{root / 'train'}: found {len(classes)} class folder(s), expected two or more")
-    return Dataset(root.resolve().name, classes, lambda split: _class_folders(root / split, classes))
-
-
-def _class_folders(folder: Path, classes: tuple[str, ...]) -> Split:
-    unknown = sorted({entry.name for entry in folder.iterdir() if entry.is_dir()} - set(classes))
-    if unknown:
-        raise DataError(f"{folder}: class {unknown[0]!r} is not a class of the training split")
-    images: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        paths = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        if not paths:
-            raise DataError(f"{folder / name}: no images; every class needs at least one")
-        for path in paths:
-            try:
-                image_HWC = native_image(path)
-            except ImageError as error:
-                raise DataError(str(error)) from error
-            if images and image_HWC.shape[:2] != images[0].shape[:2]:
-                raise DataError(
-                    f"{path}: {_size(image_HWC)} pixels, but the first image has {_size(images[0])}; "
-                    "a data set needs images of the same size"
-                )
-            images.append(image_HWC)
-            labels.append(label)
-    channels = max(image.shape[2] for image in images)
-    same = [image if image.shape[2] == channels else np.repeat(image, channels, axis=2) for image in images]
-    return Split(np.stack(same), np.array(labels, np.int64))
-
-
-def _size(image_HWC: NDArray[np.uint8]) -> str:
-    return f"{image_HWC.shape[1]} x {image_HWC.shape[0]}"
 
 
 def _download(url: str, checksum: str, target: Path) -> None:

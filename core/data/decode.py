@@ -29,7 +29,8 @@ from ..card import Input
 from ..errors import DataError, ImageError
 from ..machine import usable_cores
 from ..text import one_line
-from .images import MAX_PIXELS, Fit, Reading, read_image
+from .images import Reading, read_image
+from .options import MAX_PIXELS, Fit
 from .sources.entry import Entry
 
 _log = logging.getLogger(__name__)

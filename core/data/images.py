@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,8 @@ from ..text import one_line
 from .deep_pixels import pixels_from_deep
 from .file_rules import SNIFFED_BYTES, is_heif
 from .libtiff import silence_libtiff
+from .options import MAX_PIXELS, Fit
 
-MAX_PIXELS = 64_000_000
-"""Larger images are refused before they are decoded, unless an option sets another limit; 64 million pixels decode to
-256 MB at most."""
 MAX_ASPECT = 200
 """Largest ratio of the sides; a larger one would make the scaled image too large."""
 INTERMEDIATE_MODE = {"LAB": "RGB", "La": "LA"}
@@ -42,7 +40,6 @@ FIRST_TURNED = 5
 """EXIF orientations from here on swap height and width."""
 
 Source = Path | str | bytes | BinaryIO
-Fit = Literal["crop", "letterbox", "stretch"]
 
 
 @dataclass(frozen=True)
@@ -212,7 +209,7 @@ def _image_from(source: Source, max_pixels: int) -> Image.Image:
     except UnidentifiedImageError:
         if not (is_heif(_start_of(source)) and find_spec("pillow_heif")):
             raise
-        import pillow_heif
+        import pillow_heif  # type: ignore[import-not-found,unused-ignore] # an extra
 
         pillow_heif.register_heif_opener()
         if not isinstance(file, str | Path):

@@ -16,6 +16,5 @@ TABLE_SUFFIXES = ("", ".txt")
 """Suffixes of files that hold a table."""
 PAGE_SUFFIXES = ("", ".html", ".htm")
 """Suffixes of files that hold a contact sheet."""
-Fit = Literal["crop", "letterbox", "stretch"]
 """How images of other proportions become the model's size: the same values as in core.data.images, which loads
 Pillow."""

@@ -16,8 +16,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.data.datasets import CIFAR10_ROW_BYTES
-from ...core.data.images import MAX_PIXELS
+from ...core.data.official import CIFAR10_ROW_BYTES
+from ...core.data.options import MAX_PIXELS
 from ...core.data.sources.entry import Entry
 from ...core.text import one_line
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from ...core.data import DATASETS
-from ...core.data.file_rules import IMAGE_SUFFIXES
+from ...core.data.file_rules import IMAGE_SUFFIXES, LeftOut
 from ...core.data.images import no_file_reason
 from ...core.data.sources.entry import Entry
 from ...core.data.sources.folders import folder_entries, glob_matches
@@ -32,23 +32,30 @@ SPLITS = ("train", "test")
 SPLIT = re.compile(r"(cifar10|fashion-mnist|shapes):(train|test)")
 
 
-def entries(paths: Iterable[str], *, stdin: BinaryIO | None = None, data_dir: Path | None = None) -> Iterator[Entry]:
+def entries(
+    paths: Iterable[str],
+    *,
+    stdin: BinaryIO | None = None,
+    data_dir: Path | None = None,
+    left_out: LeftOut | None = None,
+) -> Iterator[Entry]:
     """Yield the images of all paths, one by one and in order; folders are listed while they are read.
 
-    A path is one of: an image file; a folder (with sub-folders; files with the suffix of an image format); a glob; "-"
-    for paths on standard input, separated by NUL or newline; an archive (zip, tar, compressed tar; members with the
-    suffix of an image format); an array (.npy, .npz, idx, CIFAR binary); a split such as cifar10:test, whose files are
-    in `data_dir`.
+    A path is one of: an image file; a folder (with sub-folders; its images by core/data/file_rules.py); a glob; "-" for
+    paths on standard input, separated by NUL or newline; an archive (zip, tar, compressed tar; images as in a folder);
+    an array (.npy, .npz, idx, CIFAR binary); a split such as cifar10:test, whose files are in `data_dir`. `left_out`
+    counts what folders and archives hold besides images.
     """
-    for found in listed(paths, stdin=stdin):
-        yield from within(found, data_dir=data_dir)
+    left_out = left_out or LeftOut()
+    for found in listed(paths, stdin=stdin, left_out=left_out):
+        yield from within(found, data_dir=data_dir, left_out=left_out)
 
 
-def listed(paths: Iterable[str], *, stdin: BinaryIO | None = None) -> Iterator[Entry]:
+def listed(paths: Iterable[str], *, stdin: BinaryIO | None = None, left_out: LeftOut | None = None) -> Iterator[Entry]:
     """Yield the sources of all paths, one by one and in order, without opening archives, arrays and splits."""
     for path in standard_input(paths, stdin=stdin):
         if os.path.isdir(path):
-            yield from _or_error(folder_entries(path), Entry(path, "no images in this folder"))
+            yield from _or_error(folder_entries(path, left_out), Entry(path, "no images in this folder"))
         elif os.path.lexists(path):
             yield Entry(path)
         elif problem := url_problem(path):
@@ -75,7 +82,7 @@ def standard_input(paths: Iterable[str], *, stdin: BinaryIO | None = None) -> It
                 yield os.path.join(os.curdir, name) if name == STDIN else name  # a line "-" is a file
 
 
-def within(found: Entry, *, data_dir: Path | None = None) -> Iterator[Entry]:
+def within(found: Entry, *, data_dir: Path | None = None, left_out: LeftOut | None = None) -> Iterator[Entry]:
     """Yield the images of one source: itself, or the images of an archive, array or split."""
     path = found.name
     kind = "" if found.error else kind_of(path)
@@ -88,7 +95,7 @@ def within(found: Entry, *, data_dir: Path | None = None) -> Iterator[Entry]:
     elif kind == "archive":
         from ...core.data.sources.archives import archive_entries  # loaded only if needed
 
-        yield from _or_error(archive_entries(path), Entry(path, "no images in this archive"))
+        yield from _or_error(archive_entries(path, left_out), Entry(path, "no images in this archive"))
     else:
         from .arrays import array_entries
 
@@ -134,11 +141,11 @@ def _or_error(found: Iterator[Entry], otherwise: Entry) -> Iterator[Entry]:
 
 
 def _split(name: str, data_dir: Path | None) -> Iterator[Entry]:
-    from ...core.data.datasets import open_dataset
+    from ...core.data.datasets import open_named
 
     dataset, _, split = name.partition(":")
     try:
-        found = open_dataset(dataset, data_dir=data_dir).split("train" if split == "train" else "test")
+        found = open_named(dataset, data_dir=data_dir).split("train" if split == "train" else "test")
     except RtkError as error:
         yield Entry(name, str(error))
         return

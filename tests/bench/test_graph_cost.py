@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 from rtk.bench.roofline.graph_cost import operations_of
 from rtk.core.artifacts.checkpoint import load_checkpoint
-from rtk.core.data.datasets import open_dataset
+from rtk.core.data.open_dataset import open_dataset
 from rtk.core.data.synthetic_shapes import SHAPES_CLASSES
 from rtk.workflow.artifacts import cached_graph
 

@@ -19,7 +19,11 @@ def refused(monkeypatch: pytest.MonkeyPatch, command_line: Callable[..., tuple[s
     def too_late(*values: object, **options: object) -> None:
         raise AssertionError("opened before the options were checked")
 
-    for name in ("core.data.datasets.open_dataset", "infer.open_backend.open_backend", "workflow.select.open_model"):
+    for name in (
+        "core.data.open_dataset.open_dataset",
+        "infer.open_backend.open_backend",
+        "workflow.select.open_model",
+    ):
         monkeypatch.setattr(f"rtk.{name}", too_late)
 
     def run(*words: str, code: int) -> str:

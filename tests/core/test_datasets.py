@@ -4,17 +4,16 @@ import errno
 import gzip
 import hashlib
 import io
-import shutil
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 from rtk.core.cache_contents import checked_files
 from rtk.core.data import datasets
-from rtk.core.data.datasets import Split, open_dataset, read_idx
+from rtk.core.data.datasets import Split, read_idx
+from rtk.core.data.open_dataset import open_dataset
 from rtk.core.data.synthetic_shapes import SHAPES_CLASSES, draw_shapes
 from rtk.core.errors import DataError, OutputError, UnknownNameError
 from rtk.core.paths import cache_dir, default_data_dir
@@ -64,7 +63,7 @@ def test_an_unknown_data_set_lists_the_known_ones() -> None:
         open_dataset("cifar100")
     assert str(caught.value) == (
         "data set 'cifar100' is unknown; did you mean cifar10? "
-        "known: cifar10, fashion-mnist, shapes, or a folder with train/<class>/ and test/<class>/"
+        "known: cifar10, fashion-mnist, shapes, or the path of a folder or archive of images"
     )
     assert caught.value.exit_code == 2
 
@@ -394,7 +393,7 @@ def test_the_real_fashion_mnist_has_its_known_statistics(real_data: Path) -> Non
     assert deviation == pytest.approx((0.3530,), abs=1e-4)
 
 
-# Folders of class folders.
+# Class folders; all layouts are tested in test_own_data.py.
 
 
 def test_class_folders_are_a_data_set(class_folders: Path) -> None:
@@ -407,78 +406,6 @@ def test_class_folders_are_a_data_set(class_folders: Path) -> None:
     strongest = train.images_NHWC.mean(axis=(1, 2)).argmax(axis=1)
     assert strongest.tolist() == [2] * 8 + [1] * 8 + [0] * 8
     assert dataset.split("test").labels_N.tolist() == [0] * 4 + [1] * 4 + [2] * 4
-
-
-@pytest.fixture
-def folders(class_folders: Path, tmp_path: Path) -> Path:
-    """A copy of the class folders that a test may change."""
-    return Path(shutil.copytree(class_folders, tmp_path / "colours"))
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_a_missing_split_is_named(folders: Path, split: str) -> None:
-    shutil.rmtree(folders / split)
-    with pytest.raises(DataError) as caught:
-        open_dataset(str(folders))
-    assert str(caught.value) == f"{folders}: no folder '{split}'; expected train/<class>/* and test/<class>/*"
-
-
-def test_one_class_is_too_few(folders: Path) -> None:
-    shutil.rmtree(folders / "train" / "red")
-    shutil.rmtree(folders / "train" / "green")
-    with pytest.raises(DataError, match=r"train: found 1 class folder\(s\), expected two or more$"):
-        open_dataset(str(folders))
-
-
-def test_an_empty_class_is_named(folders: Path) -> None:
-    for path in (folders / "train" / "green").iterdir():
-        path.unlink()
-    (folders / "train" / "green" / "notes.txt").write_text("no image")
-    with pytest.raises(DataError, match=r"train/green: no images; every class needs at least one$"):
-        open_dataset(str(folders)).split("train")
-
-
-def test_a_class_without_a_test_folder_is_named(folders: Path) -> None:
-    shutil.rmtree(folders / "test" / "green")
-    with pytest.raises(DataError, match=r"test/green: no images; every class needs at least one$"):
-        open_dataset(str(folders)).split("test")
-
-
-def test_a_class_only_in_the_test_split_is_named(folders: Path) -> None:
-    shutil.copytree(folders / "test" / "red", folders / "test" / "mauve")
-    with pytest.raises(DataError, match=r"test: class 'mauve' is not a class of the training split$"):
-        open_dataset(str(folders)).split("test")
-
-
-def test_images_of_several_sizes_are_refused(folders: Path) -> None:
-    path = folders / "train" / "red" / "wide.png"
-    Image.new("RGB", (13, 12)).save(path)
-    with pytest.raises(DataError) as caught:
-        open_dataset(str(folders)).split("train")
-    assert str(caught.value) == (
-        f"{path}: 13 x 12 pixels, but the first image has 12 x 12; a data set needs images of the same size"
-    )
-
-
-def test_a_damaged_image_in_a_class_is_named(folders: Path) -> None:
-    (folders / "train" / "red" / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(DataError, match=r"train/red/damaged\.png: "):
-        open_dataset(str(folders)).split("train")
-
-
-def test_grey_images_among_coloured_ones_become_coloured(folders: Path) -> None:
-    Image.new("L", (12, 12), 9).save(folders / "train" / "blue" / "0.png")
-    train = open_dataset(str(folders)).split("train")
-    assert train.images_NHWC.shape == (24, 12, 12, 3)
-    assert train.images_NHWC[0].tolist() == [[[9, 9, 9]] * 12] * 12
-
-
-def test_only_grey_images_have_one_channel(tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        for name in ("a", "b"):
-            (tmp_path / split / name).mkdir(parents=True)
-            Image.new("L", (4, 6), 9).save(tmp_path / split / name / "0.png")
-    assert open_dataset(str(tmp_path)).split("train").images_NHWC.shape == (2, 6, 4, 1)
 
 
 # Shapes.

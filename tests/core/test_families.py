@@ -17,7 +17,8 @@ from onnx.reference import ReferenceEvaluator
 from rtk.core.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from rtk.core.artifacts.graph import load_graph
 from rtk.core.card import Input, ModelCard, Preprocessing
-from rtk.core.data.datasets import Split, open_dataset
+from rtk.core.data.datasets import Split
+from rtk.core.data.open_dataset import open_dataset
 from rtk.core.data.synthetic_shapes import SHAPES_CLASSES, draw_shapes
 from rtk.core.models.initialise import initialise
 from rtk.core.models.model import build_network

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from rtk.bench.parity.compare import all_logits, compare
 from rtk.core.artifacts.checkpoint import load_checkpoint
 from rtk.core.artifacts.graph import load_graph
-from rtk.core.data.datasets import open_dataset
+from rtk.core.data.open_dataset import open_dataset
 from rtk.core.files import sha256_of
 from rtk.core.zoo import DEFAULT, zoo_card, zoo_file, zoo_names
 from rtk.export.to_onnx import onnx_from_checkpoint

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from rtk.core.artifacts.checkpoint import load_checkpoint
-from rtk.core.data.datasets import open_dataset
+from rtk.core.data.open_dataset import open_dataset
 from rtk.core.zoo import zoo_names
 from rtk.export.config import INT8_FLAVORS, Int8Config
 from rtk.export.int8.calibration import draw_calibration

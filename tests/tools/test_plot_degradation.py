@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rtk.core.data.datasets import Split, open_dataset
+from rtk.core.data.datasets import Split
+from rtk.core.data.open_dataset import open_dataset
 from rtk.core.errors import UsageError
 from rtk.tools.plot_degradation import picture, plot_degradation, training_errors
 

@@ -1,6 +1,7 @@
 """Several processes that train one model: their shares of images, their common state, and how they end."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -17,7 +18,8 @@ import torch.nn.functional as F
 from fakes.train_runs import assert_equal, assert_same_runs, history, in_child, tiny, together, train_or_resume
 from rtk.core.artifacts.checkpoint import load_checkpoint
 from rtk.core.card import Input, ModelCard, Preprocessing
-from rtk.core.data.datasets import Split, open_dataset
+from rtk.core.data.datasets import Split
+from rtk.core.data.open_dataset import open_dataset
 from rtk.core.errors import BackendError, RtkError
 from rtk.train import evaluate
 from rtk.train import run as loop
@@ -272,8 +274,9 @@ def _test_on_other_data(config: Any, out: Path) -> None:
         original = loop.splits_of
 
         def shorter(*arguments: Any) -> Any:
-            train_split, holdout, test = original(*arguments)
-            return train_split, holdout, test.head(len(test) - 1)
+            found = original(*arguments)
+            test = found.evaluated["test"]
+            return dataclasses.replace(found, evaluated={"test": test.head(len(test) - 1)})
 
         loop.splits_of = shorter  # type: ignore[assignment]
     _record_the_error(config, out)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,16 @@ def test_preprocessing_with_a_number_for_every_pixel_disables_progressive_resizi
     ],
 )
 def test_the_options_decide_which_split_selects_the_epoch(options: dict[str, Any], split: str) -> None:
-    assert TrainConfig("resnet20v1", **options).selection_split == split
+    config = TrainConfig("resnet20v1", **options)
+    assert config.selection_split(held_out="holdout" if config.holds_out else "", scored="test") == split
+
+
+def test_a_validation_split_beside_a_test_split_selects_the_epoch() -> None:
+    config = TrainConfig("resnet20v1")
+    assert config.selection_split(held_out="validation", scored="test") == "validation"
+    assert replace(config, select="last").selection_split(held_out="validation", scored="test") == ""
+    assert config.selection_split(held_out="", scored="validation") == ""
+    assert replace(config, select="best").selection_split(held_out="", scored="validation") == "validation"
 
 
 @pytest.mark.parametrize(

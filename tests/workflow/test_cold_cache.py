@@ -83,7 +83,7 @@ def noted(archive, folder):
     unpack(archive, folder)
 datasets._unpack = noted
 meet("started")
-split = datasets.open_dataset("cifar10", data_dir=Path("data")).split("train")
+split = datasets.open_named("cifar10", data_dir=Path("data")).split("train")
 print(json.dumps([len(split), int(split.images_NHWC.sum())]))
 """
 

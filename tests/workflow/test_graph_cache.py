@@ -12,7 +12,8 @@ import pytest
 from rtk.core import own_sources
 from rtk.core.artifacts.graph_cache import graph_file, graph_problem, sound_graph
 from rtk.core.artifacts.parity_cache import remember_parity
-from rtk.core.data.datasets import Dataset, Split, open_dataset
+from rtk.core.data.datasets import Dataset, Split
+from rtk.core.data.open_dataset import open_dataset
 from rtk.core.files import sha256_of
 from rtk.export.config import Int8Config
 from rtk.export.int8.calibration import Calibration

@@ -39,7 +39,7 @@ def checkpoint(card: ModelCard, randomise: Callable[..., None], tmp_path_factory
 @pytest.fixture
 def run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Run rtk export --require-parity on the fitted network and the patterns; return its folder."""
-    monkeypatch.setattr(export_model, "open_dataset", lambda name, data_dir=None: patterns_dataset())
+    monkeypatch.setattr(export_model, "dataset_of", lambda card, name=None, data_dir=None: patterns_dataset())
     shutil.copy(checkpoint, tmp_path / "fitted.pt")
 
     def export(**options: Any) -> Path:

@@ -14,7 +14,7 @@ from rtk.bench.parity.verdict import Check, Verdict
 from rtk.core.artifacts import parity_cache
 from rtk.core.artifacts.graph import load_graph, set_card
 from rtk.core.artifacts.parity_cache import forget_parity, parity_is_known, remember_parity
-from rtk.core.data.datasets import open_dataset
+from rtk.core.data.open_dataset import open_dataset
 from rtk.core.errors import ArtifactError, BackendError, OutputError, RtkError
 from rtk.core.nvidia.driver import Gpu, device_index
 from rtk.core.nvidia.flavor import FLAVORS, Flavor

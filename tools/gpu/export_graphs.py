@@ -7,7 +7,7 @@ have plain names: a graph in rtk's own cache is not found by another processor o
 import logging
 import sys
 
-from rtk.core.data.datasets import open_dataset
+from rtk.core.data.open_dataset import open_dataset
 from rtk.core.files import write_whole
 from rtk.core.paths import cache_path
 from rtk.core.zoo import zoo_file

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from rtk.bench.baselines.inference import CompiledTorch
 from rtk.bench.parity.compare import all_logits, compare
-from rtk.core.data.datasets import open_dataset
+from rtk.core.data.open_dataset import open_dataset
 from rtk.core.errors import BackendError
 from rtk.core.paths import cache_path
 from rtk.core.zoo import zoo_file

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..recipes import Recipe
+from ..recipes import EVALUATED, Recipe
 
 PLATEAU_FACTOR = math.sqrt(0.1)
 PLATEAU_PATIENCE = 5
@@ -58,8 +58,8 @@ def plateau_rate(lr: float, losses: Sequence[float]) -> float:
 
 
 def validation_loss(row: Mapping[str, Any]) -> float:
-    """An epoch's loss on the held-out images, or on the test split if no images are held out."""
-    loss: float = row["holdout_loss"] if "holdout_loss" in row else row["test_loss"]
+    """An epoch's loss on the held-out images, else on the validation split, else on the test split."""
+    loss: float = next(row[f"{name}_loss"] for name in EVALUATED if f"{name}_loss" in row)
     return loss
 
 

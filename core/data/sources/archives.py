@@ -56,18 +56,22 @@ def archive_entries(path: str, left_out: LeftOut | None = None) -> Iterator[Entr
     Damage that ends the reading becomes an entry with the archive's own name. `left_out` counts the members that are no
     images, and the names that are passed over.
     """
-    return _entries(path, left_out or LeftOut(), images_only=True)
+    return _entries(path, left_out or LeftOut(), None)
 
 
-def archive_members(path: str, left_out: LeftOut) -> Iterator[Entry]:
-    """Yield all files of a zip or tar as archive_entries does, with their content, images or not."""
-    return _entries(path, left_out, images_only=False)
+def archive_members(path: str, left_out: LeftOut, *, wanted: Callable[[str], bool]) -> Iterator[Entry]:
+    """Yield all files of a zip or tar as archive_entries does, images or not.
+
+    `wanted`: whether the content of the member of this name is read; the entries of others have none.
+    """
+    return _entries(path, left_out, wanted)
 
 
-def _entries(path: str, left_out: LeftOut, *, images_only: bool) -> Iterator[Entry]:
+def _entries(path: str, left_out: LeftOut, wanted: Callable[[str], bool] | None) -> Iterator[Entry]:
+    """Yield the images if `wanted` is None, else all files."""
     read = _zip_entries if path.lower().endswith(".zip") else _tar_entries
     try:
-        yield from read(path, left_out, images_only)
+        yield from read(path, left_out, wanted)
     except OSError as error:
         yield Entry(path, f"cannot be read: {error.strerror or error}")
     # zipfile and tarfile raise many kinds of errors on malicious archives, and none may stop the other sources.
@@ -84,7 +88,7 @@ def _is_passed_over(member: str, left_out: LeftOut) -> bool:
     return bool(part)
 
 
-def _zip_entries(path: str, left_out: LeftOut, images_only: bool) -> Iterator[Entry]:
+def _zip_entries(path: str, left_out: LeftOut, wanted: Callable[[str], bool] | None) -> Iterator[Entry]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             name = f"{path}!/{member.filename}"
@@ -92,7 +96,9 @@ def _zip_entries(path: str, left_out: LeftOut, images_only: bool) -> Iterator[En
                 yield Entry(name, f"refused: {reason}")
             elif member.is_dir() or _is_passed_over(member.filename, left_out):
                 continue
-            elif images_only and not named_as_image(member.filename) and not _begins_as_image(archive, member):
+            elif wanted and not wanted(member.filename):
+                yield Entry(name)
+            elif not (wanted or named_as_image(member.filename) or _begins_as_image(archive, member)):
                 left_out.add_no_image(name)
             elif reason := _zip_unreadable(member):
                 yield Entry(name, f"refused: {reason}")
@@ -144,7 +150,7 @@ def _zip_unreadable(member: zipfile.ZipInfo) -> str:
     return ""
 
 
-def _tar_entries(path: str, left_out: LeftOut, images_only: bool) -> Iterator[Entry]:
+def _tar_entries(path: str, left_out: LeftOut, wanted: Callable[[str], bool] | None) -> Iterator[Entry]:
     with open(path, "rb") as raw:  # noqa: PTH123 - strings, as in listing
         start = raw.read(MAGIC_BYTES)
         decompress = next((opened for magic, opened in DECOMPRESSORS.items() if re.match(magic, start)), None)
@@ -158,13 +164,17 @@ def _tar_entries(path: str, left_out: LeftOut, images_only: bool) -> Iterator[En
                     raise _Refused(f"damaged archive: a member of {member.size:,} bytes")
                 if reason := _tar_refusal(member):
                     yield Entry(name, f"refused: {reason}")
-                elif member.isreg() and not _is_passed_over(member.name, left_out):
+                elif not member.isreg() or _is_passed_over(member.name, left_out):
+                    continue
+                elif wanted and not wanted(member.name):
+                    yield Entry(name)
+                else:
                     content = archive.extractfile(member)
                     assert content is not None
-                    is_wanted = not images_only or named_as_image(member.name)
+                    sniffed = not (wanted or named_as_image(member.name))
                     try:
-                        start = b"" if is_wanted else content.read(SNIFFED_BYTES)
-                        if not (is_wanted or begins_as_image(start)):
+                        start = content.read(SNIFFED_BYTES) if sniffed else b""
+                        if sniffed and not begins_as_image(start):
                             left_out.add_no_image(name)
                         elif member.size > MAX_MEMBER_BYTES:
                             yield Entry(name, f"refused: {member.size:,} bytes; at most {MAX_MEMBER_BYTES:,} are read")

@@ -21,25 +21,28 @@ def folder_entries(root: str, left_out: LeftOut | None = None) -> Iterator[Entry
     `left_out` counts all other files, and the names that are passed over.
     """
     left_out = left_out or LeftOut()
-    for path, reason in folder_files(root, left_out):
-        if reason:
-            yield Entry(path, reason)
-        elif is_image_file(path):
-            yield Entry(path)
-        else:
-            left_out.add_no_image(path)
-
-
-def folder_files(root: str, left_out: LeftOut) -> Iterator[tuple[str, str]]:
-    """Yield every file of a folder, sorted, then those of its sub-folders, with an empty reason.
-
-    A folder that cannot be read has a reason. `left_out` counts the names that are passed over.
-    """
-    for folder, files in _folders(root, set(), left_out):
+    for folder, files in walked_folders(root, left_out):
         if isinstance(files, OSError):
-            yield folder, f"the folder cannot be read: {files.strerror or files}"
-        else:
-            yield from ((os.path.join(folder, name), "") for name in sorted(files))
+            yield Entry(folder, unreadable_folder(files))
+            continue
+        for path in (os.path.join(folder, name) for name in sorted(files)):
+            if is_image_file(path):
+                yield Entry(path)
+            else:
+                left_out.add_no_image(path)
+
+
+def walked_folders(root: str, left_out: LeftOut) -> Iterator[tuple[str, list[str] | OSError]]:
+    """Yield a folder and its sub-folders, each once, with the names of their files or the error.
+
+    Without names that are passed over, which `left_out` counts. Links are followed.
+    """
+    return _folders(root, set(), left_out)
+
+
+def unreadable_folder(error: OSError) -> str:
+    """Why the content of a folder cannot be listed."""
+    return f"the folder cannot be read: {error.strerror or error}"
 
 
 def glob_matches(pattern: str) -> Iterator[str]:

@@ -1,0 +1,96 @@
+"""What is found in a user's folder: classes, and for each split the images with their labels."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from ...errors import DataError
+from ...text import visible
+from .class_names import class_order, merged_names
+from .files import Files
+
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+SPLIT_WORDS: dict[str, SplitName] = {
+    "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Names of folders and tables, in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One labelled image."""
+
+    name: str
+    """As in Files."""
+    label: int
+
+
+@dataclass
+class Listing:
+    """The labelled images of a data set."""
+
+    files: Files
+    layout: str
+    """The layout in words."""
+    classes: tuple[str, ...]
+    splits: dict[SplitName, list[Item]]
+    """In the order in which they are read; at least `train`."""
+    missing: list[tuple[SplitName, str, str]] = field(default_factory=list)
+    """Images that a table names and that cannot be read: split, name, reason."""
+    notes: list[str] = field(default_factory=list)
+    """What is worth a line: folders without a class, files without a label."""
+
+    def with_classes(self, classes: tuple[str, ...]) -> "Listing":
+        """The same images with the classes in this order; they must be the same classes."""
+        number = {name: index for index, name in enumerate(classes)}
+        splits = {
+            split: [Item(item.name, number[self.classes[item.label]]) for item in items]
+            for split, items in self.splits.items()
+        }
+        return replace(self, classes=classes, splits=splits)
+
+
+def listing_from_labels(
+    files: Files,
+    layout: str,
+    labels: Mapping[SplitName, Iterable[tuple[str, str]]],
+    *,
+    missing: Iterable[tuple[SplitName, str, str]] = (),
+    notes: Iterable[str] = (),
+) -> Listing:
+    """Make a listing from names of images and of their classes, for each split.
+
+    Raises DataError for fewer than two classes, and for classes that the training split lacks.
+    """
+    found = {split: list(pairs) for split, pairs in labels.items()}
+    where = {split: f"{files.root}: the {split} split" for split in found}
+    spelling, merged = merged_names([label for pairs in found.values() for _, label in pairs], source=str(files.root))
+    classes = class_order({spelling[label] for _, label in found.get("train", [])})
+    if not any(found.values()):
+        raise DataError(f"{files.root}: no images with a class; {EXPECTED}")
+    if len(classes) < 2:
+        names = f": {classes[0]!r}" if classes else ""
+        raise DataError(f"{where['train']}: found {len(classes)} class{names}; expected two or more")
+    index, splits, more = {name: number for number, name in enumerate(classes)}, {}, list[str]()
+    order = {name: number for number, name in enumerate(files.names)}
+    for split, pairs in found.items():
+        unknown = sorted({spelling[label] for _, label in pairs} - index.keys())
+        if unknown:
+            raise DataError(f"{where[split]}: class {unknown[0]!r} is not a class of the training split")
+        items = [Item(name, index[spelling[label]]) for name, label in pairs]
+        splits[split] = sorted(items, key=lambda item: order[item.name])
+        absent = sorted(set(range(len(classes))) - {item.label for item in items})
+        if absent and items:
+            names = ", ".join(visible(classes[label]) for label in absent[:3]) + (", ..." if len(absent) > 3 else "")
+            more.append(f"the {split} split has no images of {names}")
+    return Listing(
+        files, layout, classes, {split: splits[split] for split in SPLITS if splits.get(split)},
+        list(missing), [*notes, *merged, *more],
+    )  # fmt: skip
+
+
+EXPECTED = (
+    "expected train/<class>/*, <class>/*, or a table labels.csv with the columns file and label; see docs/own-data.md"
+)
