@@ -78,7 +78,7 @@ def _measured(request: BenchRequest, model: "BenchModel", required: "Requirement
     from ..bench.parity.compare import check_labels
     from ..bench.run import run
     from ..infer.open_backend import open_backend
-    from .model_data import dataset_of
+    from .model_data import dataset_of, report_other_score
 
     config = request.config
     data = dataset_of(model.card, request.dataset, data_dir=request.data_dir)
@@ -109,6 +109,8 @@ def _measured(request: BenchRequest, model: "BenchModel", required: "Requirement
             graph=graph,
             reference_file=reference_file,
         )
+        for parity in report.parity[:1]:
+            report_other_score(reference.card, data, correct=parity.reference_correct, total=parity.images)
     return report, [one.label for one in opened.contenders if not one.baseline]
 
 

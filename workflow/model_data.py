@@ -75,11 +75,13 @@ def _options(card: ModelCard) -> DataOptions:
 def report_other_score(card: ModelCard, dataset: Dataset, *, correct: int, total: int) -> None:
     """Log it if a reference has another score than its card says, on what should be the same images."""
     score, record = card.score, card.data
-    if score is None or dataset.name != card.dataset or score.split != dataset.scored_split:
+    if score is None or score.split != dataset.scored_split:
         return
-    if record is not None and dataset.record is not None and record.fingerprint != dataset.record.fingerprint:
-        return  # other images: a line has said so
-    if abs(score.accuracy - correct / total) > REPORTED_SHARE:
+    if record is None or dataset.record is None:
+        same = record is dataset.record and dataset.name == card.dataset
+    else:
+        same = record.fingerprint == dataset.record.fingerprint  # else a line has said that they differ
+    if same and abs(score.accuracy - correct / total) > REPORTED_SHARE:
         _log.warning(
             wrapped(
                 f"{card.name}: {correct:,} of {total:,} right here, but its card says {score.correct:,} of "

@@ -26,6 +26,7 @@ from ..core.progress import progress_bar
 from ..core.tolerances import PRECISIONS
 from ..infer.backend import Backend, BackendOptions
 from ..infer.open_backend import open_backend
+from .model_data import report_other_score
 from .rounded_graph import NAME as ROUNDED
 from .rounded_graph import open_rounded
 
@@ -44,6 +45,8 @@ class Gate:
             check_labels(reference.card.classes, split, dataset.classes, name=dataset.name)
             with _progress_bar(reference, split) as advance:
                 self._reference = Reference.of(reference, split, precisions=PRECISIONS, advance=advance)
+            correct = int((self._reference.logits_NK.argmax(axis=1) == split.labels_N).sum())
+            report_other_score(reference.card, dataset, correct=correct, total=len(split))
 
     def judge_graph(self, graph: Path, *, add_note: bool) -> Verdict:
         """Judge a graph and, if `add_note`, write the results into its card.

@@ -149,8 +149,9 @@ def _idx_files(folder: Path) -> dict[str, dict[tuple[SplitName, str], Path]]:
 
 def _idx(folder: Path, sets: dict[str, dict[tuple[SplitName, str], Path]]) -> ArraySet:
     if len(sets) > 1:
+        found = ", ".join(visible(name) or "mnist" for name in sorted(sets))
         raise DataError(
-            f"{folder}: holds {len(sets)} sets of idx files: {', '.join(map(visible, sorted(sets)))}; "
+            f"{folder}: holds {len(sets)} sets of idx files: {found}; "
             "expected one: put the four files of one set into a folder of their own"
         )
     name, files = next(iter(sets.items()))

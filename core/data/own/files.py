@@ -69,7 +69,8 @@ class FolderFiles:
         start = str(self.root)
         for folder, files in walked_folders(start, self.left_out):
             name = os.path.relpath(folder, start)
-            self.folders.append(name)
+            if name != os.curdir:
+                self.folders.append(name)
             if isinstance(files, OSError):
                 self.errors.append((name, unreadable_folder(files)))
             else:

@@ -84,7 +84,7 @@ def _raise_no_layout(files: Files) -> None:
     images = [name for name in files.names if files.is_image(name)]
     if not images:
         left_out = files.left_out.to_text()
-        raise DataError(f"{files.root}: holds no images{f' ({left_out})' if left_out else ''}; {EXPECTED}")
+        raise DataError(f"{files.root}: holds no images{f', but {left_out}' if left_out else ''}; {EXPECTED}")
     raise DataError(f"{files.root}: {_count(images)} without a class, the first: {visible(images[0])}; {EXPECTED}")
 
 
