@@ -166,6 +166,18 @@ def export(
             rich_help_panel=groups.OUTPUT,
         ),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the files and of the Triton model; default: that of the given file, or the model's own for "
+            "a run's best.pt or last.pt.",
+            show_default=False,
+            rich_help_panel=groups.OUTPUT,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files of other models.", rich_help_panel=groups.OUTPUT)
+    ] = False,
     triton: Annotated[
         Path | None,
         typer.Option(
@@ -214,6 +226,8 @@ def export(
         ),
         triton=triton,
         explain=explain,
+        name=name,
+        force=force,
     )
     if config.explain:
         print(cost_table(explain_layers(config)))

@@ -28,7 +28,9 @@ class EngineConfig:
     graph: Path
     """An ONNX file that rtk exported; its precision is the precision of the engine."""
     out: Path | None = None
-    """Folder for STEM.engine and STEM.engine.json; default: the folder of the graph."""
+    """Folder for the engine and the JSON beside it; default: the folder of the graph."""
+    name: str | None = None
+    """Stem of these files; default: that of the graph."""
     flavor: str = AUTO
     """auto, tensorrt or tensorrt-rtx."""
     precision: str | None = None

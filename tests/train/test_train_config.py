@@ -162,7 +162,7 @@ def test_invalid_values_are_usage_errors(change: dict[str, Any], message: str) -
     ("dataset", "folder"),
     [
         ("cifar10", "runs/resnet20v1-cifar10-s3"),
-        ("/data/my pictures/", "runs/resnet20v1-my pictures-s3"),
+        ("/data/my pictures/", "runs/resnet20v1-my_pictures-s3"),
         (".", "runs/resnet20v1-here-s3"),
     ],
 )

@@ -89,7 +89,7 @@ def test_the_card_records_the_origin_of_the_weights(config: NewConfig, class_fol
     trained = train(config("run", seed=5))
     card = load_checkpoint(trained.best).card
     assert card == trained.card
-    assert (card.name, card.arch, card.dataset) == ("resnet8v1-colours", "resnet8v1", "colours")
+    assert (card.name, card.arch, card.dataset) == ("resnet8v1-colours-s5", "resnet8v1", "colours")
     assert card.classes == ("blue", "green", "red")
     assert card.input == Input(12, 12, 3)
     pixels = open_dataset(str(class_folders)).split("train").images_NHWC / 255
