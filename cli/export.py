@@ -60,7 +60,8 @@ def export(
     calibration_images: Annotated[
         int,
         typer.Option(
-            help="Number of training images to measure int8 ranges on; at least 500.", rich_help_panel=groups.PRECISION
+            help="Number of training images to measure int8 ranges on; at least 32, and as many as there are.",
+            rich_help_panel=groups.PRECISION,
         ),
     ] = Int8Config.calibration_images,
     keep_fp32: Annotated[

@@ -21,7 +21,8 @@ def safe_name(text: str, *, ascii_only: bool = False, longest: int = LONGEST_BYT
     """
     allowed = _is_ascii if ascii_only else _is_safe
     kept = "".join(c if allowed(c) else " " for c in unicodedata.normalize("NFC", text))
-    name = "_".join(kept.split()).lstrip(".-")  # a name must be neither hidden nor look like an option
+    words = [word.lstrip(".-") for word in kept.split()]  # a name must be neither hidden nor look like an option
+    name = "_".join(word for word in words if word)
     return name.encode()[:longest].decode(errors="ignore")
 
 
@@ -29,7 +30,7 @@ def check_name(name: str) -> None:
     """Raise UsageError for a --name that is no safe name; the message has a similar name that is."""
     found = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
     safe = safe_name(name.removesuffix(found) if found else name)
-    if safe != name:
+    if safe != name or not name:
         expected = (
             f"letters, digits and . _ + -, at most {LONGEST_BYTES} bytes" if not found else f"no {found} at its end"
         )
