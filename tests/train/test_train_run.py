@@ -63,7 +63,7 @@ def test_a_run_writes_checkpoints_config_history_and_curves(config: NewConfig, c
     assert all(row["test_total"] == 12 and 0 <= row["test_correct"] <= 12 for row in rows)
     with Image.open(folder / "curves.png") as curves:
         assert curves.format == "PNG"
-    assert lines[0].startswith("resnet8v1-colours: 77,731 parameters, ")
+    assert lines[0].startswith("resnet8v1-colours-s0: 77,731 parameters, ")
     assert lines[0].endswith("24 images, epochs 1 to 3")
     assert lines[1] == "cpu, fp32, not compiled"
     assert [line[:11] for line in lines[2:]] == ["epoch   1/3", "epoch   2/3", "epoch   3/3"]
