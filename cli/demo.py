@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 ARCH = "resnet8v1"
+NAME = "demo"
 IMAGES_SHOWN = 12
 MARGIN_PP = "0.5"
 """The 2,000 test images can show a loss below 0.2 points if no answer changes, below 0.5 points if three are lost."""
@@ -21,9 +22,9 @@ def demo(
         _run(context, "train", ARCH, "--dataset", "shapes", "--recipe", "quick", "--out", str(run))
     else:
         _run(context, "train", "--resume", str(run))
-    _run(context, "export", str(run / "best.pt"))
+    _run(context, "export", str(run / "best.pt"), "--name", NAME)
     _write_images(images)
-    graph = str(run / "best.onnx")
+    graph = str(run / f"{NAME}.onnx")
     _run(context, "classify", str(images), "--model", graph, "--top-k", "2")
     report = str(out / "report")
     options = ("--batch", "1,64", "--seconds", "4", "--no-baselines", "--require-parity", MARGIN_PP)

@@ -60,7 +60,8 @@ def export(
     calibration_images: Annotated[
         int,
         typer.Option(
-            help="Number of training images to measure int8 ranges on; at least 500.", rich_help_panel=groups.PRECISION
+            help="Number of training images to measure int8 ranges on; at least 32, and as many as there are.",
+            rich_help_panel=groups.PRECISION,
         ),
     ] = Int8Config.calibration_images,
     keep_fp32: Annotated[
@@ -166,6 +167,18 @@ def export(
             rich_help_panel=groups.OUTPUT,
         ),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the files and of the Triton model; default: that of the given file, or the model's own for "
+            "a run's best.pt or last.pt.",
+            show_default=False,
+            rich_help_panel=groups.OUTPUT,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files of other models.", rich_help_panel=groups.OUTPUT)
+    ] = False,
     triton: Annotated[
         Path | None,
         typer.Option(
@@ -214,6 +227,8 @@ def export(
         ),
         triton=triton,
         explain=explain,
+        name=name,
+        force=force,
     )
     if config.explain:
         print(cost_table(explain_layers(config)))

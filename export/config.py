@@ -18,7 +18,9 @@ METHODS: tuple[Method, ...] = ("minmax", "percentile-99.99", "percentile-99.999"
 """How the range of an activation is chosen. Which method is best depends on the network: `auto` tries all."""
 WeightBits = Literal["auto", "7", "8"]
 WEIGHT_BITS: tuple[WeightBits, ...] = ("auto", "7", "8")
-FEWEST_CALIBRATION_IMAGES = 500
+FEWEST_CALIBRATION_IMAGES = 32
+ENOUGH_CALIBRATION_IMAGES = 500
+"""With fewer images a warning says that the ranges are less certain."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ class EngineConfig:
     graph: Path
     """An ONNX file that rtk exported; its precision is the precision of the engine."""
     out: Path | None = None
-    """Folder for STEM.engine and STEM.engine.json; default: the folder of the graph."""
+    """Folder for the engine and the JSON beside it; default: the folder of the graph."""
+    name: str | None = None
+    """Stem of these files; default: that of the graph."""
     flavor: str = AUTO
     """auto, tensorrt or tensorrt-rtx."""
     precision: str | None = None

@@ -9,15 +9,17 @@ from torch import Tensor
 from ..core.artifacts.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..core.card import ModelCard
 from ..core.errors import UsageError
+from ..core.file_names import safe_name
 from ..core.models.model import SEPARATOR
 
 NETWORK = "network."
 """Prefix of the names of the network's weights in a checkpoint."""
 
 
-def ensemble_from_checkpoints(checkpoints: Sequence[Path], folder: Path) -> Path:
+def ensemble_from_checkpoints(checkpoints: Sequence[Path], folder: Path, *, name: str | None = None) -> Path:
     """Write the ensemble of two or more checkpoints into the folder and return its path.
 
+    `name`: the ensemble's; default: made of the members' names.
     All members must have the same classes in the same order, the same input and the same preprocessing, which the
     ensemble does once. Raises UsageError if they differ, ArtifactError for a file that is no checkpoint, OutputError.
     """
@@ -33,11 +35,11 @@ def ensemble_from_checkpoints(checkpoints: Sequence[Path], folder: Path) -> Path
         if not all(torch.equal(value, weights[name]) for name, value in _preprocessing_weights(member).items()):
             raise UsageError(_difference(path, checkpoints[0], "preprocessing"))
     for number, member in enumerate(loaded):
-        for name, value in member.weights.items():
-            if name.startswith(NETWORK):
-                weights[name.replace(NETWORK, f"{NETWORK}members.{number}.", 1)] = value
+        for key, value in member.weights.items():
+            if key.startswith(NETWORK):
+                weights[key.replace(NETWORK, f"{NETWORK}members.{number}.", 1)] = value
     card = ModelCard(
-        name=_ensemble_name([member.card for member in loaded]),
+        name=name or _ensemble_name([member.card for member in loaded]),
         arch=SEPARATOR.join(member.card.arch for member in loaded),
         dataset=first.dataset,
         classes=first.classes,
@@ -60,9 +62,13 @@ def _preprocessing_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def _ensemble_name(cards: Sequence[ModelCard]) -> str:
-    """Return NAME-x3 if all members have one name, else the different names, joined."""
-    names = list(dict.fromkeys(card.name for card in cards))
-    return f"{names[0]}-x{len(cards)}" if len(names) == 1 else SEPARATOR.join(names)
+    """Return NAME-x3 if the members' names differ in their seeds alone, else the different names, joined."""
+    names = list(dict.fromkeys(card.name.removesuffix(_seed_suffix(card)) for card in cards))
+    return safe_name(f"{names[0]}-x{len(cards)}" if len(names) == 1 else SEPARATOR.join(names)) or "ensemble"
+
+
+def _seed_suffix(card: ModelCard) -> str:
+    return f"-s{card.training.seed}" if card.training else ""
 
 
 def _member_note(card: ModelCard) -> dict[str, object]:

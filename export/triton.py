@@ -5,7 +5,6 @@ classification extension. The configuration gives the sizes of one image, becaus
 if max_batch_size is above 0. The fields are defined by ModelConfig in Triton's model_config.proto.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +13,16 @@ from ..core.artifacts.graph import load_graph
 from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
 from ..core.card import ModelCard
 from ..core.errors import UsageError
+from ..core.file_names import safe_name
 from ..core.files import make_folder, write_whole
 from ..core.text import one_line
 
 QUEUE_DELAY_US = 1_000
 """Longest time that a request waits for others to share its batch: short compared with a network round trip."""
-FORBIDDEN_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
+
+CONFIG = "config.pbtxt"
+CHECKPOINT = "checkpoint "
+"""What is before the SHA-256 of the checkpoint in the first line of a configuration."""
 
 
 @dataclass(frozen=True)
@@ -39,27 +42,42 @@ PLAN = Platform("tensorrt_plan", "model.plan", instances=2, kind="KIND_GPU")
 """Two instances: one copies while the other computes."""
 
 
-def triton_from_artifact(artifact: Path, repository: Path, *, profile: Profile) -> Path:
+def triton_from_artifact(artifact: Path, repository: Path, *, profile: Profile, name: str | None = None) -> Path:
     """Write a graph or an engine into a model repository and return the folder of the model there.
 
-    `profile`: the batch sizes of a graph; an engine has its own. Each file is written whole or not at all, the
-    configuration last. Raises ArtifactError as load_graph and read_plan do, UsageError for an engine of TensorRT-RTX,
-    which Triton cannot run, OutputError.
+    `profile`: the batch sizes of a graph; an engine has its own. `name`: the model's; default: the stem of the file.
+    Each file is written whole or not at all, the configuration last. Raises ArtifactError as load_graph and read_plan
+    do, UsageError for an engine of TensorRT-RTX, which Triton cannot run, OutputError.
     """
     if artifact.suffix == SUFFIX:
         info = read_engine_info(artifact)
         check_flavor(info.flavor)
         platform, card, profile, content = PLAN, info.card, info.profile, read_plan(artifact, info)
-        comment = f"{card.arch}, {card.precision}; {info.flavor} {info.version} for {info.built_for}"
+        made = f"{info.flavor} {info.version} for {info.built_for}"
     else:
         platform, card, content = ONNX, load_graph(artifact)[1], artifact.read_bytes()
-        comment = f"{card.arch}, {card.precision}; checkpoint {card.checkpoint_sha256}"
-    name = FORBIDDEN_IN_NAMES.sub("_", artifact.stem)
-    folder = make_folder(repository / name)
+        made = ""
+    folder = make_folder(model_folder(repository, name or artifact.stem))
+    facts = (f"{card.arch}, {card.precision}", made, f"{CHECKPOINT}{card.checkpoint_sha256}")
     write_whole(make_folder(folder / "1") / platform.file, content)
     write_whole(folder / "labels.txt", "".join(f"{one_line(label)}\n" for label in card.classes))
-    write_whole(folder / "config.pbtxt", f"# {one_line(comment)}\n" + _config(name, card, platform, profile))
+    comment = f"# {one_line('; '.join(filter(None, facts)))}\n"
+    write_whole(folder / CONFIG, comment + _config(folder.name, card, platform, profile))
     return folder
+
+
+def model_folder(repository: Path, name: str) -> Path:
+    """Return the folder of a model in a repository; Triton's name of the model is the folder's."""
+    return repository / (safe_name(name, ascii_only=True) or "model")
+
+
+def checkpoint_in(folder: Path) -> str:
+    """Return the SHA-256 of the checkpoint of the model in a folder, from its configuration; empty if it has none."""
+    try:
+        first = (folder / CONFIG).read_text("utf-8", "replace").partition("\n")[0]
+    except OSError:
+        return ""
+    return first.rpartition(CHECKPOINT)[2] if first.startswith("# ") and CHECKPOINT in first else ""
 
 
 def check_flavor(flavor: str) -> None:

@@ -25,6 +25,7 @@ from ..core.data.options import (
 )
 from ..core.device import check_device
 from ..core.errors import ArtifactError, UnknownNameError, UsageError
+from ..core.file_names import check_name, safe_name
 from ..core.json_text import json_text, number_from_json
 from ..core.models.names import PUBLISHED, parse_architecture, published_file
 from ..core.options import option
@@ -171,10 +172,16 @@ class TrainConfig:
         help="Skip and count steps whose loss or gradient is not finite, instead of stopping.",
     )
 
-    out: Path | None = option(None, group="Output", help="Run folder (default: runs/ARCH-DATASET-sSEED).")
+    name: str | None = option(
+        None, group="Output", help="Name of the model and of its files (default: ARCH-DATASET-sSEED)."
+    )
+    """None stands for `model_name`."""
+    out: Path | None = option(None, group="Output", help="Run folder (default: runs/NAME).")
 
     def __post_init__(self) -> None:
         parse_architecture(self.arch)
+        if self.name is not None:
+            check_name(self.name)
         self.resolved_recipe  # noqa: B018 - checks recipe, epochs, batch size and learning rate
         for name, value, known in (
             ("--precision", self.precision, get_args(Precision)),
@@ -277,9 +284,20 @@ class TrainConfig:
         )
 
     @property
+    def model_name(self) -> str:
+        """The name of the model, by which its files are named; safe as a file name."""
+        return self.name or f"{self.series_name}-s{self.seed}"
+
+    @property
+    def series_name(self) -> str:
+        """The name that the runs of several seeds have in common."""
+        data = safe_name(Path(self.dataset).resolve().name, longest=60)
+        return self.name or "-".join(part for part in (safe_name(self.arch), data) if part)
+
+    @property
     def run_dir(self) -> Path:
         """The folder that the run writes to."""
-        return self.out or Path("runs") / f"{self.arch}-{Path(self.dataset).resolve().name}-s{self.seed}"
+        return self.out or Path("runs") / self.model_name
 
     def to_json(self) -> str:
         """The config as JSON text."""
@@ -343,7 +361,7 @@ def _option_name(name: str) -> str:
 
 def _effective(config: TrainConfig, name: str) -> Any:
     """The value that a field stands for: None is the recipe's value, and paths are compared in full."""
-    value = getattr(config, name)
+    value = config.model_name if name == "name" else getattr(config, name)
     if value is None:
         return getattr(config.resolved_recipe, name, None)
     if (name == "dataset" and not is_named(value)) or (name == "weights" and Path(value).is_file()):
@@ -352,6 +370,8 @@ def _effective(config: TrainConfig, name: str) -> Any:
 
 
 def _saved_value(saved: TrainConfig, name: str) -> str:
+    if name == "name":
+        return saved.model_name
     value, of_recipe = getattr(saved, name), getattr(saved.resolved_recipe, name, None)
     if value is None:
         return "none" if of_recipe is None else f"the recipe's {of_recipe}"

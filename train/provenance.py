@@ -15,7 +15,7 @@ from .trainer import Trainer
 def new_card(config: TrainConfig, dataset: Dataset, split: Split) -> ModelCard:
     """The card of a model before it is trained on this split."""
     return ModelCard(
-        name=f"{config.arch}-{dataset.name}",
+        name=config.model_name,
         arch=config.arch,
         dataset=dataset.name,
         classes=dataset.classes,

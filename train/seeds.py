@@ -48,19 +48,21 @@ class Summary:
 def train_seeds(config: TrainConfig, count: int) -> tuple[Path, Summary]:
     """Train `count` seeds from config.seed on into RUN-s0, RUN-s1, ...; return RUN/seeds.json and the scores in it.
 
-    RUN is config.out, or runs/ARCH-DATASET. seeds.json is written after each seed. A repeated call keeps the finished
-    seeds and resumes the unfinished one. Raises UsageError if a folder holds a run with other options.
+    RUN is config.out or runs/NAME, and the models are NAME-s0, NAME-s1, ...; NAME is config.name or ARCH-DATASET.
+    seeds.json is written after each seed. A repeated call keeps the finished seeds and resumes the unfinished one.
+    Raises UsageError if a folder holds a run with other options.
     """
     if count < 2:
         raise UsageError(f"--seeds {count}: expected 2 or more; for a single seed use --seed")
-    base = config.out or config.run_dir.with_name(config.run_dir.name.removesuffix(f"-s{config.seed}"))
+    base = config.out or Path("runs") / config.series_name
     seeds = tuple(range(config.seed, config.seed + count))
     path, runs = base / "seeds.json", list[Trained]()
     with join_process_group() as processes:
         for number, seed in enumerate(seeds):
             if processes.first:
                 _log.info(f"seed {seed} ({number + 1} of {count})")
-            one = replace(config, seed=seed, out=base.with_name(f"{base.name}-s{seed}"))
+            name = config.name and f"{config.name}-s{seed}"
+            one = replace(config, name=name, seed=seed, out=base.with_name(f"{base.name}-s{seed}"))
             begun = processes.from_first(RunFolder(one.run_dir).last.exists)
             runs.append(resume(one.run_dir, given=asdict(one)) if begun else train(one))
             scores = tuple(run.card.score for run in runs if run.card.score is not None)

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 from ..bench.parity.verdict import Verdict, requirement
 from ..core.artifacts.engine import SUFFIX, Profile, json_path
 from ..core.errors import UsageError
+from ..core.file_names import check_name
 from ..core.files import make_folder, make_writable_folder, temporary_folder, write_whole
 from ..core.library_errors import translated_errors
 from ..core.nvidia.flavor import choose_flavor
 from ..core.text import wrapped
 from ..core.tolerances import precision_named
 from ..export.config import EngineConfig, Int8Config
+from .export_files import ExportFiles, export_files, name_in_triton
 from .model_data import dataset_of
 from .models import NAME_IT, ModelFiles, check_card, find_model, find_reference, read_card
 from .parity_gate import Gate
@@ -58,8 +60,14 @@ class ExportConfig:
     """Model repository for NVIDIA Triton; None writes none."""
     explain: bool = False
     """Write no file; list the error that int8 adds in each layer."""
+    name: str | None = None
+    """Name of the files; default: that of the given file, or for a run's best.pt or last.pt that of the card."""
+    force: bool = False
+    """Replace files of other models."""
 
     def __post_init__(self) -> None:
+        if self.name is not None:
+            check_name(self.name)
         if self.precision is not None:
             precision_named(self.precision)
         if self.require_parity is not None:
@@ -72,6 +80,8 @@ class ExportConfig:
             raise UsageError(f"{', '.join(self.engine_only)}: only with --trt")
         if self.explain and self.require_parity is not None:
             raise UsageError("--explain writes no file that --require-parity could judge; omit one of them")
+        if self.explain and self.files_only:
+            raise UsageError(f"{', '.join(self.files_only)}: --explain writes no file; omit one of them")
 
     @property
     def engine_only(self) -> list[str]:
@@ -87,6 +97,12 @@ class ExportConfig:
         if self.triton is None:  # they are also the batch sizes of the Triton configuration
             given["--max-batch"] = self.engine.max_batch != EngineConfig.max_batch
             given["--opt-batch"] = self.engine.opt_batch is not None
+        return [name for name, value in given.items() if value]
+
+    @property
+    def files_only(self) -> list[str]:
+        """Names of the given options that apply only to files that are written."""
+        given = {"--name": self.name is not None, "--force": self.force}
         return [name for name, value in given.items() if value]
 
     @property
@@ -106,27 +122,35 @@ class ExportConfig:
 def export_model(config: ExportConfig) -> list[Path]:
     """Write the graph, the engine, or both, and return their paths; empty if only a Triton repository is requested.
 
-    Raises UsageError for options that do not fit the model, ParityError or InconclusiveError if an artifact does not
+    Raises UsageError for options that do not fit the model, and before any work if a file of another model is in the
+    place of one that would be written (without `force`); ParityError or InconclusiveError if an artifact does not
     pass the gate (then there is no file), and the errors of the exporters.
     """
     found = _find_source(config)
-    if config.triton is not None:
-        make_writable_folder(config.triton)
-    folder = make_folder(config.out or (Path() if found.in_zoo else found.given.parent))
+    folder = config.out or (Path() if found.in_zoo else found.given.parent)
     with ExitStack() as stack:
+        source = _source_checkpoint(config, found, stack)
+        files = _files(config, source, folder)
+        if not config.force:
+            files.check(source)
+        if config.triton is not None:
+            make_writable_folder(config.triton)
+        make_folder(folder)
         working = folder if config.require_parity is None else stack.enter_context(temporary_folder(folder))
-        source = _source_checkpoint(config, found, working)
+        if source is not found:
+            source = _copied(source, working)
         if config.require_parity is None:  # the gate has a check of its own
             check_card(source)
         gate = _open_gate(config, source)
-        written = _write_graph(config, source, working)
+        written = _write_graph(config, source, working / f"{files.stem}.onnx")
         graph = written or source.graph
         if gate and graph:
             _log.info(gate.judge_graph(graph, add_note=written is not None).summary())
         engine = None
         if config.trt:
             assert graph is not None  # _find_source has checked it
-            engine = _build_engine(replace(config.engine, graph=graph, out=working, precision=config.precision))
+            request = replace(config.engine, graph=graph, out=working, name=files.stem, precision=config.precision)
+            engine = _build_engine(request)
             if gate:
                 _judge_engine(gate, engine, config)
         made = [path for path in (written, engine) if path is not None]
@@ -159,8 +183,8 @@ def explain_layers(config: ExportConfig) -> "list[LayerCost]":
     from ..export.int8.sensitivity import explain
 
     found = _find_source(config)
-    with temporary_folder(None) as working:
-        source = _source_checkpoint(config, found, working)
+    with ExitStack() as stack:
+        source = _source_checkpoint(config, found, stack)
         assert source.checkpoint is not None  # _find_source has checked it
         checkpoint, calibration = _load_for_int8(config, source.checkpoint)
         with translated_errors(f"{source.checkpoint}: --explain fails"):
@@ -174,7 +198,14 @@ def write_triton_repository(config: ExportConfig, made: Sequence[Path]) -> Path:
     assert config.triton is not None
     artifact = made[-1] if made else find_model(config.models[0]).given
     profile = Profile(config.engine.optimal_batch, config.engine.max_batch)
-    return triton_from_artifact(artifact, config.triton, profile=profile)
+    source, stem = find_model(str(artifact)), artifact.stem
+    if not made:  # export_model has named and checked what it made
+        files = _files(config, source, artifact.parent)
+        stem = files.stem
+        if not config.force:
+            files.check(source)
+    name = name_in_triton(stem, source, config.name)
+    return triton_from_artifact(artifact, config.triton, profile=profile, name=name)
 
 
 # The steps.
@@ -197,8 +228,9 @@ def _find_source(config: ExportConfig) -> ModelFiles:
             f"{name}: --require-parity judges graphs, and what is exported; run: rtk bench {shlex.quote(name)} "
             f"--require-parity {config.require_parity}"
         )
-    if unchanged and config.triton is None and config.out is not None:
-        raise UsageError(f"{name}: --out: --require-parity judges this graph and writes no file; omit --out")
+    for option in (["--out"] if config.out is not None else []) + config.files_only:
+        if unchanged and config.triton is None:
+            raise UsageError(f"{name}: {option}: --require-parity judges this graph and writes no file; omit {option}")
     if not found.checkpoint and config.int8_only:
         raise UsageError(f"{name}: {', '.join(config.int8_only)}: expected a checkpoint, not a graph")
     if config.trt:
@@ -213,8 +245,8 @@ def _find_source(config: ExportConfig) -> ModelFiles:
     return found
 
 
-def _source_checkpoint(config: ExportConfig, found: ModelFiles, working: Path) -> ModelFiles:
-    """Return the files to export: `found`, or the ensemble of several checkpoints, written into `working`."""
+def _source_checkpoint(config: ExportConfig, found: ModelFiles, stack: ExitStack) -> ModelFiles:
+    """Return the files to export: `found`, or the ensemble of several checkpoints, in a folder that `stack` removes."""
     if len(config.models) == 1:
         return found
     from ..export.ensemble import ensemble_from_checkpoints
@@ -225,9 +257,29 @@ def _source_checkpoint(config: ExportConfig, found: ModelFiles, working: Path) -
         if member.checkpoint is None:
             raise UsageError(f"{name}: an ensemble is made of checkpoints")
         checkpoints.append(member.checkpoint)
-    ensemble = find_model(str(ensemble_from_checkpoints(checkpoints, working)))
+    aside = stack.enter_context(temporary_folder(None))
+    ensemble = find_model(str(ensemble_from_checkpoints(checkpoints, aside, name=config.name)))
     _log.info(f"{ensemble.name}: an ensemble of {len(checkpoints)}")
     return ensemble
+
+
+def _copied(source: ModelFiles, folder: Path) -> ModelFiles:
+    """Copy the checkpoint of an ensemble into a folder and return it there."""
+    path = folder / source.given.name
+    write_whole(path, source.given.read_bytes())
+    return find_model(str(path))
+
+
+def _files(config: ExportConfig, source: ModelFiles, folder: Path) -> ExportFiles:
+    return export_files(
+        source,
+        folder,
+        name=config.name,
+        precision=config.precision,
+        trt=config.trt,
+        triton=config.triton,
+        is_ensemble=len(config.models) > 1,
+    )
 
 
 def _open_gate(config: ExportConfig, source: ModelFiles) -> Gate | None:
@@ -238,16 +290,14 @@ def _open_gate(config: ExportConfig, source: ModelFiles) -> Gate | None:
     return Gate(find_reference(source, advice=NAME_IT), dataset, requirement(config.require_parity))
 
 
-def _write_graph(config: ExportConfig, source: ModelFiles, working: Path) -> Path | None:
-    """Write the graph of a checkpoint into `working`; return None if the user gave a graph or an engine."""
+def _write_graph(config: ExportConfig, source: ModelFiles, path: Path) -> Path | None:
+    """Write the graph of a checkpoint; return None if the user gave a graph or an engine."""
     if source.checkpoint is None:
         return None
     precision = config.precision or "fp32"
     if config.trt and source.in_zoo and source.graph and precision == "fp32":
-        path = working / source.graph.name
         write_whole(path, source.graph.read_bytes())
         return path
-    path = working / (f"{source.name}.onnx" if precision == "fp32" else f"{source.name}.{precision}.onnx")
     if precision == "int8":
         return _write_int8_graph(config, source.checkpoint, path)
     from ..core.artifacts.checkpoint import load_checkpoint

@@ -103,7 +103,7 @@ def engine_from_onnx(config: EngineConfig) -> BuiltEngine:
     OutputError.
     """
     request = _request(config)
-    path = (config.out or config.graph.parent) / f"{config.graph.stem}{SUFFIX}"
+    path = (config.out or config.graph.parent) / f"{config.name or config.graph.stem}{SUFFIX}"
     cached = _find(request) if config.cache else None
     if cached is not None:
         plan, info = read_plan(cached.path, cached.info), cached.info

@@ -22,7 +22,7 @@ RUN = (
     "rtk export run/best.pt --precision fp16",
     "rtk export --trt run/best.pt",
     "rtk export run/best.pt --triton models",
-    "rtk inspect run/best.onnx",
+    "rtk inspect run/resnet20v1-pets-s0.onnx",
     "rtk inspect resnet20v1-cifar10 --json",
     "rtk classify photos --top-k 2",
     "rtk classify photos --model run/best.pt --top-k 3",
@@ -143,8 +143,8 @@ def test_the_quick_commands_run(workspace: Path) -> None:
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     assert {path.name for path in (workspace / "run").iterdir()} >= {
         "best.pt",
-        "best.onnx",
-        "best.engine",
+        "resnet20v1-pets-s0.onnx",
+        "resnet20v1-pets-s0.engine",
         "curves.png",
     }
 

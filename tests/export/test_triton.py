@@ -118,7 +118,7 @@ def test_unusual_names_and_labels_stay_on_one_line(
     engine = tmp_path / 'my "net"\n\U0001f600.engine'
     write_engine(engine, PLAN, replace(INFO, card=unusual))
     folder = triton_from_artifact(engine, tmp_path, profile=Profile(1, 1))
-    assert folder.name == "my_net_"
+    assert folder.name == "my_net"
     assert read(folder).platform == "tensorrt_plan"
     assert (folder / "labels.txt").read_text().splitlines()[:3] == ["a b", "c d", "bird"]
     shutil.copy(graph_path, tmp_path / "x y.onnx")

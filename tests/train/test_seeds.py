@@ -11,7 +11,8 @@ from fakes.log import logged
 from fakes.train_runs import assert_same_runs, tiny
 from rtk.core.card import Score
 from rtk.core.errors import UsageError
-from rtk.train.run import train
+from rtk.train.config import TrainConfig
+from rtk.train.run import Trained, train
 from rtk.train.run_folder import RunFolder
 from rtk.train.seeds import Summary, train_seeds
 from rtk.train.stop_signals import Stopped
@@ -97,3 +98,22 @@ def test_without_a_folder_the_runs_have_their_usual_names(
     assert path == Path("runs/resnet8v1-colours/seeds.json")
     names = ["resnet8v1-colours", "resnet8v1-colours-s0", "resnet8v1-colours-s1"]
     assert sorted(entry.name for entry in (tmp_path / "runs").iterdir()) == names
+
+
+def test_a_chosen_name_gets_the_seeds(class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[tuple[str, Path]] = []
+
+    def note(config: TrainConfig) -> Trained:
+        trained.append((config.model_name, config.run_dir))
+        raise InterruptedError
+
+    monkeypatch.setattr("rtk.train.seeds.train", note)
+    for changes in ({}, {"name": "pets"}, {"name": "pets", "out": tmp_path / "run"}, {"out": tmp_path / "run"}):
+        with pytest.raises(InterruptedError):
+            train_seeds(tiny(class_folders, **{"out": None, "seed": 4, **changes}), 2)
+    assert trained == [
+        ("resnet8v1-colours-s4", Path("runs/resnet8v1-colours-s4")),
+        ("pets-s4", Path("runs/pets-s4")),
+        ("pets-s4", tmp_path / "run-s4"),
+        ("resnet8v1-colours-s4", tmp_path / "run-s4"),
+    ]

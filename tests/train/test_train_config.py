@@ -12,7 +12,7 @@ from rtk.cli import help as help_groups
 from rtk.cli.app import app
 from rtk.core.errors import ArtifactError, UsageError
 from rtk.train.augment.options import NAMES, Augmentation
-from rtk.train.config import TrainConfig
+from rtk.train.config import TrainConfig, resumed_config
 from rtk.train.data.preprocessing import PREPROCESSES
 from rtk.train.recipes import RECIPES
 from typer.main import get_command
@@ -157,6 +157,10 @@ def test_a_validation_split_beside_a_test_split_selects_the_epoch() -> None:
         ({"resize": -1}, "--resize -1: expected 1 to 1024 pixels"),
         ({"train_images": 1}, "--train-images 1: expected 2 or more"),
         ({"eval_every": 0}, "--eval-every 0: expected 1 or more epochs"),
+        (
+            {"name": "my pets"},
+            "--name 'my pets': expected letters, digits and . _ + -, at most 100 bytes; try --name my_",
+        ),
         ({"save_every": -1.0}, "--save-every -1: expected 0 or more minutes"),
         ({"save_every": float("nan")}, "--save-every nan: expected 0 or more minutes"),
     ],
@@ -172,7 +176,11 @@ def test_invalid_values_are_usage_errors(change: dict[str, Any], message: str) -
     ("dataset", "folder"),
     [
         ("cifar10", "runs/resnet20v1-cifar10-s3"),
-        ("/data/my pictures/", "runs/resnet20v1-my pictures-s3"),
+        ("/data/my pictures/", "runs/resnet20v1-my_pictures-s3"),
+        ("/data/a, 'b'\n\"c\"", "runs/resnet20v1-a_b_c-s3"),
+        ("/data/\u52a8\u7269", "runs/resnet20v1-\u52a8\u7269-s3"),
+        ("/data/" + "d" * 200, f"runs/resnet20v1-{'d' * 60}-s3"),
+        ("/", "runs/resnet20v1-s3"),
         (".", "runs/resnet20v1-here-s3"),
     ],
 )
@@ -181,7 +189,28 @@ def test_the_run_folder_is_named_after_network_data_and_seed(
 ) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert TrainConfig("resnet20v1", dataset=dataset, seed=3).run_dir == Path(folder)
+    config = TrainConfig("resnet20v1", dataset=dataset, seed=3)
+    assert (config.run_dir, config.model_name) == (Path(folder), Path(folder).name)
+    elsewhere = replace(config, out=Path("there"))
+    assert (elsewhere.run_dir, elsewhere.model_name) == (Path("there"), config.model_name)
+
+
+def test_a_chosen_name_is_that_of_the_model_and_of_the_run_folder() -> None:
+    config = TrainConfig("resnet20v1", name="pets-v2")
+    assert (config.model_name, config.run_dir) == ("pets-v2", Path("runs/pets-v2"))
+    assert replace(config, out=Path("there")).run_dir == Path("there")
+    assert TrainConfig.from_json(config.to_json(), source="x") == config
+    before = json.loads(TrainConfig("resnet20v1", seed=2).to_json())
+    del before["name"]  # an earlier rtk had no such option
+    assert TrainConfig.from_json(json.dumps(before), source="x").model_name == "resnet20v1-cifar10-s2"
+
+
+def test_a_resumed_run_keeps_its_name() -> None:
+    saved = TrainConfig("resnet20v1", seed=1)
+    for same in ({}, {"name": None}, {"name": "resnet20v1-cifar10-s1"}):
+        assert resumed_config(Path("run"), saved, same) == saved
+    with pytest.raises(UsageError, match=r"found --name rtk \(run: resnet20v1-cifar10-s1\)"):
+        resumed_config(Path("run"), saved, {"name": "rtk"})
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_a_run_writes_checkpoints_config_history_and_curves(config: NewConfig, c
         f"{class_folders}: class folders in train and test: 3 classes, 24 train, 12 test images"
     )
     assert lines[1] == "the size of all images, 12 x 12, is kept; another size: --image-size"
-    assert lines[2].startswith("resnet8v1-colours: 77,731 parameters, ")
+    assert lines[2].startswith("resnet8v1-colours-s0: 77,731 parameters, ")
     assert lines[2].endswith("24 images, epochs 1 to 3")
     assert lines[3] == "cpu, fp32, not compiled"
     assert [line[:11] for line in lines[4:]] == ["epoch   1/3", "epoch   2/3", "epoch   3/3"]
@@ -94,7 +94,7 @@ def test_the_card_records_the_origin_of_the_weights(config: NewConfig, class_fol
     trained = train(config("run", seed=5))
     card = load_checkpoint(trained.best).card
     assert card == trained.card
-    assert (card.name, card.arch, card.dataset) == ("resnet8v1-colours", "resnet8v1", "colours")
+    assert (card.name, card.arch, card.dataset) == ("resnet8v1-colours-s5", "resnet8v1", "colours")
     assert card.classes == ("blue", "green", "red")
     assert card.input == Input(12, 12, 3)
     pixels = open_dataset(str(class_folders)).split("train").images_NHWC / 255

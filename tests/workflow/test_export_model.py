@@ -89,6 +89,7 @@ def test_int8_options_reach_the_int8_config(config_of: Callable[..., ExportConfi
         keep_fp32=["network.stem.0"],
     )
     assert config.int8 == Int8Config("cpu", "mse", "7", ("network.stem.0",), 2_000)
+    assert config_of(precision="int8", calibration_images=32).int8.calibration_images == 32
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_int8_options_reach_the_int8_config(config_of: Callable[..., ExportConfi
         ({"require_parity": "0"}, "expected more than 0"),
         ({"device": "cpu"}, "--device cpu: expected cuda or cuda:N"),
         ({"workspace_mib": 0}, "--workspace-mib 0: expected at least 1"),
-        ({"precision": "int8", "calibration_images": 499}, "--calibration-images 499: expected at least 500"),
+        ({"precision": "int8", "calibration_images": 31}, "--calibration-images 31: expected at least 32"),
     ],
 )
 def test_options_that_do_not_fit_together_are_refused(
