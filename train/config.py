@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+from ..core.data.file_rules import dataset_name
 from ..core.data.options import (
     IMAGENET_SIDE,
     LARGEST_MEGAPIXELS,
@@ -291,7 +292,7 @@ class TrainConfig:
     @property
     def series_name(self) -> str:
         """The name that the runs of several seeds have in common."""
-        data = safe_name(Path(self.dataset).resolve().name, longest=60)
+        data = safe_name(dataset_name(self.dataset), longest=60)
         return self.name or "-".join(part for part in (safe_name(self.arch), data) if part)
 
     @property

@@ -21,11 +21,20 @@ PASSED_OVER = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """Names that are never data. Those that begin with a dot include `._*`, `.Trash*` and `.ipynb_checkpoints`."""
+ARCHIVE = re.compile(r".*\.(zip|tar|tar\.(gz|bz2|xz)|tgz|tbz2|txz)", re.IGNORECASE | re.DOTALL)
+"""Names of archives."""
 SNIFFED_BYTES = 32
 SNIFFED_FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
 """Formats of Pillow that their first bytes show. Those of PPM are also those of many texts."""
 HEIF_START = re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL)
 SHOWN_NAMES = 3
+
+
+def dataset_name(path: str) -> str:
+    """What a folder or archive of images is called: its own name, without the suffix of an archive."""
+    name = os.path.basename(os.path.realpath(path))
+    match = ARCHIVE.fullmatch(name)
+    return name[: -len(match[1]) - 1] if match and not os.path.isdir(path) else name
 
 
 def is_passed_over(name: str) -> bool:

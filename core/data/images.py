@@ -209,7 +209,7 @@ def _image_from(source: Source, max_pixels: int) -> Image.Image:
     except UnidentifiedImageError:
         if not (is_heif(_start_of(source)) and find_spec("pillow_heif")):
             raise
-        import pillow_heif  # type: ignore[import-not-found,unused-ignore] # an extra
+        import pillow_heif
 
         pillow_heif.register_heif_opener()
         if not isinstance(file, str | Path):

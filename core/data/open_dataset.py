@@ -12,13 +12,14 @@ from ..text import visible, wrapped
 from ..urls import url_problem
 from . import DATASETS
 from .datasets import Dataset, Split, open_named
+from .file_rules import ARCHIVE, dataset_name
 from .images import Reading, read_image
 from .options import DataOptions, is_named
 from .own.array_sets import ArraySet, find_array_set
 from .own.draw import DRAWN
 from .own.fingerprint import fingerprint_of, fingerprint_of_files
 from .own.image_input import choose_input
-from .own.layouts import ARCHIVE, find_listing
+from .own.layouts import find_listing
 from .own.listing import Listing, SplitName
 from .own.pixel_cache import Pixels, pixels_of
 
@@ -49,13 +50,6 @@ def open_dataset(name: str, *, data_dir: Path | None = None, options: DataOption
         return _from_arrays(path, arrays, options) if arrays else _from_files(path, options)
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
-
-
-def dataset_name(path: Path) -> str:
-    """What a folder or archive of images is called: its own name, without the suffix of an archive."""
-    name = path.resolve().name
-    match = ARCHIVE.fullmatch(name)
-    return name[: -len(match[1]) - 1] if match and path.is_file() else name
 
 
 @dataclass
@@ -124,7 +118,7 @@ def _rounded_up(share: float) -> float:
 
 def _from_files(path: Path, options: DataOptions) -> Dataset:
     listing = find_listing(path, seed=options.seed, test_share=options.test_share)
-    name = dataset_name(path)
+    name = dataset_name(str(path))
     if options.classes and set(options.classes) == set(listing.classes):
         listing = listing.with_classes(options.classes)
     names = [item.name for items in listing.splits.values() for item in items]
@@ -183,7 +177,7 @@ def _from_arrays(path: Path, arrays: ArraySet, options: DataOptions) -> Dataset:
         str(path.resolve()), arrays.layout, {}, fingerprint_of_files(path, arrays.files), max_pixels=options.max_pixels
     )
     dataset = Dataset(
-        dataset_name(path), arrays.classes, lambda split: Split(*arrays.read(split)), splits, options.fit, record
+        dataset_name(str(path)), arrays.classes, lambda split: Split(*arrays.read(split)), splits, options.fit, record
     )
     return _resized(dataset, options)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from ...core.data import DATASETS
-from ...core.data.file_rules import IMAGE_SUFFIXES, LeftOut
+from ...core.data.file_rules import ARCHIVE, IMAGE_SUFFIXES, LeftOut
 from ...core.data.images import no_file_reason
 from ...core.data.sources.entry import Entry
 from ...core.data.sources.folders import folder_entries, glob_matches
@@ -26,7 +26,6 @@ from ...core.urls import url_problem
 from .standard_input import paths_on
 
 STDIN = "-"
-ARCHIVE = re.compile(r".*\.(zip|tar|tar\.(gz|bz2|xz)|tgz|tbz2|txz)", re.IGNORECASE | re.DOTALL)
 ARRAY = re.compile(r".*(\.npy|\.npz|\.bin|[.-]idx\d?-ubyte(\.gz)?|\.idx(\.gz)?)", re.IGNORECASE | re.DOTALL)
 SPLITS = ("train", "test")
 SPLIT = re.compile(r"(cifar10|fashion-mnist|shapes):(train|test)")

@@ -127,6 +127,7 @@ def test_the_folders_of_the_cache_are_those_that_the_code_uses() -> None:
     rooms = ("core", "train", "export", "infer", "bench", "workflow")
     sources = "".join(path.read_text() for room in rooms for path in (root / room).rglob("*.py"))
     constants = {"GRAPHS": "graphs", "ENGINES": "engines", "TIMINGS": "timings", "KERNELS": "rtx", "FOLDER": "parity"}
+    constants["DATASETS_FOLDER"] = "datasets"
     used = re.findall(r"(?:cache_path|(?:read|write)_sealed)\(([^,)]+)", sources)
     names = {constants.get(one, one.strip('"')) for one in used} - {"*parts: str", "folder: str", "folder"}
     assert names <= set(FOLDERS)

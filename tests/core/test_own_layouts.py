@@ -19,7 +19,7 @@ import pytest
 from fakes import own_data
 from fakes.own_data import CLASSES, LAYOUTS, pictures
 from PIL import Image
-from rtk.core.data import open_dataset as opening
+from rtk.core.data.file_rules import dataset_name
 from rtk.core.data.open_dataset import open_dataset
 from rtk.core.data.options import DataOptions
 from rtk.core.data.own import pixel_cache
@@ -207,7 +207,7 @@ def test_tables_are_read_as_programs_write_them(tmp_path: Path, text: str | byte
 def test_a_table_in_another_encoding_is_read_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = table(tmp_path, "a.png,M\xfcnchen\nb.png,y\nc.png,M\xfcnchen\nd.png,y\n".encode("cp1252"))
     assert open_dataset(str(root)).classes == ("M\xfcnchen", "y")
-    assert "labels.csv: not UTF-8; read as Windows-1252" in lines_of(caplog)
+    assert "labels.csv: not UTF-8; read as cp1252" in lines_of(caplog)
 
 
 def test_rows_that_repeat_and_images_without_a_row_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -683,4 +683,4 @@ def test_labels_of_pairs_may_be_json(tmp_path: Path) -> None:
             own_data.add_member(tar, f"{number}.jpg", own_data.png(np.full((8, 8, 3), number, np.uint8)))
             own_data.add_member(tar, f"{number}.json", b'{"label": "%s", "x": 1}' % (b"cat", b"dog")[number % 2])
     assert open_dataset(str(tmp_path / "pets.tar")).classes == ("cat", "dog")
-    assert opening.dataset_name(tmp_path / "pets.tar") == "pets"
+    assert dataset_name(str(tmp_path / "pets.tar")) == "pets"

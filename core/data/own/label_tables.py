@@ -1,7 +1,7 @@
 """Labels in tables: labels.csv, or train.csv, val.csv and test.csv, beside the images that they name.
 
 A table has a header or none, one of the separators comma, semicolon and tab, and the encoding UTF-8, UTF-16 or
-Windows-1252. Names are relative to the table, or to the folder of its split, or to a folder `images`; their suffix may
+cp1252. Names are relative to the table, or to the folder of its split, or to a folder `images`; their suffix may
 be left out.
 """
 
@@ -57,7 +57,7 @@ def labels_of_tables(files: Files, tables: dict[str, str]) -> Listing:
         own: SplitName | None = SPLIT_WORDS.get(tables[table])
         text, encoding = _text(files.read(table))
         if encoding == "cp1252":
-            notes.append(f"{visible(table)}: not UTF-8; read as Windows-1252")
+            notes.append(f"{visible(table)}: not UTF-8; read as cp1252")
         for row, file, label, split_word in _rows(text, files, table, known):
             split = own or _split(split_word, files, table, row)
             place = f"{visible(table)}, row {row}"

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from ...errors import DataError
 from ...text import visible
+from ..file_rules import ARCHIVE
 from .draw import drawn_test
 from .files import INSIDE, ArchiveFiles, Files, FolderFiles
 from .label_tables import TABLE_NAMES, labels_of_tables
 from .listing import EXPECTED, SPLIT_WORDS, SPLITS, Listing, SplitName, listing_from_labels
 
-ARCHIVE = re.compile(r".*\.(zip|tar|tar\.(gz|bz2|xz)|tgz|tbz2|txz)", re.IGNORECASE | re.DOTALL)
 SHARD_SPLIT = re.compile(r"(?:^|[^a-z])(" + "|".join(sorted(SPLIT_WORDS, key=len, reverse=True)) + r")(?:[^a-z]|$)")
 """A split in the name of an archive: train-0001.tar, pets_val.tar."""
 PAIR_LABELS = (".cls", ".txt", ".json")
