@@ -18,7 +18,7 @@ def new_card(config: TrainConfig, dataset: Dataset, split: Split) -> ModelCard:
         arch=config.arch,
         dataset=dataset.name,
         classes=dataset.classes,
-        input=Input(*split.images_NHWC.shape[1:]),
+        input=Input(*split.image_shape),
         preprocessing=preprocessing_of(config.resolved_recipe, split),
     )
 

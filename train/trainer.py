@@ -20,6 +20,7 @@ from ..core.models.model import Model, build_model
 from .augment.augmenter import Augmenter, scaled
 from .augment.pixelwise import Mix, mixed
 from .data.sampling import Sampler
+from .data.streamed_images import StreamedImages, images_on
 from .device import Arithmetic
 from .distributed.process_group import ALONE, Processes
 from .distributed.step_sync import StepRequests, StepSync
@@ -55,11 +56,11 @@ class Trainer:
     ) -> None:
         self.model, self.recipe, self.arithmetic, self.seed = model, recipe, arithmetic, seed
         self.processes = processes
-        images_NHWC, self.labels_N = device_tensors(split, arithmetic.device)
+        self.images_NHWC, self.labels_N = device_tensors(split, arithmetic.device)
         self.batch_size = min(recipe.batch_size, len(split))
         self.steps_per_epoch = recipe.steps_per_epoch(len(split))
         generator = random_generator(seed, -2, arithmetic.device)
-        self.augmenter = Augmenter(images_NHWC, recipe.augmentation, generator=generator)
+        self.augmenter = Augmenter(self.images_NHWC, recipe.augmentation, generator=generator)
         self.sampler = Sampler(len(split), pruning=recipe.pruning, device=arithmetic.device)
         for layer in model.modules():
             if isinstance(layer, nn.BatchNorm2d):
@@ -115,12 +116,15 @@ class Trainer:
         epoch = self.under_way = self.under_way or self._new_epoch()
         started = self.epoch / self.recipe.epochs
         sides = [image_side(self.recipe, started, side) for side in (self.augmenter.height, self.augmenter.width)]
+        streamed = self._streamed(epoch)
         while epoch.steps_done < epoch.until:
             index_B = epoch.next_batch()
             progress = progress_at(self.recipe, self.epoch, epoch.steps_done, epoch.steps)
             rate = learning_rate(self.recipe, progress, self.history)
             # Augment the whole batch, not this process's share: the images do not depend on the number of processes.
-            views_BHWC = self.augmenter.views(index_B, epoch=self.epoch, generator=epoch.generator)
+            views_BHWC = self.augmenter.views(
+                index_B, epoch=self.epoch, generator=epoch.generator, streamed_BHWC=next(streamed, None)
+            )
             images_BHWC, labels_B, mix = scaled(views_BHWC, *sides), self.labels_N[index_B], None
             if self.recipe.augmentation.mixup:
                 images_BHWC, mix = mixed(images_BHWC, labels_B, self.recipe.augmentation.mixup, epoch.generator)
@@ -133,6 +137,14 @@ class Trainer:
                 done |= {"mixed_with": mix.labels_B, "mixed_share": mix.share}
             self._read_reports(self._reports.put(done, torch.cat([self.guard.not_finite[None], requests_2])))
             yield losses_B
+
+    def _streamed(self, epoch: Epoch) -> Iterator[Tensor]:
+        """The images of the remaining steps of an epoch, if they are streamed; else nothing."""
+        if isinstance(self.images_NHWC, StreamedImages):
+            order, size = epoch.order.cpu().numpy(), epoch.batch_size
+            yield from self.images_NHWC.batches(
+                order[step * size : (step + 1) * size] for step in range(epoch.steps_done, epoch.until)
+            )
 
     def _read_reports(self, reports: list[tuple[dict[str, Any], list[float]]]) -> None:
         """Read the reports of steps in order: requests, and whether the step was finite. Raises NotFinite."""
@@ -245,9 +257,9 @@ def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             return torch.optim.Adam(groups, lr=recipe.lr, eps=recipe.epsilon, fused=True)
 
 
-def device_tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The images of a split (N x H x W x C, uint8) and its labels, on the device."""
-    return torch.from_numpy(split.images_NHWC).to(device), torch.from_numpy(split.labels_N).to(device)
+def device_tensors(split: Split, device: torch.device) -> tuple[Tensor | StreamedImages, Tensor]:
+    """The images of a split (N x H x W x C, uint8), on the device or streamed to it, and its labels, on the device."""
+    return images_on(device, split), torch.from_numpy(split.labels_N).to(device)
 
 
 def random_generator(seed: int, epoch: int, device: torch.device) -> torch.Generator:

@@ -28,9 +28,9 @@ def splits_of(config: TrainConfig, dataset: Dataset) -> tuple[Split, Split, Spli
         )
     held, kept = order[:held_out], np.sort(order[held_out:])
     test = dataset.split("test")
-    if test.images_NHWC.shape[1:] != train_split.images_NHWC.shape[1:]:
+    if test.image_shape != train_split.image_shape:
         raise DataError(
-            f"{dataset.name}: training images are {train_split.images_NHWC.shape[1:]}, but test images are "
-            f"{test.images_NHWC.shape[1:]}; expected the same size"
+            f"{dataset.name}: training images are {train_split.image_shape}, but test images are "
+            f"{test.image_shape}; expected the same size"
         )
     return train_split.take(kept), train_split.take(held), test
