@@ -1,5 +1,11 @@
-"""The folder of a run: config.json, history.jsonl, last.pt, best.pt, curves.png; not-finite.pt after such a step."""
+"""The folder of a run: config.json, history.jsonl and .csv, last.pt, best.pt, curves.png.
 
+After a step that was not finite also not-finite.pt, and with --tensorboard the folder tensorboard.
+"""
+
+import csv
+import io
+import math
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +23,14 @@ from .config import TrainConfig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+COLUMNS = (
+    *("epoch", "lr", "images", "train_loss", "train_accuracy", "skipped_steps"),
+    *(f"{split}_{name}" for split in ("holdout", "test") for name in ("correct", "total", "accuracy", "loss")),
+    *("epoch_s", "stopped_early"),
+)
+"""Order of the columns in history.csv."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +91,28 @@ class RunFolder:
         return state
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
-        """Write one JSON line per epoch; a loss that is not finite is null."""
+        """Write one JSON line per epoch, and the same as a CSV table; a loss that is not finite is null, or empty."""
         write_whole(self.path / "history.jsonl", "".join(json_text(row) + "\n" for row in history))
+        write_whole(self.path / "history.csv", _table(history))
 
     def write_curves(self, history: list[dict[str, Any]], *, title: str) -> None:
         """Plot loss, error and learning rate over the epochs."""
         use_writable_matplotlib_folder()
         with fonts_for(title), whole_file(self.path / "curves.png") as file:
             _curves(history, title=plain_text(title)).savefig(file, format="png", dpi=130)
+
+
+def _table(history: list[dict[str, Any]]) -> str:
+    """The history as CSV: the columns that any row has, in the order of COLUMNS."""
+    names = dict.fromkeys(name for row in history for name in row)
+    columns = sorted(names, key=lambda name: COLUMNS.index(name) if name in COLUMNS else len(COLUMNS))
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    table.writeheader()
+    for row in history:
+        finite = {name: value for name, value in row.items() if value is not None and math.isfinite(value)}
+        table.writerow(finite)
+    return text.getvalue()
 
 
 def _curves(history: list[dict[str, Any]], *, title: str) -> "Figure":
@@ -151,12 +179,14 @@ class Record:
     """Machines and commits that the run has used."""
     start: str = ""
     """A description of the initial weights; empty for random ones."""
+    stopped_early: bool = False
+    """Whether `--patience` has ended the training."""
     _started_at: float = field(default_factory=time.perf_counter)
 
     @classmethod
     def load(cls, state: dict[str, Any] | None) -> "Record":
         """Restore what `state` returned, or begin a new record; add this machine and the current commit."""
-        names = ("history", "best", "train_s", "epoch_s", "origins", "start")
+        names = ("history", "best", "train_s", "epoch_s", "origins", "start", "stopped_early")
         record = cls(**{name: state[name] for name in names if name in state}) if state else cls()
         for name, value in (("machine", this_machine().summary), ("commit", this_machine().commit)):
             record.origins[name] = list(dict.fromkeys([*record.origins[name], value]))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..core.card import ModelCard
@@ -57,6 +58,10 @@ class Trainer:
         self.model, self.recipe, self.arithmetic, self.seed = model, recipe, arithmetic, seed
         self.processes = processes
         self.images_NHWC, self.labels_N = device_tensors(split, arithmetic.device)
+        self.weights_K: Tensor | None = None
+        """The weight of each class in the loss; None: all weigh the same."""
+        if recipe.class_weights == "balanced":
+            self.weights_K = balanced_weights(split.labels_N).to(arithmetic.device)
         self.batch_size = min(recipe.batch_size, len(split))
         self.steps_per_epoch = recipe.steps_per_epoch(len(split))
         generator = random_generator(seed, -2, arithmetic.device)
@@ -184,11 +189,13 @@ class Trainer:
         autocast = self.arithmetic.autocast
         with torch.autocast(self.arithmetic.device.type, autocast, enabled=autocast is not None):
             logits_BK = self.forward(images_BHWC)
-        losses_B = self._losses(logits_BK.float(), labels_B)
+        losses_B, weighted_B = self._losses(logits_BK.float(), labels_B)
         if mix is not None:
-            losses_B = torch.lerp(losses_B, self._losses(logits_BK.float(), mix.labels_B[mine]), mix.share)
+            others_B, weighted_others_B = self._losses(logits_BK.float(), mix.labels_B[mine])
+            losses_B = torch.lerp(losses_B, others_B, mix.share)
+            weighted_B = torch.lerp(weighted_B, weighted_others_B, mix.share)
         self.optimiser.zero_grad(set_to_none=True)
-        self.processes.weighted((losses_B * weights_B).mean(), count).backward()
+        self.processes.weighted((weighted_B * weights_B).mean(), count).backward()
         hits = (logits_BK.argmax(1) == labels_B).sum()
         losses_B, hits, requests_2 = self.sync(losses_B.detach(), hits, self.own_requests(), count=count)
         self.guard.before_step(losses_B)
@@ -197,9 +204,11 @@ class Trainer:
         self.average.step()
         return losses_B, hits, requests_2
 
-    def _losses(self, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+    def _losses(self, logits_BK: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of each image, for reports and the sampler, and the same times the weight of its class."""
         smoothing = self.recipe.label_smoothing
-        return F.cross_entropy(logits_BK, labels_B, reduction="none", label_smoothing=smoothing)
+        losses_B = F.cross_entropy(logits_BK, labels_B, reduction="none", label_smoothing=smoothing)
+        return losses_B, losses_B if self.weights_K is None else losses_B * self.weights_K[labels_B]
 
     def state(self) -> dict[str, Any]:
         """What load_state needs to resume from here, in types that a checkpoint may hold. Raises NotFinite."""
@@ -255,6 +264,16 @@ def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             return optimiser
         case "adam":
             return torch.optim.Adam(groups, lr=recipe.lr, eps=recipe.epsilon, fused=True)
+
+
+def balanced_weights(labels_N: NDArray[np.int64]) -> Tensor:
+    """A weight for each class: images / (classes * images of the class), by which the mean over the images is 1.
+
+    Only classes that have images count; no image has the weight of another class.
+    """
+    images_K = np.bincount(labels_N)
+    weights_K = len(labels_N) / (np.count_nonzero(images_K) * np.maximum(images_K, 1))
+    return torch.from_numpy(weights_K).float()
 
 
 def device_tensors(split: Split, device: torch.device) -> tuple[Tensor | StreamedImages, Tensor]:

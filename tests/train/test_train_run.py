@@ -55,7 +55,7 @@ def test_a_run_writes_checkpoints_config_history_and_curves(config: NewConfig, c
     trained = logged(lines.append, train, given)
     folder = trained.run_dir
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["best.pt", "config.json", "curves.png", "history.jsonl", "last.pt"]
+    assert names == ["best.pt", "config.json", "curves.png", "history.csv", "history.jsonl", "last.pt"]
     assert TrainConfig.from_json((folder / "config.json").read_text(), source="x") == given
     rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert rows == trained.history

@@ -63,6 +63,12 @@ def validation_loss(row: Mapping[str, Any]) -> float:
     return loss
 
 
+def epochs_since_best(history: History) -> int:
+    """Number of epochs since the one with the best accuracy on the held-out images; the first of equally good ones."""
+    right = {row["epoch"]: row["holdout_correct"] for row in history if "holdout_correct" in row}
+    return history[-1]["epoch"] - max(right, key=lambda epoch: right[epoch])  # max returns the first
+
+
 SIDE_STEP = 4
 """Sides are multiples of this, so that the networks for small images can halve them twice."""
 
