@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from .provenance import new_card, provenance, selection, with_early_stop
 from .recipes import Recipe
 from .run_folder import Record, RunFolder
 from .stop_signals import Stopped, StopRequest, stop_signals
+from .tensorboard_log import TensorBoardLog, check_tensorboard, tensorboard_log
 from .trainer import Trainer, device_tensors, new_model
 from .weights import freeze_backbone, load_weights
 
@@ -55,6 +56,8 @@ def train(config: TrainConfig) -> Trained:
     Raises UsageError if the folder already holds a run, DataError, BackendError, TrainingError, OutputError; Stopped
     if Ctrl-C or SIGTERM ended the training, after everything is saved.
     """
+    if config.tensorboard:
+        check_tensorboard()
     dataset = open_dataset(config.dataset, data_dir=config.data_dir)
     folder = RunFolder(config.run_dir)
     with join_process_group() as processes, ExitStack() as stack:
@@ -80,6 +83,8 @@ def resume(run_dir: Path, *, given: Mapping[str, Any] | None = None) -> Trained:
             processes.from_first(lambda: folder.write_config(config))
         epochs = config.resolved_recipe.epochs if state is None else state.get("epochs", config.resolved_recipe.epochs)
         if state is None or not (state["epoch"] >= epochs or state.get("stopped_early")):
+            if config.tensorboard:
+                check_tensorboard()
             dataset = open_dataset(config.dataset, data_dir=config.data_dir)
             stack.enter_context(_explain_memory(config.resolved_recipe.batch_size))
             return _Run(config, dataset, folder, processes, state=state).finish()
@@ -119,6 +124,7 @@ class _Run:
         self.evaluation_splits = {n: device_tensors(s, arithmetic.device) for n, s in splits.items() if len(s)}
         self.saved_at = time.monotonic()
         self.stop_request = StopRequest()
+        self.log = TensorBoardLog()
         self.advance: Callable[[int], None] = lambda images: None
 
     def _new_trainer(self, split: Split, arithmetic: Arithmetic, state: dict[str, Any] | None) -> Trainer:
@@ -160,6 +166,7 @@ class _Run:
         trainer, total = self.trainer, self.recipe.epochs * self.train_images
         with (
             stop_signals() as self.stop_request,
+            self._tensorboard() as self.log,
             _explain_errors(self.folder, self.recipe, self.processes),
             progress_bar("training", total, unit="images", shown=self.processes.first) as self.advance,
         ):
@@ -173,6 +180,12 @@ class _Run:
                 if stopped_by:
                     raise Stopped(stopped_by)
         return self.processes.from_first(lambda: _finished(self.folder, self.record.history))
+
+    def _tensorboard(self) -> AbstractContextManager[TensorBoardLog]:
+        """The open log for TensorBoard; one that writes nothing without --tensorboard, and in other processes."""
+        if self.config.tensorboard and self.processes.first:
+            return tensorboard_log(self.folder.tensorboard, self.record.history)
+        return nullcontext(TensorBoardLog())
 
     def _own_requests(self) -> StepRequests:
         """The requests of this process; only the first process requests regular checkpoints."""
@@ -200,6 +213,7 @@ class _Run:
             self.record.stopped_early = waited >= self.config.patience
             row |= {"stopped_early": True} if self.record.stopped_early else {}
         self.record.end_epoch(row)
+        self.log.add(self.record.history[-1])  # before it is saved: a resumed run then has no gap in its log
         self.card = replace(self.card, score=scores.get("test"), training=self._provenance())
         if scores:
             self._keep_best(scores)

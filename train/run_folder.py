@@ -55,6 +55,11 @@ class RunFolder:
         return self.path / "not-finite.pt"
 
     @property
+    def tensorboard(self) -> Path:
+        """The folder of the log for TensorBoard."""
+        return self.path / "tensorboard"
+
+    @property
     def config(self) -> Path:
         """The options of the run."""
         return self.path / "config.json"
