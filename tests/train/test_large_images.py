@@ -15,6 +15,7 @@ from rtk.core.card import Input
 from rtk.core.data import mapped_images
 from rtk.core.data.datasets import Dataset, Split, SplitName, open_dataset
 from rtk.core.data.mapped_images import PageRelease, mapped_file
+from rtk.core.models.model import tensor_from_images
 from rtk.core.models.normalise import build_normalise
 from rtk.train import run as loop
 from rtk.train.augment.augmenter import channel_means
@@ -220,6 +221,15 @@ def test_pages_that_were_read_are_given_back(tmp_path: Path, monkeypatch: pytest
         release.count(1)
     assert given_back == [mmap.MADV_DONTNEED] * 2
     assert PageRelease(np.zeros((9, 4, 4, 1), np.uint8))._map is None
+
+
+def test_a_tensor_of_images_that_may_only_be_read_is_a_copy(both: tuple[Split, Split]) -> None:
+    in_memory, stored = both[0].images_NHWC, both[1].stored_NHWC
+    assert not stored.flags.writeable
+    copied = tensor_from_images(stored)
+    assert copied.numpy().tolist() == stored.tolist()
+    assert copied.numpy().flags.writeable
+    assert tensor_from_images(in_memory).data_ptr() == in_memory.ctypes.data
 
 
 # Memory.
