@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.errors import BackendError
 from ..core.machine import usable_cores
-from ..core.models.model import exact_logits, rounded_logits
+from ..core.models.model import exact_logits, rounded_logits, tensor_from_images
 from .backend import Backend, BackendOptions, Resident
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -59,7 +59,7 @@ class TorchBackend(Backend):
 
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            logits_NK = self._model(torch.from_numpy(images_NHWC).to(self._torch_device))
+            logits_NK = self._model(tensor_from_images(images_NHWC).to(self._torch_device))
         result: NDArray[np.float32] = logits_NK.cpu().numpy()
         return result
 
@@ -82,7 +82,7 @@ class TorchBackend(Backend):
 class _OnGpu(Resident):
     def __init__(self, model: torch.nn.Module, images_NHWC: NDArray[np.uint8], device: torch.device) -> None:
         self._model, self._device = model, device
-        self._images_NHWC = torch.from_numpy(images_NHWC).to(device)
+        self._images_NHWC = tensor_from_images(images_NHWC).to(device)
 
     def run(self, start: int, count: int) -> float:
         with torch.inference_mode(), torch.cuda.device(self._device):

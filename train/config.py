@@ -32,14 +32,15 @@ from ..core.models.names import PUBLISHED, parse_architecture, published_file
 from ..core.options import option
 from .augment.options import NAMES, augmentation_with
 from .data.preprocessing import PREPROCESSES, find_preprocess
-from .recipes import LARGEST_SIDE, RECIPES, Recipe, Select, find_recipe
+from .recipes import LARGEST_SIDE, RECIPES, ClassWeights, Recipe, Select, find_recipe
 
 Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off", "reduce-overhead", "cudagraphs"]
 
 SMALLEST_IMAGE_SIDE = 8
+NOTHING_HELD_OUT = "--patience needs held-out images; add --validation-split 0.1"
 
-CHANGEABLE = ("data_dir", "save_every", "skip_nan")
+CHANGEABLE = ("data_dir", "save_every", "skip_nan", "tensorboard")
 """Fields that a resumed run may change: they do not affect what it has computed so far."""
 
 
@@ -99,6 +100,11 @@ class TrainConfig:
     epochs: int | None = option(None, group="Recipe", help="Number of epochs (default: the recipe's value).")
     batch_size: int | None = option(None, group="Recipe", help="Images per step (default: the recipe's value).")
     lr: float | None = option(None, group="Recipe", help="Highest learning rate (default: the recipe's value).")
+    class_weights: ClassWeights = option(
+        "none",
+        group="Recipe",
+        help="Weight of each class in the loss: none, or balanced, by which all classes weigh the same.",
+    )
     plateau: bool = option(
         False,
         group="Recipe",
@@ -112,6 +118,12 @@ class TrainConfig:
         "the test split if no images are held out).",
     )
     """None means best if images are held out, else the recipe's value."""
+    patience: int | None = option(
+        None,
+        group="Recipe",
+        help="Stop after this number of epochs without a better accuracy on the held-out images (needs "
+        "--validation-split or --holdout).",
+    )
     eval_every: int = option(1, group="Recipe", help="Epochs between evaluations; the last epoch is always evaluated.")
     seed: int = option(0, group="Recipe", help="Random seed.")
 
@@ -173,6 +185,9 @@ class TrainConfig:
         help="Skip and count steps whose loss or gradient is not finite, instead of stopping.",
     )
 
+    tensorboard: bool = option(
+        False, group="Output", help="Also write the history for TensorBoard, into RUN/tensorboard."
+    )
     name: str | None = option(
         None, group="Output", help="Name of the model and of its files (default: ARCH-DATASET-sSEED)."
     )
@@ -189,6 +204,7 @@ class TrainConfig:
             ("--compile", self.compile, get_args(Compile)),
             ("--select", self.select or "last", get_args(Select)),
             ("--fit", self.fit, get_args(Fit)),
+            ("--class-weights", self.class_weights, get_args(ClassWeights)),
         ):
             if value not in known:
                 raise UnknownNameError(name, value, known)
@@ -202,6 +218,12 @@ class TrainConfig:
             raise UsageError(f"--validation-split {share:g}: expected a share above 0 and at most 0.5")
         if share is not None and self.holdout:
             raise UsageError("--validation-split and --holdout both hold out images; leave one of them out")
+        if self.patience is not None and self.patience < 1:
+            raise UsageError(f"--patience {self.patience}: expected 1 or more epochs")
+        if self.patience is not None and not self.holds_out and is_named(self.dataset):
+            raise UsageError(NOTHING_HELD_OUT)
+        if self.patience is not None and self.select == "last":
+            raise UsageError("--patience keeps the best epoch, but --select last the last one; leave one of them out")
         if self.plateau and self.eval_every > 1:
             raise UsageError(
                 f"--plateau needs the loss of every epoch, but --eval-every is {self.eval_every}; leave one of them out"
@@ -245,6 +267,7 @@ class TrainConfig:
             batch_size=recipe.batch_size if self.batch_size is None else self.batch_size,
             lr=recipe.lr if self.lr is None else self.lr,
             slow_start=slow if slow and parse_architecture(self.arch).depth >= slow.depth else None,
+            class_weights=self.class_weights,
             schedule="plateau" if self.plateau else recipe.schedule,
             augmentation=augmentation_with(recipe.augmentation, self.augment or ()),
             preprocess=preprocess,
@@ -268,7 +291,7 @@ class TrainConfig:
 
         `held_out`: the name of the split that is there for it, or empty; `scored`: the one that the score is of.
         """
-        select = self.select or ("best" if held_out else self.resolved_recipe.select)
+        select = self.select or ("best" if held_out or self.patience is not None else self.resolved_recipe.select)
         return "" if select == "last" else held_out or scored
 
     def data_options(self) -> DataOptions:

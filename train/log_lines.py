@@ -42,6 +42,11 @@ def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
     return "\n".join(lines)
 
 
+def early_stop_line(epoch: int, epochs: int, *, best: int) -> str:
+    """That a training ended before its last epoch, and which epoch is kept."""
+    return _filled(f"stopped early after epoch {epoch} of {epochs}; epoch {best} is the best on the held-out images")
+
+
 def _filled(text: str) -> str:
     """The text on lines that fit; a longer word, such as a path, is not broken."""
     return textwrap.fill(text, LINE_COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

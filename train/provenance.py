@@ -1,6 +1,6 @@
 """What the cards of a run's checkpoints record about its data, model and training."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from ..core.card import OPTIMISTIC, Input, ModelCard, Training
 from ..core.data.datasets import Dataset, Split
@@ -19,7 +19,7 @@ def new_card(config: TrainConfig, dataset: Dataset, split: Split) -> ModelCard:
         arch=config.arch,
         dataset=dataset.name,
         classes=dataset.classes,
-        input=Input(*split.images_NHWC.shape[1:]),
+        input=Input(*split.image_shape),
         preprocessing=preprocessing_of(config.resolved_recipe, split),
         fit=dataset.fit,
         data=dataset.record,
@@ -29,7 +29,7 @@ def new_card(config: TrainConfig, dataset: Dataset, split: Split) -> ModelCard:
 def provenance(config: TrainConfig, trainer: Trainer, record: Record, splits: RunSplits) -> Training:
     """The card's record of the training so far."""
     arithmetic = trainer.arithmetic
-    return Training(
+    training = Training(
         recipe=config.recipe,
         epochs=trainer.epoch,
         seed=config.seed,
@@ -37,9 +37,18 @@ def provenance(config: TrainConfig, trainer: Trainer, record: Record, splits: Ru
         selection=selection(trainer.recipe, "", splits),
         machine="; ".join(record.origins["machine"]),
         commit=", ".join(record.origins["commit"]),
-        settings={**asdict(trainer.recipe), "precision": arithmetic.precision, "device": str(arithmetic.device)},
+        settings={**asdict(trainer.recipe), "precision": arithmetic.precision, "device": str(arithmetic.device)}
+        | ({} if config.patience is None else {"patience": config.patience}),
         start=record.start,
     )
+    return with_early_stop(training, trainer.epoch) if record.stopped_early else training
+
+
+def with_early_stop(training: Training, epoch: int) -> Training:
+    """The record of a training that `--patience` ended after this epoch."""
+    settings = {**training.settings, "stopped_early": epoch}
+    stopped = f"stopped early after epoch {epoch} of {settings['epochs']} (--patience {settings['patience']})"
+    return replace(training, selection=f"{training.selection}; {stopped}", settings=settings)
 
 
 def selection(recipe: Recipe, selection_split: str, splits: RunSplits) -> str:

@@ -11,6 +11,7 @@ from .data.preprocessing import find_preprocess
 Schedule = Literal["cosine", "steps", "plateau"]
 Decays = Literal["all", "matrices", "convolutions"]
 Select = Literal["last", "best"]
+ClassWeights = Literal["none", "balanced"]
 
 LARGEST_SIDE = 1_024
 EVALUATED = ("holdout", "validation", "test")
@@ -66,6 +67,8 @@ class Recipe:
     """Whether the learning rate is set at the start of every epoch, or at every step."""
     slow_start: SlowStart | None = None
     label_smoothing: float = 0.0
+    class_weights: ClassWeights = "none"
+    """balanced: each image's loss is weighted by images / (classes * images of its class), as in scikit-learn."""
     augmentation: Augmentation = NO_AUGMENTATION
     preprocess: str = "standard"
     """The name of a row of PREPROCESSES: how the model preprocesses pixels."""

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,14 @@ from .device import Arithmetic, choose_arithmetic, compile_network, make_determi
 from .distributed.process_group import Processes, device_of_process, join_process_group
 from .distributed.step_sync import StepRequests
 from .evaluate import evaluate
-from .log_lines import epoch_line, machine_line, model_line, weights_line
+from .log_lines import early_stop_line, epoch_line, machine_line, model_line, weights_line
 from .optim.nan_guard import NotFinite
-from .provenance import new_card, provenance, selection
+from .optim.schedule import epochs_since_best
+from .provenance import new_card, provenance, selection, with_early_stop
 from .recipes import Recipe
 from .run_folder import Record, RunFolder
 from .stop_signals import Stopped, StopRequest, stop_signals
+from .tensorboard_log import TensorBoardLog, check_tensorboard, tensorboard_log
 from .trainer import Trainer, device_tensors, new_model
 from .weights import freeze_backbone, load_weights
 
@@ -56,6 +58,8 @@ def train(config: TrainConfig) -> Trained:
     Raises UsageError if the folder already holds a run, DataError, BackendError, TrainingError, OutputError; Stopped
     if Ctrl-C or SIGTERM ended the training, after everything is saved.
     """
+    if config.tensorboard:
+        check_tensorboard()
     dataset = open_dataset(config.dataset, data_dir=config.data_dir, options=config.data_options())
     folder = RunFolder(config.run_dir)
     with join_process_group() as processes, ExitStack() as stack:
@@ -79,14 +83,19 @@ def resume(run_dir: Path, *, given: Mapping[str, Any] | None = None) -> Trained:
         state = processes.from_first(folder.read_state)
         if config != saved:
             processes.from_first(lambda: folder.write_config(config))
-        if state is None or state["epoch"] < state.get("epochs", config.resolved_recipe.epochs):
+        epochs = config.resolved_recipe.epochs if state is None else state.get("epochs", config.resolved_recipe.epochs)
+        if state is None or not (state["epoch"] >= epochs or state.get("stopped_early")):
+            if config.tensorboard:
+                check_tensorboard()
             dataset = open_dataset(config.dataset, data_dir=config.data_dir, options=config.data_options())
             if state is not None:
                 processes.from_first(lambda: _check_unchanged(folder, dataset))
             stack.enter_context(_explain_memory(config.resolved_recipe.batch_size))
             return _Run(config, dataset, folder, processes, state=state).finish()
         if processes.first:
-            _log.info(f"{run_dir}: all {state['epoch']} epochs are done")
+            early = state.get("stopped_early")
+            done = f"is done: it stopped early, after epoch {state['epoch']} of {epochs}" if early else ""
+            _log.info(f"{run_dir}: {done or f'all {epochs} epochs are done'}")
         return processes.from_first(lambda: _finished(folder, state["history"]))
 
 
@@ -122,6 +131,7 @@ class _Run:
         self.evaluation_splits = {n: device_tensors(s, arithmetic.device) for n, s in evaluated.items()}
         self.saved_at = time.monotonic()
         self.stop_request = StopRequest()
+        self.log = TensorBoardLog()
         self.advance: Callable[[int], None] = lambda images: None
 
     def _new_trainer(self, split: Split, arithmetic: Arithmetic, state: dict[str, Any] | None) -> Trainer:
@@ -163,19 +173,26 @@ class _Run:
         trainer, total = self.trainer, self.recipe.epochs * self.train_images
         with (
             stop_signals() as self.stop_request,
+            self._tensorboard() as self.log,
             _explain_errors(self.folder, self.recipe, self.processes),
             progress_bar("training", total, unit="images", shown=self.processes.first) as self.advance,
         ):
             trainer.own_requests = self._own_requests
             done_in_epoch = trainer.under_way.images_seen if trainer.under_way else 0
             self.advance(trainer.epoch * self.train_images + done_in_epoch)
-            while trainer.epoch < self.recipe.epochs:
+            while trainer.epoch < self.recipe.epochs and not self.record.stopped_early:
                 self.record.start_clock()
                 self._end_epoch(trainer.run_epoch(self._after_step))
                 stopped_by = self.processes.largest(self.stop_request.number)
                 if stopped_by:
                     raise Stopped(stopped_by)
         return self.processes.from_first(lambda: _finished(self.folder, self.record.history))
+
+    def _tensorboard(self) -> AbstractContextManager[TensorBoardLog]:
+        """The open log for TensorBoard; one that writes nothing without --tensorboard, and in other processes."""
+        if self.config.tensorboard and self.processes.first:
+            return tensorboard_log(self.folder.tensorboard, self.record.history)
+        return nullcontext(TensorBoardLog())
 
     def _own_requests(self) -> StepRequests:
         """The requests of this process; only the first process requests regular checkpoints."""
@@ -198,7 +215,12 @@ class _Run:
         for name, score in scores.items():
             row |= {f"{name}_correct": score.correct, f"{name}_total": score.total}
             row |= {f"{name}_accuracy": score.accuracy, f"{name}_loss": score.loss}
+        if scores and not is_last and self.config.patience is not None:
+            waited = epochs_since_best([*self.record.history, row])
+            self.record.stopped_early = waited >= self.config.patience
+            row |= {"stopped_early": True} if self.record.stopped_early else {}
         self.record.end_epoch(row)
+        self.log.add(self.record.history[-1])  # before it is saved: a resumed run then has no gap in its log
         self.card = replace(self.card, score=scores.get(self.splits.scored), training=self._provenance())
         if scores:
             self._keep_best(scores)
@@ -206,6 +228,9 @@ class _Run:
         if self.processes.first:
             self.folder.write_history(self.record.history)
         self._log(epoch_line(self.record.history[-1], self.recipe.epochs))
+        if self.record.stopped_early:
+            since = self.trainer.epoch - epochs_since_best(self.record.history)
+            self._log(early_stop_line(self.trainer.epoch, self.recipe.epochs, best=since))
 
     def _scores(self) -> dict[str, Score]:
         """Scores of the averaged weights on the held-out images, if any, and on the other splits."""
@@ -261,10 +286,15 @@ def _check_unchanged(folder: RunFolder, dataset: Dataset) -> None:
 
 def _finished(folder: RunFolder, history: list[dict[str, Any]]) -> Trained:
     """Write the files that follow from the history: the process may have been killed just before it wrote them."""
-    card = load_checkpoint(folder.best).card
+    best = load_checkpoint(folder.best)
+    training = best.card.training
+    if history[-1].get("stopped_early") and training and "stopped_early" not in training.settings:
+        card = replace(best.card, training=with_early_stop(training, history[-1]["epoch"]), checkpoint_sha256="")
+        save_checkpoint(folder.best, card, best.weights)
+        best = load_checkpoint(folder.best)
     folder.write_history(history)
-    folder.write_curves(history, title=card.name)
-    return Trained(folder.path, folder.best, card, history)
+    folder.write_curves(history, title=best.card.name)
+    return Trained(folder.path, folder.best, best.card, history)
 
 
 @contextmanager

@@ -1,7 +1,12 @@
-"""The folder of a run: config.json, history.jsonl, last.pt, best.pt, curves.png; not-finite.pt after such a step."""
+"""The folder of a run: config.json, history.jsonl and .csv, last.pt, best.pt, curves.png.
+
+After a step that was not finite also not-finite.pt, with --tensorboard the folder tensorboard, and for the user's own
+data the folder data, with lists of files.
+"""
 
 import csv
 import io
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +23,7 @@ from ..core.json_text import json_text
 from ..core.machine import this_machine
 from .config import TrainConfig
 from .data.splits import RunFiles
+from .recipes import EVALUATED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +31,12 @@ if TYPE_CHECKING:
 
 CURVES = {"train": "tab:blue", "holdout": "tab:green", "validation": "tab:red", "test": "tab:orange"}
 """The colour of each split's curve."""
+COLUMNS = (
+    *("epoch", "lr", "images", "train_loss", "train_accuracy", "skipped_steps"),
+    *(f"{split}_{name}" for split in EVALUATED for name in ("correct", "total", "accuracy", "loss")),
+    *("epoch_s", "stopped_early"),
+)
+"""Order of the columns in history.csv."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,11 @@ class RunFolder:
     def not_finite(self) -> Path:
         """The step that was not finite: images, labels, and the weights before it."""
         return self.path / "not-finite.pt"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of the log for TensorBoard."""
+        return self.path / "tensorboard"
 
     @property
     def config(self) -> Path:
@@ -104,8 +121,9 @@ class RunFolder:
         return lines
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
-        """Write one JSON line per epoch; a loss that is not finite is null."""
+        """Write one JSON line per epoch, and the same as a CSV table; a loss that is not finite is null, or empty."""
         write_whole(self.path / "history.jsonl", "".join(json_text(row) + "\n" for row in history))
+        write_whole(self.path / "history.csv", _table(history))
 
     def write_curves(self, history: list[dict[str, Any]], *, title: str) -> None:
         """Plot loss, error and learning rate over the epochs."""
@@ -122,6 +140,19 @@ def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str
     writer.writerows(rows)
     make_folder(path.parent)
     write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def _table(history: list[dict[str, Any]]) -> str:
+    """The history as CSV: the columns that any row has, in the order of COLUMNS."""
+    names = dict.fromkeys(name for row in history for name in row)
+    columns = sorted(names, key=lambda name: COLUMNS.index(name) if name in COLUMNS else len(COLUMNS))
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    table.writeheader()
+    for row in history:
+        finite = {name: value for name, value in row.items() if value is not None and math.isfinite(value)}
+        table.writerow(finite)
+    return text.getvalue()
 
 
 def _curves(history: list[dict[str, Any]], *, title: str) -> "Figure":
@@ -188,12 +219,14 @@ class Record:
     """Machines and commits that the run has used."""
     start: str = ""
     """A description of the initial weights; empty for random ones."""
+    stopped_early: bool = False
+    """Whether `--patience` has ended the training."""
     _started_at: float = field(default_factory=time.perf_counter)
 
     @classmethod
     def load(cls, state: dict[str, Any] | None) -> "Record":
         """Restore what `state` returned, or begin a new record; add this machine and the current commit."""
-        names = ("history", "best", "train_s", "epoch_s", "origins", "start")
+        names = ("history", "best", "train_s", "epoch_s", "origins", "start", "stopped_early")
         record = cls(**{name: state[name] for name in names if name in state}) if state else cls()
         for name, value in (("machine", this_machine().summary), ("commit", this_machine().commit)):
             record.origins[name] = list(dict.fromkeys([*record.origins[name], value]))

@@ -18,7 +18,7 @@ def endless_steps(config: TrainConfig, split: Split) -> tuple[ModelCard, Arithme
     own size.
     """
     classes = tuple(str(k) for k in range(int(split.labels_N.max()) + 1))
-    size = Input(*split.images_NHWC.shape[1:])
+    size = Input(*split.image_shape)
     card = ModelCard(
         config.arch, config.arch, config.dataset, classes, size, preprocessing_of(config.resolved_recipe, split)
     )

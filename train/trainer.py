@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..core.card import ModelCard
@@ -20,6 +21,7 @@ from ..core.models.model import Model, build_model
 from .augment.augmenter import Augmenter, scaled
 from .augment.pixelwise import Mix, mixed
 from .data.sampling import Sampler
+from .data.streamed_images import StreamedImages, images_on
 from .device import Arithmetic
 from .distributed.process_group import ALONE, Processes
 from .distributed.step_sync import StepRequests, StepSync
@@ -55,11 +57,15 @@ class Trainer:
     ) -> None:
         self.model, self.recipe, self.arithmetic, self.seed = model, recipe, arithmetic, seed
         self.processes = processes
-        images_NHWC, self.labels_N = device_tensors(split, arithmetic.device)
+        self.images_NHWC, self.labels_N = device_tensors(split, arithmetic.device)
+        self.weights_K: Tensor | None = None
+        """The weight of each class in the loss; None: all weigh the same."""
+        if recipe.class_weights == "balanced":
+            self.weights_K = balanced_weights(split.labels_N).to(arithmetic.device)
         self.batch_size = min(recipe.batch_size, len(split))
         self.steps_per_epoch = recipe.steps_per_epoch(len(split))
         generator = random_generator(seed, -2, arithmetic.device)
-        self.augmenter = Augmenter(images_NHWC, recipe.augmentation, generator=generator)
+        self.augmenter = Augmenter(self.images_NHWC, recipe.augmentation, generator=generator)
         self.sampler = Sampler(len(split), pruning=recipe.pruning, device=arithmetic.device)
         for layer in model.modules():
             if isinstance(layer, nn.BatchNorm2d):
@@ -115,12 +121,15 @@ class Trainer:
         epoch = self.under_way = self.under_way or self._new_epoch()
         started = self.epoch / self.recipe.epochs
         sides = [image_side(self.recipe, started, side) for side in (self.augmenter.height, self.augmenter.width)]
+        streamed = self._streamed(epoch)
         while epoch.steps_done < epoch.until:
             index_B = epoch.next_batch()
             progress = progress_at(self.recipe, self.epoch, epoch.steps_done, epoch.steps)
             rate = learning_rate(self.recipe, progress, self.history)
             # Augment the whole batch, not this process's share: the images do not depend on the number of processes.
-            views_BHWC = self.augmenter.views(index_B, epoch=self.epoch, generator=epoch.generator)
+            views_BHWC = self.augmenter.views(
+                index_B, epoch=self.epoch, generator=epoch.generator, streamed_BHWC=next(streamed, None)
+            )
             images_BHWC, labels_B, mix = scaled(views_BHWC, *sides), self.labels_N[index_B], None
             if self.recipe.augmentation.mixup:
                 images_BHWC, mix = mixed(images_BHWC, labels_B, self.recipe.augmentation.mixup, epoch.generator)
@@ -133,6 +142,14 @@ class Trainer:
                 done |= {"mixed_with": mix.labels_B, "mixed_share": mix.share}
             self._read_reports(self._reports.put(done, torch.cat([self.guard.not_finite[None], requests_2])))
             yield losses_B
+
+    def _streamed(self, epoch: Epoch) -> Iterator[Tensor]:
+        """The images of the remaining steps of an epoch, if they are streamed; else nothing."""
+        if isinstance(self.images_NHWC, StreamedImages):
+            order, size = epoch.order.cpu().numpy(), epoch.batch_size
+            yield from self.images_NHWC.batches(
+                order[step * size : (step + 1) * size] for step in range(epoch.steps_done, epoch.until)
+            )
 
     def _read_reports(self, reports: list[tuple[dict[str, Any], list[float]]]) -> None:
         """Read the reports of steps in order: requests, and whether the step was finite. Raises NotFinite."""
@@ -172,11 +189,13 @@ class Trainer:
         autocast = self.arithmetic.autocast
         with torch.autocast(self.arithmetic.device.type, autocast, enabled=autocast is not None):
             logits_BK = self.forward(images_BHWC)
-        losses_B = self._losses(logits_BK.float(), labels_B)
+        losses_B, weighted_B = self._losses(logits_BK.float(), labels_B)
         if mix is not None:
-            losses_B = torch.lerp(losses_B, self._losses(logits_BK.float(), mix.labels_B[mine]), mix.share)
+            others_B, weighted_others_B = self._losses(logits_BK.float(), mix.labels_B[mine])
+            losses_B = torch.lerp(losses_B, others_B, mix.share)
+            weighted_B = torch.lerp(weighted_B, weighted_others_B, mix.share)
         self.optimiser.zero_grad(set_to_none=True)
-        self.processes.weighted((losses_B * weights_B).mean(), count).backward()
+        self.processes.weighted((weighted_B * weights_B).mean(), count).backward()
         hits = (logits_BK.argmax(1) == labels_B).sum()
         losses_B, hits, requests_2 = self.sync(losses_B.detach(), hits, self.own_requests(), count=count)
         self.guard.before_step(losses_B)
@@ -185,9 +204,11 @@ class Trainer:
         self.average.step()
         return losses_B, hits, requests_2
 
-    def _losses(self, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+    def _losses(self, logits_BK: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of each image, for reports and the sampler, and the same times the weight of its class."""
         smoothing = self.recipe.label_smoothing
-        return F.cross_entropy(logits_BK, labels_B, reduction="none", label_smoothing=smoothing)
+        losses_B = F.cross_entropy(logits_BK, labels_B, reduction="none", label_smoothing=smoothing)
+        return losses_B, losses_B if self.weights_K is None else losses_B * self.weights_K[labels_B]
 
     def state(self) -> dict[str, Any]:
         """What load_state needs to resume from here, in types that a checkpoint may hold. Raises NotFinite."""
@@ -245,9 +266,19 @@ def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             return torch.optim.Adam(groups, lr=recipe.lr, eps=recipe.epsilon, fused=True)
 
 
-def device_tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The images of a split (N x H x W x C, uint8) and its labels, on the device."""
-    return torch.from_numpy(split.images_NHWC).to(device), torch.from_numpy(split.labels_N).to(device)
+def balanced_weights(labels_N: NDArray[np.int64]) -> Tensor:
+    """A weight for each class: images / (classes * images of the class), by which the mean over the images is 1.
+
+    Only classes that have images count; no image has the weight of another class.
+    """
+    images_K = np.bincount(labels_N)
+    weights_K = len(labels_N) / (np.count_nonzero(images_K) * np.maximum(images_K, 1))
+    return torch.from_numpy(weights_K).float()
+
+
+def device_tensors(split: Split, device: torch.device) -> tuple[Tensor | StreamedImages, Tensor]:
+    """The images of a split (N x H x W x C, uint8), on the device or streamed to it, and its labels, on the device."""
+    return images_on(device, split), torch.from_numpy(split.labels_N).to(device)
 
 
 def random_generator(seed: int, epoch: int, device: torch.device) -> torch.Generator:

@@ -13,6 +13,7 @@ from ...core.card import ModelCard
 from ...core.data.datasets import Split
 from ...core.errors import UsageError
 from ...core.library_errors import translated_errors
+from ...core.models.model import tensor_from_images
 from ..config import BenchConfig
 from ..measure.cell import Cell
 from ..measure.timing import Measured, measure_interleaved, one_by_one
@@ -48,7 +49,7 @@ def measure_training(
         raise UsageError(f"{card.dataset} has {len(split):,} training images, expected {largest} or more: one batch")
     torch_device = torch.device(device)
     with translated_errors(f"the training images on {device}"):
-        images_NHWC = torch.from_numpy(split.images_NHWC).to(torch_device)
+        images_NHWC = tensor_from_images(split.images_NHWC).to(torch_device)
         labels_N = torch.from_numpy(split.labels_N).to(torch_device)
     all_loops = [
         TrainingLoop("plain loop", plain_loop(card, images_NHWC, labels_N, batch=batch), batch),

@@ -5,11 +5,13 @@ downloaded and verified by their checksum; those in rtk's own cache are verified
 Shapes: N images, H rows, W columns, C channels.
 """
 
+import functools
 import json
+import math
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +26,7 @@ from ..json_text import json_text
 from ..paths import cache_dirs, default_data_dir
 from . import DATASETS
 from .download import check_download, download
+from .mapped_images import PageRelease, parts, stays_in_place
 from .official import CIFAR10_CLASSES, FASHION_MNIST_CLASSES
 from .options import Fit
 from .own.array_sets import CIFAR10_PYTHON, cifar_set, idx_set
@@ -62,30 +65,72 @@ FASHION_MNIST_PREFIX = {"train": "train", "test": "t10k"}
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images in memory."""
+    """Labelled images, in memory or in a memory-mapped file."""
 
-    images_NHWC: NDArray[np.uint8]
+    stored_NHWC: NDArray[np.uint8]
+    """The images, or a larger array from which `index_N` selects them."""
     labels_N: NDArray[np.int64]
+    index_N: NDArray[np.int64] | None = None
+    """Positions of the images in `stored_NHWC`; None: all of them, in order."""
 
     def __len__(self) -> int:
         return len(self.labels_N)
 
+    @property
+    def images_NHWC(self) -> NDArray[np.uint8]:
+        """All images as one array; a new copy of them if they are a selection."""
+        return self.stored_NHWC if self.index_N is None else self.stored_NHWC[self.index_N]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        height, width, channels = self.stored_NHWC.shape[1:]
+        return height, width, channels
+
+    @property
+    def stays_in_place(self) -> bool:
+        """Whether the images are too many to copy them all: they are memory-mapped, or larger than LARGE_BYTES."""
+        return stays_in_place(self.stored_NHWC)
+
     def head(self, count: int) -> "Split":
         """Return the first `count` images."""
-        return Split(self.images_NHWC[:count], self.labels_N[:count])
+        if self.index_N is None:
+            return Split(self.stored_NHWC[:count], self.labels_N[:count])
+        return Split(self.stored_NHWC, self.labels_N[:count], self.index_N[:count])
 
     def take(self, index: NDArray[np.int64]) -> "Split":
-        """Return the images with these indices, in this order."""
-        return Split(self.images_NHWC[index], self.labels_N[index])
+        """Return the images with these indices, in this order; they are copied unless they stay in place."""
+        if self.index_N is None and not self.stays_in_place:
+            return Split(self.stored_NHWC[index], self.labels_N[index])
+        return Split(self.stored_NHWC, self.labels_N[index], index if self.index_N is None else self.index_N[index])
+
+    def part(self, part: slice) -> NDArray[np.uint8]:
+        """The images of a slice; a copy if they are a selection."""
+        return self.stored_NHWC[part] if self.index_N is None else self.stored_NHWC[self.index_N[part]]
+
+    def parts(self) -> Iterator[NDArray[np.uint8]]:
+        """All images in order, some megabytes at a time."""
+        release = PageRelease(self.stored_NHWC)
+        for part in parts(len(self), math.prod(self.image_shape)):
+            yield self.part(part)
+            release.count(part.stop - part.start)
+
+    @functools.cached_property
+    def counts_CV(self) -> NDArray[np.int64]:
+        """How often each channel has each of the 256 values."""
+        counts_CV = np.zeros((self.image_shape[2], 256), np.int64)
+        for images_BHWC in self.parts():
+            for channel, counts_V in enumerate(counts_CV):
+                counts_V += np.bincount(images_BHWC[..., channel].ravel(), minlength=256)
+        return counts_CV
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return the exact mean and standard deviation of each channel over all pixels, in units of pixel / 255."""
-        channels = self.images_NHWC.shape[3]
-        counts_CV = [np.bincount(self.images_NHWC[..., c].ravel(), minlength=256) for c in range(channels)]
         values_V = np.arange(256) / 255
-        means = [float(counts @ values_V / counts.sum()) for counts in counts_CV]
+        means = [float(counts @ values_V / counts.sum()) for counts in self.counts_CV]
         variances = [
-            float(counts @ (values_V - mean) ** 2 / counts.sum()) for counts, mean in zip(counts_CV, means, strict=True)
+            float(counts @ (values_V - mean) ** 2 / counts.sum())
+            for counts, mean in zip(self.counts_CV, means, strict=True)
         ]
         return tuple(means), tuple(max(variance, 1e-6) ** 0.5 for variance in variances)
 

@@ -66,11 +66,16 @@ class Model(nn.Module):
         return logits_NK
 
 
+def tensor_from_images(images_NHWC: NDArray[np.uint8]) -> Tensor:
+    """The images as a tensor: the same memory, or a copy of images that may only be read, as of a mapped file."""
+    return torch.from_numpy(np.require(images_NHWC, requirements="W"))
+
+
 def exact_logits(model: nn.Module, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Compute the logits N x K in fp64, on the device of the weights: the truth that fp32 arithmetic rounds."""
     device = next(model.parameters()).device
     with torch.inference_mode():
-        logits_NK: Tensor = copy.deepcopy(model).double().eval()(torch.from_numpy(images_NHWC).to(device))
+        logits_NK: Tensor = copy.deepcopy(model).double().eval()(tensor_from_images(images_NHWC).to(device))
     return logits_NK.cpu().numpy()
 
 
@@ -94,7 +99,8 @@ def rounded_logits(model: Model, images_NHWC: NDArray[np.uint8], dtype: torch.dt
     with torch.inference_mode():
         for weight in copied.network.parameters():
             weight.copy_(weight.to(dtype))
-        parts = [copied(part_BHWC.to(device)).cpu() for part_BHWC in torch.from_numpy(images_NHWC).split(ROUNDED_BATCH)]
+        batches = (images_NHWC[start : start + ROUNDED_BATCH] for start in range(0, len(images_NHWC), ROUNDED_BATCH))
+        parts = [copied(tensor_from_images(images_BHWC).to(device)).cpu() for images_BHWC in batches]
     result: NDArray[np.float32] = torch.cat(parts).numpy()
     return result
 

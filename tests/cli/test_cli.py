@@ -501,7 +501,14 @@ def test_training_on_a_folder_of_classes_prints_its_score(rtk: Rtk, class_folder
         "train", "resnet8v1", "--dataset", str(class_folders), "--epochs", "2", "--batch-size", "8", "--out", "run"
     )
     assert done.stdout.startswith("test accuracy ")
-    assert sorted(os.listdir(tmp_path / "run")) == ["best.pt", "config.json", "curves.png", "history.jsonl", "last.pt"]
+    assert sorted(os.listdir(tmp_path / "run")) == [
+        "best.pt",
+        "config.json",
+        "curves.png",
+        "history.csv",
+        "history.jsonl",
+        "last.pt",
+    ]
     assert "12 of 12" in done.stdout or "of 12)" in done.stdout
     with Image.open(tmp_path / "run" / "curves.png") as curves:
         assert curves.size[0] > 800

@@ -83,7 +83,7 @@ def test_the_whitening_matrix_of_two_pixels_matches_the_calculation_by_hand() ->
     pairs = np.array([[51 * a + 25.5 * b, 51 * a - 25.5 * b] for a, b in signs]) + 127.5
     mean_CHW = np.full((1, 1, 2), 0.5)
     assert np.array_equal(pairs, pairs.astype(np.uint8))
-    matrix = whitening_matrix(pairs.astype(np.uint8).reshape(4, 1, 2, 1), mean_CHW)
+    matrix = whitening_matrix(Split(pairs.astype(np.uint8).reshape(4, 1, 2, 1), np.zeros(4, np.int64)), mean_CHW)
     large, small = 1 / np.sqrt(0.08 + 1e-6), 1 / np.sqrt(0.02 + 1e-6)
     half_sum, half_difference = (large + small) / 2, (large - small) / 2
     assert matrix.flatten().tolist() == pytest.approx([half_sum, half_difference, half_difference, half_sum])

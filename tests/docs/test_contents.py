@@ -86,8 +86,9 @@ def test_every_field_of_a_card_and_an_engine_is_documented(kind: type) -> None:
 def test_every_file_of_a_run_folder_is_documented() -> None:
     source = ast.parse((ROOT / "train" / "run_folder.py").read_text(encoding="utf-8"))
     strings = [str(node.value) for node in ast.walk(source) if isinstance(node, ast.Constant)]
-    names = {name for name in strings if re.fullmatch(r"[\w-]+\.(pt|json|jsonl|png)", name)}
-    assert names == {"best.pt", "last.pt", "not-finite.pt", "config.json", "history.jsonl", "curves.png"}
+    names = {name for name in strings if re.fullmatch(r"[\w-]+\.(pt|json|jsonl|csv|png)", name)}
+    state = {"best.pt", "last.pt", "not-finite.pt", "config.json"}
+    assert names == state | {"history.jsonl", "history.csv", "curves.png"}
     assert [name for name in names if f"`{name}`" not in page("file-formats.md")] == []
 
 

@@ -133,7 +133,7 @@ def test_a_stopped_command_logs_how_to_resume_and_exits_with_the_signals_code(
     assert messages[-1] == f"stopped; resume with: rtk train --resume {tmp_path / 'run'}\n", messages
     assert "Traceback" not in "".join(messages)
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["best.pt", "config.json", "history.jsonl", "last.pt"]
+    assert names == ["best.pt", "config.json", "history.csv", "history.jsonl", "last.pt"]
     state = load_checkpoint(tmp_path / "run" / "last.pt").training
     assert state is not None
     assert len(history(tmp_path / "run")) == state["epoch"] == len(state["history"])

@@ -56,7 +56,8 @@ def test_a_run_writes_checkpoints_config_history_and_curves(config: NewConfig, c
     trained = logged(lines.append, train, given)
     folder = trained.run_dir
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["best.pt", "config.json", "curves.png", "data", "history.jsonl", "last.pt"]
+    expected = ["best.pt", "config.json", "curves.png", "data", "history.csv", "history.jsonl", "last.pt"]
+    assert names == expected
     assert TrainConfig.from_json((folder / "config.json").read_text(), source="x") == given
     rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert rows == trained.history

@@ -1,7 +1,8 @@
 """Augmentation as batched tensor operations: crops and flips here, the rest in affine.py and pixelwise.py.
 
-The whole split is kept padded in memory, and a crop is one gather; a flip reverses the order of its columns. Pixels
-stay uint8 as long as no operation needs values between integers. All random numbers come from the generator argument.
+The whole split is kept padded in memory, and a crop is one gather; a flip reverses the order of its columns. Of
+streamed images only the batch is padded. Pixels stay uint8 as long as no operation needs values between integers. All
+random numbers come from the generator argument.
 Shapes: N images in the split, B in the batch, H rows, W columns, C channels.
 """
 
@@ -9,27 +10,39 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from ..data.streamed_images import StreamedImages
 from .affine import inside_index, transformed
 from .options import Augmentation, whole_pixels
 from .pixelwise import brightened, channels_shifted, cut_out, erased
 
+SUMMED_AT_ONCE = 4_096
+"""Images whose pixels are summed at once."""
+
 
 class Augmenter:
-    """Makes random views of the images of a split that is kept on the device."""
+    """Makes random views of the images of a split that is kept on the device, or of streamed images."""
 
-    def __init__(self, images_NHWC: Tensor, augmentation: Augmentation, *, generator: Generator) -> None:
+    def __init__(
+        self, images_NHWC: Tensor | StreamedImages, augmentation: Augmentation, *, generator: Generator
+    ) -> None:
         """`images_NHWC`: uint8. A constant fill uses the channel means, which are about zero after normalisation."""
         count, self.height, self.width, _ = images_NHWC.shape
         self.augmentation = augmentation
         self.padding = whole_pixels(augmentation.crop, self.height)
-        self.mean_C = images_NHWC.flatten(0, 2).float().mean(0).round().to(torch.uint8)
-        self.padded_NHWC = self._padded(images_NHWC)
+        self.mean_C = channel_means(images_NHWC)
+        self.padded_NHWC = self._padded(images_NHWC) if isinstance(images_NHWC, Tensor) else None
+        """The whole split; None for streamed images."""
         self.first_flip_N = torch.randint(2, (count,), generator=generator, device=images_NHWC.device)
 
-    def views(self, index_B: Tensor, *, epoch: int, generator: Generator) -> Tensor:
-        """A random view of each of these images, B x H x W x C: uint8, or float32 from 0 to 255, not rounded."""
+    def views(
+        self, index_B: Tensor, *, epoch: int, generator: Generator, streamed_BHWC: Tensor | None = None
+    ) -> Tensor:
+        """A random view of each of these images, B x H x W x C: uint8, or float32 from 0 to 255, not rounded.
+
+        `streamed_BHWC`: the images themselves, if they are streamed.
+        """
         options = self.augmentation
-        views_BHWC = self._crops(index_B, epoch, generator)
+        views_BHWC = self._crops(index_B, epoch, generator, streamed_BHWC)
         if options.affine:
             views_BHWC = transformed(views_BHWC, options, self.mean_C, generator)
         if options.channel_shift:
@@ -42,7 +55,7 @@ class Augmenter:
             views_BHWC = cut_out(views_BHWC, whole_pixels(options.cutout, self.height), self.mean_C, generator)
         return views_BHWC
 
-    def _crops(self, index_B: Tensor, epoch: int, generator: Generator) -> Tensor:
+    def _crops(self, index_B: Tensor, epoch: int, generator: Generator, streamed_BHWC: Tensor | None) -> Tensor:
         device, count = index_B.device, len(index_B)
 
         def offsets() -> Tensor:
@@ -52,7 +65,12 @@ class Augmenter:
         columns_W = torch.arange(self.width, device=device)
         flipped_B1 = self._flipped(index_B, epoch, generator)[:, None]
         columns_BW = offsets() + torch.where(flipped_B1, columns_W.flip(0), columns_W)
-        return self.padded_NHWC[index_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
+        if streamed_BHWC is not None:
+            padded_NHWC, index_B = self._padded(streamed_BHWC), torch.arange(count, device=device)
+        else:
+            assert self.padded_NHWC is not None
+            padded_NHWC = self.padded_NHWC
+        return padded_NHWC[index_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
 
     def _flipped(self, index_B: Tensor, epoch: int, generator: Generator) -> Tensor:
         match self.augmentation.flip:
@@ -75,6 +93,18 @@ class Augmenter:
         if fill == "constant":
             padded_NHWC[:, (rows[:, None] != inner_rows[:, None]) | (columns != inner_columns)] = self.mean_C
         return padded_NHWC
+
+
+def channel_means(images_NHWC: Tensor | StreamedImages) -> Tensor:
+    """The mean of each channel as a pixel value, from exact sums, so that it is the same however images are kept."""
+    if isinstance(images_NHWC, Tensor):
+        sums_C = sum(part.sum((0, 1, 2), dtype=torch.int64) for part in images_NHWC.split(SUMMED_AT_ONCE))
+        assert isinstance(sums_C, Tensor)
+        means_C = sums_C.double() / images_NHWC[..., 0].numel()
+    else:
+        counts_CV = torch.from_numpy(images_NHWC.split.counts_CV)
+        means_C = (counts_CV * torch.arange(256)).sum(1).double() / counts_CV[0].sum()
+    return means_C.round().to(torch.uint8).to(images_NHWC.device)
 
 
 def scaled(images_NHWC: Tensor, height: int, width: int) -> Tensor:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ...core.data.datasets import Dataset, Details, Split
 from ...core.data.own.listing import SplitName
 from ...core.errors import DataError, UsageError
-from ..config import TrainConfig
+from ..config import NOTHING_HELD_OUT, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ def splits_of(config: TrainConfig, dataset: Dataset) -> RunSplits:
     others: list[SplitName] = [name for name in dataset.splits if name != "train"]
     for name in others:
         evaluated[name] = _same_size(dataset.split(name), train_split, dataset.name, name)
+    if config.patience is not None and not (held_out or "validation" in evaluated):
+        raise UsageError(NOTHING_HELD_OUT)
     has_both = dataset.scored_split == "test" and "validation" in evaluated
     return RunSplits(
         train_split.take(kept),
@@ -71,7 +73,7 @@ def splits_of(config: TrainConfig, dataset: Dataset) -> RunSplits:
 
 
 def _same_size(split: Split, train_split: Split, dataset: str, name: str) -> Split:
-    found, expected = split.images_NHWC.shape[1:], train_split.images_NHWC.shape[1:]
+    found, expected = split.image_shape, train_split.image_shape
     if found != expected:
         raise DataError(
             f"{dataset}: training images are {expected}, but {name} images are {found}; expected the same size"

@@ -21,7 +21,7 @@ Doubles = NDArray[np.float64]
 def preprocessing_of(recipe: Recipe, split: Split) -> Preprocessing:
     """The recipe's preprocessing for these images, as on the card. Raises UsageError if it does not suit them."""
     row = find_preprocess(recipe.preprocess)
-    height, width, channels = split.images_NHWC.shape[1:]
+    height, width, channels = split.image_shape
     into = 3 if recipe.rgb and channels == 1 else channels
     if row.whitening and height * width * channels > MAX_WHITENED_VALUES:
         raise UsageError(
@@ -32,7 +32,8 @@ def preprocessing_of(recipe: Recipe, split: Split) -> Preprocessing:
         raise UsageError(f"--preprocess {row.name}: not possible with --rgb on grey images; add --no-rgb")
     if "imagenet" in (row.mean, row.deviation) and into != 3:
         raise UsageError(f"--preprocess {row.name}: the images are grey; add --rgb, which repeats them to 3 channels")
-    mean, deviation = split.statistics()
+    learned = {"channel", "pixel"} & {row.mean, row.deviation}  # only then are all images read
+    mean, deviation = split.statistics() if learned else ((), ())
     nothing, one = (0.0,) * channels, (1.0,) * channels
     means = {"none": nothing, "channel": mean, "pixel": mean, "imagenet": IMAGENET_MEAN}
     deviations = {"none": one, "channel": deviation, "imagenet": IMAGENET_DEVIATION}
@@ -56,19 +57,22 @@ def learn_maps(normalise: Normalise, preprocessing: Preprocessing, split: Split)
     """Set the mean image and the whitening matrix, which the card does not hold, from these images."""
     if not preprocessing.per_pixel:
         return
-    mean_CHW = (split.images_NHWC.mean(axis=0, dtype=np.float64) / 255).transpose(2, 0, 1)
+    sum_HWC = np.zeros(split.image_shape)
+    for images_BHWC in split.parts():
+        sum_HWC += images_BHWC.sum(axis=0, dtype=np.float64)  # exact: sums of integers
+    mean_CHW = (sum_HWC / len(split) / 255).transpose(2, 0, 1)
     normalise.mean.copy_(torch.from_numpy(mean_CHW))
     if preprocessing.whitening:
-        normalise.whitening.copy_(torch.from_numpy(whitening_matrix(split.images_NHWC, mean_CHW)))
+        normalise.whitening.copy_(torch.from_numpy(whitening_matrix(split, mean_CHW)))
 
 
-def whitening_matrix(images_NHWC: NDArray[np.uint8], mean_CHW: Doubles) -> Doubles:
+def whitening_matrix(split: Split, mean_CHW: Doubles) -> Doubles:
     """The symmetric matrix, CHW x CHW, that makes the values of centred images uncorrelated with variance one."""
     covariance = np.zeros((mean_CHW.size, mean_CHW.size))
-    for start in range(0, len(images_NHWC), CHUNK):
-        images_NCHW = images_NHWC[start : start + CHUNK].transpose(0, 3, 1, 2) / 255 - mean_CHW
+    for start in range(0, len(split), CHUNK):
+        images_NCHW = split.part(slice(start, start + CHUNK)).transpose(0, 3, 1, 2) / 255 - mean_CHW
         flat = images_NCHW.reshape(len(images_NCHW), -1)
         covariance += flat.T @ flat
-    variances, directions = np.linalg.eigh(covariance / len(images_NHWC))
+    variances, directions = np.linalg.eigh(covariance / len(split))
     whitened: Doubles = directions / np.sqrt(np.maximum(variances, 0) + ZCA_EPSILON) @ directions.T
     return whitened

@@ -9,10 +9,12 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import chain
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -108,8 +110,9 @@ class Processes:
             )
         seen = [0] * self.count
         if self.count > 1:
-            for array in (part for split in splits for part in (split.images_NHWC, split.labels_N)):
-                seen[self.rank] = zlib.crc32(array.tobytes(), seen[self.rank])
+            for split in splits:
+                for array in chain[NDArray[Any]](split.parts(), (split.labels_N,)):
+                    seen[self.rank] = zlib.crc32(array.tobytes(), seen[self.rank])
         seen = self.summed(torch.tensor(seen)).tolist()
         if len(set(seen)) > 1:
             other = next(rank for rank, checksum in enumerate(seen) if checksum != seen[0])

@@ -63,6 +63,16 @@ def validation_loss(row: Mapping[str, Any]) -> float:
     return loss
 
 
+def epochs_since_best(history: History) -> int:
+    """Number of epochs since the one with the best accuracy on the held-out images; the first of equally good ones.
+
+    Without held-out images the validation split decides.
+    """
+    name = next(f"{name}_correct" for name in EVALUATED if any(f"{name}_correct" in row for row in history))
+    right = {row["epoch"]: row[name] for row in history if name in row}
+    return history[-1]["epoch"] - max(right, key=lambda epoch: right[epoch])  # max returns the first
+
+
 SIDE_STEP = 4
 """Sides are multiples of this, so that the networks for small images can halve them twice."""
 
