@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..core.data.datasets import CIFAR10_CLASSES
+from ..core.data.official import CIFAR10_CLASSES
 
 SETS = {"images": (32, {"train": 1, "test": 2}), "tiny": (8, {"train": 13, "test": 1})}
 """Edge, and images of each class: `images` in the size of the zoo's default model; `tiny` for training, which takes a

@@ -13,8 +13,10 @@ import torch
 from fakes.train_runs import assert_same_runs, history, in_child, tiny, together
 from rtk.core.card import Input
 from rtk.core.data import mapped_images
-from rtk.core.data.datasets import Dataset, Split, SplitName, open_dataset
+from rtk.core.data.datasets import Dataset, Split
 from rtk.core.data.mapped_images import PageRelease, mapped_file
+from rtk.core.data.open_dataset import open_dataset
+from rtk.core.data.own.listing import SplitName
 from rtk.core.models.model import tensor_from_images
 from rtk.core.models.normalise import build_normalise
 from rtk.train import run as loop
@@ -37,7 +39,7 @@ def mapped(images_NHWC: Any, file: Path) -> "np.memmap[Any, Any]":
     return found
 
 
-def open_mapped(name: str, *, data_dir: Path | None = None) -> Dataset:
+def open_mapped(name: str, *, data_dir: Path | None = None, options: object = None) -> Dataset:
     """The data set with memory-mapped images; the training images are a selection of a larger array."""
     dataset = open_dataset(name, data_dir=data_dir)
 
@@ -258,7 +260,7 @@ def _train_on_sparse_file(folder: Path, count: int) -> None:
         original(run, images)
 
     loop._Run._after_step = after_step  # type: ignore[method-assign]
-    loop.open_dataset = lambda name, data_dir=None: Dataset("sparse", ("a", "b"), read)  # type: ignore[attr-defined]
+    loop.open_dataset = lambda name, data_dir=None, options=None: Dataset("sparse", ("a", "b"), read)  # type: ignore[attr-defined]
     RunFolder.write_curves = lambda *arguments, **options: None  # type: ignore[method-assign]
     settings: dict[str, Any] = {"epochs": 1, "batch_size": 8, "precision": "fp32", "compile": "off", "holdout": 64}
     train(TrainConfig("resnet8v1", recipe="quick", out=folder / "run", resize=8, **settings))
