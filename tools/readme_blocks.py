@@ -21,6 +21,7 @@ from ..core.zoo import DEFAULT, zoo_card, zoo_names
 from ..train.augment.options import option_name
 from ..train.recipes import NO_AUGMENTATION
 from .int8_record import int8_block
+from .own_data_figures import own_data_block
 from .published import kept_cards, trained_rows, untrained_rows
 
 ROOT = Path(__file__).parent.parent
@@ -44,6 +45,7 @@ def table_blocks(folder: Path = RESULTS) -> dict[str, str]:
         "bounds": bounds_block(),
         "folders": folders_block(ROOT),
         "int8": int8_block(folder / "int8"),
+        "own-data": own_data_block(folder / "own-data"),
     }
 
 
