@@ -111,13 +111,18 @@ class RunFolder:
         for split, used in files.used.items():
             _write_table(folder / f"{split}.csv", ("file", "label"), used)
         for name, columns, rows, text in (
-            ("unreadable", ("split", "file", "reason"), files.unreadable, "cannot be read and are left out"),
-            ("repeated", ("split", "file", "same_as"), files.repeated, "have the same pixels as a training image"),
+            ("unreadable", ("split", "file", "reason"), files.unreadable, "unreadable images, left out"),
+            (
+                "repeated",
+                ("split", "file", "same_as"),
+                files.repeated,
+                "images with the same pixels as a training image",
+            ),
         ):
             if rows:
                 path = folder / f"{name}.csv"
                 _write_table(path, columns, rows)
-                lines.append(f"{len(rows):,} images {text}: {path}")
+                lines.append(f"{text}: {len(rows):,}, listed in {path}")
         return lines
 
     def write_history(self, history: list[dict[str, Any]]) -> None:

@@ -214,7 +214,7 @@ def test_rows_that_repeat_and_images_without_a_row_are_said(tmp_path: Path, capl
     root = table(tmp_path, "a.png,x\nb.png,y\na.png,x\nc.png,x\n")
     assert counts(root, test_share=0.5) == {"train": [1, 1], "test": [1, 0]}
     said = lines_of(caplog)
-    assert "1 rows repeat an image, the first: a.png; used once" in said
+    assert "rows that repeat an image: 1, the first: a.png; used once" in said
     assert "1 image is in no table, the first: d.png" in said
 
 

@@ -84,7 +84,7 @@ def labels_of_tables(files: Files, tables: dict[str, str]) -> Listing:
         )
     if repeated:
         notes.append(
-            f"{repeated.total():,} rows repeat an image, the first: {visible(next(iter(repeated)))}; used once"
+            f"rows that repeat an image: {repeated.total():,}, the first: {visible(next(iter(repeated)))}; used once"
         )
     without = [name for name in files.names if name not in where and name not in tables and files.is_image(name)]
     if without:
