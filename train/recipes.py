@@ -121,12 +121,12 @@ RECIPES = {
         Recipe(
             "rtk",
             source="rtk's own, the fastest to a given accuracy; each part names its paper",
-            epochs=100,
+            epochs=160,
             lr=0.2,
             nesterov=True,
             weight_decay=5e-4,
             warmup=0.05,
-            augmentation=Augmentation(crop=0.125, flip="alternate"),
+            augmentation=Augmentation(crop=0.125, flip="alternate", erasing=0.5),
             pruning=0.5,
             norm_momentum=0.1,  # the average smooths the statistics too, so they must be recent
             resizing=((0.25, 0.5), (0.5, 0.75)),  # full size for the second half, in which the learning rate falls
