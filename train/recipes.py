@@ -42,6 +42,8 @@ class Recipe:
     """The source of the row."""
     steps: int = 0
     """Length of the training in optimiser steps, independent of `epochs`; 0: `epochs` decides."""
+    least_steps: int = 0
+    """Steps for which few images are repeated in more epochs than `epochs`."""
     batch_size: int = 128
     keep_rest: bool = False
     """Whether the last images of an epoch that do not fill a batch make a smaller one, or are left out."""
@@ -88,6 +90,8 @@ class Recipe:
     """Horizon of the moving average of the weights, as a share of the training; 0: no average, the last weights."""
     pretrained: bool = False
     """Whether the recipe needs trained initial weights."""
+    backbone_lr: float = 1.0
+    """Factor of the learning rate of all layers but the last, which is new and has further to go."""
     select: Select = "last"
     """Whether to keep the weights of the last epoch, or of the epoch with the best accuracy on the held-out images.
 
@@ -110,9 +114,14 @@ class Recipe:
         size = min(self.batch_size, images)
         return images // size + (self.keep_rest and images % size > 1)  # batch norm needs two images
 
+    def total_steps(self, images: int) -> int:
+        """Steps of the whole training on this number of images, without pruning."""
+        return self.steps or self.epochs * self.steps_per_epoch(images)
+
     def for_images(self, images: int) -> Self:
-        """The recipe with the number of epochs that its `steps` need; the last epoch ends with the last step."""
-        return replace(self, epochs=math.ceil(self.steps / self.steps_per_epoch(images))) if self.steps else self
+        """The recipe with the number of epochs that its steps need; with `steps` the last epoch ends with the last."""
+        needed = math.ceil((self.steps or self.least_steps) / self.steps_per_epoch(images))
+        return replace(self, epochs=needed if self.steps else max(self.epochs, needed))
 
 
 RECIPES = {
@@ -191,6 +200,23 @@ RECIPES = {
         ),
         Recipe(
             "finetune",
+            source="rtk's own, for trained weights and few images",
+            epochs=10,
+            least_steps=400,
+            lr=0.05,
+            batch_size=32,
+            nesterov=True,
+            weight_decay=5e-4,
+            warmup=0.1,
+            augmentation=Augmentation(crop=0.125, flip="random"),
+            preprocess="weights",
+            rgb=True,
+            norm_momentum=0.1,
+            average=0.05,
+            pretrained=True,
+        ),
+        Recipe(
+            "keras-finetune",
             source="the tutorial that fine-tunes a pre-trained ResNet-50 in Keras",
             epochs=10,
             lr=1e-3,

@@ -29,7 +29,7 @@ from .optim.ema import MovingAverage
 from .optim.nan_guard import NanGuard, NotFinite
 from .optim.schedule import image_side, learning_rate, progress_at
 from .recipes import Decays, Recipe
-from .weights import to_training_mode
+from .weights import head_name, to_training_mode
 
 
 def new_model(card: ModelCard, seed: int, arithmetic: Arithmetic) -> Model:
@@ -64,7 +64,8 @@ class Trainer:
         for layer in model.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.momentum = recipe.norm_momentum
-        self.optimiser = _optimiser(model, recipe)
+        groups, self.lr_factors = parameter_groups(model, recipe)
+        self.optimiser = _optimiser(groups, recipe)
         self.average = MovingAverage(model, horizon_steps=recipe.average * recipe.epochs * self.steps_per_epoch)
         self.guard = NanGuard(model, self.optimiser, skip=skip_nan, device=arithmetic.device)
         self.sync = StepSync(processes, self.guard.statistics)
@@ -134,6 +135,14 @@ class Trainer:
             self._read_reports(self._reports.put(done, torch.cat([self.guard.not_finite[None], requests_2])))
             yield losses_B
 
+    def views_to_measure(self, index_B: Tensor, number: int) -> Tensor:
+        """Views of these images, in their own size, over which batch norm statistics are measured; always the same."""
+        generator = torch.Generator(self.arithmetic.device).manual_seed(number)
+        views_BHWC = self.augmenter.views(index_B, epoch=0, generator=generator)
+        if self.recipe.augmentation.mixup:
+            views_BHWC, _ = mixed(views_BHWC, self.labels_N[index_B], self.recipe.augmentation.mixup, generator)
+        return views_BHWC
+
     def _read_reports(self, reports: list[tuple[dict[str, Any], list[float]]]) -> None:
         """Read the reports of steps in order: requests, and whether the step was finite. Raises NotFinite."""
         for step, (not_finite, stop, save) in reports:
@@ -164,8 +173,8 @@ class Trainer:
         Returns the loss of each image, the number of correct predictions, and how many processes request a stop and a
         save.
         """
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        for group, factor in zip(self.optimiser.param_groups, self.lr_factors, strict=True):
+            group["lr"] = rate * factor
         count, mine = len(labels_B), self.processes.share(len(labels_B))
         images_BHWC, labels_B, weights_B = images_BHWC[mine], labels_B[mine], weights_B[mine]
         self.guard.before_forward()
@@ -225,20 +234,37 @@ def decayed(parameter: Tensor, decays: Decays) -> bool:
     return parameter.ndim >= {"all": 0, "matrices": 2, "convolutions": 4}[decays]
 
 
-def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser, with weight decay on the parameters that the recipe selects."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if decayed(p, recipe.decays) == decays], "weight_decay": decay}
-        for decays, decay in ((True, recipe.weight_decay), (False, 0.0))
-    ]
+def parameter_groups(model: nn.Module, recipe: Recipe) -> tuple[list[dict[str, Any]], list[float]]:
+    """The trainable parameters in groups with one weight decay each, and each group's factor of the learning rate.
+
+    The last layer is first, so the rate of the first group is that of the schedule.
+    """
+    head = f"{head_name(model)}."
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    parts = [([parameter for _, parameter in trained], 1.0)]
+    if recipe.backbone_lr != 1:
+        parts = [
+            ([p for name, p in trained if name.startswith(head)], 1.0),
+            ([p for name, p in trained if not name.startswith(head)], recipe.backbone_lr),
+        ]
+    groups, factors = [], []
+    for parameters, factor in parts:
+        for decays, decay in ((True, recipe.weight_decay), (False, 0.0)):
+            chosen = [p for p in parameters if decayed(p, recipe.decays) == decays]
+            groups.append({"params": chosen, "weight_decay": decay})
+            factors.append(factor)
+    return groups, factors
+
+
+def _optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser of these groups of parameters."""
     match recipe.optimiser:
         case "sgd":
             optimiser = torch.optim.SGD(
                 groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
             )
             if recipe.momentum:  # PyTorch allocates it in the first step, but not if that is skipped
-                for parameter in parameters:
+                for parameter in (parameter for group in groups for parameter in group["params"]):
                     optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
             return optimiser
         case "adam":

@@ -35,7 +35,7 @@ def split_of(count: int, channels: int) -> Split:
 
 def by_rtk(recipe: str, split: Split) -> Trainer:
     """A trainer with that recipe before its first step, with batches of four."""
-    weights = "a.pt" if recipe == "finetune" else None  # never read
+    weights = "a.pt" if recipe.endswith("finetune") else None  # never read
     config = TrainConfig("resnet8v1", recipe=recipe, batch_size=BATCH, weights=weights)
     values = config.resolved_recipe.for_images(len(split))
     preprocessing = preprocessing_of(values, split)
@@ -298,10 +298,10 @@ def test_recipe_d2l_trains_like_the_steps_written_by_hand() -> None:
     assert_same(trainer, by_hand(initial, batches, Adam(1e-8), norm_momentum=0.1))
 
 
-def test_recipe_finetune_trains_like_the_steps_written_by_hand() -> None:
+def test_recipe_keras_finetune_trains_like_the_steps_written_by_hand() -> None:
     """SGD at 1e-3 without momentum on grey images of 0 to 1 in three channels, zoomed, sheared and flipped."""
     split = split_of(10, 1)
-    trainer = by_rtk("finetune", split)
+    trainer = by_rtk("keras-finetune", split)
     initial = weights_of(trainer)
     random = random_generator(SEED, 0, CPU)
     order = torch.randperm(10, generator=random)

@@ -101,6 +101,24 @@ def test_options_change_preprocessing_augmentation_and_schedule() -> None:
     assert TrainConfig("resnet20v1", recipe="keras", plateau=True).resolved_recipe.schedule == "plateau"
 
 
+@pytest.mark.parametrize(
+    ("options", "preprocess"),
+    [
+        ({}, "weights"),
+        ({"recipe": "quick"}, "weights"),
+        ({"recipe": "finetune"}, "weights"),
+        ({"recipe": "finetune", "preprocess": "standard"}, "standard"),
+        ({"recipe": "keras"}, "mean-image"),  # these reproduce what was published
+        ({"recipe": "keras-finetune"}, "unit"),
+        ({"recipe": "keras-finetune", "preprocess": "weights"}, "weights"),
+    ],
+)
+def test_trained_weights_keep_their_pixels_unless_other_ones_are_asked_for(
+    options: dict[str, Any], preprocess: str
+) -> None:
+    assert TrainConfig("resnet20v1", weights="a.pt", **options).resolved_recipe.preprocess == preprocess
+
+
 @pytest.mark.parametrize("preprocess", ["mean-image", "zca"])
 def test_preprocessing_with_a_number_for_every_pixel_disables_progressive_resizing(preprocess: str) -> None:
     assert TrainConfig("resnet20v1").resolved_recipe.resizing
@@ -154,6 +172,8 @@ def test_the_options_decide_which_split_selects_the_epoch(options: dict[str, Any
         ({"augment": ("rotate=1",)}, "--augment 'rotate' is unknown; did you mean rotation?"),
         ({"preprocess": "whiten"}, "--preprocess 'whiten' is unknown; known: standard, center, unit, mean-image, "),
         ({"recipe": "finetune"}, "--recipe finetune starts from trained weights; add --weights"),
+        ({"recipe": "keras-finetune"}, "--recipe keras-finetune starts from trained weights; add --weights"),
+        ({"preprocess": "weights"}, "--preprocess weights keeps that of trained weights; add --weights"),
         ({"resize": -1}, "--resize -1: expected 1 to 1024 pixels"),
         ({"train_images": 1}, "--train-images 1: expected 2 or more"),
         ({"eval_every": 0}, "--eval-every 0: expected 1 or more epochs"),
