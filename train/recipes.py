@@ -203,7 +203,7 @@ RECIPES = {
             source="rtk's own, for trained weights and few images",
             epochs=10,
             least_steps=400,
-            lr=0.05,
+            lr=0.1,
             batch_size=32,
             nesterov=True,
             weight_decay=5e-4,
@@ -214,6 +214,7 @@ RECIPES = {
             norm_momentum=0.1,
             average=0.05,
             pretrained=True,
+            backbone_lr=0.5,  # with a tenth, networks did not learn pictures unlike those that they knew
         ),
         Recipe(
             "keras-finetune",

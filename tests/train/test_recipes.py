@@ -298,6 +298,33 @@ def test_recipe_d2l_trains_like_the_steps_written_by_hand() -> None:
     assert_same(trainer, by_hand(initial, batches, Adam(1e-8), norm_momentum=0.1))
 
 
+def test_recipe_finetune_trains_like_the_steps_written_by_hand() -> None:
+    """Warm-up to 0.1 over a tenth of 200 epochs, half of that below the last layer; crops, flips, grey in three channels.
+
+    The pixels are standardised here because the weights are random.
+    """
+    split = split_of(10, 1)
+    trainer = by_rtk("finetune", split)
+    assert trainer.recipe.epochs == 200  # 400 steps of two batches of four images
+    initial = weights_of(trainer)
+    random = random_generator(SEED, 0, CPU)
+    order = torch.randperm(10, generator=random)
+    colour = np.round(split.images_NHWC.mean(axis=(0, 1, 2)))
+    batches = []
+    for step, index in enumerate(order[:8].split(4)):
+        down, mirrored, right = integers(3, random), integers(2, random, (4,)), integers(3, random)
+        views = [crop(split.images_NHWC[i], colour, d, r) for i, d, r in zip(index.tolist(), down, right, strict=True)]
+        views = [view[:, ::-1] if turned else view for view, turned in zip(views, mirrored, strict=True)]
+        x = standardised(nchw(views), split).repeat(1, 3, 1, 1)
+        batches.append((x.float(), torch.from_numpy(split.labels_N)[index], 0.1 * (step + 0.5) / 40))
+    sgd = Sgd(0.9, True, 5e-4, lambda weight: weight.ndim > 1)
+
+    def step_of(name: str, weight: Tensor, gradient: Tensor, rate: float) -> Tensor:
+        return sgd(name, weight, gradient, rate if name.startswith("head.dense.") else rate / 2)
+
+    assert_same(trainer, by_hand(initial, batches, step_of, norm_momentum=0.1))
+
+
 def test_recipe_keras_finetune_trains_like_the_steps_written_by_hand() -> None:
     """SGD at 1e-3 without momentum on grey images of 0 to 1 in three channels, zoomed, sheared and flipped."""
     split = split_of(10, 1)
