@@ -39,7 +39,10 @@ COMPILED = "compiled"
 COMPILED_STEPS = 2_000
 """`--compile auto` compiles only for runs of at least this many steps.
 
-SHAPE_OF_MEASUREMENT
+Compiling the forward and backward pass of resnet20v1 took 65 s of processor time for images of 16 pixels and 48 s more
+for 32 (one rough measurement: PyTorch 2.13, g++, an AMD EPYC without AMX, where it gains nothing); 500 images for one
+epoch were seen to take 3 minutes instead of 1:14. What a step gains with AMX or on a GPU was not measured beside it, so
+this is an estimate: 2,000 steps must gain 50 ms each to pay back 100 s.
 """
 
 

@@ -299,7 +299,7 @@ def test_recipe_d2l_trains_like_the_steps_written_by_hand() -> None:
 
 
 def test_recipe_finetune_trains_like_the_steps_written_by_hand() -> None:
-    """Warm-up to 0.1 over a tenth of 200 epochs, half of that below the last layer; crops, flips, grey in three channels.
+    """Warm-up to 0.1 over a tenth of 200 epochs, half of it below the last layer; crops, flips, grey as three channels.
 
     The pixels are standardised here because the weights are random.
     """
