@@ -90,8 +90,9 @@ class Recipe:
     """Horizon of the moving average of the weights, as a share of the training; 0: no average, the last weights."""
     pretrained: bool = False
     """Whether the recipe needs trained initial weights."""
-    backbone_lr: float = 1.0
-    """Factor of the learning rate of all layers but the last, which is new and has further to go."""
+    head_first: float = 0.0
+    """Share of the training in which only the last layer learns: while it is random, its errors teach the others wrong.
+    """
     select: Select = "last"
     """Whether to keep the weights of the last epoch, or of the epoch with the best accuracy on the held-out images.
 
@@ -203,18 +204,18 @@ RECIPES = {
             source="rtk's own, for trained weights and few images",
             epochs=10,
             least_steps=400,
-            lr=0.1,
+            lr=0.05,
             batch_size=32,
             nesterov=True,
             weight_decay=5e-4,
-            warmup=0.1,
+            warmup=0.2,
             augmentation=Augmentation(crop=0.125, flip="random"),
             preprocess="weights",
             rgb=True,
             norm_momentum=0.1,
             average=0.05,
             pretrained=True,
-            backbone_lr=0.5,  # with a tenth, networks did not learn pictures unlike those that they knew
+            head_first=0.1,
         ),
         Recipe(
             "keras-finetune",

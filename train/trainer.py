@@ -31,6 +31,9 @@ from .optim.schedule import image_side, learning_rate, progress_at
 from .recipes import Decays, Recipe
 from .weights import head_name, to_training_mode
 
+HEAD_GROUPS = 2
+"""The last layer's groups of parameters come first: with weight decay and without."""
+
 
 def new_model(card: ModelCard, seed: int, arithmetic: Arithmetic) -> Model:
     """The card's model with random weights from the seed, on the device of the training."""
@@ -64,8 +67,9 @@ class Trainer:
         for layer in model.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.momentum = recipe.norm_momentum
-        groups, self.lr_factors = parameter_groups(model, recipe)
-        self.optimiser = _optimiser(groups, recipe)
+        self.backbone_rests = False
+        """Whether only the last layer learns in this step."""
+        self.optimiser = _optimiser(parameter_groups(model, recipe), recipe)
         self.average = MovingAverage(model, horizon_steps=recipe.average * recipe.epochs * self.steps_per_epoch)
         self.guard = NanGuard(model, self.optimiser, skip=skip_nan, device=arithmetic.device)
         self.sync = StepSync(processes, self.guard.statistics)
@@ -120,6 +124,7 @@ class Trainer:
             index_B = epoch.next_batch()
             progress = progress_at(self.recipe, self.epoch, epoch.steps_done, epoch.steps)
             rate = learning_rate(self.recipe, progress, self.history)
+            self.backbone_rests = progress < self.recipe.head_first
             # Augment the whole batch, not this process's share: the images do not depend on the number of processes.
             views_BHWC = self.augmenter.views(index_B, epoch=self.epoch, generator=epoch.generator)
             images_BHWC, labels_B, mix = scaled(views_BHWC, *sides), self.labels_N[index_B], None
@@ -173,8 +178,8 @@ class Trainer:
         Returns the loss of each image, the number of correct predictions, and how many processes request a stop and a
         save.
         """
-        for group, factor in zip(self.optimiser.param_groups, self.lr_factors, strict=True):
-            group["lr"] = rate * factor
+        for number, group in enumerate(self.optimiser.param_groups):
+            group["lr"] = 0.0 if self.backbone_rests and number >= HEAD_GROUPS else rate
         count, mine = len(labels_B), self.processes.share(len(labels_B))
         images_BHWC, labels_B, weights_B = images_BHWC[mine], labels_B[mine], weights_B[mine]
         self.guard.before_forward()
@@ -234,26 +239,18 @@ def decayed(parameter: Tensor, decays: Decays) -> bool:
     return parameter.ndim >= {"all": 0, "matrices": 2, "convolutions": 4}[decays]
 
 
-def parameter_groups(model: nn.Module, recipe: Recipe) -> tuple[list[dict[str, Any]], list[float]]:
-    """The trainable parameters in groups with one weight decay each, and each group's factor of the learning rate.
-
-    The last layer is first, so the rate of the first group is that of the schedule.
-    """
-    head = f"{head_name(model)}."
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """The trainable parameters in groups with one weight decay each; if the last layer learns first, its groups first."""
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    parts = [([parameter for _, parameter in trained], 1.0)]
-    if recipe.backbone_lr != 1:
-        parts = [
-            ([p for name, p in trained if name.startswith(head)], 1.0),
-            ([p for name, p in trained if not name.startswith(head)], recipe.backbone_lr),
-        ]
-    groups, factors = [], []
-    for parameters, factor in parts:
-        for decays, decay in ((True, recipe.weight_decay), (False, 0.0)):
-            chosen = [p for p in parameters if decayed(p, recipe.decays) == decays]
-            groups.append({"params": chosen, "weight_decay": decay})
-            factors.append(factor)
-    return groups, factors
+    parts = [trained]
+    if recipe.head_first:
+        head = f"{head_name(model)}."
+        parts = [[one for one in trained if one[0].startswith(head) == of_head] for of_head in (True, False)]
+    return [
+        {"params": [p for _, p in part if decayed(p, recipe.decays) == decays], "weight_decay": decay}
+        for part in parts
+        for decays, decay in ((True, recipe.weight_decay), (False, 0.0))
+    ]
 
 
 def _optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
