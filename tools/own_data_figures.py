@@ -129,12 +129,12 @@ def measured(dataset: Path, folder: Path) -> Row:
     images = sum(1 for _ in dataset.glob("*/*/*"))
     with tempfile.TemporaryDirectory(prefix="cache-", dir=folder) as cache:
         environment = {**os.environ, "RTK_CACHE_DIR": cache}
-        starts = [_read_s(dataset, environment) for _ in range(2)]
-        words = ("train", "resnet8v1", "--dataset", str(dataset), "--image-size", str(SIDE), "--resize", "32")
-        words += ("--recipe", "quick", "--epochs", "1", "--compile", "off", "--out", f"{cache}/run")
+        first_s, second_s = _read_s(dataset, environment), _read_s(dataset, environment)
+        words = ["train", "resnet8v1", "--dataset", str(dataset), "--image-size", str(SIDE), "--resize", "32"]
+        words += ["--recipe", "quick", "--epochs", "1", "--compile", "off", "--out", f"{cache}/run"]
         command = [sys.executable, "-m", "rtk", *words]
         own_mib, resident_mib = _largest_memory(command, environment)
-    return Row(images, images * SIDE * SIDE * 3 / MIB, *starts, own_mib, resident_mib)
+    return Row(images, images * SIDE * SIDE * 3 / MIB, first_s, second_s, own_mib, resident_mib)
 
 
 def _read_s(dataset: Path, environment: dict[str, str]) -> float:

@@ -31,7 +31,7 @@ from ..core.json_text import json_text, number_from_json
 from ..core.models.names import PUBLISHED, parse_architecture, published_file
 from ..core.options import option
 from .augment.options import NAMES, augmentation_with
-from .data.preprocessing import PREPROCESSES, find_preprocess
+from .data.preprocessing import OF_WEIGHTS, PREPROCESSES, find_preprocess
 from .recipes import LARGEST_SIDE, RECIPES, ClassWeights, Recipe, Select, find_recipe
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -139,6 +139,7 @@ class TrainConfig:
         group="Model",
         help=f"Preprocessing inside the model: {', '.join(PREPROCESSES)} (default: the recipe's value).",
     )
+    """With --weights, recipes that would standardise the pixels keep those that the weights expect."""
     resize: int | None = option(
         None,
         group="Model",
@@ -245,6 +246,8 @@ class TrainConfig:
             published_file(self.weights, self.arch)
         if self.resolved_recipe.pretrained and self.weights is None:
             raise UsageError(f"--recipe {self.recipe} starts from trained weights; add --weights")
+        if self.preprocess == OF_WEIGHTS and self.weights is None:
+            raise UsageError(f"--preprocess {OF_WEIGHTS} keeps that of trained weights; add --weights")
         if self.freeze and self.weights is None:
             raise UsageError("--freeze needs --weights: layers with random weights must be trained")
         if self.checkpoint_activations and self.compile not in ("auto", "off"):
@@ -260,10 +263,13 @@ class TrainConfig:
         recipe = find_recipe(self.recipe)
         slow = recipe.slow_start
         preprocess = recipe.preprocess if self.preprocess is None else self.preprocess
+        if self.preprocess is None and self.weights is not None and preprocess == "standard":
+            preprocess = OF_WEIGHTS
         return dataclasses.replace(
             recipe,
             epochs=recipe.epochs if self.epochs is None else self.epochs,
             steps=recipe.steps if self.epochs is None else 0,
+            least_steps=recipe.least_steps if self.epochs is None else 0,
             batch_size=recipe.batch_size if self.batch_size is None else self.batch_size,
             lr=recipe.lr if self.lr is None else self.lr,
             slow_start=slow if slow and parse_architecture(self.arch).depth >= slow.depth else None,

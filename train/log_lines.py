@@ -15,6 +15,11 @@ def weights_line(start: str) -> str:
     return _filled(f"initial weights: {start}")
 
 
+def pixels_line(text: str) -> str:
+    """Which pixels the initial weights get, from its description."""
+    return _filled(f"pixels: {text}")
+
+
 def model_line(name: str, *, parameters: int, images: int, first_epoch: int, epochs: int) -> str:
     """The model, the size of its training split, and the epochs that this call trains."""
     return _filled(f"{name}: {parameters:,} parameters, {images:,} images, epochs {first_epoch} to {epochs}")

@@ -2,17 +2,16 @@
 
 from dataclasses import asdict, replace
 
-from ..core.card import OPTIMISTIC, Input, ModelCard, Training
+from ..core.card import OPTIMISTIC, Input, ModelCard, Preprocessing, Training
 from ..core.data.datasets import Dataset, Split
 from .config import TrainConfig
 from .data.splits import RunSplits
-from .data.statistics import preprocessing_of
 from .recipes import Recipe
 from .run_folder import Record
 from .trainer import Trainer
 
 
-def new_card(config: TrainConfig, dataset: Dataset, split: Split) -> ModelCard:
+def new_card(config: TrainConfig, dataset: Dataset, split: Split, preprocessing: Preprocessing) -> ModelCard:
     """The card of a model before it is trained on this split."""
     return ModelCard(
         name=config.model_name,
@@ -20,7 +19,7 @@ def new_card(config: TrainConfig, dataset: Dataset, split: Split) -> ModelCard:
         dataset=dataset.name,
         classes=dataset.classes,
         input=Input(*split.image_shape),
-        preprocessing=preprocessing_of(config.resolved_recipe, split),
+        preprocessing=preprocessing,
         fit=dataset.fit,
         data=dataset.record,
     )

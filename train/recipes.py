@@ -45,6 +45,8 @@ class Recipe:
     """The source of the row."""
     steps: int = 0
     """Length of the training in optimiser steps, independent of `epochs`; 0: `epochs` decides."""
+    least_steps: int = 0
+    """Steps for which few images are repeated in more epochs than `epochs`."""
     batch_size: int = 128
     keep_rest: bool = False
     """Whether the last images of an epoch that do not fill a batch make a smaller one, or are left out."""
@@ -93,6 +95,9 @@ class Recipe:
     """Horizon of the moving average of the weights, as a share of the training; 0: no average, the last weights."""
     pretrained: bool = False
     """Whether the recipe needs trained initial weights."""
+    head_first: float = 0.0
+    """Share of the training in which only the last layer learns: while it is random, its errors teach the others wrong.
+    """
     select: Select = "last"
     """Whether to keep the weights of the last epoch, or of the epoch with the best accuracy on the held-out images.
 
@@ -115,9 +120,14 @@ class Recipe:
         size = min(self.batch_size, images)
         return images // size + (self.keep_rest and images % size > 1)  # batch norm needs two images
 
+    def total_steps(self, images: int) -> int:
+        """Steps of the whole training on this number of images, without pruning."""
+        return self.steps or self.epochs * self.steps_per_epoch(images)
+
     def for_images(self, images: int) -> Self:
-        """The recipe with the number of epochs that its `steps` need; the last epoch ends with the last step."""
-        return replace(self, epochs=math.ceil(self.steps / self.steps_per_epoch(images))) if self.steps else self
+        """The recipe with the number of epochs that its steps need; with `steps` the last epoch ends with the last."""
+        needed = math.ceil((self.steps or self.least_steps) / self.steps_per_epoch(images))
+        return replace(self, epochs=needed if self.steps else max(self.epochs, needed))
 
 
 RECIPES = {
@@ -126,12 +136,12 @@ RECIPES = {
         Recipe(
             "rtk",
             source="rtk's own, the fastest to a given accuracy; each part names its paper",
-            epochs=100,
+            epochs=160,
             lr=0.2,
             nesterov=True,
             weight_decay=5e-4,
             warmup=0.05,
-            augmentation=Augmentation(crop=0.125, flip="alternate"),
+            augmentation=Augmentation(crop=0.125, flip="alternate", erasing=0.5),
             pruning=0.5,
             norm_momentum=0.1,  # the average smooths the statistics too, so they must be recent
             resizing=((0.25, 0.5), (0.5, 0.75)),  # full size for the second half, in which the learning rate falls
@@ -196,6 +206,24 @@ RECIPES = {
         ),
         Recipe(
             "finetune",
+            source="rtk's own, for trained weights and few images",
+            epochs=10,
+            least_steps=400,
+            lr=0.05,
+            batch_size=32,
+            nesterov=True,
+            weight_decay=5e-4,
+            warmup=0.2,
+            augmentation=Augmentation(crop=0.125, flip="random"),
+            preprocess="weights",
+            rgb=True,
+            norm_momentum=0.1,
+            average=0.05,
+            pretrained=True,
+            head_first=0.1,
+        ),
+        Recipe(
+            "keras-finetune",
             source="the tutorial that fine-tunes a pre-trained ResNet-50 in Keras",
             epochs=10,
             lr=1e-3,

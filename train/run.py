@@ -18,26 +18,27 @@ from ..core.data.open_dataset import open_dataset
 from ..core.errors import ArtifactError, OutputError, TrainingError
 from ..core.files import only_writer
 from ..core.models.blocks import recompute_activations
-from ..core.models.model import Model, build_model
+from ..core.models.model import build_model
 from ..core.progress import progress_bar
 from ..core.text import wrapped
 from .config import TrainConfig, resumed_config
 from .data.splits import splits_of
-from .data.statistics import learn_maps
-from .device import Arithmetic, choose_arithmetic, compile_network, make_deterministic
+from .device import COMPILED, Arithmetic, choose_arithmetic, compile_network, make_deterministic
 from .distributed.process_group import Processes, device_of_process, join_process_group
 from .distributed.step_sync import StepRequests
 from .evaluate import evaluate
-from .log_lines import early_stop_line, epoch_line, machine_line, model_line, weights_line
+from .log_lines import early_stop_line, epoch_line, machine_line, model_line
 from .optim.nan_guard import NotFinite
+from .optim.norm_statistics import measure_statistics, too_short
 from .optim.schedule import epochs_since_best
 from .provenance import new_card, provenance, selection, with_early_stop
 from .recipes import Recipe
 from .run_folder import Record, RunFolder
+from .start import Start, start_lines, start_of
 from .stop_signals import Stopped, StopRequest, stop_signals
 from .tensorboard_log import TensorBoardLog, check_tensorboard, tensorboard_log
 from .trainer import Trainer, device_tensors, new_model
-from .weights import freeze_backbone, load_weights
+from .weights import freeze_backbone, frozen_norms
 
 _log = logging.getLogger(__name__)
 
@@ -122,11 +123,16 @@ class _Run:
         self.recipe = config.resolved_recipe.for_images(len(train_split))
         processes.check((train_split, *evaluated.values()), self.recipe.batch_size)
         self.train_images = len(train_split)
+        self.selection_split = config.selection_split(held_out=self.splits.held_out, scored=self.splits.scored)
         if processes.first and dataset.details:
             for line in folder.write_files(self.splits.files):
                 _log.warning(wrapped(line))
-        self.card = new_card(config, dataset, train_split)
-        self.trainer = self._new_trainer(train_split, arithmetic, state)
+        with processes.one_by_one():
+            start = start_of(config, self.recipe, train_split, state)
+        self.recipe = start.recipe
+        self.card = new_card(config, dataset, train_split, start.preprocessing)
+        self.short = too_short(self.recipe, images=len(train_split))
+        self.trainer = self._new_trainer(train_split, arithmetic, start, state)
         self.evaluated_model = build_model(self.card).to(arithmetic.device)  # holds the averaged weights
         self.evaluation_splits = {n: device_tensors(s, arithmetic.device) for n, s in evaluated.items()}
         self.saved_at = time.monotonic()
@@ -134,14 +140,15 @@ class _Run:
         self.log = TensorBoardLog()
         self.advance: Callable[[int], None] = lambda images: None
 
-    def _new_trainer(self, split: Split, arithmetic: Arithmetic, state: dict[str, Any] | None) -> Trainer:
+    def _new_trainer(self, split: Split, arithmetic: Arithmetic, start: Start, state: dict[str, Any] | None) -> Trainer:
         """The trainer, with initial weights or with those of `state`."""
         config, processes = self.config, self.processes
         model = new_model(self.card, config.seed, arithmetic)
         if state is None:  # else the state holds the maps and the weights
-            learn_maps(model.normalise, self.card.preprocessing, split)
-            if config.weights is not None:
-                self._load_weights(model, config.weights)
+            described = start.fill(model, split)
+            self.record.start = next(iter(described), "")
+            for line in start_lines(described):
+                self._log(line)
         if config.freeze:
             freeze_backbone(model.network)
         trainer = Trainer(
@@ -152,7 +159,8 @@ class _Run:
             recompute_activations(model.network)
             compilation = "not compiled (activations are checkpointed)"
         else:
-            compilation = compile_network(model.network, arithmetic, config.compile)
+            steps = self.recipe.total_steps(len(split))
+            compilation = compile_network(model.network, arithmetic, config.compile, steps=steps)
         if state is not None:
             trainer.load_state(state)
         parameters = sum(p.numel() for p in model.parameters())
@@ -161,12 +169,9 @@ class _Run:
             model_line(self.card.name, parameters=parameters, images=len(split), first_epoch=first_epoch, epochs=epochs)
         )
         self._log(machine_line(arithmetic, compilation, processes=processes.count))
+        if compilation.startswith(COMPILED) and trainer.epoch < epochs:
+            self._log("compiling in the first steps, which can take minutes")
         return trainer
-
-    def _load_weights(self, model: Model, name: str) -> None:
-        with self.processes.one_by_one():
-            self.record.start = load_weights(model.network, self.config.arch, name, data_dir=self.config.data_dir)
-        self._log(weights_line(self.record.start))
 
     def finish(self) -> Trained:
         """Train the remaining epochs. Raises Stopped after a stop request, with everything saved."""
@@ -204,14 +209,14 @@ class _Run:
         self.advance(images)
         requests = self.trainer.requests
         if requests.save or requests.stop:
-            self._save(replace(self.card, score=None, training=self._provenance()))
+            self._save(replace(self.card, score=None, training=self._provenance()), self._weights())
         if requests.stop:
             raise Stopped(self.processes.largest(self.stop_request.number))
 
     def _end_epoch(self, row: dict[str, Any]) -> None:
         """Evaluate if due, keep the weights if this is the best epoch, save the state, and log the epoch."""
         is_last = self.trainer.epoch == self.recipe.epochs
-        scores = self._scores() if is_last or self.trainer.epoch % self.config.eval_every == 0 else {}
+        scores = self._scores(is_last=is_last) if is_last or self.trainer.epoch % self.config.eval_every == 0 else {}
         for name, score in scores.items():
             row |= {f"{name}_correct": score.correct, f"{name}_total": score.total}
             row |= {f"{name}_accuracy": score.accuracy, f"{name}_loss": score.loss}
@@ -222,9 +227,10 @@ class _Run:
         self.record.end_epoch(row)
         self.log.add(self.record.history[-1])  # before it is saved: a resumed run then has no gap in its log
         self.card = replace(self.card, score=scores.get(self.splits.scored), training=self._provenance())
+        weights = self._weights(evaluated=bool(scores))
         if scores:
-            self._keep_best(scores)
-        self._save(self.card)
+            self._keep_best(scores, weights)
+        self._save(self.card, weights)
         if self.processes.first:
             self.folder.write_history(self.record.history)
         self._log(epoch_line(self.record.history[-1], self.recipe.epochs))
@@ -232,17 +238,30 @@ class _Run:
             since = self.trainer.epoch - epochs_since_best(self.record.history)
             self._log(early_stop_line(self.trainer.epoch, self.recipe.epochs, best=since))
 
-    def _scores(self) -> dict[str, Score]:
-        """Scores of the averaged weights on the held-out images, if any, and on the other splits."""
+    def _scores(self, *, is_last: bool) -> dict[str, Score]:
+        """Scores of the averaged weights on the held-out images, if any, and on the other splits.
+
+        `evaluated_model` then is the model that these scores belong to.
+        """
         self.evaluated_model.load_state_dict(self.trainer.average.current())
+        if self.short and (is_last or self.selection_split):
+            trainer = self.trainer
+            measure_statistics(
+                self.evaluated_model,
+                trainer.views_to_measure,
+                images=self.train_images,
+                pixels=trainer.augmenter.height * trainer.augmenter.width,
+                frozen=frozen_norms(trainer.model),
+                processes=self.processes,
+            )
         return {
             name: evaluate(self.evaluated_model, images_NHWC, labels_N, split=name, processes=self.processes)
             for name, (images_NHWC, labels_N) in self.evaluation_splits.items()
         }
 
-    def _keep_best(self, scores: Mapping[str, Score]) -> None:
+    def _keep_best(self, scores: Mapping[str, Score], weights: dict[str, Tensor]) -> None:
         """Write best.pt if this epoch is the best so far, or if the last epoch is kept anyway."""
-        split = self.config.selection_split(held_out=self.splits.held_out, scored=self.splits.scored)
+        split = self.selection_split
         if split and self.record.best is not None and scores[split].correct <= self.record.best:
             return
         self.record.best = scores[split].correct if split else -1
@@ -250,19 +269,20 @@ class _Run:
         described = selection(self.recipe, split, self.splits)
         training = replace(self.card.training, selection=described, selected_on=split)
         if self.processes.first:
-            save_checkpoint(self.folder.best, replace(self.card, training=training), self._weights())
+            save_checkpoint(self.folder.best, replace(self.card, training=training), weights)
 
-    def _save(self, card: ModelCard) -> None:
+    def _save(self, card: ModelCard, weights: dict[str, Tensor]) -> None:
         """Write last.pt, from which the run can be resumed. Raises NotFinite."""
         state = {**self.trainer.state(), **self.record.state(), "epochs": self.recipe.epochs}
         if self.processes.first:
-            save_checkpoint(self.folder.last, card, self._weights(), training=state)
+            save_checkpoint(self.folder.last, card, weights, training=state)
         self.trainer.requests = replace(self.trainer.requests, save=False)
         self.saved_at = time.monotonic()
 
-    def _weights(self) -> dict[str, Tensor]:
-        """A copy of the averaged weights on the CPU."""
-        return {name: value.cpu().clone() for name, value in self.trainer.average.current().items()}
+    def _weights(self, *, evaluated: bool = False) -> dict[str, Tensor]:
+        """A copy of the averaged weights on the CPU; if they were `evaluated` just now, with those statistics."""
+        weights = self.evaluated_model.state_dict() if evaluated else self.trainer.average.current()
+        return {name: value.cpu().clone() for name, value in weights.items()}
 
     def _provenance(self) -> Training:
         return provenance(self.config, self.trainer, self.record, self.splits)

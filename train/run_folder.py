@@ -93,13 +93,16 @@ class RunFolder:
         return TrainConfig.from_json(self.config.read_text("utf-8", "replace"), source=str(self.config))
 
     def read_state(self) -> dict[str, Any] | None:
-        """The state that resuming needs, or None if the run has not saved any yet. Raises ArtifactError."""
+        """The state that resuming needs, or None if the run has not saved any yet. Raises ArtifactError.
+
+        It includes the preprocessing: after a start from other weights, their file may be gone.
+        """
         if not self.last.exists():
             return None
-        state = load_checkpoint(self.last).training
-        if state is None:
+        checkpoint = load_checkpoint(self.last)
+        if checkpoint.training is None:
             raise ArtifactError(f"{self.last}: holds no training state; expected the last.pt of a run")
-        return state
+        return {**checkpoint.training, "preprocessing": checkpoint.card.preprocessing}
 
     def write_files(self, files: RunFiles) -> list[str]:
         """Write which of the user's own images the run uses, as tables; return what is worth a line in the log.

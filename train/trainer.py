@@ -31,7 +31,10 @@ from .optim.ema import MovingAverage
 from .optim.nan_guard import NanGuard, NotFinite
 from .optim.schedule import image_side, learning_rate, progress_at
 from .recipes import Decays, Recipe
-from .weights import to_training_mode
+from .weights import head_name, to_training_mode
+
+HEAD_GROUPS = 2
+"""The last layer's groups of parameters come first: with weight decay and without."""
 
 
 def new_model(card: ModelCard, seed: int, arithmetic: Arithmetic) -> Model:
@@ -70,7 +73,9 @@ class Trainer:
         for layer in model.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.momentum = recipe.norm_momentum
-        self.optimiser = _optimiser(model, recipe)
+        self.backbone_rests = False
+        """Whether only the last layer learns in this step."""
+        self.optimiser = _optimiser(parameter_groups(model, recipe), recipe)
         self.average = MovingAverage(model, horizon_steps=recipe.average * recipe.epochs * self.steps_per_epoch)
         self.guard = NanGuard(model, self.optimiser, skip=skip_nan, device=arithmetic.device)
         self.sync = StepSync(processes, self.guard.statistics)
@@ -126,6 +131,7 @@ class Trainer:
             index_B = epoch.next_batch()
             progress = progress_at(self.recipe, self.epoch, epoch.steps_done, epoch.steps)
             rate = learning_rate(self.recipe, progress, self.history)
+            self.backbone_rests = progress < self.recipe.head_first
             # Augment the whole batch, not this process's share: the images do not depend on the number of processes.
             views_BHWC = self.augmenter.views(
                 index_B, epoch=self.epoch, generator=epoch.generator, streamed_BHWC=next(streamed, None)
@@ -150,6 +156,17 @@ class Trainer:
             yield from self.images_NHWC.batches(
                 order[step * size : (step + 1) * size] for step in range(epoch.steps_done, epoch.until)
             )
+
+    def views_to_measure(self, index_B: Tensor, number: int) -> Tensor:
+        """Views of these images, in their own size, over which batch norm statistics are measured; always the same."""
+        generator = torch.Generator(self.arithmetic.device).manual_seed(number)
+        streamed_BHWC = None
+        if isinstance(self.images_NHWC, StreamedImages):
+            streamed_BHWC = next(self.images_NHWC.batches(iter([index_B.cpu().numpy()])))
+        views_BHWC = self.augmenter.views(index_B, epoch=0, generator=generator, streamed_BHWC=streamed_BHWC)
+        if self.recipe.augmentation.mixup:
+            views_BHWC, _ = mixed(views_BHWC, self.labels_N[index_B], self.recipe.augmentation.mixup, generator)
+        return views_BHWC
 
     def _read_reports(self, reports: list[tuple[dict[str, Any], list[float]]]) -> None:
         """Read the reports of steps in order: requests, and whether the step was finite. Raises NotFinite."""
@@ -181,8 +198,8 @@ class Trainer:
         Returns the loss of each image, the number of correct predictions, and how many processes request a stop and a
         save.
         """
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        for number, group in enumerate(self.optimiser.param_groups):
+            group["lr"] = 0.0 if self.backbone_rests and number >= HEAD_GROUPS else rate
         count, mine = len(labels_B), self.processes.share(len(labels_B))
         images_BHWC, labels_B, weights_B = images_BHWC[mine], labels_B[mine], weights_B[mine]
         self.guard.before_forward()
@@ -246,20 +263,29 @@ def decayed(parameter: Tensor, decays: Decays) -> bool:
     return parameter.ndim >= {"all": 0, "matrices": 2, "convolutions": 4}[decays]
 
 
-def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser, with weight decay on the parameters that the recipe selects."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if decayed(p, recipe.decays) == decays], "weight_decay": decay}
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """The trainable parameters in groups of one weight decay; if the last layer learns first, its groups first."""
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    parts = [trained]
+    if recipe.head_first:
+        head = f"{head_name(model)}."
+        parts = [[one for one in trained if one[0].startswith(head) == of_head] for of_head in (True, False)]
+    return [
+        {"params": [p for _, p in part if decayed(p, recipe.decays) == decays], "weight_decay": decay}
+        for part in parts
         for decays, decay in ((True, recipe.weight_decay), (False, 0.0))
     ]
+
+
+def _optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser of these groups of parameters."""
     match recipe.optimiser:
         case "sgd":
             optimiser = torch.optim.SGD(
                 groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
             )
             if recipe.momentum:  # PyTorch allocates it in the first step, but not if that is skipped
-                for parameter in parameters:
+                for parameter in (parameter for group in groups for parameter in group["params"]):
                     optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
             return optimiser
         case "adam":

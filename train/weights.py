@@ -2,10 +2,11 @@
 
 The head is reinitialised if the number of classes differs. If a first convolution was trained on three channels and the
 images are grey, its kernel is summed over the channels: this computes the same as repeating the grey image three times,
-at a third of the cost. With --rgb the graph repeats the image, and the kernel stays as it is. Preprocessing is not part
-of the weights: torchvision's files were trained with --preprocess imagenet.
+at a third of the cost. With --rgb the graph repeats the image, and the kernel stays as it is. Which pixels the weights
+expect is another question: data/kept_pixels.py.
 """
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..core.artifacts.checkpoint import FORMAT, load_checkpoint, read_tensors
+from ..core.card import ModelCard
 from ..core.data.download import check_download, download
 from ..core.errors import ArtifactError, UnknownNameError
 from ..core.files import sha256_of
@@ -26,32 +28,76 @@ WRAPPERS = ("state_dict", "model")
 """Keys under which training scripts save their weights together with other things."""
 
 
-def load_weights(network: nn.Module, arch: str, name: str, *, data_dir: Path | None) -> str:
-    """Load the weights of that name or file into the network; return a description of their source and of all changes.
+@dataclass(frozen=True)
+class InitialWeights:
+    """Weights of a network from a file, and what the file says about the model that they were part of."""
 
-    Raises UnknownNameError, or ArtifactError if the file is missing or damaged or its layers do not fit.
-    """
-    path = _weights_path(name, arch, data_dir)
-    weights = _read(path, arch)
-    changes = _adapt(weights, network)
-    _check_fit(weights, network.state_dict(), path=path, arch=arch)
-    network.load_state_dict(weights, strict=False)
-    return "; ".join((f"{path.name}, sha256 {sha256_of(path)}", *changes))
+    path: Path
+    arch: str
+    tensors: dict[str, Tensor]
+    """The network's weights, by the names of its state dict."""
+    card: ModelCard | None = None
+    """The card of the model; a state dict has none."""
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    """The mean image and the whitening matrix of its preprocessing, by the names of Normalise's buffers."""
+
+    @property
+    def channels(self) -> int:
+        """Number of channels that the first convolution takes; 3 if the file has none of the expected shape."""
+        kernel = next((value for value in self.tensors.values() if value.ndim == 4), None)
+        return 3 if kernel is None else kernel.shape[1]
+
+    @property
+    def of_imagenet(self) -> bool:
+        """Whether this is a file of torchvision, or looks like one: its networks' layers, and a thousand classes."""
+        head = self.tensors.get("fc.weight")
+        return self.card is None and self.arch in PUBLISHED["imagenet"] and head is not None and len(head) == 1000
+
+    def load_into(self, network: nn.Module) -> str:
+        """Load the weights into the network; return a description of their source and of all changes.
+
+        Raises ArtifactError if the layers do not fit.
+        """
+        weights = dict(self.tensors)
+        changes = _adapt(weights, network)
+        _check_fit(weights, network.state_dict(), path=self.path, arch=self.arch)
+        network.load_state_dict(weights, strict=False)
+        return "; ".join((f"{self.path.name}, sha256 {sha256_of(self.path)}", *changes))
+
+
+def read_weights(arch: str, name: str, *, data_dir: Path | None) -> InitialWeights:
+    """Read the weights of that name or file. Raises UnknownNameError, or ArtifactError if the file cannot be used."""
+    return _read(_weights_path(name, arch, data_dir), arch)
+
+
+def load_weights(network: nn.Module, arch: str, name: str, *, data_dir: Path | None) -> str:
+    """Load the weights of that name or file into the network; return a description, as `load_into`."""
+    return read_weights(arch, name, data_dir=data_dir).load_into(network)
+
+
+def head_name(network: nn.Module) -> str:
+    """The name of the last dense layer."""
+    return _names(network, nn.Linear)[-1]
 
 
 def freeze_backbone(network: nn.Module) -> None:
     """Make only the last dense layer trainable."""
-    head = _names(network, nn.Linear)[-1]
+    head = head_name(network)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(f"{head}."))
 
 
+def frozen_norms(model: nn.Module) -> frozenset[str]:
+    """The names of the frozen batch norm layers: these keep using their statistics unchanged."""
+    layers = model.named_modules()
+    return frozenset(name for name, one in layers if isinstance(one, _BatchNorm) and not one.weight.requires_grad)
+
+
 def to_training_mode(model: nn.Module) -> None:
-    """Set training mode, except in frozen batch norm layers: these keep using their statistics unchanged."""
+    """Set training mode, except in frozen batch norm layers."""
     model.train()
-    for layer in model.modules():
-        if isinstance(layer, _BatchNorm) and not layer.weight.requires_grad:
-            layer.eval()
+    for name in frozen_norms(model):
+        model.get_submodule(name).eval()
 
 
 def _weights_path(name: str, arch: str, data_dir: Path | None) -> Path:
@@ -75,21 +121,21 @@ def _weights_path(name: str, arch: str, data_dir: Path | None) -> Path:
     return Path(name)
 
 
-def _read(path: Path, arch: str) -> dict[str, Tensor]:
-    """The network's weights, by the names of its state dict."""
+def _read(path: Path, arch: str) -> InitialWeights:
     content = read_tensors(path, expected="a checkpoint of rtk or a state dict")
     if isinstance(content, dict) and content.get("format") == FORMAT:
         checkpoint = load_checkpoint(path)
         if checkpoint.card.arch != arch:
             raise ArtifactError(f"{path}: holds weights of {checkpoint.card.arch}, expected {arch}")
-        return _without_prefix(checkpoint.weights, "network.")
+        network, maps = (_without_prefix(checkpoint.weights, prefix) for prefix in ("network.", "normalise."))
+        return InitialWeights(path, arch, network, checkpoint.card, maps)
     for key in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise ArtifactError(f"{path}: holds no weights; expected a checkpoint of rtk or a state dict of tensors")
     wrapped = all(name.startswith("module.") for name in content)  # DataParallel's
-    return _without_prefix(content, "module.") if wrapped else dict(content)
+    return InitialWeights(path, arch, _without_prefix(content, "module.") if wrapped else dict(content))
 
 
 def _without_prefix(weights: dict[str, Any], prefix: str) -> dict[str, Tensor]:
@@ -99,7 +145,7 @@ def _without_prefix(weights: dict[str, Any], prefix: str) -> dict[str, Tensor]:
 def _adapt(weights: dict[str, Tensor], network: nn.Module) -> list[str]:
     """Adapt the weights to another number of classes and to grey images; return descriptions of the changes."""
     changes, wanted = [], network.state_dict()
-    head, first = _names(network, nn.Linear)[-1], _names(network, nn.Conv2d)[0]
+    head, first = head_name(network), _names(network, nn.Conv2d)[0]
     old, new = weights.get(f"{head}.weight"), wanted[f"{head}.weight"]
     if old is not None and old.ndim == 2 and old.shape[1] == new.shape[1] and len(old) != len(new):
         for name in (f"{head}.weight", f"{head}.bias"):

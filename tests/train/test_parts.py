@@ -69,6 +69,12 @@ def test_the_paper_trains_64_000_steps_on_any_data() -> None:
     assert RECIPES["keras"].for_images(50_000).epochs == 200
 
 
+def test_recipe_finetune_repeats_few_images_until_it_has_its_least_steps() -> None:
+    """Batches of 32, 10 epochs, 400 steps: 15 steps an epoch need 27 epochs, 3 steps 134; 1,562 steps need no more."""
+    assert [RECIPES["finetune"].for_images(count).epochs for count in (500, 100, 50_000)] == [27, 134, 10]
+    assert RECIPES["finetune"].for_images(500).total_steps(500) == 27 * 15
+
+
 def test_a_deep_network_has_a_low_rate_until_an_epochs_training_error_is_below_80_per_cent() -> None:
     recipe = RECIPES["paper"]
     errors = [0.85, 0.80, 0.79, 0.81]
@@ -366,6 +372,22 @@ def test_compilation_without_a_compiler_is_reported_or_an_error(
     assert compile_network(network, arithmetic, "auto") == f"not compiled ({reason})"
     with pytest.raises(BackendError, match=r"^--compile on: torch\.compile needs a C\+\+ compiler$"):
         compile_network(network, arithmetic, "on")
+
+
+def test_a_run_too_short_to_pay_the_compilation_back_is_compiled_only_on_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device, "this_machine", lambda: replace(this_machine(), features=("amx_bf16",)))
+    monkeypatch.setattr(device, "_compile_problem", lambda *arguments: "")
+    network, arithmetic, calls = small_model(), Arithmetic(CPU, None), []
+    monkeypatch.setattr(network, "compile", lambda **settings: calls.append(settings))
+    short = device.COMPILED_STEPS - 1
+    assert compile_network(network, arithmetic, "auto", steps=short) == "not compiled (too short a run)"
+    assert not calls
+    assert compile_network(network, arithmetic, "on", steps=short) == "compiled"
+    assert compile_network(network, arithmetic, "auto", steps=short + 1) == "compiled"
+    assert compile_network(network, arithmetic, "auto") == "compiled"
+    assert len(calls) == 3
 
 
 @pytest.mark.parametrize("mode", ["reduce-overhead", "cudagraphs"])

@@ -6,7 +6,7 @@ schedule, augmentation, preprocessing, optimiser and averaging are written a sec
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def split_of(count: int, channels: int) -> Split:
 
 def by_rtk(recipe: str, split: Split) -> Trainer:
     """A trainer with that recipe before its first step, with batches of four."""
-    weights = "a.pt" if recipe == "finetune" else None  # never read
+    weights = "a.pt" if recipe.endswith("finetune") else None  # never read
     config = TrainConfig("resnet8v1", recipe=recipe, batch_size=BATCH, weights=weights)
     values = config.resolved_recipe.for_images(len(split))
     preprocessing = preprocessing_of(values, split)
@@ -154,6 +154,22 @@ def nearest_bilinear(image_HWC: np.ndarray, point: Callable[[int, int], tuple[fl
     return seen
 
 
+def erased(views: list[np.ndarray], random: torch.Generator) -> list[np.ndarray]:
+    """Half of the views, with a rectangle of noise: 2 to 40 % of the area, 0.3 to 3.3 times as high as wide."""
+    drawn = [torch.rand(len(views), generator=random).tolist() for _ in range(5)]  # one after the other, as rtk draws
+    noise = torch.randint(256, (len(views), *views[0].shape), generator=random, dtype=torch.uint8).numpy()
+    seen = []
+    for view, filling, area, aspect, down, right, chance in zip(views, noise, *drawn, strict=True):
+        pixels, ratio = (0.02 + 0.38 * area) * SIDE**2, (0.3 ** (1 - 2 * aspect))
+        tall, wide = (min(max(round(math.sqrt(side)), 1), SIDE - 1) for side in (pixels * ratio, pixels / ratio))
+        top, left = math.floor(down * (SIDE - tall + 1)), math.floor(right * (SIDE - wide + 1))
+        changed = view.copy()
+        if chance < 0.5:
+            changed[top : top + tall, left : left + wide] = filling[top : top + tall, left : left + wide]
+        seen.append(changed)
+    return seen
+
+
 def nchw(views: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(views).astype(np.float32)).permute(0, 3, 1, 2)
 
@@ -172,7 +188,7 @@ def integers(most: int, random: torch.Generator, shape: tuple[int, ...] = (BATCH
 
 
 def test_recipe_rtk_trains_like_the_steps_written_by_hand() -> None:
-    """Warm-up to 0.2 over 5 of 100 epochs, Nesterov SGD, decay of matrices, half size, alternate flips."""
+    """Warm-up to 0.2 over 8 of 160 epochs, Nesterov SGD, decay of matrices, half size, alternate flips, erasing."""
     split = split_of(24, 3)
     trainer = by_rtk("rtk", split)
     initial = weights_of(trainer)
@@ -186,14 +202,15 @@ def test_recipe_rtk_trains_like_the_steps_written_by_hand() -> None:
         down, right = integers(3, random), integers(3, random)
         views = [crop(split.images_NHWC[i], colour, d, r) for i, d, r in zip(index.tolist(), down, right, strict=True)]
         views = [v[:, ::-1] if first_flip[i] else v for v, i in zip(views, index.tolist(), strict=True)]
+        views = erased(views, random)
         half = F.interpolate(nchw(views), (4, 4), mode="bilinear", antialias=True).round()
         x = standardised(half, split)
-        rate = 0.2 * (step + 0.5) / 6 / 5  # six steps an epoch
+        rate = 0.2 * (step + 0.5) / 6 / 8  # six steps an epoch
         batches.append((x.float(), torch.from_numpy(split.labels_N)[index], rate))
     sgd = Sgd(0.9, True, 5e-4, lambda weight: weight.ndim > 1)
     before = {name: value.clone() for name, value in trainer.average.weights.items()}
     assert_same(trainer, by_hand(initial, batches, sgd, norm_momentum=0.1))
-    # The average moves once, with the fifth step, by 1 - min(1 - 5 / 15, 2 / 11): the horizon is 0.025 * 600 steps.
+    # The average moves once, with the fifth step, by 1 - min(1 - 5 / 24, 2 / 11): the horizon is 0.025 * 960 steps.
     fifth, _ = by_hand(initial, batches[:5], Sgd(0.9, True, 5e-4, lambda weight: weight.ndim > 1), norm_momentum=0.1)
     for name, value in fifth.named_parameters():
         old = before[f"network.{name}"]
@@ -282,9 +299,53 @@ def test_recipe_d2l_trains_like_the_steps_written_by_hand() -> None:
 
 
 def test_recipe_finetune_trains_like_the_steps_written_by_hand() -> None:
-    """SGD at 1e-3 without momentum on grey images of 0 to 1 in three channels, zoomed, sheared and flipped."""
+    """Warm-up to 0.05 over a fifth of 200 epochs; the last layer alone at first; crops, flips, grey as three channels.
+
+    The pixels are standardised here because the weights are random.
+    """
     split = split_of(10, 1)
     trainer = by_rtk("finetune", split)
+    assert trainer.recipe.epochs == 200  # 400 steps of two batches of four images
+    initial = weights_of(trainer)
+    random = random_generator(SEED, 0, CPU)
+    order = torch.randperm(10, generator=random)
+    colour = np.round(split.images_NHWC.mean(axis=(0, 1, 2)))
+    batches = []
+    for step, index in enumerate(order[:8].split(4)):
+        down, mirrored, right = integers(3, random), integers(2, random, (4,)), integers(3, random)
+        views = [crop(split.images_NHWC[i], colour, d, r) for i, d, r in zip(index.tolist(), down, right, strict=True)]
+        views = [view[:, ::-1] if turned else view for view, turned in zip(views, mirrored, strict=True)]
+        x = standardised(nchw(views), split).repeat(1, 3, 1, 1)
+        batches.append((x.float(), torch.from_numpy(split.labels_N)[index], 0.05 * (step + 0.5) / 80))
+    sgd = Sgd(0.9, True, 5e-4, lambda weight: weight.ndim > 1)
+
+    def step_of(name: str, weight: Tensor, gradient: Tensor, rate: float) -> Tensor:
+        return sgd(name, weight, gradient, rate if name.startswith("head.dense.") else 0.0)
+
+    assert_same(trainer, by_hand(initial, batches, step_of, norm_momentum=0.1))
+
+
+def test_other_layers_than_the_last_learn_after_their_share_of_the_training() -> None:
+    """The last layer learns alone in the first of two epochs, by recipe finetune with momentum in all layers."""
+    split = split_of(8, 3)
+    config = TrainConfig("resnet8v1", recipe="finetune", batch_size=BATCH, epochs=2, weights="a.pt")
+    recipe = replace(config.resolved_recipe, head_first=0.5)
+    card = ModelCard("a", "resnet8v1", "b", ("c", "d", "e"), Input(SIDE, SIDE, 3), preprocessing_of(recipe, split))
+    trainer = Trainer(new_model(card, SEED, Arithmetic(CPU, None)), recipe, Arithmetic(CPU, None), split, seed=SEED)
+
+    def learned() -> set[str]:
+        before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+        trainer.run_epoch(lambda images: None)
+        return {name for name, value in trainer.model.named_parameters() if not torch.equal(value, before[name])}
+
+    assert learned() == {"network.head.dense.weight", "network.head.dense.bias"}
+    assert {name for name, _ in trainer.model.named_parameters()} - learned() == set()
+
+
+def test_recipe_keras_finetune_trains_like_the_steps_written_by_hand() -> None:
+    """SGD at 1e-3 without momentum on grey images of 0 to 1 in three channels, zoomed, sheared and flipped."""
+    split = split_of(10, 1)
+    trainer = by_rtk("keras-finetune", split)
     initial = weights_of(trainer)
     random = random_generator(SEED, 0, CPU)
     order = torch.randperm(10, generator=random)

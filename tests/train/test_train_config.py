@@ -11,6 +11,7 @@ import pytest
 from rtk.cli import help as help_groups
 from rtk.cli.app import app
 from rtk.core.errors import ArtifactError, UsageError
+from rtk.core.zoo import zoo_card, zoo_names
 from rtk.train.augment.options import NAMES, Augmentation
 from rtk.train.config import TrainConfig, resumed_config
 from rtk.train.data.preprocessing import PREPROCESSES
@@ -60,6 +61,15 @@ def test_the_config_survives_json(tmp_path: Path) -> None:
     assert TrainConfig.from_json(TrainConfig("resnet29v2").to_json(), source="x") == TrainConfig("resnet29v2")
 
 
+@pytest.mark.parametrize("name", zoo_names())
+def test_the_default_recipe_is_the_one_that_the_zoo_was_trained_with(name: str) -> None:
+    training = zoo_card(name).training
+    assert training
+    of_zoo = {key: value for key, value in training.settings.items() if key not in ("precision", "device")}
+    default = json.loads(json.dumps(dataclasses.asdict(TrainConfig("resnet20v1").resolved_recipe)))
+    assert {key: default[key] for key in of_zoo} == of_zoo
+
+
 def test_options_replace_the_values_of_the_recipe() -> None:
     values = TrainConfig("resnet20v1", recipe="paper", epochs=3, lr=0.5).resolved_recipe
     assert (values.epochs, values.lr, values.batch_size) == (3, 0.5, 128)
@@ -82,7 +92,7 @@ def test_the_slow_start_applies_to_110_layers_and_more() -> None:
 
 def test_options_change_preprocessing_augmentation_and_schedule() -> None:
     values = TrainConfig("resnet20v1", augment=("rotation=15",), preprocess="unit", resize=64, rgb=True).resolved_recipe
-    assert values.augmentation == Augmentation(crop=0.125, flip="alternate", rotation=15)
+    assert values.augmentation == Augmentation(crop=0.125, flip="alternate", erasing=0.5, rotation=15)
     assert (values.preprocess, values.resize, values.rgb) == ("unit", 64, True)
     assert (
         TrainConfig("resnet20v1", recipe="finetune", weights="a.pt", rgb=False, preprocess="center").resolved_recipe.rgb
@@ -90,6 +100,24 @@ def test_options_change_preprocessing_augmentation_and_schedule() -> None:
     )
     assert TrainConfig("resnet20v1", recipe="d2l", resize=0).resolved_recipe.resize == 0
     assert TrainConfig("resnet20v1", recipe="keras", plateau=True).resolved_recipe.schedule == "plateau"
+
+
+@pytest.mark.parametrize(
+    ("options", "preprocess"),
+    [
+        ({}, "weights"),
+        ({"recipe": "quick"}, "weights"),
+        ({"recipe": "finetune"}, "weights"),
+        ({"recipe": "finetune", "preprocess": "standard"}, "standard"),
+        ({"recipe": "keras"}, "mean-image"),  # these reproduce what was published
+        ({"recipe": "keras-finetune"}, "unit"),
+        ({"recipe": "keras-finetune", "preprocess": "weights"}, "weights"),
+    ],
+)
+def test_trained_weights_keep_their_pixels_unless_other_ones_are_asked_for(
+    options: dict[str, Any], preprocess: str
+) -> None:
+    assert TrainConfig("resnet20v1", weights="a.pt", **options).resolved_recipe.preprocess == preprocess
 
 
 @pytest.mark.parametrize("preprocess", ["mean-image", "zca"])
@@ -154,6 +182,8 @@ def test_a_validation_split_beside_a_test_split_selects_the_epoch() -> None:
         ({"augment": ("rotate=1",)}, "--augment 'rotate' is unknown; did you mean rotation?"),
         ({"preprocess": "whiten"}, "--preprocess 'whiten' is unknown; known: standard, center, unit, mean-image, "),
         ({"recipe": "finetune"}, "--recipe finetune starts from trained weights; add --weights"),
+        ({"recipe": "keras-finetune"}, "--recipe keras-finetune starts from trained weights; add --weights"),
+        ({"preprocess": "weights"}, "--preprocess weights keeps that of trained weights; add --weights"),
         ({"resize": -1}, "--resize -1: expected 1 to 1024 pixels"),
         ({"train_images": 1}, "--train-images 1: expected 2 or more"),
         ({"eval_every": 0}, "--eval-every 0: expected 1 or more epochs"),

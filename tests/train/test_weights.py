@@ -301,10 +301,11 @@ def test_training_starts_from_the_weights_and_the_card_says_so(config: Callable[
     assert f"started from {new.card.training.start}" in " ".join(new.card.to_text(is_checkpoint=True).split())
 
 
+@pytest.mark.parametrize("recipe", ["rtk", "finetune"])
 def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(
-    config: Callable[..., TrainConfig], start: Path
+    config: Callable[..., TrainConfig], start: Path, recipe: str
 ) -> None:
-    trained = train(config("run", freeze=True))
+    trained = train(config("run", freeze=True, recipe=recipe))
     old = load_checkpoint(start).weights
     for file in (trained.best, trained.run_dir / "last.pt"):
         new = load_checkpoint(file).weights

@@ -39,8 +39,12 @@ PREPROCESSES = {
         Preprocess("samplewise-center", "none", image_mean=True),
         Preprocess("zca", "pixel", whitening=True),
         Preprocess("imagenet", "imagenet", "imagenet"),  # what torchvision's weights were trained with
+        Preprocess("weights", "channel", "channel"),  # what the initial weights expect; else as standard
     )
 }
+
+OF_WEIGHTS = "weights"
+"""The row that keeps the preprocessing of the initial weights."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
