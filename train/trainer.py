@@ -264,7 +264,7 @@ def decayed(parameter: Tensor, decays: Decays) -> bool:
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """The trainable parameters in groups of one weight decay; if the last layer learns first, its groups first."""
+    """The trainable parameters in groups with one weight decay each; the last layer's come first if it learns first."""
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     parts = [trained]
     if recipe.head_first:

@@ -26,6 +26,8 @@ from rtk.train import run as loop
 from rtk.train.device import Arithmetic
 from rtk.train.distributed import process_group as processes
 from rtk.train.distributed.process_group import ALONE, Processes, device_of_process, join_process_group
+from rtk.train.optim import norm_statistics
+from rtk.train.optim.nan_guard import RunningStatistics
 from rtk.train.recipes import Recipe
 from rtk.train.run import train
 from rtk.train.run_folder import RunFolder
@@ -226,6 +228,35 @@ def test_a_score_is_bitwise_the_same_for_any_number_of_processes(
     assert score.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)  # as above
     for rank in range(count):
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == [score.correct, 23, score.loss]
+
+
+def _measured_statistics(group: Processes) -> torch.Tensor:
+    """The statistics of all batch norm layers over 23 images, in batches of at most five, as one vector."""
+    norm_statistics.MOST_AT_ONCE = norm_statistics.LEAST_AT_ONCE = 5
+    pixels = torch.randn(23, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.BatchNorm2d(4))
+    norm_statistics.measure_statistics(
+        model, lambda index, number: pixels[index] + number, images=23, pixels=64, processes=group
+    )
+    return RunningStatistics(model).read()
+
+
+def _measure(out: Path) -> None:
+    with join_process_group() as group:
+        (out / f"{processes.rank()}.json").write_text(json.dumps(_measured_statistics(group).tolist()))
+
+
+@pytest.mark.slow
+def test_processes_measure_the_statistics_that_one_process_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MOST_AT_ONCE", "LEAST_AT_ONCE"):
+        monkeypatch.setattr(norm_statistics, name, getattr(norm_statistics, name))  # restored after the test
+    assert together(2, _measure, tmp_path) == [0, 0]
+    alone = _measured_statistics(ALONE).tolist()
+    for rank in range(2):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == alone
 
 
 # Rejected input, and errors in one process.

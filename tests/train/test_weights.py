@@ -316,15 +316,18 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(
                 assert not torch.equal(value, old[name]), name
 
 
-def test_a_frozen_training_resumes_where_it_stopped(config: Callable[..., TrainConfig], start: Path) -> None:
-    whole = train(config("whole", freeze=True))
+@pytest.mark.parametrize("changes", [{"freeze": True}, {"recipe": "finetune"}, {"recipe": "finetune", "holdout": 6}])
+def test_a_training_from_weights_resumes_where_it_stopped(
+    config: Callable[..., TrainConfig], start: Path, changes: dict[str, Any]
+) -> None:
+    whole = train(config("whole", **changes))
 
     def stop(line: str) -> None:
         if line.startswith("epoch   1/"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        logged(stop, train, config("stopped", freeze=True))
+        logged(stop, train, config("stopped", **changes))
     start.unlink()  # resuming does not read it again
     stopped = resume(config("stopped").run_dir)
     one, other = load_checkpoint(whole.best), load_checkpoint(stopped.best)
