@@ -126,14 +126,17 @@ def test_a_stopped_command_logs_how_to_resume_and_exits_with_the_signals_code(
         text=True,
     ) as process:
         assert process.stderr is not None
-        messages = [process.stderr.readline() for _ in range(4)]  # two on the run, two epochs
+        messages = [process.stderr.readline()]
+        while not messages[-1].startswith("epoch      2/"):
+            messages.append(process.stderr.readline())
+            assert messages[-1], messages
         process.send_signal(sent)
         messages += process.stderr.readlines()
     assert process.returncode == code
     assert messages[-1] == f"stopped; resume with: rtk train --resume {tmp_path / 'run'}\n", messages
     assert "Traceback" not in "".join(messages)
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["best.pt", "config.json", "history.csv", "history.jsonl", "last.pt"]
+    assert names == ["best.pt", "config.json", "data", "history.csv", "history.jsonl", "last.pt"]
     state = load_checkpoint(tmp_path / "run" / "last.pt").training
     assert state is not None
     assert len(history(tmp_path / "run")) == state["epoch"] == len(state["history"])
