@@ -170,8 +170,8 @@ class TrainConfig:
         help="Use torch.compile. On a GPU also: reduce-overhead adds CUDA graphs; cudagraphs records PyTorch's own "
         "kernels, which needs no compiler.",
     )
-    """auto is on where it was measured to help, which is on processors with AMX, and on GPUs, where it was not measured
-    yet."""
+    """auto is on in runs of at least 2,000 steps where it was measured to help, which is on processors with AMX, and on
+    GPUs, where it was not measured yet."""
     deterministic: bool = option(False, group="Machine", help="Make runs on a GPU repeatable bit by bit.")
     """Runs on a CPU always are."""
 
