@@ -101,7 +101,7 @@ def _classify_here(options: ClassifyOptions) -> _Done | None:
             _log.warning(f"--cuda-graphs: without effect on the {backend.name} backend")
         fit = options.fit or backend.card.image_fit
         decoder = stack.enter_context(
-            Decoder(backend.card.input, processes=options.workers, fit=fit, max_pixels=options.max_pixels)
+            Decoder(backend.card.input, processes=options.workers, fit=fit, max_pixels=options.max_pixels(backend.card))
         )
         left_out = LeftOut()
         stack.callback(lambda: _log_notes(decoder, left_out))
@@ -286,7 +286,7 @@ def _classify_on_ray(options: ClassifyOptions, address: str) -> _Done:
         folder=str(Path.cwd()),
         config=ClassifyConfig(options.batch_size, min(options.top_k, len(card.classes))),
         fit=options.fit or card.image_fit,
-        max_pixels=options.max_pixels,
+        max_pixels=options.max_pixels(card),
         data_dir=options.data_dir,
         options=BackendOptions(device=options.device, shares_cores=True),
         processes=options.workers,

@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.card import ModelCard
 from ..core.data.options import LARGEST_MEGAPIXELS, MAX_PIXELS, Fit
 from ..core.errors import UsageError
 from ..core.files import is_stream
@@ -45,8 +46,10 @@ class ClassifyOptions:
         help="How to fit images of other proportions: crop the centre, letterbox (black bars), or stretch; default: as "
         "the model was trained.",
     )
-    max_megapixels: float = option(
-        MAX_PIXELS / 1e6, group=groups.DATA, help="Largest images to read, in million pixels."
+    max_megapixels: float | None = option(
+        None,
+        group=groups.DATA,
+        help="Largest images to read, in million pixels; default: as the model was trained, or 64.",
     )
     data_dir: Path | None = option(
         None, group=groups.DATA, envvar="RTK_DATA_DIR", help="Folder of the official data files."
@@ -87,7 +90,7 @@ class ClassifyOptions:
     resume: bool = option(False, group=groups.RESUMING, help="Resume an unfinished --output file.")
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_megapixels <= LARGEST_MEGAPIXELS:
+        if self.max_megapixels is not None and not 0 < self.max_megapixels <= LARGEST_MEGAPIXELS:
             raise UsageError(f"--max-megapixels {self.max_megapixels:g}: expected up to {LARGEST_MEGAPIXELS:,}")
         if self.ray is not None:
             self._check_ray()
@@ -120,10 +123,11 @@ class ClassifyOptions:
                 f"--ray with --device {self.device}: every actor has one GPU of its own; use --device cuda"
             )
 
-    @property
-    def max_pixels(self) -> int:
+    def max_pixels(self, card: ModelCard) -> int:
         """The largest images that are read."""
-        return round(self.max_megapixels * 1e6)
+        if self.max_megapixels is not None:
+            return round(self.max_megapixels * 1e6)
+        return (card.data.max_pixels if card.data else 0) or MAX_PIXELS
 
     @property
     def model_name(self) -> str:

@@ -69,7 +69,10 @@ class TrainConfig:
     test_share: float = option(
         TEST_SHARE,
         group="Data",
-        help="Share of each class that becomes the test split, drawn by the random seed, if the data have none.",
+        help="Share of each class that becomes the test split if the data have none but training images.",
+    )
+    split_seed: int = option(
+        0, group="Data", help="Random seed of that test split; --seed does not change it, so trainings can be compared."
     )
     train_images: int | None = option(
         None, group="Data", help="Number of training images to use, drawn by the random seed (default: all)."
@@ -306,7 +309,7 @@ class TrainConfig:
         return DataOptions(
             image_size=image_size_of(self.image_size),
             fit=self.fit,
-            seed=self.seed,
+            split_seed=self.split_seed,
             test_share=self.test_share,
             max_unreadable=0.0 if self.strict else self.max_unreadable,
             max_pixels=round(self.max_megapixels * 1e6),
@@ -375,6 +378,9 @@ def resumed_config(run_dir: Path, saved: TrainConfig, given: Mapping[str, Any]) 
         for name in given
         if name not in (*CHANGEABLE, "out") and _effective(now, name) != _effective(saved, name)
     ]
+    if given.get("dataset") and not is_named(saved.dataset) and not is_named(given["dataset"]):
+        changes = [change for change in changes if not change.startswith("--dataset ")]  # it may have moved: see run.py
+        saved = replace(saved, dataset=given["dataset"])
     if given.get("out") and given["out"].resolve() != run_dir.resolve():
         changes.append(f"--out {given['out']}")
     if changes:

@@ -15,7 +15,8 @@ from ..core.artifacts.checkpoint import load_checkpoint, save_checkpoint, save_c
 from ..core.card import ModelCard, Score, Training
 from ..core.data.datasets import Dataset, Split
 from ..core.data.open_dataset import open_dataset
-from ..core.errors import ArtifactError, OutputError, TrainingError
+from ..core.data.options import is_named
+from ..core.errors import ArtifactError, DataError, OutputError, TrainingError
 from ..core.files import only_writer
 from ..core.models.blocks import recompute_activations
 from ..core.models.model import build_model
@@ -80,6 +81,11 @@ def resume(run_dir: Path, *, given: Mapping[str, Any] | None = None) -> Trained:
     with join_process_group() as processes, ExitStack() as stack:
         saved = processes.from_first(folder.read_config)
         config = resumed_config(run_dir, saved, given or {})
+        if not is_named(config.dataset) and not Path(config.dataset).exists():
+            raise DataError(
+                f"{config.dataset}: the data set of the run is not there any more; if it has moved, name it: "
+                f"rtk train --resume {run_dir} --dataset DIR"
+            )
         processes.from_first(lambda: stack.enter_context(only_writer(run_dir)))
         state = processes.from_first(folder.read_state)
         if config != saved:

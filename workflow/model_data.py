@@ -65,7 +65,7 @@ def _options(card: ModelCard) -> DataOptions:
         return options
     return replace(
         options,
-        seed=record.seed,
+        split_seed=record.seed,
         test_share=record.test_share or options.test_share,
         max_unreadable=record.max_unreadable,
         max_pixels=record.max_pixels or options.max_pixels,

@@ -23,9 +23,13 @@ PASSED_OVER = re.compile(
 """Names that are never data. Those that begin with a dot include `._*`, `.Trash*` and `.ipynb_checkpoints`."""
 ARCHIVE = re.compile(r".*\.(zip|tar|tar\.(gz|bz2|xz)|tgz|tbz2|txz)", re.IGNORECASE | re.DOTALL)
 """Names of archives."""
+TEXT_SUFFIXES = frozenset({".cls", ".csv", ".html", ".json", ".log", ".md", ".tsv", ".txt", ".xml", ".yaml", ".yml"})
+"""Files that are texts, however they begin: a label may be "BMW"."""
 SNIFFED_BYTES = 32
 SNIFFED_FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
 """Formats of Pillow that their first bytes show. Those of PPM are also those of many texts."""
+BMP_START = re.compile(rb"BM....\0\0\0\0", re.DOTALL)
+"""Four bytes of a BMP file are reserved, and zero; a text may begin with BM as well."""
 HEIF_START = re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL)
 SHOWN_NAMES = 3
 
@@ -52,8 +56,15 @@ def named_as_image(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 
+def named_as_text(path: str) -> bool:
+    """Whether the suffix is that of a text."""
+    return os.path.splitext(path)[1].lower() in TEXT_SUFFIXES
+
+
 def begins_as_image(start: bytes) -> bool:
     """Whether a file that begins with these bytes is an image; `start`: SNIFFED_BYTES, or the whole shorter file."""
+    if start.startswith(b"BM") and not BMP_START.match(start):
+        return False
     return len(start) > 2 and (is_heif(start) or any(accept(start) for accept in _accepts()))
 
 
@@ -67,7 +78,7 @@ def is_image_file(path: str) -> bool:
     if named_as_image(path):
         return True
     try:
-        if not os.path.isfile(path):  # noqa: PTH113 - reading a pipe could block
+        if named_as_text(path) or not os.path.isfile(path):  # noqa: PTH113 - reading a pipe could block
             return False
         with open(path, "rb") as file:  # noqa: PTH123 - strings, because Path is slow and changes names
             return begins_as_image(file.read(SNIFFED_BYTES))
@@ -84,12 +95,18 @@ class LeftOut:
         self.no_images: list[str] = []
         """The first files that are no images."""
         self.no_image_count = 0
+        self.archives: list[str] = []
+        """Archives beside other data, which are not read."""
 
     def add_no_image(self, path: str) -> None:
         """Count a file that is no image."""
         self.no_image_count += 1
         if len(self.no_images) < SHOWN_NAMES:
             self.no_images.append(path)
+
+    def add_archive(self, path: str) -> None:
+        """Count an archive that is not read, because it lies beside other data."""
+        self.archives.append(path)
 
     def to_text(self) -> str:
         """What was left out, in words; empty if nothing was."""
@@ -103,6 +120,9 @@ class LeftOut:
             names = ", ".join(self.no_images) + (", ..." * (self.no_image_count > len(self.no_images)))
             kind = "file that is no image" if self.no_image_count == 1 else "files that are no images"
             parts.append(f"{self.no_image_count:,} {kind} ({names})")
+        if self.archives:
+            names = ", ".join(self.archives[:SHOWN_NAMES]) + (", ..." * (len(self.archives) > SHOWN_NAMES))
+            parts.append(f"archives beside other data, which are not read: {names}; unpack them")
         return "; ".join(parts)
 
 

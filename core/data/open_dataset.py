@@ -39,9 +39,11 @@ def open_dataset(name: str, *, data_dir: Path | None = None, options: DataOption
     if is_named(name):
         return _resized(open_named(name, data_dir=data_dir), options)
     path = Path(name)
-    if not path.exists():
+    if not path.exists() or not name:
         if problem := url_problem(name):
             raise DataError(f"{name}: {problem}")
+        if "/" in name:
+            raise DataError(f"{name}: no such folder or archive")
         raise UnknownNameError("data set", name, (*DATASETS, "or the path of a folder or archive of images"))
     if not path.is_dir() and not ARCHIVE.fullmatch(path.name):
         raise DataError(f"{name}: not a data set; expected a folder, or a zip or tar archive, of images")
@@ -49,7 +51,7 @@ def open_dataset(name: str, *, data_dir: Path | None = None, options: DataOption
         arrays = find_array_set(path)
         return _from_arrays(path, arrays, options) if arrays else _from_files(path, options)
     except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{error.filename or name}: cannot be read: {error.strerror or error}") from error
 
 
 @dataclass
@@ -103,9 +105,9 @@ class _OwnFiles:
             raise DataError(f"{where}: none of its {total:,} images can be read{first}")
         if bad:
             text = f"{len(bad):,} of {total:,} images cannot be read, the first: {visible(bad[0][0])}: {bad[0][1]}"
-            if len(bad) > self.options.max_unreadable * total:
+            if len(bad) > self.options.max_unreadable * total + 1e-6:  # 0.29 of 100 is 28.999...
                 raise DataError(
-                    f"{where}: {text}; at most {self.options.max_unreadable:.3g} of them may be left out; remove them, "
+                    f"{where}: {text}; at most {100 * self.options.max_unreadable:.3g} % may be left out; remove them, "
                     f"or accept them: --max-unreadable {_rounded_up(len(bad) / total):g}"
                 )
             _log.warning(wrapped(f"{where}: {text}; left out"))
@@ -117,7 +119,7 @@ def _rounded_up(share: float) -> float:
 
 
 def _from_files(path: Path, options: DataOptions) -> Dataset:
-    listing = find_listing(path, seed=options.seed, test_share=options.test_share)
+    listing = find_listing(path, seed=options.split_seed, test_share=options.test_share)
     name = dataset_name(str(path))
     if options.classes and set(options.classes) == set(listing.classes):
         listing = listing.with_classes(options.classes)
@@ -145,7 +147,7 @@ def _from_files(path: Path, options: DataOptions) -> Dataset:
         listing.layout,
         {str(split): count for split, count in counts.items()},
         fingerprint_of(listing),
-        seed=options.seed if drawn else 0,
+        seed=options.split_seed if drawn else 0,
         test_share=options.test_share if drawn else 0.0,
         max_unreadable=options.max_unreadable,
         max_pixels=options.max_pixels,

@@ -27,8 +27,8 @@ class DataOptions:
     channels: int | None = None
     """1 or 3; None: chosen by the images."""
     fit: Fit = "crop"
-    seed: int = 0
-    """For a test split that is drawn."""
+    split_seed: int = 0
+    """For a test split that is drawn. It is not the seed of the training, so that several trainings can be compared."""
     test_share: float = TEST_SHARE
     """Share of each class in a test split that is drawn."""
     max_unreadable: float = MAX_UNREADABLE

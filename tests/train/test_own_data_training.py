@@ -10,7 +10,7 @@ from fakes.train_runs import tiny
 from PIL import Image
 from rtk.core.errors import DataError, UsageError
 from rtk.train.config import image_size_of
-from rtk.train.run import train
+from rtk.train.run import resume, train
 from rtk.train.run_folder import RunFolder
 
 
@@ -115,11 +115,25 @@ def test_early_stopping_uses_the_validation_split_and_needs_one(folders: Path, t
 
 
 def test_a_drawn_split_follows_the_seed_and_is_on_the_card(class_folders: Path, tmp_path: Path) -> None:
-    config = tiny(class_folders / "train", tmp_path / "run", epochs=1, seed=7, test_share=0.25)
+    config = tiny(class_folders / "train", tmp_path / "run", epochs=1, split_seed=7, test_share=0.25)
     data = train(config).card.data
     assert data is not None
     assert (data.layout, data.images) == ("class folders, test split drawn", {"train": 18, "test": 6})
     assert (data.seed, data.test_share) == (7, 0.25)
+
+
+def test_a_run_resumes_on_data_that_have_moved_if_they_are_named(folders: Path, tmp_path: Path) -> None:
+    train(tiny(folders, tmp_path / "run", epochs=1))
+    folders.rename(tmp_path / "moved")
+    with pytest.raises(DataError) as caught:
+        resume(tmp_path / "run")
+    assert str(caught.value) == (
+        f"{folders}: the data set of the run is not there any more; if it has moved, name it: "
+        f"rtk train --resume {tmp_path / 'run'} --dataset DIR"
+    )
+    resume(tmp_path / "run", given={"dataset": str(tmp_path / "moved")})
+    config = RunFolder(tmp_path / "run").read_config()
+    assert config.dataset == str(tmp_path / "moved")
 
 
 def test_size_and_fit_are_those_of_the_model(folders: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def folders(class_folders: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def card(folders: Path) -> ModelCard:
     """The card of a model that was trained on them, with a test split that seed 3 has drawn, at 16 x 10 pixels."""
-    options = DataOptions(image_size=(16, 10), fit="stretch", seed=3, test_share=0.5)
+    options = DataOptions(image_size=(16, 10), fit="stretch", split_seed=3, test_share=0.5)
     dataset = open_dataset(str(folders), options=options)
     return ModelCard(
         "resnet8v1-colours-s3", "resnet8v1", dataset.name, dataset.classes, Input(16, 10, 3),
@@ -52,7 +52,7 @@ def said(caplog: pytest.LogCaptureFixture) -> str:
 def test_the_same_images_are_found_from_any_folder(
     card: ModelCard, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = names(open_dataset(str(folders), options=DataOptions(seed=3, test_share=0.5)))
+    before = names(open_dataset(str(folders), options=DataOptions(split_seed=3, test_share=0.5)))
     monkeypatch.chdir(tmp_path)
     dataset = dataset_of(card)
     assert names(dataset) == before

@@ -120,16 +120,11 @@ def _cifar(version: CifarVersion, place: Path) -> ArraySet:
 
 
 def idx_set(root: Path) -> ArraySet | None:
-    """A set of idx files in a folder, in its folder `raw`, or in one such folder below; None without it.
+    """A set of idx files in a folder, in its folder `raw`, or in a folder `raw` one level deeper; None without it.
 
     Raises DataError if there are several sets, or if one lacks a file.
     """
-    folders = [
-        root,
-        root / "raw",
-        *sorted(root.glob("*/raw")),
-        *(path for path in sorted(root.glob("*")) if path.is_dir()),
-    ]
+    folders = [root, root / "raw", *sorted(root.glob("*/raw"))]
     for folder in folders:
         if folder.is_dir() and (found := _idx_files(folder)):
             return _idx(folder, found)

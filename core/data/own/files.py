@@ -5,19 +5,18 @@ archive's: `train-000.tar!/cat/1.jpg`.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from ...errors import DataError
-from ..file_rules import SNIFFED_BYTES, LeftOut, begins_as_image, named_as_image
+from ..file_rules import SNIFFED_BYTES, LeftOut, begins_as_image, named_as_image, named_as_text
 from ..sources.archives import archive_members
 from ..sources.entry import Entry
 from ..sources.folders import unreadable_folder, walked_folders
 
-TEXT_SUFFIXES = (".cls", ".csv", ".json", ".tsv", ".txt")
-"""Files that may hold labels."""
 INSIDE = "!/"
 """Between the name of an archive and that of its member."""
 
@@ -39,25 +38,29 @@ class Files(Protocol):
         ...
 
     def read(self, name: str) -> bytes:
-        """The content of a file with one of TEXT_SUFFIXES. Raises DataError."""
+        """The content of a file that is named as a text. Raises DataError."""
         ...
 
     def is_image(self, name: str) -> bool:
         """Whether a file is an image, by its suffix or else by its first bytes."""
         ...
 
-    def stamp(self, name: str) -> tuple[int, int]:
+    def stamp(self, name: str) -> tuple[int, ...]:
         """The size of a file in bytes, and when it was changed, in nanoseconds; of a member, those of its archive."""
         ...
 
-    def start_of(self, name: str, size: int) -> bytes:
+    def samples(self, name: str, size: int) -> bytes:
         """The first bytes of a file; empty if it cannot be read, and of members of archives."""
+        ...
+
+    def unwrap(self, prefix: str) -> None:
+        """Remove these folders from the beginning of all names."""
         ...
 
 
 @dataclass
 class FolderFiles:
-    """The files of a folder and its sub-folders. Links are followed."""
+    """The files of a folder and its sub-folders. Links are followed, but not to a folder that they are in."""
 
     root: Path
     left_out: LeftOut = field(default_factory=LeftOut)
@@ -66,9 +69,10 @@ class FolderFiles:
         self.names: list[str] = []
         self.errors: list[tuple[str, str]] = []
         self.folders: list[str] = []
-        start = str(self.root)
-        for folder, files in walked_folders(start, self.left_out):
-            name = os.path.relpath(folder, start)
+        self._base = str(self.root)
+        self._images: dict[str, bool] = {}
+        for folder, files in walked_folders(self._base, self.left_out):
+            name = os.path.relpath(folder, self._base)
             if name != os.curdir:
                 self.folders.append(name)
             if isinstance(files, OSError):
@@ -77,68 +81,116 @@ class FolderFiles:
                 self.names += (os.path.normpath(os.path.join(name, file)) for file in files)
         self.names.sort()
 
+    def unwrap(self, prefix: str) -> None:
+        """See Files."""
+        self._base = os.path.join(self._base, prefix) if prefix else self._base
+        inside = [name for name in self.names if name.startswith(prefix)]
+        for name in set(self.names) - set(inside):
+            self.left_out.add_no_image(name)
+        self.names = [name[len(prefix) :] for name in inside]
+        self.folders = [name[len(prefix) :] for name in self.folders if name.startswith(prefix)]
+
+    def path_of(self, name: str) -> Path:
+        """The path of a file."""
+        return Path(os.path.join(self._base, name))
+
     def entries(self, names: Collection[str]) -> Iterator[tuple[str, Entry]]:
         """See Files."""
-        start = str(self.root)
         wanted = set(names)
-        yield from ((name, Entry(os.path.join(start, name))) for name in self.names if name in wanted)
+        yield from ((name, Entry(os.path.join(self._base, name))) for name in self.names if name in wanted)
 
     def read(self, name: str) -> bytes:
         """See Files."""
         try:
-            return (self.root / name).read_bytes()
+            return self.path_of(name).read_bytes()
         except OSError as error:
-            raise DataError(f"{self.root / name}: cannot be read: {error.strerror or error}") from error
+            raise DataError(f"{self.path_of(name)}: cannot be read: {error.strerror or error}") from error
 
     def is_image(self, name: str) -> bool:
         """See Files."""
         if named_as_image(name):
             return True
-        try:
-            with (self.root / name).open("rb") as file:
-                return begins_as_image(file.read(SNIFFED_BYTES))
-        except OSError:
-            return False
+        if name not in self._images:
+            self._images[name] = not named_as_text(name) and begins_as_image(self.samples(name, SNIFFED_BYTES))
+        return self._images[name]
 
-    def stamp(self, name: str) -> tuple[int, int]:
+    def stamp(self, name: str) -> tuple[int, ...]:
         """See Files."""
         try:
-            status = (self.root / name).stat()
+            return _stamp(self.path_of(name))
         except OSError:  # a link to nothing
-            return 0, 0
-        return status.st_size, status.st_mtime_ns
+            return 0, 0, 0
 
-    def start_of(self, name: str, size: int) -> bytes:
+    def samples(self, name: str, size: int) -> bytes:
         """See Files."""
         try:
-            with (self.root / name).open("rb") as file:
+            with self.path_of(name).open("rb") as file:
                 return file.read(size)
         except OSError:
             return b""
 
 
 class ArchiveFiles:
-    """The files in one archive, or in several; they are read from their beginning, and never unpacked to disk."""
+    """The files in one archive, or in several; they are read from their beginning, and never unpacked to disk.
+
+    Of several files with one name, the last counts, as when the archive is unpacked.
+    """
 
     def __init__(self, archives: list[Path], root: Path) -> None:
         """Read the names and the texts; `root`: the archive itself, or the folder that holds all of them."""
-        self.root, self._archives = root, archives
-        self.folders: list[str] = []
+        self.root, self.archives = root, archives
+        self._by_name = {archive.name: archive for archive in archives}
         self.left_out = LeftOut()
-        self.names: list[str] = []
+        self.folders: list[str] = []
         self.errors: list[tuple[str, str]] = []
+        self._prefix = ""
         self._texts: dict[str, bytes] = {}
         self._images: set[str] = set()
+        self._times: Counter[str] = Counter()
+        self._backslashes = False
+        found: list[tuple[str, Entry]] = []
         for archive in archives:
             for name, entry in self._members(archive, wanted=_not_named_as_image):
-                if entry.error:
-                    self.errors.append((name, entry.error))
-                    continue
-                self.names.append(name)
-                if not isinstance(entry.content, bytes) or begins_as_image(entry.content[:SNIFFED_BYTES]):
-                    self._images.add(name)
-                elif name.lower().endswith(TEXT_SUFFIXES):
-                    self._texts[name] = entry.content
+                content = entry.content if isinstance(entry.content, bytes) else None
+                if content is not None and not named_as_text(name):
+                    entry = Entry(entry.name, entry.error, content=content[:SNIFFED_BYTES])
+                found.append((name, entry))
+        self._backslashes = any("\\" in name for name, _ in found) and not any(
+            "/" in name.partition(INSIDE)[2] if INSIDE in name else "/" in name for name, _ in found
+        )
+        for name, entry in found:
+            name = self._plain(name)
+            if entry.error:
+                self.errors.append((name, entry.error))
+                continue
+            self._times[name] += 1
+            self._images.discard(name)
+            if named_as_text(name):
+                self._texts[name] = entry.content if isinstance(entry.content, bytes) else b""
+            elif not isinstance(entry.content, bytes) or begins_as_image(entry.content):
+                self._images.add(name)
+        self.names = list(self._times)
+
+    @property
+    def repeated(self) -> list[str]:
+        """Names that an archive holds more than once."""
+        return [name for name, times in self._times.items() if times > 1]
+
+    def is_archive(self, name: str) -> bool:
+        """Whether this is the name of an archive, not of one of its members."""
+        return name in self._by_name
+
+    def unwrap(self, prefix: str) -> None:
+        """See Files."""
+        for name in self.names:
+            if not name.startswith(prefix):
+                self.left_out.add_no_image(name)
+        self.names = [name[len(prefix) :] for name in self.names if name.startswith(prefix)]
+        self._prefix = prefix
+
+    def _plain(self, name: str) -> str:
+        """A name with `/` between its parts, if the archive was made on a system that writes them otherwise."""
+        return name.replace("\\", "/") if self._backslashes else name
 
     def _members(self, archive: Path, *, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Entry]]:
         prefix = "" if archive == self.root else f"{archive.name}{INSIDE}"
@@ -148,40 +200,46 @@ class ArchiveFiles:
 
     def entries(self, names: Collection[str]) -> Iterator[tuple[str, Entry]]:
         """See Files."""
-        missing = set(names)
-        for archive in self._archives:
+        missing = {f"{self._prefix}{name}" for name in names}
+        seen: Counter[str] = Counter()
+        for archive in self.archives:
             prefix = "" if archive == self.root else f"{archive.name}{INSIDE}"
             inside = {name.removeprefix(prefix) for name in missing if name.startswith(prefix)}
-            if inside:
-                for name, entry in self._members(archive, wanted=_one_of(inside)):
-                    if name in missing:
-                        missing.discard(name)
-                        yield name, entry
+            if not inside:
+                continue
+            for raw, entry in self._members(archive, wanted=self._one_of(inside)):
+                name = self._plain(raw)
+                seen[name] += 1
+                if name in missing and seen[name] == self._times[name]:
+                    yield name[len(self._prefix) :], entry
+
+    def _one_of(self, members: set[str]) -> Callable[[str], bool]:
+        def wanted(member: str) -> bool:
+            return self._plain(member.removeprefix("./")) in members
+
+        return wanted
 
     def read(self, name: str) -> bytes:
         """See Files."""
-        return self._texts[name]
+        return self._texts.get(f"{self._prefix}{name}", b"")
 
     def is_image(self, name: str) -> bool:
         """See Files."""
-        return name in self._images
+        return f"{self._prefix}{name}" in self._images
 
-    def stamp(self, name: str) -> tuple[int, int]:
+    def stamp(self, name: str) -> tuple[int, ...]:
         """See Files."""
-        archive = self.root if INSIDE not in name else self.root / name.partition(INSIDE)[0]
-        status = archive.stat()
-        return status.st_size, status.st_mtime_ns
+        return _stamp(self._by_name.get(name.partition(INSIDE)[0], self.archives[0]))
 
-    def start_of(self, name: str, size: int) -> bytes:
-        """See Files: the archive's size and name stand for its content."""
+    def samples(self, name: str, size: int) -> bytes:
+        """See Files."""
         return b""
 
 
-def _one_of(members: set[str]) -> Callable[[str], bool]:
-    def wanted(member: str) -> bool:
-        return member.removeprefix("./") in members
-
-    return wanted
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Size, time of change of the content, and time of any change: a copy that keeps the first has another second."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _not_named_as_image(member: str) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from .files import ArchiveFiles
 from .listing import Listing
 
 SAMPLED_FILES, SAMPLED_BYTES = 64, 1 << 16
@@ -20,10 +21,25 @@ def fingerprint_of(listing: Listing) -> str:
     for name, label in items:
         line = f"{name}\0{listing.classes[label]}\0{listing.files.stamp(name)[0]}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
+    if isinstance(listing.files, ArchiveFiles):
+        for archive in listing.files.archives:
+            digest.update(_sampled(archive))
+        return digest.hexdigest()
     step = max(1, len(items) // SAMPLED_FILES)
     for name, _ in items[::step]:
-        digest.update(listing.files.start_of(name, SAMPLED_BYTES))
+        digest.update(listing.files.samples(name, SAMPLED_BYTES))
     return digest.hexdigest()
+
+
+def _sampled(archive: Path) -> bytes:
+    """Blocks of an archive, evenly spread; all of a small one."""
+    size, blocks = archive.stat().st_size, []
+    step = max(SAMPLED_BYTES, size // SAMPLED_FILES)
+    with archive.open("rb") as file:
+        for start in range(0, size, step):
+            file.seek(start)
+            blocks.append(file.read(SAMPLED_BYTES))
+    return b"".join(blocks)
 
 
 def fingerprint_of_files(root: Path, files: Iterable[Path]) -> str:

@@ -43,6 +43,8 @@ def choose_input(
         return Chosen(Input(*requested, channels), "")
     if same and common:
         return Chosen(Input(*common, channels), f"the size of all images, {common[0]} x {common[1]}, is kept")
+    if not seen:
+        return Chosen(Input(side, side, channels), "")
     reason = f"images are read at {side} x {side} pixels, because they are larger than {LARGEST_COMMON_SIDE} or differ"
     return Chosen(Input(side, side, channels), reason)
 

@@ -9,7 +9,6 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator
 
 from ...errors import DataError
 from ...text import visible
@@ -24,19 +23,13 @@ TABLE_NAMES = {
 }
 """Names of tables in lower case, and their split; `labels` may have a column for it."""
 FILE_COLUMNS = (
-    "file",
-    "filename",
-    "file_name",
-    "path",
-    "filepath",
-    "image",
-    "image_path",
-    "img",
-    "name",
-    "id",
-    "image_id",
-)
-LABEL_COLUMNS = ("label", "class", "class_name", "target", "category", "labels", "y")
+    "file", "filename", "file_name", "fname", "path", "filepath", "image", "image_path", "image_name", "img", "name",
+    "id", "image_id", "isic_id",
+)  # fmt: skip
+LABEL_COLUMNS = (
+    "label", "class", "class_name", "classid", "class_id", "target", "category", "labels", "species", "breed",
+    "diagnosis", "y",
+)  # fmt: skip
 SPLIT_COLUMNS = ("split", "set", "subset", "partition")
 SEPARATORS = ",;\t|"
 IMAGE_FOLDERS = ("", "images/", "image/", "imgs/", "img/")
@@ -51,37 +44,49 @@ def labels_of_tables(files: Files, tables: dict[str, str]) -> Listing:
     known = _Names(files)
     labels: dict[SplitName, list[tuple[str, str]]] = {}
     missing: list[tuple[SplitName, str, str]] = []
-    where: dict[str, tuple[str, str]] = {}
+    where: dict[str, tuple[str, str, SplitName]] = {}
     repeated, notes = Counter[str](), list[str]()
+    has_splits = any(tables[table] in SPLIT_WORDS for table in tables)
     for table in sorted(tables):
         own: SplitName | None = SPLIT_WORDS.get(tables[table])
         text, encoding = _text(files.read(table))
         if encoding == "cp1252":
             notes.append(f"{visible(table)}: not UTF-8; read as cp1252")
-        for row, file, label, split_word in _rows(text, files, table, known):
+        rows, with_split = _rows(text, files, table, known)
+        if own is None and has_splits and not with_split:
+            notes.append(f"{visible(table)}: not used, because the other tables have the splits")
+            continue
+        named = set()
+        for row, file, label, split_word in rows:
             split = own or _split(split_word, files, table, row)
             place = f"{visible(table)}, row {row}"
             if not file or not label:
                 raise DataError(f"{files.root}: {place}: no {'label' if file else 'file'}")
+            named.add(split)
             name = known.find(file, split)
             if name is None:
                 missing.append((split, file, f"no such file; {place}"))
                 continue
             before = where.get(name)
             if before is None:
-                where[name] = (place, label)
+                where[name] = (place, label, split)
                 labels.setdefault(split, []).append((name, label))
             elif before[1] != label:
                 raise DataError(
                     f"{files.root}: {visible(name)} has two labels: {before[1]!r} ({before[0]}) and {label!r} ({place})"
                 )
+            elif before[2] != split:
+                raise DataError(
+                    f"{files.root}: {visible(name)} is in two splits: {before[2]} ({before[0]}) and {split} ({place})"
+                )
             else:
                 repeated[name] += 1
-    if not where and missing:
-        raise DataError(
-            f"{files.root}: none of the {len(missing):,} files in {visible(min(tables))} exists, the first: "
-            f"{visible(missing[0][1])}; expected names relative to the table"
-        )
+        for split in sorted(named - labels.keys()):
+            absent = [file for of, file, _ in missing if of == split]
+            raise DataError(
+                f"{files.root}: none of the {len(absent):,} files of the {split} split in {visible(table)} exists, the "
+                f"first: {visible(absent[0])}; expected names relative to the table"
+            )
     if repeated:
         notes.append(
             f"rows that repeat an image: {repeated.total():,}, the first: {visible(next(iter(repeated)))}; used once"
@@ -136,38 +141,52 @@ def _text(content: bytes) -> tuple[str, str]:
         return content.decode("cp1252", "replace"), "cp1252"
 
 
-def _rows(text: str, files: Files, table: str, known: _Names) -> Iterator[tuple[int, str, str, str]]:
-    """Yield the number, file, label and split of each row; the split is empty without such a column."""
-    first = text.partition("\n")[0]
+def _rows(text: str, files: Files, table: str, known: _Names) -> tuple[list[tuple[int, str, str, str]], bool]:
+    """The number, file, label and split of each row, and whether there is a column for the split.
+
+    Raises DataError for a table without a column of files or labels.
+    """
+    lines = text.lstrip("\r\n \ufeff")
+    skipped = text[: len(text) - len(lines)].count("\n")
+    if lines.lower().startswith("sep="):  # as Excel writes it
+        _, _, lines = lines.partition("\n")
+        skipped += 1
+    first = lines.partition("\n")[0]
     separator = max(SEPARATORS, key=first.count)
+    where = f"{files.root}: {visible(table)}"
     if not first.count(separator):
-        raise DataError(f"{files.root}: {visible(table)}: one column only; expected the columns file and label")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+        raise DataError(f"{where}: one column only; expected the columns file and label")
+    reader = csv.reader(io.StringIO(lines, newline=""), delimiter=separator, skipinitialspace=True)
     try:
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
+        stripped = ((skipped + reader.line_num, [cell.strip() for cell in row]) for row in reader)
+        rows = [(number, row) for number, row in stripped if any(row)]
     except csv.Error as error:
-        raise DataError(f"{files.root}: {visible(table)}, row {reader.line_num}: {error}") from error
+        raise DataError(f"{where}, row {skipped + reader.line_num}: {error}") from error
+    if not rows:
+        raise DataError(f"{where}: no rows; expected the columns file and label")
     names = [cell.lower() for cell in rows[0][1]]
     file, label, split = (
         next((names.index(name) for name in known_names if name in names), None)
         for known_names in (FILE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS)
     )
-    has_header = label is not None or (file is not None and known.find(rows[0][1][file], "train") is None)
-    if has_header and (file is None or label is None):
-        others = [index for index in range(len(names)) if index not in (file, label, split)]
-        if len(others) != 1 and not (file is None and label is None):
-            raise DataError(
-                f"{files.root}: {visible(table)}: its columns are {', '.join(map(visible, names))}; "
-                "expected file and label"
-            )
-        file, label = (others[0] if file is None else file), (others[0] if label is None else label)
-    if not has_header:
-        file, label, split = 0, 1, None
-    assert file is not None
-    assert label is not None
+    has_header = file is not None or label is not None
+    if file is None or label is None:
+        rest = [index for index in range(len(names)) if index not in (file, label, split)]
+        exists = [index for index in rest if known.find(rows[0][1][index], "train") is not None]
+        if len(names) == 2 and not has_header:
+            file, label = (exists[0] if len(exists) == 1 else 0), 1 - (exists[0] if len(exists) == 1 else 0)
+            # A first row that names no file, before one that does, has names of columns that are not known.
+            has_header = not exists and len(rows) > 1 and known.find(rows[1][1][file], "train") is not None
+        elif len(rest) == 1:
+            file, label = (rest[0] if file is None else file), (rest[0] if label is None else label)
+        else:
+            columns = ", ".join(map(visible, names))
+            raise DataError(f"{where}: its columns are {columns}; expected file and label")
+    found = []
     for number, row in rows[1:] if has_header else rows:
         cells = [row[index] if index is not None and index < len(row) else "" for index in (file, label, split)]
-        yield number, cells[0], cells[1], cells[2]
+        found.append((number, cells[0], cells[1], cells[2]))
+    return found, split is not None
 
 
 def _split(word: str, files: Files, table: str, row: int) -> SplitName:

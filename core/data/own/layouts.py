@@ -7,12 +7,13 @@ The layouts, in the order in which they are looked for:
     train/<class>/*, val/<class>/*            split folders, in any combination, with folders of classes
     <class>/*                                 folders of classes alone; the test split is drawn
 
-A folder that holds nothing but one other folder, or archives, stands for that folder or these archives.
+A folder that holds nothing but one other folder, or archives, stands for that folder or these archives. An archive with
+a split in its name, such as pets-train.zip, stands for a folder of that split.
 """
 
-import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from ...errors import DataError
@@ -22,11 +23,12 @@ from .draw import drawn_test
 from .files import INSIDE, ArchiveFiles, Files, FolderFiles
 from .label_tables import TABLE_NAMES, labels_of_tables
 from .listing import EXPECTED, SPLIT_WORDS, SPLITS, Listing, SplitName, listing_from_labels
+from .pairs import listing_of_pairs
 
-SHARD_SPLIT = re.compile(r"(?:^|[^a-z])(" + "|".join(sorted(SPLIT_WORDS, key=len, reverse=True)) + r")(?:[^a-z]|$)")
-"""A split in the name of an archive: train-0001.tar, pets_val.tar."""
-PAIR_LABELS = (".cls", ".txt", ".json")
-JSON_LABELS = ("label", "class", "cls", "class_name", "target")
+WITH_SPLIT = re.compile(
+    r"(?:^|[^a-z])(" + "|".join(sorted(SPLIT_WORDS, key=len, reverse=True)) + r")(?:[^a-z]|$)", re.IGNORECASE
+)
+"""A split in the name of an archive or folder: train-0001.tar, pets_val.tar, seg_train."""
 SHOWN = 3
 
 Labels = dict[SplitName, list[tuple[str, str]]]
@@ -36,48 +38,106 @@ def find_listing(root: Path, *, seed: int, test_share: float) -> Listing:
     """List the labelled images below a folder, or in an archive.
 
     Without any split but training, a stratified test split is drawn: `test_share` of each class, by the seed.
-    Raises DataError if the layout is none of those above.
+    Raises DataError if the layout is none of those above, if a folder cannot be read, or if an archive is damaged.
     """
     files = _files_of(root)
+    for name, reason in files.errors:
+        if INSIDE not in name and not isinstance(files, ArchiveFiles):
+            raise DataError(f"{root / name}: {reason}")
+        if isinstance(files, ArchiveFiles) and files.is_archive(name):
+            raise DataError(f"{root if root.name == name else root / name}: {reason}")
     listing = _listing_of(files)
+    listing.missing.extend(("train", name, reason) for name, reason in files.errors)
     if listing.splits.keys() <= {"train"}:
         listing = drawn_test(listing, seed=seed, share=test_share)
-    for name, reason in files.errors[:SHOWN]:
-        listing.notes.append(f"{visible(name)}: {reason}")
-    if len(files.errors) > SHOWN:
-        listing.notes.append(f"and {len(files.errors) - SHOWN:,} more that cannot be read")
+    if isinstance(files, ArchiveFiles) and files.repeated:
+        listing.notes.append(
+            f"names that an archive holds more than once: {len(files.repeated):,}, the first: "
+            f"{visible(files.repeated[0])}; the last file of that name counts"
+        )
     return listing
 
 
 def _files_of(root: Path) -> Files:
+    """The files of a folder or archive, below the folders that hold nothing but one other folder."""
     if not root.is_dir():
-        return ArchiveFiles([root], root)
-    files = FolderFiles(root)
-    archives = [name for name in files.names if ARCHIVE.fullmatch(name)]
-    if archives and not any(files.is_image(name) for name in files.names if name not in archives):
-        nested = [name for name in archives if "/" in name]
-        if not nested:
-            return ArchiveFiles([root / name for name in archives], root)
-    return files
+        files: Files = ArchiveFiles([root], root)
+        files.unwrap(_wrapping_folders(files))
+        return files
+    folder = FolderFiles(root)
+    folder.unwrap(_wrapping_folders(folder))
+    archives = [name for name in folder.names if ARCHIVE.fullmatch(name)]
+    others = [name for name in folder.names if name not in set(archives)]
+    if not archives:
+        return folder
+    if any(_may_hold_labels(folder, name) for name in others) or any("/" in name for name in archives):
+        for name in archives:
+            folder.left_out.add_archive(name)
+        return folder
+    return ArchiveFiles([folder.path_of(name) for name in archives], root)
+
+
+def _may_hold_labels(files: Files, name: str) -> bool:
+    return name.lower() in TABLE_NAMES or files.is_image(name)
+
+
+def _wrapping_folders(files: Files) -> str:
+    """The folders, with `/` at their end, that hold nothing of interest but one other folder; empty without them."""
+    wanted = [name for name in files.names if _may_hold_labels(files, name) or ARCHIVE.fullmatch(name)]
+    wanted += [name for name in files.names if name.split("/")[-1].lower() in TABLE_NAMES]
+    prefix = ""
+    while wanted:
+        inner = [name[len(prefix) :] for name in wanted]
+        first = {name.split("/")[0] for name in inner if "/" in name}
+        below = [name.partition("/")[2] for name in inner]
+        special = any("/" not in name and (name.lower() in TABLE_NAMES or ARCHIVE.fullmatch(name)) for name in below)
+        if len(first) != 1 or not all("/" in name for name in inner):
+            break
+        (folder,) = first
+        if SPLIT_WORDS.get(folder.lower()) or not (special or any("/" in name for name in below)):
+            break
+        prefix += f"{folder}/"
+    return prefix
 
 
 def _listing_of(files: Files) -> Listing:
     tables = {name: word for name in files.names if (word := TABLE_NAMES.get(name.lower()))}
     if tables:
         return labels_of_tables(files, tables)
-    if isinstance(files, ArchiveFiles) and (pairs := _pairs(files)):
+    places = _places(files)
+    if isinstance(files, ArchiveFiles) and (pairs := listing_of_pairs(files, places)):
         return pairs
-    depth = _wrapping_folders(files.names)
-    by_split, outside = _class_folders(files, depth)
-    if not by_split:
+    by_split, notes = _class_folders(files, places)
+    if not any(by_split.values()):
         _raise_no_layout(files)
-    found = " and ".join(split for split in SPLITS if split in by_split)
-    layout = f"class folders in {found}" if found else "class folders"
+    found = [split for split in SPLITS if split in by_split]
+    layout = f"class folders in {_joined(found)}" if found else "class folders"
     labels: Labels = {}
-    for split, pairs_ in by_split.items():
-        labels.setdefault(SPLIT_WORDS.get(split, "train"), []).extend(pairs_)
-    notes = [f"{_count(outside)} outside of class folders, the first: {visible(outside[0])}"] if outside else []
+    for split, some in by_split.items():
+        labels.setdefault(SPLIT_WORDS.get(split, "train"), []).extend(some)
     return listing_from_labels(files, layout, labels, notes=notes)
+
+
+def _joined(words: list[SplitName]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
+
+
+def _places(files: Files) -> dict[str, str]:
+    """Every name as if archives were folders: an archive with a split in its name is the folder of that split.
+
+    Raises DataError for several archives of which some have no split in their name.
+    """
+    archives = {name.partition(INSIDE)[0] for name in files.names if INSIDE in name}
+    found = {archive: WITH_SPLIT.search(archive) for archive in archives}
+    without = sorted(archive for archive, match in found.items() if not match)
+    if without and len(without) < len(archives):
+        raise DataError(f"{files.root}: no split in the name of {visible(without[0])}, but in others; rename it")
+    folders = {archive: f"{match[1]}/" if match else "" for archive, match in found.items()}
+    places = {}
+    for name in files.names:
+        archive, inside, member = name.partition(INSIDE)
+        places[name] = f"{folders[archive]}{member}" if inside else name
+    return places
 
 
 def _raise_no_layout(files: Files) -> None:
@@ -85,104 +145,88 @@ def _raise_no_layout(files: Files) -> None:
     if not images:
         left_out = files.left_out.to_text()
         raise DataError(f"{files.root}: holds no images{f', but {left_out}' if left_out else ''}; {EXPECTED}")
-    raise DataError(f"{files.root}: {_count(images)} without a class, the first: {visible(images[0])}; {EXPECTED}")
+    raise DataError(f"{files.root}: {count_of(images)} without a class, the first: {visible(images[0])}; {EXPECTED}")
 
 
-def _count(names: list[str]) -> str:
+def count_of(names: list[str]) -> str:
+    """A number of images in words."""
     return f"{len(names):,} {'image' if len(names) == 1 else 'images'}"
 
 
-def _wrapping_folders(names: list[str]) -> int:
-    """The number of folders that only hold one other folder, as unpacked archives often have, or are split names."""
-    depth = 0
-    while True:
-        parts = {tuple(name.split("/")[: depth + 2]) for name in names}
-        first = {part[depth] for part in parts if len(part) > depth + 1}
-        only_folders = all(len(part) > depth + 1 for part in parts)
-        below = {part[depth + 1] for part in parts if len(part) > depth + 1}
-        deeper = any(name.count("/") > depth + 1 for name in names)
-        if not (only_folders and len(first) == 1 and deeper and below) or first.pop().lower() in SPLIT_WORDS:
-            return depth
-        depth += 1
-
-
-def _class_folders(files: Files, depth: int) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
-    """The images of class folders by split ("" without split folders), and images outside of class folders."""
-    top = {name.split("/")[depth] for name in files.names if name.count("/") > depth}
-    has_splits = any(_split_of(name) == "train" for name in top)
-    if top and not has_splits and all(map(_split_of, top)):
-        raise DataError(f"{files.root}: no train folder, only {', '.join(sorted(top))}; {EXPECTED}")
-    labels: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    outside, unknown = list[str](), set[str]()
+def _class_folders(files: Files, places: dict[str, str]) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
+    """The images of class folders by split ("" without split folders), and notes about images that are left out."""
+    images = {name: places[name] for name in files.names if files.is_image(name)}
     for name in files.names:
-        parts = name.split("/")[depth:]
-        split = _split_of(parts[0]) if has_splits else None
-        if has_splits and split is None:
-            unknown.add(parts[0])
-            continue
-        inner = parts[1:] if has_splits else parts
-        if not files.is_image(name):
+        if name not in images and not ARCHIVE.fullmatch(name):
             files.left_out.add_no_image(name)
-        elif len(inner) < 2:
+    split_of = _splits_of_folders(files, list(images.values()))
+    labels: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    outside, no_split = list[str](), Counter[str]()
+    wraps = {folder: _wrap_in(folder, images.values()) for folder in split_of}
+    for name, place in images.items():
+        parts = place.split("/")
+        split = ""
+        if split_of:
+            if parts[0] not in split_of:
+                outside.append(name) if len(parts) == 1 else no_split.update([parts[0]])
+                continue
+            split = split_of[parts[0]]
+            parts = parts[1 + wraps[parts[0]] :]
+        if len(parts) < 2:
             outside.append(name)
         else:
-            labels[split or ""].append((name, inner[0]))
-    for folder in sorted(unknown & top):
-        files.left_out.passed_over[folder] += 1
-    for folder in files.folders:
-        parts = folder.split("/")[depth:]
-        is_class = len(parts) == (2 if has_splits else 1) and (not has_splits or _split_of(parts[0]) == "train")
-        if is_class and parts[-1] not in {name for _, name in labels["train" if has_splits else ""]}:
-            raise DataError(f"{files.root / folder}: no images; every class needs at least one, or remove the folder")
-    if has_splits and not labels.get("train"):
+            labels[split].append((name, parts[0]))
+    notes = [f"{count_of(outside)} outside of class folders, the first: {visible(outside[0])}"] if outside else []
+    if no_split:
+        some = ", ".join(f"{visible(folder)} ({count:,} images)" for folder, count in sorted(no_split.items())[:SHOWN])
+        notes.append(f"folders that are no split, left out: {some}{', ...' if len(no_split) > SHOWN else ''}")
+    if split_of and not labels.get("train"):
         raise DataError(f"{files.root}: the train folder holds no class folders with images; {EXPECTED}")
-    return labels, outside
+    _check_empty_classes(files, split_of, wraps, {name for _, name in labels["train" if split_of else ""]})
+    return labels, notes
 
 
-def _split_of(folder: str) -> SplitName | None:
-    return SPLIT_WORDS.get(folder.lower())
+def _splits_of_folders(files: Files, places: list[str]) -> dict[str, SplitName]:
+    """The folders at the top that are splits; empty if the folders at the top are classes."""
+    top = {place.split("/")[0] for place in places if "/" in place}
+    deep = {place.split("/")[0] for place in places if place.count("/") > 1}
+    exact = {folder: SPLIT_WORDS[folder.lower()] for folder in top if folder.lower() in SPLIT_WORDS}
+    named = {folder: SPLIT_WORDS[match[1].lower()] for folder in top if (match := WITH_SPLIT.search(folder))}
+    for found in (exact, named):
+        splits = set(found.values())
+        has_train = any(found[folder] == "train" for folder in deep & found.keys())
+        if has_train and (found is exact or len(splits) > 1):
+            return found
+    if top and top == exact.keys():
+        missing = "no class folders in train" if "train" in exact.values() else "no train folder"
+        raise DataError(f"{files.root}: {missing}, only {', '.join(sorted(top))}; {EXPECTED}")
+    if len(named) > 1:
+        raise DataError(f"{files.root}: {', '.join(sorted(named))} look like splits, not like classes; {EXPECTED}")
+    return {}
 
 
-def _pairs(files: ArchiveFiles) -> Listing | None:
-    """Images with a label of the same name up to its first dot, as in WebDataset; None if there are no such pairs."""
-    keys: dict[str, dict[str, str]] = defaultdict(dict)
-    for name in files.names:
-        folder, slash, base = name.rpartition("/")
-        stem, _, suffix = base.partition(".")
-        kind = "image" if files.is_image(name) else f".{suffix.lower()}"
-        keys[f"{folder}{slash}{stem}"].setdefault(kind, name)
-    labels: Labels = {}
-    unlabelled = list[str]()
-    for parts in keys.values():
-        label = next((parts[kind] for kind in PAIR_LABELS if kind in parts), None)
-        if "image" in parts and label:
-            image = parts["image"]
-            shard = image.partition(INSIDE)[0] if INSIDE in image else files.root.name
-            found = SHARD_SPLIT.search(shard.lower())
-            labels.setdefault(SPLIT_WORDS[found[1]] if found else "train", []).append((image, _label(files, label)))
-        elif "image" in parts:
-            unlabelled.append(parts["image"])
-    if not labels:
-        return None
-    if "train" not in labels and len(labels) == 1:
-        labels = {"train": next(iter(labels.values()))}
-    notes = [f"{_count(unlabelled)} without a label, the first: {visible(unlabelled[0])}"] if unlabelled else []
-    return listing_from_labels(files, "WebDataset pairs", labels, notes=notes)
+def _wrap_in(folder: str, places: Iterable[str]) -> int:
+    """The number of folders in a split folder that hold nothing but one other folder: train/train/cat."""
+    parts = [place.split("/")[1:] for place in places if place.startswith(f"{folder}/")]
+    depth = 0
+    while (
+        parts
+        and len({part[depth] for part in parts if len(part) > depth + 1}) == 1
+        and all(len(part) > depth + 2 for part in parts)
+    ):
+        depth += 1
+    return depth
 
 
-def _label(files: Files, name: str) -> str:
-    """The label in a text of WebDataset: the text itself, or a field of JSON. Raises DataError."""
-    text = files.read(name).decode("utf-8-sig", "replace").strip()
-    if name.lower().endswith(".json"):
-        try:
-            content = json.loads(text)
-        except ValueError as error:
-            raise DataError(f"{files.root}: {visible(name)}: not JSON: {error}") from error
-        if isinstance(content, dict):
-            content = next((content[key] for key in JSON_LABELS if key in content), None)
-        if not isinstance(content, str | int) or isinstance(content, bool):
-            raise DataError(f"{files.root}: {visible(name)}: no label; expected one of {', '.join(JSON_LABELS)}")
-        text = str(content)
-    if not text:
-        raise DataError(f"{files.root}: {visible(name)}: an empty label")
-    return text
+def _check_empty_classes(
+    files: Files, split_of: dict[str, SplitName], wraps: dict[str, int], classes: set[str]
+) -> None:
+    """Raise DataError for a class folder of the training images that holds none."""
+    for folder in files.folders:
+        parts = folder.split("/")
+        if not split_of:
+            is_class = len(parts) == 1
+        else:
+            is_class = split_of.get(parts[0]) == "train" and len(parts) == 2 + wraps[parts[0]]
+        if is_class and parts[-1] not in classes:
+            raise DataError(f"{files.root / folder}: no images; every class needs at least one, or remove the folder")

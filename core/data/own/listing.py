@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...errors import DataError
-from ...text import visible
+from ...text import decodable, visible
 from .class_names import class_order, merged_names
 from .files import Files
 
@@ -13,7 +13,7 @@ SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 SPLIT_WORDS: dict[str, SplitName] = {
     "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
-    "test": "test", "testing": "test",
+    "dev": "validation", "eval": "validation", "test": "test", "testing": "test",
 }  # fmt: skip
 """Names of folders and tables, in lower case."""
 
@@ -65,6 +65,9 @@ def listing_from_labels(
     Raises DataError for fewer than two classes, and for classes that the training split lacks.
     """
     found = {split: list(pairs) for split, pairs in labels.items()}
+    for label in {label for pairs in found.values() for _, label in pairs}:
+        if decodable(label) != label:
+            raise DataError(f"{files.root}: the class {decodable(label)!r} is not UTF-8; rename its folder")
     where = {split: f"{files.root}: the {split} split" for split in found}
     spelling, merged = merged_names([label for pairs in found.values() for _, label in pairs], source=str(files.root))
     classes = class_order({spelling[label] for _, label in found.get("train", [])})

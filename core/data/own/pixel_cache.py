@@ -70,7 +70,10 @@ def pixels_of(files: Files, items: Sequence[Item], reading: Reading, *, what: st
     needed = len(items) * reading.size.height * reading.size.width * reading.size.channels
     try:
         folder = cache_path(DATASETS_FOLDER, key)
-        return _read(folder, reading) or _cached(folder, files, items, reading, needed=needed, what=what)
+        found = _read(folder, reading)
+        if found is not None and not _readable_again(files, found.unreadable, reading):
+            return found
+        return _cached(folder, files, items, reading, needed=needed, what=what, anew=found is not None)
     except OutputError as error:
         if needed > (usable_memory() or math.inf) / 2:
             raise DataError(
@@ -83,10 +86,15 @@ def pixels_of(files: Files, items: Sequence[Item], reading: Reading, *, what: st
     return replace(decoded, images_NHWC=np.concatenate(parts) if parts else decoded.images_NHWC)
 
 
-def _cached(folder: Path, files: Files, items: Sequence[Item], reading: Reading, *, needed: int, what: str) -> Pixels:
-    """Decode the images into a folder of the cache, one process at a time. Raises OutputError."""
+def _cached(
+    folder: Path, files: Files, items: Sequence[Item], reading: Reading, *, needed: int, what: str, anew: bool
+) -> Pixels:
+    """Decode the images into a folder of the cache, one process at a time. Raises OutputError.
+
+    `anew`: what the folder holds is not used.
+    """
     with made_by_one(folder):
-        found = _read(folder, reading)
+        found = None if anew else _read(folder, reading)
         if found is not None:  # another process has just made it
             return found
         if shutil.disk_usage(folder.parent).free < needed + SPARE_BYTES:
@@ -106,6 +114,15 @@ def _cached(folder: Path, files: Files, items: Sequence[Item], reading: Reading,
     if found is None:
         raise OutputError(f"{folder}: cannot be read back")
     return found
+
+
+def _readable_again(files: Files, unreadable: Sequence[tuple[str, str]], reading: Reading) -> bool:
+    """Whether an image that could not be read can be now: a package, a permission or memory may have been missing."""
+    if not unreadable:
+        return False
+    with Decoder(reading.size, processes=0, fit=reading.fit, max_pixels=reading.max_pixels) as decoder:
+        entries = (entry for _, entry in files.entries({name for name, _ in unreadable}))
+        return any(not error for chunk in decoder.chunks(entries) for error in chunk.errors)
 
 
 def _decoded(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 from ...text import one_line
-from ..file_rules import SNIFFED_BYTES, LeftOut, begins_as_image, named_as_image, passed_over_part
+from ..file_rules import SNIFFED_BYTES, LeftOut, begins_as_image, named_as_image, named_as_text, passed_over_part
 from .entry import Entry
 
 MAX_MEMBER_BYTES = 1 << 26
@@ -107,6 +107,8 @@ def _zip_entries(path: str, left_out: LeftOut, wanted: Callable[[str], bool] | N
 
 
 def _begins_as_image(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    if named_as_text(member.filename):
+        return False
     try:
         with archive.open(member) as file:
             return begins_as_image(file.read(SNIFFED_BYTES))
@@ -174,7 +176,7 @@ def _tar_entries(path: str, left_out: LeftOut, wanted: Callable[[str], bool] | N
                     sniffed = not (wanted or named_as_image(member.name))
                     try:
                         start = content.read(SNIFFED_BYTES) if sniffed else b""
-                        if sniffed and not begins_as_image(start):
+                        if sniffed and (named_as_text(member.name) or not begins_as_image(start)):
                             left_out.add_no_image(name)
                         elif member.size > MAX_MEMBER_BYTES:
                             yield Entry(name, f"refused: {member.size:,} bytes; at most {MAX_MEMBER_BYTES:,} are read")

@@ -21,7 +21,7 @@ def folder_entries(root: str, left_out: LeftOut | None = None) -> Iterator[Entry
     `left_out` counts all other files, and the names that are passed over.
     """
     left_out = left_out or LeftOut()
-    for folder, files in walked_folders(root, left_out):
+    for folder, files in _folders(root, set(), left_out):
         if isinstance(files, OSError):
             yield Entry(folder, unreadable_folder(files))
             continue
@@ -33,11 +33,33 @@ def folder_entries(root: str, left_out: LeftOut | None = None) -> Iterator[Entry
 
 
 def walked_folders(root: str, left_out: LeftOut) -> Iterator[tuple[str, list[str] | OSError]]:
-    """Yield a folder and its sub-folders, each once, with the names of their files or the error.
+    """Yield a folder and its sub-folders with the names of their files or the error; links are followed.
 
-    Without names that are passed over, which `left_out` counts. Links are followed.
+    A folder may be found in several places by links, but not within itself. Without names that are passed over, which
+    `left_out` counts.
     """
-    return _folders(root, set(), left_out)
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(root, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            status = os.stat(folder or os.curdir)  # noqa: PTH116 - as in _is_new
+            files, folders = _content(folder)
+        except OSError as error:
+            yield folder, error
+            continue
+        own = (status.st_dev, status.st_ino)
+        if own in above:  # a link to a folder that it is in
+            left_out.passed_over[os.path.basename(folder)] += 1
+            continue
+        yield folder, _kept(files, left_out)
+        inner = sorted(_kept(folders, left_out), reverse=True)
+        waiting += ((os.path.join(folder, name), above | {own}) for name in inner)
+
+
+def _kept(names: list[str], left_out: LeftOut) -> list[str]:
+    """The names that are not passed over; `left_out` counts the others."""
+    left_out.passed_over.update(name for name in names if is_passed_over(name))
+    return [name for name in names if not is_passed_over(name)]
 
 
 def unreadable_folder(error: OSError) -> str:
@@ -77,9 +99,8 @@ def _folders(root: str, seen: _Seen, left_out: LeftOut) -> Iterator[tuple[str, l
         except OSError as error:
             yield folder, error
             continue
-        left_out.passed_over.update(name for name in (*files, *folders) if is_passed_over(name))
-        yield folder, [name for name in files if not is_passed_over(name)]
-        shown = sorted((name for name in folders if not is_passed_over(name)), reverse=True)
+        yield folder, _kept(files, left_out)
+        shown = sorted(_kept(folders, left_out), reverse=True)
         waiting += (os.path.join(folder, name) for name in shown)
 
 
