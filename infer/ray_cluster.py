@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.data.decode import Decoder
-from ..core.data.options import Fit
+from ..core.data.options import MAX_PIXELS, Fit
 from ..core.data.sources.entry import Entry
 from ..core.errors import BackendError, RtkError
 from ..core.library_errors import reason_of
@@ -50,11 +50,11 @@ class Work:
     """Relative paths start here."""
     config: ClassifyConfig
     fit: Fit
-    max_pixels: int
     data_dir: Path | None
     options: BackendOptions
     processes: int | None
     """Decoding processes per actor; None means one per core of the actor."""
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)

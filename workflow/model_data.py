@@ -78,7 +78,7 @@ def report_other_score(card: ModelCard, dataset: Dataset, *, correct: int, total
     if score is None or score.split != dataset.scored_split:
         return
     if record is None or dataset.record is None:
-        same = record is dataset.record and dataset.name == card.dataset
+        same = record is dataset.record and dataset.name == card.dataset and score.total == total
     else:
         same = record.fingerprint == dataset.record.fingerprint  # else a line has said that they differ
     if same and abs(score.accuracy - correct / total) > REPORTED_SHARE:

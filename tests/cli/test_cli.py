@@ -505,6 +505,7 @@ def test_training_on_a_folder_of_classes_prints_its_score(rtk: Rtk, class_folder
         "best.pt",
         "config.json",
         "curves.png",
+        "data",
         "history.csv",
         "history.jsonl",
         "last.pt",

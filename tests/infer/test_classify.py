@@ -8,21 +8,19 @@ import random
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 from fakes.image_files import saved_images
 from PIL import Image
 from rtk.core.card import Input
-from rtk.core.data import decode, images
+from rtk.core.data import decode
 from rtk.core.data.decode import CRASHED, IMAGES_BEFORE_POOL, Decoder, decode_chunk
 from rtk.core.data.images import model_image
 from rtk.core.data.sources.entry import Entry
 from rtk.core.errors import BackendError, DataError
 from rtk.infer.classify import Answer, ClassifyConfig, Prediction, classify, log_smaller_batches, softmax
 from rtk.infer.fake import FakeBackend
-from rtk.infer.output import formats
 from rtk.infer.output.formats import TEXT_FORMATS
 from rtk.infer.output.rows import columns, lines
 from rtk.infer.sources import listing as sources
@@ -334,7 +332,6 @@ def test_letterbox_keeps_the_whole_image_and_crop_cuts_the_edges() -> None:
     assert boxed[2, 0].tolist() == [240, 0, 0]
     assert boxed[2, -1].tolist() == [0, 0, 240]
     assert cropped[0, 2].max() == 0
-    assert get_args(formats.Fit) == get_args(images.Fit)
 
 
 # All image formats, and malicious files.

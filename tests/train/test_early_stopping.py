@@ -27,7 +27,7 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 def with_right_answers(monkeypatch: pytest.MonkeyPatch, *right: int) -> None:
     """Let the epochs have these numbers of right answers on the held-out images."""
 
-    def scores(run: Any) -> dict[str, Score]:
+    def scores(run: Any, *, is_last: bool) -> dict[str, Score]:
         test = Score("test", 5, 12, 1.5)
         return {"holdout": replace(test, split="holdout", correct=right[run.trainer.epoch - 1], total=6), "test": test}
 

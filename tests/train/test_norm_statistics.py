@@ -8,7 +8,7 @@ import pytest
 import torch
 from fakes.train_runs import tiny
 from rtk.core.artifacts.checkpoint import load_checkpoint
-from rtk.core.data.datasets import open_dataset
+from rtk.core.data.open_dataset import open_dataset
 from rtk.core.models.model import build_network
 from rtk.train.evaluate import evaluate
 from rtk.train.optim import norm_statistics

@@ -12,7 +12,8 @@ from fakes.log import logged
 from PIL import Image
 from rtk.core.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from rtk.core.card import Input, ModelCard, Preprocessing
-from rtk.core.data.datasets import Split, open_dataset
+from rtk.core.data.datasets import Split
+from rtk.core.data.open_dataset import open_dataset
 from rtk.core.errors import ArtifactError, UsageError
 from rtk.core.models.model import build_model, build_network
 from rtk.core.zoo import zoo_card

@@ -127,7 +127,7 @@ def test_a_stopped_command_logs_how_to_resume_and_exits_with_the_signals_code(
     ) as process:
         assert process.stderr is not None
         messages = [process.stderr.readline()]
-        while not messages[-1].startswith("epoch      2/"):
+        while not messages[-1].startswith("epoch   2/"):
             messages.append(process.stderr.readline())
             assert messages[-1], messages
         process.send_signal(sent)
@@ -290,7 +290,7 @@ def test_a_full_disk_ends_with_one_error_line_and_an_intact_checkpoint(
     fsync, messages = os.fsync, list[str]()
 
     def full(descriptor: int) -> None:
-        if len(messages) == 3:  # two lines on the run, and the first epoch's
+        if sum(message.startswith("epoch") for message in messages) == 1:
             writes.append(1)
             if len(writes) > full_from - 2:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -314,6 +314,7 @@ def test_a_full_disk_ends_with_one_error_line_and_an_intact_checkpoint(
 
 def _train_with_files_of_at_most(config: Any, size: int) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    RunFolder.write_files = lambda folder, files: []  # type: ignore[method-assign] # checkpoints are what this is about
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         resume(config.run_dir)

@@ -57,11 +57,11 @@ def test_the_log_has_every_epoch_and_a_resumed_run_continues_it(
 def _killed_after(count: int, save: Any) -> Any:
     saved: list[int] = []
 
-    def killed(run: Any, card: Any) -> None:
+    def killed(run: Any, card: Any, weights: Any) -> None:
         if len(saved) == count:
             raise KeyboardInterrupt
         saved.append(1)
-        save(run, card)
+        save(run, card, weights)
 
     return killed
 

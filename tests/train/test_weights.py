@@ -296,8 +296,9 @@ def test_training_starts_from_the_weights_and_the_card_says_so(config: Callable[
     assert new.card.training.start == (
         f"start.pt, sha256 {old.card.checkpoint_sha256}; last layer reinitialised for 3 instead of 10 classes"
     )
-    assert lines[0].split() == f"initial weights: {new.card.training.start}".split()
-    assert all(len(line) <= 80 for line in lines[0].splitlines())
+    (said,) = (line for line in lines if line.startswith("initial weights: "))
+    assert said.split() == f"initial weights: {new.card.training.start}".split()
+    assert all(len(line) <= 80 for line in said.splitlines())
     assert f"started from {new.card.training.start}" in " ".join(new.card.to_text(is_checkpoint=True).split())
 
 
@@ -343,7 +344,7 @@ def test_recomputed_activations_train_to_the_same_weights(config: Callable[..., 
     recomputed = logged(lines.append, train, config("recomputed", weights=None, checkpoint_activations=True))
     one, other = load_checkpoint(plain.best).weights, load_checkpoint(recomputed.best).weights
     assert all(torch.equal(value, other[name]) for name, value in one.items())
-    assert lines[1].endswith("not compiled (activations are checkpointed)")
+    assert any(line.endswith("not compiled (activations are checkpointed)") for line in lines)
 
 
 @pytest.mark.parametrize(
