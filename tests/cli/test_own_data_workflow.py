@@ -8,7 +8,7 @@ import pytest
 from fakes.own_data import LAYOUTS
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-OFTEN = ("split folders", "validation only", "class folders", "shards")
+OFTEN = ("class folders", "shards")
 """The layouts of the regular slow suite; the others differ from these only in how they are listed."""
 ARRAYS = ("idx files", "CIFAR pickles", "CIFAR archive")
 
