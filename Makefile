@@ -6,7 +6,8 @@
 #   make test-long  run the longest tests, six minutes: they do at another size or on other data what slow tests do
 #   make test-driver      run the trt pipeline with the real PyCUDA on a fake CUDA driver; compiles PyCUDA the first time
 #   make test-mutations   remove what makes rtk right on GPUs, one thing at a time: a test must fail; ten minutes
-#   make test-light       run the fast tests that need no PyTorch, in an environment without it: PYTHON=python3.13
+#   make test-light       run the fast tests that need no PyTorch, in an environment without it: PYTHON=python3.13;
+#                         and those on the fake driver, unless WITHOUT_DRIVER=1
 #   make test-processors  run the numerical tests as on lesser processors, and without a C++ compiler
 #   make test-lowest      run the fast tests with the lowest versions that pyproject.toml allows; downloads gigabytes
 #   make check      check formatting, lint and types
@@ -72,7 +73,7 @@ test-mutations: $(VENV)/installed-dev
 
 test-light: $(LIGHT_VENV)/installed
 	$(LIGHT_VENV)/bin/python -m pytest $(PARALLEL) -m $(FAST)
-	$(call driver_tests,$(LIGHT_VENV))
+	$(if $(WITHOUT_DRIVER),,$(call driver_tests,$(LIGHT_VENV)))
 
 # Sums come in another order, and other kernels run. The second run has no compiler either: torch.compile cannot work;
 # the tests of several processes do not use it.
