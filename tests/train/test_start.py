@@ -148,7 +148,8 @@ def test_a_run_from_the_zoo_says_its_pixels_in_a_line_and_resumes_with_them(
     assert trained.card.preprocessing == zoo.preprocessing
     assert trained.card.training is not None
     assert trained.card.training.settings["preprocess"] == "weights"
-    assert " ".join(lines[1].split()) == (
+    (said,) = (line for line in lines if line.startswith("pixels: "))
+    assert " ".join(said.split()) == (
         "pixels: as resnet20v1-cifar10.pt expects: / 255, minus (0.4914, 0.4822, 0.4465), / (0.2470, 0.2435, 0.2616); "
         "trained on 32 x 32, now 12 x 12"
     )
