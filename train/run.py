@@ -81,22 +81,22 @@ def resume(run_dir: Path, *, given: Mapping[str, Any] | None = None) -> Trained:
     with join_process_group() as processes, ExitStack() as stack:
         saved = processes.from_first(folder.read_config)
         config = resumed_config(run_dir, saved, given or {})
-        if not is_named(config.dataset) and not Path(config.dataset).exists():
-            raise DataError(
-                f"{config.dataset}: the data set of the run is not there any more; if it has moved, name it: "
-                f"rtk train --resume {run_dir} --dataset DIR"
-            )
         processes.from_first(lambda: stack.enter_context(only_writer(run_dir)))
         state = processes.from_first(folder.read_state)
-        if config != saved:
-            processes.from_first(lambda: folder.write_config(config))
         epochs = config.resolved_recipe.epochs if state is None else state.get("epochs", config.resolved_recipe.epochs)
         if state is None or not (state["epoch"] >= epochs or state.get("stopped_early")):
+            if not is_named(config.dataset) and not Path(config.dataset).exists():
+                raise DataError(
+                    f"{config.dataset}: the data set of the run is not there any more; if it has moved, name it: "
+                    f"rtk train --resume {run_dir} --dataset DIR"
+                )
             if config.tensorboard:
                 check_tensorboard()
             dataset = open_dataset(config.dataset, data_dir=config.data_dir, options=config.data_options())
             if state is not None:
                 processes.from_first(lambda: _check_unchanged(folder, dataset))
+            if config != saved:
+                processes.from_first(lambda: folder.write_config(config))
             stack.enter_context(_explain_memory(config.resolved_recipe.batch_size))
             return _Run(config, dataset, folder, processes, state=state).finish()
         if processes.first:

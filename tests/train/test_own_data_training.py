@@ -8,7 +8,7 @@ import pytest
 from fakes.log import logged
 from fakes.train_runs import tiny
 from PIL import Image
-from rtk.core.errors import DataError, UsageError
+from rtk.core.errors import ArtifactError, DataError, UsageError
 from rtk.train.config import image_size_of
 from rtk.train.run import resume, train
 from rtk.train.run_folder import RunFolder
@@ -123,7 +123,12 @@ def test_a_drawn_split_follows_the_seed_and_is_on_the_card(class_folders: Path, 
 
 
 def test_a_run_resumes_on_data_that_have_moved_if_they_are_named(folders: Path, tmp_path: Path) -> None:
-    train(tiny(folders, tmp_path / "run", epochs=1))
+    def stop(line: str) -> None:
+        if line.startswith("epoch   1/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        logged(stop, train, tiny(folders, tmp_path / "run", epochs=2))
     folders.rename(tmp_path / "moved")
     with pytest.raises(DataError) as caught:
         resume(tmp_path / "run")
@@ -131,9 +136,16 @@ def test_a_run_resumes_on_data_that_have_moved_if_they_are_named(folders: Path, 
         f"{folders}: the data set of the run is not there any more; if it has moved, name it: "
         f"rtk train --resume {tmp_path / 'run'} --dataset DIR"
     )
+    other = Path(shutil.copytree(tmp_path / "moved", tmp_path / "other"))
+    (other / "train" / "red" / "0.png").unlink()
+    with pytest.raises(ArtifactError, match="the images have changed since the run began"):
+        resume(tmp_path / "run", given={"dataset": str(other)})
+    assert RunFolder(tmp_path / "run").read_config().dataset == str(folders)  # a wrong folder leaves the run as it is
     resume(tmp_path / "run", given={"dataset": str(tmp_path / "moved")})
     config = RunFolder(tmp_path / "run").read_config()
     assert config.dataset == str(tmp_path / "moved")
+    shutil.rmtree(tmp_path / "moved")
+    assert len(resume(tmp_path / "run").history) == 2  # a finished run needs no data
 
 
 def test_size_and_fit_are_those_of_the_model(folders: Path, tmp_path: Path) -> None:
