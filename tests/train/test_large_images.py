@@ -125,8 +125,11 @@ def _train_both(folder: Path, out: Path) -> None:
     scores = loop._Run._scores
     right = {1: 3, 2: 3}  # no better: both processes stop after the second of three epochs
 
-    def scripted(run: Any) -> Any:
-        return {**(found := scores(run)), "holdout": replace(found["holdout"], correct=right[run.trainer.epoch])}
+    def scripted(run: Any, *, is_last: bool) -> Any:
+        return {
+            **(found := scores(run, is_last=is_last)),
+            "holdout": replace(found["holdout"], correct=right[run.trainer.epoch]),
+        }
 
     loop._Run._scores = scripted  # type: ignore[method-assign]
     with join_process_group():  # one group for both runs
