@@ -133,9 +133,9 @@ def _log_notes(decoder: "Decoder", left_out: "LeftOut") -> None:
     if text := left_out.to_text():
         _log.info(wrapped(f"left out: {text}"))
     if decoder.guessed:
-        ranges = ", ".join(f"{count:,} from {text}" for text, count in sorted(decoder.guessed.items())[:3])
-        more = ", ..." if len(decoder.guessed) > 3 else ""
-        _log.info(wrapped(f"images of more than 8 bits; their range was guessed: {ranges}{more}"))
+        from ..core.data.decode import guessed_text
+
+        _log.info(wrapped(guessed_text(decoder.guessed)))
 
 
 def _backend(options: ClassifyOptions) -> str:

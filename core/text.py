@@ -1,8 +1,9 @@
 """Text for people: names that are safe to print, wrapped lines, and tables."""
 
+import itertools
 import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 WIDEST = 120
@@ -28,6 +29,16 @@ def visible(name: str) -> str:
 def one_line(words: object) -> str:
     """The text of an error or a message, with each run of white space replaced by one space."""
     return " ".join(str(words).split())
+
+
+def first_few(names: Collection[str], count: int = 3) -> str:
+    """The first of some names with commas between them; `...` stands for the others."""
+    return ", ".join([*itertools.islice(names, count), *(["..."] if len(names) > count else [])])
+
+
+def images_text(count: int) -> str:
+    """A number of images in words."""
+    return f"{count:,} {'image' if count == 1 else 'images'}"
 
 
 def terminal_width() -> int:

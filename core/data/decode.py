@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ..card import Input
 from ..errors import DataError, ImageError
 from ..machine import usable_cores
-from ..text import one_line
+from ..text import first_few, one_line
 from .images import Reading, read_image
 from .options import MAX_PIXELS, Fit
 from .sources.entry import Entry
@@ -57,6 +57,12 @@ CRASHED = "decoding it ended the process twice: out of memory, or a crash in the
 Decoded = tuple[list[str], NDArray[np.uint8], list[str]]
 """The error of each entry (empty if readable), the images N x H x W x C of the readable ones, and the ranges that were
 guessed for images of more than 8 bits."""
+
+
+def guessed_text(guessed: Mapping[str, int]) -> str:
+    """How many images of more than 8 bits had which guessed range."""
+    ranges = [f"{count:,} from {text}" for text, count in sorted(guessed.items())]
+    return f"images of more than 8 bits; their range was guessed: {first_few(ranges)}"
 
 
 @dataclass(frozen=True)
@@ -276,7 +282,7 @@ def decode(entries: list[Entry], reading: Reading) -> Decoded:
     """Decode some entries. Processes of the pool run this; the entries themselves are not sent back."""
     errors: list[str] = []
     images: list[NDArray[np.uint8]] = []
-    guesses: list[str] = []
+    ranges: list[str] = []
     for entry in entries:
         error = entry.error
         if not error:
@@ -286,9 +292,9 @@ def decode(entries: list[Entry], reading: Reading) -> Decoded:
                 error = str(failure).removeprefix(f"{entry.name}: ")
             else:
                 images.append(image_HWC)
-                guesses += [guessed] if guessed else []
+                ranges += [guessed] if guessed else []
         errors.append(error)
-    return errors, np.stack(images) if images else np.empty((0, *reading.size.shape), np.uint8), guesses
+    return errors, np.stack(images) if images else np.empty((0, *reading.size.shape), np.uint8), ranges
 
 
 def _image(entry: Entry, reading: Reading) -> tuple[NDArray[np.uint8], str]:

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable
 from functools import cache
 
+from ..text import first_few
+
 IMAGE_SUFFIXES = frozenset(
     {
         ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm",
@@ -105,23 +107,20 @@ class LeftOut:
             self.no_images.append(path)
 
     def add_archive(self, path: str) -> None:
-        """Count an archive that is not read, because it lies beside other data."""
+        """Count an archive that is not read, because it is beside other data."""
         self.archives.append(path)
 
     def to_text(self) -> str:
         """What was left out, in words; empty if nothing was."""
         parts = []
         if self.passed_over:
-            names = ", ".join(sorted(self.passed_over)[:SHOWN_NAMES]) + (
-                ", ..." * (len(self.passed_over) > SHOWN_NAMES)
-            )
-            parts.append(f"{self.passed_over.total():,} passed over ({names})")
+            parts.append(f"{self.passed_over.total():,} passed over ({first_few(sorted(self.passed_over))})")
         if self.no_image_count:
             names = ", ".join(self.no_images) + (", ..." * (self.no_image_count > len(self.no_images)))
             kind = "file that is no image" if self.no_image_count == 1 else "files that are no images"
             parts.append(f"{self.no_image_count:,} {kind} ({names})")
         if self.archives:
-            names = ", ".join(self.archives[:SHOWN_NAMES]) + (", ..." * (len(self.archives) > SHOWN_NAMES))
+            names = first_few(self.archives)
             parts.append(f"archives beside other data, which are not read: {names}; unpack them")
         return "; ".join(parts)
 

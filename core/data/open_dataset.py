@@ -12,6 +12,7 @@ from ..text import visible, wrapped
 from ..urls import url_problem
 from . import DATASETS
 from .datasets import Dataset, Split, open_named
+from .decode import guessed_text
 from .file_rules import ARCHIVE, dataset_name
 from .images import Reading, read_image
 from .options import DataOptions, is_named
@@ -24,8 +25,6 @@ from .own.listing import Listing, SplitName
 from .own.pixel_cache import Pixels, pixels_of
 
 _log = logging.getLogger(__name__)
-
-SHOWN = 3
 
 
 def open_dataset(name: str, *, data_dir: Path | None = None, options: DataOptions | None = None) -> Dataset:
@@ -97,9 +96,7 @@ class _OwnFiles:
         bad, total = [*missing, *pixels.unreadable], count + len(missing)
         where = f"{self.listing.files.root}: the {split} split"
         if pixels.guessed:
-            ranges = ", ".join(f"{count:,} from {text}" for text, count in sorted(pixels.guessed.items())[:SHOWN])
-            more = ", ..." if len(pixels.guessed) > SHOWN else ""
-            _log.info(wrapped(f"{where}: images of more than 8 bits; their range was guessed: {ranges}{more}"))
+            _log.info(wrapped(f"{where}: {guessed_text(pixels.guessed)}"))
         if not pixels.rows:
             first = f", the first: {visible(bad[0][0])}: {bad[0][1]}" if bad else ""
             raise DataError(f"{where}: none of its {total:,} images can be read{first}")

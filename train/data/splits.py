@@ -31,7 +31,7 @@ class RunSplits:
     evaluated: dict[str, Split]
     """By the names in the history: holdout (drawn from the training images), validation, test."""
     held_out: str
-    """The one of these that may choose the epoch without touching the score; empty if there is none."""
+    """The one of these that may choose the epoch without touching the score; empty without such images."""
     scored: str
     """The one that the score is measured on: test, or validation without a test split."""
     files: RunFiles = field(default_factory=RunFiles)

@@ -5,6 +5,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from ...errors import DataError
+from ...text import first_few
 from .listing import Item, Listing, SplitName
 
 DRAWN = "test split drawn"
@@ -36,8 +37,7 @@ def drawn_test(listing: Listing, *, seed: int, share: float) -> Listing:
     }
     notes = list(listing.notes)
     if single:
-        names = ", ".join(map(repr, single[:3])) + (", ..." if len(single) > 3 else "")
-        notes.append(f"one image only, which is for training: {names}")
+        notes.append(f"one image only, which is for training: {first_few([repr(name) for name in single])}")
     return replace(listing, splits=splits, notes=notes, layout=f"{listing.layout}, {DRAWN}")
 
 

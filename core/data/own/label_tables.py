@@ -95,8 +95,6 @@ def labels_of_tables(files: Files, tables: dict[str, str]) -> Listing:
     if without:
         noun = "image is" if len(without) == 1 else "images are"
         notes.append(f"{len(without):,} {noun} in no table, the first: {visible(without[0])}")
-    if "train" not in labels and len(labels) == 1:
-        labels = {"train": next(iter(labels.values()))}
     layout = "tables of labels: " + ", ".join(sorted(map(visible, tables)))
     return listing_from_labels(files, layout, labels, missing=missing, notes=notes)
 

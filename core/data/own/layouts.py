@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...errors import DataError
-from ...text import visible
+from ...text import first_few, images_text, visible
 from ..file_rules import ARCHIVE
 from .draw import drawn_test
 from .files import INSIDE, ArchiveFiles, Files, FolderFiles
@@ -29,7 +29,6 @@ WITH_SPLIT = re.compile(
     r"(?:^|[^a-z])(" + "|".join(sorted(SPLIT_WORDS, key=len, reverse=True)) + r")(?:[^a-z]|$)", re.IGNORECASE
 )
 """A split in the name of an archive or folder: train-0001.tar, pets_val.tar, seg_train."""
-SHOWN = 3
 
 Labels = dict[SplitName, list[tuple[str, str]]]
 
@@ -145,12 +144,9 @@ def _raise_no_layout(files: Files) -> None:
     if not images:
         left_out = files.left_out.to_text()
         raise DataError(f"{files.root}: holds no images{f', but {left_out}' if left_out else ''}; {EXPECTED}")
-    raise DataError(f"{files.root}: {count_of(images)} without a class, the first: {visible(images[0])}; {EXPECTED}")
-
-
-def count_of(names: list[str]) -> str:
-    """A number of images in words."""
-    return f"{len(names):,} {'image' if len(names) == 1 else 'images'}"
+    raise DataError(
+        f"{files.root}: {images_text(len(images))} without a class, the first: {visible(images[0])}; {EXPECTED}"
+    )
 
 
 def _class_folders(files: Files, places: dict[str, str]) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
@@ -176,10 +172,12 @@ def _class_folders(files: Files, places: dict[str, str]) -> tuple[dict[str, list
             outside.append(name)
         else:
             labels[split].append((name, parts[0]))
-    notes = [f"{count_of(outside)} outside of class folders, the first: {visible(outside[0])}"] if outside else []
+    notes = (
+        [f"{images_text(len(outside))} outside of class folders, the first: {visible(outside[0])}"] if outside else []
+    )
     if no_split:
-        some = ", ".join(f"{visible(folder)} ({count:,} images)" for folder, count in sorted(no_split.items())[:SHOWN])
-        notes.append(f"folders that are no split, left out: {some}{', ...' if len(no_split) > SHOWN else ''}")
+        folders = [f"{visible(folder)} ({images_text(count)})" for folder, count in sorted(no_split.items())]
+        notes.append(f"folders that are no split, left out: {first_few(folders)}")
     if split_of and not labels.get("train"):
         raise DataError(f"{files.root}: the train folder holds no class folders with images; {EXPECTED}")
     _check_empty_classes(files, split_of, wraps, {name for _, name in labels["train" if split_of else ""]})

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...errors import DataError
-from ...text import decodable, visible
+from ...text import decodable, first_few, visible
 from .class_names import class_order, merged_names
 from .files import Files
 
@@ -60,11 +60,13 @@ def listing_from_labels(
     missing: Iterable[tuple[SplitName, str, str]] = (),
     notes: Iterable[str] = (),
 ) -> Listing:
-    """Make a listing from names of images and of their classes, for each split.
+    """Make a listing from names of images and of their classes, for each split. A single split is for training.
 
     Raises DataError for fewer than two classes, and for classes that the training split lacks.
     """
     found = {split: list(pairs) for split, pairs in labels.items()}
+    if len(found) == 1:
+        found = {"train": next(iter(found.values()))}
     for label in {label for pairs in found.values() for _, label in pairs}:
         if decodable(label) != label:
             raise DataError(f"{files.root}: the class {decodable(label)!r} is not UTF-8; rename its folder")
@@ -86,8 +88,7 @@ def listing_from_labels(
         splits[split] = sorted(items, key=lambda item: order[item.name])
         absent = sorted(set(range(len(classes))) - {item.label for item in items})
         if absent and items:
-            names = ", ".join(visible(classes[label]) for label in absent[:3]) + (", ..." if len(absent) > 3 else "")
-            more.append(f"the {split} split has no images of {names}")
+            more.append(f"the {split} split has no images of {first_few([visible(classes[one]) for one in absent])}")
     return Listing(
         files, layout, classes, {split: splits[split] for split in SPLITS if splits.get(split)},
         list(missing), [*notes, *merged, *more],

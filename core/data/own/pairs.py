@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 
 from ...errors import DataError
-from ...text import visible
+from ...text import images_text, visible
 from .files import Files
 from .listing import SPLIT_WORDS, Listing, SplitName, listing_from_labels
 
@@ -44,9 +44,7 @@ def listing_of_pairs(files: Files, places: dict[str, str]) -> Listing | None:
         labels.setdefault(split, []).append((parts["image"][0], label))
     if not labels or (unlabelled and ".cls" not in kinds and len(folders) > 1):
         return None
-    if "train" not in labels and len(labels) == 1:
-        labels = {"train": next(iter(labels.values()))}
-    count = f"{len(unlabelled):,} {'image' if len(unlabelled) == 1 else 'images'}"
+    count = images_text(len(unlabelled))
     notes = [f"{count} without a label, the first: {visible(unlabelled[0])}"] if unlabelled else []
     return listing_from_labels(files, "WebDataset pairs", labels, notes=notes)
 
