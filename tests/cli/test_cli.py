@@ -528,9 +528,10 @@ def test_a_run_resumes_only_with_its_own_options(
         "0.2), --plateau True (run: False); leave them out, or start a new run with another --out\n"
     )
     assert rtk("train", "resnet8v1", "--resume", "run", "--epochs", "1", "--save-every", "1").stdout == first.stdout
-    monkeypatch.setenv("RTK_DATA_DIR", str(tmp_path / "moved"))
-    rtk("train", "--resume", "run")
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["data_dir"] == str(tmp_path / "moved")
+    config = (tmp_path / "run" / "config.json").read_text()
+    monkeypatch.setenv("RTK_DATA_DIR", str(tmp_path / "gone"))
+    assert rtk("train", "--resume", "run").stdout == first.stdout
+    assert (tmp_path / "run" / "config.json").read_text() == config  # a finished run needs no data
     stderr = rtk("train", "--resume", "run", "--seeds", "2", code=2).stderr
     assert stderr.startswith("rtk: --resume takes one run; to resume several seeds, repeat the --seeds command")
 

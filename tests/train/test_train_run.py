@@ -376,6 +376,7 @@ def test_a_run_resumes_with_its_data_in_another_folder(config: NewConfig, tmp_pa
         logged(Stop().after_epoch(2), train, started)
     (tmp_path / "gone").rename(tmp_path / "moved")
     assert len(resume(started.run_dir, given={"data_dir": tmp_path / "moved"}).history) == 3
+    assert RunFolder(started.run_dir).read_config().data_dir == tmp_path / "moved"
 
 
 def test_resuming_a_finished_run_logs_that_it_is_done(config: NewConfig) -> None:
