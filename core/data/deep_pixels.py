@@ -22,14 +22,20 @@ def pixels_from_deep(samples: NDArray[np.generic], *, bits: int = 0) -> tuple[ND
     neither are floats between 0 and 1.
     """
     is_float = np.issubdtype(samples.dtype, np.floating)
-    values = samples.astype(np.float64)
-    finite = values[np.isfinite(values)] if is_float else values
+    finite = samples[np.isfinite(samples)] if is_float else samples
     lowest, highest = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     low, high = _range_of(lowest, highest, is_float=is_float)
-    values = np.clip(np.nan_to_num(values, nan=low, posinf=high, neginf=low), low, high)
-    pixels = ((values - low) * (255 / (high - low)) + 0.5).astype(np.uint8)
+    if samples.dtype.kind == "u" and samples.dtype.itemsize == 2:
+        pixels = _mapped(np.arange(1 << 16, dtype=np.float64), low, high)[samples]
+    else:
+        pixels = _mapped(samples.astype(np.float64), low, high)
     certain = (is_float and (low, high) == (0, 1)) or (bits == 16 and high == RANGES[-1]) or lowest == highest == 0
     return pixels, "" if certain else f"{low:,.6g} to {high:,.6g}"
+
+
+def _mapped(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.uint8]:
+    values = np.clip(np.nan_to_num(values, nan=low, posinf=high, neginf=low), low, high)
+    return ((values - low) * (255 / (high - low)) + 0.5).astype(np.uint8)
 
 
 def _range_of(lowest: float, highest: float, *, is_float: bool) -> tuple[float, float]:

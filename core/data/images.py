@@ -26,6 +26,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from ..card import Input
 from ..errors import ImageError
 from ..text import one_line
+from .deep_colours import colours_from_deep, decode_bytes, raw_modes, samples_from_bytes
 from .deep_pixels import pixels_from_deep
 from .file_rules import SNIFFED_BYTES, is_heif
 from .libtiff import silence_libtiff
@@ -82,14 +83,14 @@ def read_image(
     size, fit = reading.size, reading.fit
     if isinstance(source, np.ndarray):
         return _array(_fitted(_from_array(source, size, name or "array"), size, fit), size.channels), ""
-    with _decoded(source, name or _name(source), reading.max_pixels) as image:
+    with _decoded(source, name or _name(source), reading.max_pixels) as (image, guessed_colours):
         plain, guessed = _converted(image, size.channels, name or _name(source))
-        return _array(_fitted(plain, size, fit), size.channels), guessed
+        return _array(_fitted(plain, size, fit), size.channels), guessed or guessed_colours
 
 
 def native_image(source: Source, *, name: str = "", max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Return the image in its own size, H x W x 1 if it is grey, else H x W x 3. Raises ImageError."""
-    with _decoded(source, name or _name(source), max_pixels) as image:
+    with _decoded(source, name or _name(source), max_pixels) as (image, _):
         channels = 1 if _is_grey(image) else 3
         return _array(_converted(image, channels, name or _name(source))[0], channels)
 
@@ -153,16 +154,34 @@ def _is_empty(path: Path | str) -> bool:
 
 
 @contextlib.contextmanager
-def _decoded(source: Source, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    """Yield the decoded, rotated image of a checked size; every error, in the block too, becomes an ImageError."""
+def _decoded(source: Source, name: str, max_pixels: int) -> Iterator[tuple[Image.Image, str]]:
+    """Yield the decoded, rotated image of a checked size, and the guessed range of colours of 16 bits.
+
+    Every error, in the block too, becomes an ImageError.
+    """
     with _opened(source, name, max_pixels) as image:
         if image.format == "TIFF":
             silence_libtiff()
-        image.load()
+        guessed = _load(image, source, max_pixels)
         if image.info or image.format == "TIFF":  # other formats keep EXIF and XMP in `info`
             with contextlib.suppress(Exception):  # damaged EXIF raises many kinds of errors: do not rotate
                 ImageOps.exif_transpose(image, in_place=True)
-        yield image
+        yield image, guessed
+
+
+def _load(image: Image.Image, source: Source, max_pixels: int) -> str:
+    """Decode an image; the guessed range of its colours of 16 bits, else ""."""
+    modes = raw_modes(image)
+    if modes is None:
+        image.load()
+        return ""
+    upper, lower = decode_bytes(image, modes[0]), None
+    if modes[1]:
+        with _image_from(source, max_pixels) as again:
+            lower = decode_bytes(again, modes[1])
+    pixels, guessed = colours_from_deep(samples_from_bytes(upper, lower))
+    image.paste(Image.fromarray(pixels))
+    return guessed
 
 
 @contextlib.contextmanager

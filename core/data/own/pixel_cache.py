@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 DATASETS_FOLDER = "datasets"
 """The folder in the cache."""
 PIXELS, INDEX = "pixels.bin", "index.json"
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same files give other pixels."""
 IN_MEMORY_BYTES = 1 << 29
 """Splits up to this size are read into memory, which is faster than a map."""
