@@ -1,7 +1,7 @@
 """int8 graphs of one checkpoint by rtk, by ONNX Runtime's quantiser and by NNCF, on the same calibration images."""
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from importlib import import_module
@@ -19,7 +19,7 @@ from ..core.artifacts.checkpoint import Checkpoint
 from ..core.artifacts.graph import set_card
 from ..core.artifacts.graph_card import INPUT_NAME
 from ..core.files import temporary_folder, write_whole
-from ..export.config import INT8_FLAVORS, Int8Config
+from ..export.config import INT8_FLAVORS, Int8Config, Int8Flavor
 from ..export.int8.calibration import Calibration
 from ..export.int8.quantize import int8_from_checkpoint
 from ..export.to_onnx import graph_from_checkpoint
@@ -31,7 +31,7 @@ NNCF_MISSING = "NNCF is not installed, its row is left out; to have it: pip inst
 BATCH = 100
 
 
-TARGETS = ("cpu", "tensorrt")
+TARGETS: tuple[Int8Flavor, ...] = ("cpu", "tensorrt")
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]
@@ -56,22 +56,29 @@ def int8_graphs(
         int8_from_checkpoint(checkpoint, path, calibration=calibration, config=Int8Config(flavor))
         yield ("tensorrt" if flavor == "tensorrt" else "cpu"), f"rtk {flavor}", path
     graph = graph_from_checkpoint(checkpoint)
-    makers = {("cpu", f"ONNX Runtime {one}"): by_onnxruntime for one in PLAIN}
-    makers |= {("tensorrt", f"ONNX Runtime {one}"): by_onnxruntime for one in PLAIN}
+    makers: dict[tuple[Int8Flavor, str], Callable[..., onnx.ModelProto]] = {}
+    for target in TARGETS:
+        makers |= {(target, f"ONNX Runtime {one}"): by_onnxruntime for one in PLAIN}
     if find_spec("nncf") is not None:
         makers["cpu", NNCF] = _by_nncf
     for (target, name), make in makers.items():
         if target not in targets:
             continue
         made = make(graph, calibration.images_NHWC, name.split()[-1], target)
-        set_card(made, replace(checkpoint.card, precision="int8", notes={"export": {"flavor": target}}))
+        notes = {"flavor": target, "weight_bits": Int8Config(target).bits}
+        set_card(made, replace(checkpoint.card, precision="int8", notes={"export": notes}))
         path = folder / f"{target}-{name.replace(' ', '-')}.onnx"
         write_whole(path, made.SerializeToString())
         yield target, name, path
 
 
-def by_onnxruntime(graph: onnx.ModelProto, images_NHWC: NDArray[np.uint8], method: str, target: str) -> onnx.ModelProto:
-    """Quantise with the defaults of ONNX Runtime's quantiser, but with weights per channel; what TensorRT needs too."""
+def by_onnxruntime(
+    graph: onnx.ModelProto, images_NHWC: NDArray[np.uint8], method: str, target: Int8Flavor
+) -> onnx.ModelProto:
+    """Quantise with the defaults of ONNX Runtime's quantiser, but with weights per channel.
+
+    For TensorRT also with what it needs, and for CPUs with weights of 7 bits where this machine's processor needs them.
+    """
     for_tensorrt = target == "tensorrt"
     copied = onnx.ModelProto()
     copied.CopyFrom(graph)  # the quantiser changes the graph that it is given
@@ -83,6 +90,7 @@ def by_onnxruntime(graph: onnx.ModelProto, images_NHWC: NDArray[np.uint8], metho
             per_channel=True,
             activation_type=QuantType.QInt8 if for_tensorrt else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            reduce_range=Int8Config(target).bits == 7,
             calibrate_method=CalibrationMethod[method],
             extra_options={"ActivationSymmetric": True, "QuantizeBias": False} if for_tensorrt else {},
         )
@@ -101,14 +109,20 @@ def _quiet_log() -> Iterator[None]:
         logging.root.handlers[:] = handlers
 
 
-def _by_nncf(graph: onnx.ModelProto, images_NHWC: NDArray[np.uint8], method: str, target: str) -> onnx.ModelProto:
-    """Quantise with NNCF's defaults."""
-    del method, target
+def _by_nncf(
+    graph: onnx.ModelProto, images_NHWC: NDArray[np.uint8], method: str, target: Int8Flavor
+) -> onnx.ModelProto:
+    """Quantise with NNCF's defaults, but with weights of 7 bits where this machine's processor needs them."""
+    del method
     nncf: Any = import_module("nncf")
     copied = onnx.ModelProto()
     copied.CopyFrom(graph)
     images = [images_NHWC[index : index + 1] for index in range(len(images_NHWC))]
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         data = nncf.Dataset(images, lambda image: {INPUT_NAME: image})
-        made: onnx.ModelProto = nncf.quantize(copied, data, subset_size=len(images))
+        options = {}
+        if Int8Config(target).bits == 7:
+            fix = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
+            options["advanced_parameters"] = fix
+        made: onnx.ModelProto = nncf.quantize(copied, data, subset_size=len(images), **options)
     return made

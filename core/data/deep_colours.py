@@ -16,6 +16,8 @@ from .deep_pixels import pixels_from_deep
 FIRST_BYTE, SECOND_BYTE = "16B", "16L"
 NATIVE = "16N"
 """Pillow's name for the order of bytes of the processor, in files that libtiff decodes."""
+FORMATS = ("PNG", "TIFF")
+"""Their decoders take any raw mode."""
 MODES = ("RGB;", "RGBA;", "RGBX;")
 GREY_WITH_ALPHA = "LA;16B"
 """Of these, the four bytes of a pixel are read as a pixel of four channels."""
@@ -27,6 +29,8 @@ def raw_modes(image: Image.Image) -> tuple[str, str] | None:
 
     None if its samples have 8 bits, or if Pillow gives all their bits.
     """
+    if image.format not in FORMATS:
+        return None
     found = {_raw_mode(tile) for tile in getattr(image, "tile", ())}
     raw_mode = found.pop() if len(found) == 1 else ""
     if raw_mode == GREY_WITH_ALPHA and image.mode == "RGBA":

@@ -7,17 +7,29 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from fakes.parity_network import fitted_checkpoint, patterns, patterns_dataset
 from rtk.bench.measure.cell import Cell
 from rtk.core.card import ModelCard
 from rtk.core.errors import UsageError
+from rtk.core.machine import this_machine
 from rtk.core.zoo import zoo_names
+from rtk.export import config
+from rtk.export.config import Int8Flavor
 from rtk.export.to_onnx import graph_from_checkpoint
 from rtk.tools import int8_graphs, int8_table
 from rtk.tools.int8_record import RECORDS, Answers, Record, Timed, int8_block, read_record
 from rtk.tools.readme_tables import block_in
+
+VNNI = ("avx2", "avx512_vnni")
+
+
+def on_processor(monkeypatch: pytest.MonkeyPatch, features: tuple[str, ...]) -> None:
+    """Let weights be quantised as for an x86 processor with these features."""
+    machine = replace(this_machine(), system="Linux x86_64", features=features)
+    monkeypatch.setattr(config, "this_machine", lambda: machine)
 
 
 def test_graphs_are_compared_and_then_timed(
@@ -98,27 +110,60 @@ def test_the_table_says_how_to_get_nncf(
     ]
 
 
+@pytest.mark.parametrize(("features", "options"), [(("avx2",), {"advanced_parameters": "no overflow"}), (VNNI, {})])
 def test_nncf_gets_a_copy_of_the_graph_and_every_image_by_itself(
-    card: ModelCard, randomise: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    card: ModelCard,
+    randomise: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    features: tuple[str, ...],
+    options: dict[str, str],
 ) -> None:
     """NNCF is optional, so a stand-in takes its place."""
     given: list[onnx.ModelProto] = []
     shapes: list[tuple[int, ...]] = []
 
-    def quantize(graph: onnx.ModelProto, data: list[dict[str, Any]], *, subset_size: int) -> onnx.ModelProto:
+    def quantize(
+        graph: onnx.ModelProto, data: list[dict[str, Any]], *, subset_size: int, **more: Any
+    ) -> onnx.ModelProto:
         given.append(graph)
         shapes.extend(one["images"].shape for one in data)
         assert subset_size == len(data)
+        assert more == options
         del graph.graph.node[:]
         return graph
 
-    stand_in = SimpleNamespace(quantize=quantize, Dataset=lambda images, transform: [transform(one) for one in images])
+    stand_in = SimpleNamespace(
+        quantize=quantize,
+        Dataset=lambda images, transform: [transform(one) for one in images],
+        OverflowFix=SimpleNamespace(ENABLE="no overflow"),
+        AdvancedQuantizationParameters=lambda overflow_fix: overflow_fix,
+    )
     monkeypatch.setitem(sys.modules, "nncf", stand_in)
+    on_processor(monkeypatch, features)
     graph = graph_from_checkpoint(fitted_checkpoint(card, randomise))
     made = int8_graphs._by_nncf(graph, patterns(20, seed=1).images_NHWC, "", "cpu")
     assert given == [made]
     assert shapes == [(1, 16, 16, 3)] * 20
     assert graph.graph.node, "NNCF changes the graph that it gets"
+
+
+@pytest.mark.parametrize(
+    ("features", "target", "bits"), [(("avx2",), "cpu", 7), (VNNI, "cpu", 8), (("avx2",), "tensorrt", 8)]
+)
+def test_the_quantiser_of_onnxruntime_writes_weights_that_do_not_overflow_here(
+    card: ModelCard,
+    randomise: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    features: tuple[str, ...],
+    target: Int8Flavor,
+    bits: int,
+) -> None:
+    on_processor(monkeypatch, features)
+    graph = graph_from_checkpoint(fitted_checkpoint(card, randomise))
+    made = int8_graphs.by_onnxruntime(graph, patterns(200, seed=1).images_NHWC, "MinMax", target)
+    weights = [onnx.numpy_helper.to_array(one) for one in made.graph.initializer if one.name.endswith("_quantized")]
+    largest = max(np.abs(one.astype(np.int64)).max() for one in weights if one.dtype == np.int8)
+    assert largest == {7: 64, 8: 127}[bits]  # two products of 255 x 64 fit into 16 bits
 
 
 def test_an_unknown_part_is_refused() -> None:
