@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PLANAR_CONFIGURATION, TiffImageFile
 
 from .deep_pixels import pixels_from_deep
 
@@ -21,34 +22,36 @@ FORMATS = ("PNG", "TIFF")
 MODES = ("RGB;", "RGBA;", "RGBX;")
 GREY_WITH_ALPHA = "LA;16B"
 """Of these, the four bytes of a pixel are read as a pixel of four channels."""
+PLANES = "RGB"
+"""Channels that Pillow can decode from a plane of 16 bits."""
+TIFF_BIG_ENDIAN = b"MM"
+SEPARATE = 2
+"""TIFF's planar configuration of one plane for each channel."""
 ALPHA = 3
 
+RawModes = list[tuple[str, str]]
+"""For each tile of an image, the raw modes that decode the upper and the lower bytes of its samples."""
 
-def raw_modes(image: Image.Image) -> tuple[str, str] | None:
-    """The raw modes that decode the upper and the lower bytes of an image that is not decoded yet.
 
-    None if its samples have 8 bits, or if Pillow gives all their bits.
+def raw_modes(image: Image.Image) -> RawModes | None:
+    """How to decode all bits of an image that is not decoded yet.
+
+    None if its samples have 8 bits, or if Pillow gives all their bits. Raises UnidentifiedImageError for planes that it
+    would give wrong samples of.
     """
     if image.format not in FORMATS:
         return None
-    found = {_raw_mode(tile) for tile in getattr(image, "tile", ())}
-    raw_mode = found.pop() if len(found) == 1 else ""
-    if raw_mode == GREY_WITH_ALPHA and image.mode == "RGBA":
-        return "RGBA", ""
-    prefix, order = raw_mode[: -len(NATIVE)], raw_mode[-len(NATIVE) :]
-    if prefix not in MODES:
-        return None
-    if order == NATIVE:
-        order = SECOND_BYTE if sys.byteorder == "little" else FIRST_BYTE
-    if order == FIRST_BYTE:
-        return prefix + FIRST_BYTE, prefix + SECOND_BYTE
-    return (prefix + SECOND_BYTE, prefix + FIRST_BYTE) if order == SECOND_BYTE else None
+    byte_order = _order_of_planes(image) if isinstance(image, TiffImageFile) else ""
+    found = [_byte_modes(_raw_mode(tile), image.mode, byte_order) for tile in getattr(image, "tile", ())]
+    modes = [one for one in found if one is not None]
+    return modes if modes and len(modes) == len(found) else None
 
 
-def decode_bytes(image: Image.Image, raw_mode: str) -> NDArray[np.uint8]:
-    """Decode the bytes that a raw mode selects: H x W x C."""
+def decode_bytes(image: Image.Image, modes: Sequence[str]) -> NDArray[np.uint8]:
+    """Decode the bytes that the raw modes of the tiles select: H x W x C."""
     assert isinstance(image, ImageFile.ImageFile)
-    image.tile = [tile._replace(args=_arguments(tile.args, raw_mode)) for tile in image.tile]
+    tiles = zip(image.tile, modes, strict=True)
+    image.tile = [tile._replace(args=_arguments(tile.args, mode)) for tile, mode in tiles]
     image.load()
     return np.asarray(image)
 
@@ -74,6 +77,35 @@ def colours_from_deep(samples: NDArray[np.uint16]) -> tuple[NDArray[np.uint8], s
 
 def _joined(upper: NDArray[np.uint8], lower: NDArray[np.uint8]) -> NDArray[np.uint16]:
     return np.bitwise_or(upper.astype(np.uint16) << np.uint16(8), lower, dtype=np.uint16)
+
+
+def _order_of_planes(image: TiffImageFile) -> str:
+    """The order of bytes of samples of 16 bits that lie in one plane for each channel; "" if they do not.
+
+    Pillow takes such planes for bytes, unless libtiff decodes them.
+    """
+    tags = image.tag_v2
+    if tags.get(PLANAR_CONFIGURATION, 1) != SEPARATE or set(tags.get(BITSPERSAMPLE, ())) != {16}:
+        return ""
+    return FIRST_BYTE if tags.prefix == TIFF_BIG_ENDIAN else SECOND_BYTE
+
+
+def _byte_modes(raw_mode: str, mode: str, order_of_planes: str) -> tuple[str, str] | None:
+    """The raw modes of the upper and the lower bytes, for a tile that has this raw mode."""
+    if raw_mode == GREY_WITH_ALPHA and mode == "RGBA":
+        return "RGBA", ""
+    prefix, order = raw_mode[: -len(NATIVE)], raw_mode[-len(NATIVE) :]
+    if order_of_planes and len(raw_mode) == 1:
+        if raw_mode not in PLANES:
+            raise UnidentifiedImageError
+        prefix, order = f"{raw_mode};", order_of_planes
+    elif prefix not in MODES:
+        return None
+    if order == NATIVE:
+        order = SECOND_BYTE if sys.byteorder == "little" else FIRST_BYTE
+    if order == FIRST_BYTE:
+        return prefix + FIRST_BYTE, prefix + SECOND_BYTE
+    return (prefix + SECOND_BYTE, prefix + FIRST_BYTE) if order == SECOND_BYTE else None
 
 
 def _raw_mode(tile: Sequence[Any]) -> str:

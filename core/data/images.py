@@ -175,10 +175,10 @@ def _load(image: Image.Image, source: Source, max_pixels: int) -> str:
     if modes is None:
         image.load()
         return ""
-    upper, lower = decode_bytes(image, modes[0]), None
-    if modes[1]:
+    upper, lower = decode_bytes(image, [first for first, _ in modes]), None
+    if all(second for _, second in modes):
         with _image_from(source, max_pixels) as again:
-            lower = decode_bytes(again, modes[1])
+            lower = decode_bytes(again, [second for _, second in modes])
     pixels, guessed = colours_from_deep(samples_from_bytes(upper, lower))
     image.paste(Image.fromarray(pixels))
     return guessed

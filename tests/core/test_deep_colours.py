@@ -20,6 +20,8 @@ FORMATS: dict[str, Callable[[NDArray[np.uint16]], bytes]] = {
     "tiff, big-endian": partial(deep_tiff, order=">"),
     "tiff, little-endian, deflate": partial(deep_tiff, deflate=True),
     "tiff, big-endian, deflate": partial(deep_tiff, order=">", deflate=True),
+    "tiff, little-endian, planes": partial(deep_tiff, planes=True),
+    "tiff, big-endian, planes": partial(deep_tiff, order=">", planes=True),
 }
 
 
@@ -56,6 +58,17 @@ def test_a_fourth_channel_is_alpha_or_nothing(end: int) -> None:
         np.testing.assert_array_equal(read_image(file, READING)[0], seen)
     for file in (deep_tiff(samples, extra=0), deep_tiff(samples, extra=0, deflate=True)):
         np.testing.assert_array_equal(read_image(file, READING)[0], mapped(samples[..., :3], end))
+
+
+def test_planes_that_libtiff_decodes_have_the_upper_8_bits() -> None:
+    samples = samples_to(65_535)[..., :3]
+    pixels, _ = read_image(deep_tiff(samples, planes=True, deflate=True), READING)
+    np.testing.assert_array_equal(pixels, samples >> 8)
+
+
+def test_a_plane_of_alpha_is_not_taken_for_bytes() -> None:
+    with pytest.raises(ImageError, match="^image: not an image that Pillow reads$"):
+        native_image(deep_tiff(samples_to(65_535), extra=2, planes=True))
 
 
 def test_alpha_has_a_range_of_its_own() -> None:

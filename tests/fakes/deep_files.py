@@ -28,28 +28,39 @@ def deep_png(samples: NDArray[np.uint16]) -> bytes:
 
 
 def deep_tiff(
-    samples: NDArray[np.uint16], *, order: Literal["<", ">"] = "<", deflate: bool = False, extra: int | None = None
+    samples: NDArray[np.uint16],
+    *,
+    order: Literal["<", ">"] = "<",
+    deflate: bool = False,
+    extra: int | None = None,
+    planes: bool = False,
 ) -> bytes:
-    """A TIFF of one strip. Source: TIFF 6.0, sections 2, 6 and 18.
+    """A TIFF of one strip, or of one for each channel. Source: TIFF 6.0, sections 2, 6, 8 and 18.
 
-    `order`: of the bytes. `extra`: what the fourth channel is: 0 nothing, 2 alpha.
+    `order`: of the bytes. `extra`: what the fourth channel is: 0 nothing, 2 alpha. `planes`: each channel by itself.
     """
     height, width, channels = samples.shape
-    strip = samples.astype(f"{order}u2").tobytes()
-    strip = zlib.compress(strip) if deflate else strip
-    tags = 9 if extra is None else 10
-    bits_at = 8 + 2 + 12 * tags + 4
-    bits = struct.pack(f"{order}{channels}H", *[16] * channels)
+    parts = [samples[..., index] for index in range(channels)] if planes else [samples]
+    strips = [part.astype(f"{order}u2").tobytes() for part in parts]
+    strips = [zlib.compress(strip) for strip in strips] if deflate else strips
+    bits_at = 8 + 2 + 12 * (10 if extra is None else 11) + 4
+    lengths_at = bits_at + 2 * channels
+    starts_at = lengths_at + 4 * len(strips)
+    lengths = [len(strip) for strip in strips]
+    starts = [starts_at + 4 * len(strips) + sum(lengths[:index]) for index in range(len(strips))]
+    arrays = struct.pack(f"{order}{channels}H", *[16] * channels)
+    arrays += struct.pack(f"{order}{2 * len(strips)}I", *lengths, *starts)
     entries = [
         (256, LONG, 1, width),
         (257, LONG, 1, height),
         (258, SHORT, channels, bits_at),
         (259, SHORT, 1, DEFLATE if deflate else UNCOMPRESSED),
         (262, SHORT, 1, RGB),
-        (273, LONG, 1, bits_at + len(bits)),
+        (273, LONG, len(strips), starts_at if planes else starts[0]),
         (277, SHORT, 1, channels),
         (278, LONG, 1, height),
-        (279, LONG, 1, len(strip)),
+        (279, LONG, len(strips), lengths_at if planes else lengths[0]),
+        (284, SHORT, 1, 2 if planes else 1),
         *([(338, SHORT, 1, extra)] if extra is not None else []),
     ]
     table = b"".join(
@@ -58,4 +69,4 @@ def deep_tiff(
         for tag, kind, count, value in entries
     )
     start = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, len(entries))
-    return start + table + struct.pack(f"{order}I", 0) + bits + strip
+    return start + table + struct.pack(f"{order}I", 0) + arrays + b"".join(strips)
