@@ -124,8 +124,10 @@ def assert_same(trainer: Trainer, hand: tuple[nn.Module, list[float]]) -> None:
     found = trainer.model.network.state_dict()
     for name, value in hand[0].state_dict().items():
         if not name.endswith(ignored):
-            largest = float((found[name] - value).abs().max())
-            assert largest < 1e-4, name  # Adam's steps are 1e-3 however small the gradient
+            differences = (found[name] - value).abs()
+            # Adam's steps are 1e-3 however small the gradient: where its sign is chance, a weight moves elsewhere.
+            assert float((differences > 1e-4).float().mean()) <= (1e-3 if adam else 0), name
+            assert float(differences.max()) < 1e-3, name
 
 
 def weights_of(trainer: Trainer) -> dict[str, Tensor]:
