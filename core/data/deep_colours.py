@@ -4,7 +4,7 @@ A raw mode says which byte of a sample Pillow's decoder keeps. An image is decod
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,12 +33,27 @@ RawModes = list[tuple[str, str]]
 """For each tile of an image, the raw modes that decode the upper and the lower bytes of its samples."""
 
 
-def raw_modes(image: Image.Image) -> RawModes | None:
-    """How to decode all bits of an image that is not decoded yet.
+def load_all_bits(image: Image.Image, open_again: Callable[[], Image.Image]) -> str:
+    """Decode an image in place; return the guessed range of its colours if they have 16 bits, else "".
 
-    None if its samples have 8 bits, or if Pillow gives all their bits. Raises UnidentifiedImageError for planes that it
-    would give wrong samples of.
+    `open_again`: opens the same file once more. Raises UnidentifiedImageError for planes that Pillow would give wrong
+    samples of, and the errors of Pillow's decoders.
     """
+    modes = _raw_modes(image)
+    if modes is None:
+        image.load()
+        return ""
+    upper, lower = _decode_bytes(image, [first for first, _ in modes]), None
+    if all(second for _, second in modes):
+        with open_again() as again:
+            lower = _decode_bytes(again, [second for _, second in modes])
+    pixels, guessed = _colours_from_deep(_samples_from_bytes(upper, lower))
+    image.paste(Image.fromarray(pixels))
+    return guessed
+
+
+def _raw_modes(image: Image.Image) -> RawModes | None:
+    """How to decode all bits of an image; None if its samples have 8 bits, or if Pillow gives all their bits."""
     if image.format not in FORMATS:
         return None
     byte_order = _order_of_planes(image) if isinstance(image, TiffImageFile) else ""
@@ -47,7 +62,7 @@ def raw_modes(image: Image.Image) -> RawModes | None:
     return modes if modes and len(modes) == len(found) else None
 
 
-def decode_bytes(image: Image.Image, modes: Sequence[str]) -> NDArray[np.uint8]:
+def _decode_bytes(image: Image.Image, modes: Sequence[str]) -> NDArray[np.uint8]:
     """Decode the bytes that the raw modes of the tiles select: H x W x C."""
     assert isinstance(image, ImageFile.ImageFile)
     tiles = zip(image.tile, modes, strict=True)
@@ -56,7 +71,7 @@ def decode_bytes(image: Image.Image, modes: Sequence[str]) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def samples_from_bytes(upper: NDArray[np.uint8], lower: NDArray[np.uint8] | None) -> NDArray[np.uint16]:
+def _samples_from_bytes(upper: NDArray[np.uint8], lower: NDArray[np.uint8] | None) -> NDArray[np.uint16]:
     """Put the samples of an image together, H x W x C. `lower` is None if `upper` holds grey and alpha, two bytes each.
 
     Grey becomes three equal channels.
@@ -67,7 +82,7 @@ def samples_from_bytes(upper: NDArray[np.uint8], lower: NDArray[np.uint8] | None
     return np.stack([grey, grey, grey, alpha], axis=2)
 
 
-def colours_from_deep(samples: NDArray[np.uint16]) -> tuple[NDArray[np.uint8], str]:
+def _colours_from_deep(samples: NDArray[np.uint16]) -> tuple[NDArray[np.uint8], str]:
     """Map samples H x W x 3 or 4 to 0 to 255, alpha from a range of its own; also the guessed range of the colours."""
     colours, guessed = pixels_from_deep(samples[..., :ALPHA], bits=16)
     if samples.shape[2] == ALPHA:

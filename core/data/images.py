@@ -26,7 +26,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from ..card import Input
 from ..errors import ImageError
 from ..text import one_line
-from .deep_colours import colours_from_deep, decode_bytes, raw_modes, samples_from_bytes
+from .deep_colours import load_all_bits
 from .deep_pixels import pixels_from_deep
 from .file_rules import SNIFFED_BYTES, is_heif
 from .libtiff import silence_libtiff
@@ -162,26 +162,11 @@ def _decoded(source: Source, name: str, max_pixels: int) -> Iterator[tuple[Image
     with _opened(source, name, max_pixels) as image:
         if image.format == "TIFF":
             silence_libtiff()
-        guessed = _load(image, source, max_pixels)
+        guessed = load_all_bits(image, lambda: _image_from(source, max_pixels))
         if image.info or image.format == "TIFF":  # other formats keep EXIF and XMP in `info`
             with contextlib.suppress(Exception):  # damaged EXIF raises many kinds of errors: do not rotate
                 ImageOps.exif_transpose(image, in_place=True)
         yield image, guessed
-
-
-def _load(image: Image.Image, source: Source, max_pixels: int) -> str:
-    """Decode an image; the guessed range of its colours of 16 bits, else ""."""
-    modes = raw_modes(image)
-    if modes is None:
-        image.load()
-        return ""
-    upper, lower = decode_bytes(image, [first for first, _ in modes]), None
-    if all(second for _, second in modes):
-        with _image_from(source, max_pixels) as again:
-            lower = decode_bytes(again, [second for _, second in modes])
-    pixels, guessed = colours_from_deep(samples_from_bytes(upper, lower))
-    image.paste(Image.fromarray(pixels))
-    return guessed
 
 
 @contextlib.contextmanager
