@@ -1,7 +1,7 @@
 """Check that two benchmarks on a busy machine agree: python -m rtk.tools.busy_machine [--out FILE].
 
 A neighbour process keeps one core half busy. Beside it, the zoo's default model is measured twice on PyTorch, ONNX
-Runtime and OpenVINO, and once more with one backend that is slowed down by a fifth on purpose. Every ratio to PyTorch of
+Runtime and OpenVINO, and once more with one backend that is slowed down by a fifth on purpose. Each ratio to PyTorch of
 the second run should agree with that of the first within their intervals, and the slowdown should be found, by the
 ratios and by `rtk bench --compare`.
 """
