@@ -27,12 +27,16 @@ def wilson_interval(right: int, images: int) -> Interval:
     return Interval(low, middle + half if right < images else 1.0)
 
 
-def top_correct(logits_NK: NDArray[np.float32], labels_N: NDArray[np.int64], top: int = TOP) -> int:
-    """The number of images whose label is among the `top` highest logits; of equal ones, the first class is higher."""
+def ranks_of(logits_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many classes have a higher logit than the label; of equal logits, that of the first class is higher."""
     own_N1 = np.take_along_axis(logits_NK, labels_N[:, None], axis=1)
     before_NK = np.arange(logits_NK.shape[1]) < labels_N[:, None]
-    rank_N = ((logits_NK > own_N1) | ((logits_NK == own_N1) & before_NK)).sum(axis=1)
-    return int((rank_N < top).sum())
+    return ((logits_NK > own_N1) | ((logits_NK == own_N1) & before_NK)).sum(axis=1)
+
+
+def top_correct(logits_NK: NDArray[np.float32], labels_N: NDArray[np.int64], top: int = TOP) -> int:
+    """The number of images whose label is among the `top` most probable classes."""
+    return int((ranks_of(logits_NK, labels_N) < top).sum())
 
 
 def confusion_of(labels_N: NDArray[np.int64], predictions_N: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
