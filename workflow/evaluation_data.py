@@ -1,7 +1,6 @@
 """The labelled images that a model is evaluated on: those it was trained with, or any folder of class folders."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +17,14 @@ from .model_data import dataset_of, options_of
 if TYPE_CHECKING:
     from ..bench.evaluation.result import LabelledData
 
+# What makes a score too optimistic.
 TRAINED_ON = "The model was trained on these images, so its score is too optimistic."
 SELECTED_ON = "The weights were selected on these images, so the score is too optimistic."
+OTHER_SPLIT = "The model was trained on another split of this folder, so its score on these images is too optimistic."
+CHANGED_SINCE = (
+    "The model was trained in this folder, whose images have changed since; those of its training are among them, so "
+    "its score is too optimistic."
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ def labelled_images(card: ModelCard, wanted: Wanted, *, splits_of: ModelCard | N
         dataset,
         _in_classes_of(card, dataset, _joined(parts)),
         tuple(name for split in names for name, _ in details.files(split)) if details else (),
-        _described(owner, dataset, names, images=sum(map(len, parts))),
+        _described(card, dataset, names, images=sum(map(len, parts))),
     )
 
 
@@ -96,7 +101,7 @@ def _in_classes_of(card: ModelCard, dataset: Dataset, split: Split) -> Split:
     return replace(split, labels_N=index_K[split.labels_N])
 
 
-def _described(owner: ModelCard, dataset: Dataset, names: tuple[SplitName, ...], *, images: int) -> "LabelledData":
+def _described(card: ModelCard, dataset: Dataset, names: tuple[SplitName, ...], *, images: int) -> "LabelledData":
     from ..bench.evaluation.result import LabelledData
 
     record, details = dataset.record, dataset.details
@@ -108,24 +113,23 @@ def _described(owner: ModelCard, dataset: Dataset, names: tuple[SplitName, ...],
         path=record.path if record else "",
         fingerprint=record.fingerprint if record else "",
         unreadable=sum(len(details.unreadable(name)) for name in names) if details else 0,
-        note=_note(owner, dataset, names),
+        note=_note(card, dataset, names),
     )
 
 
-def _note(owner: ModelCard, dataset: Dataset, names: tuple[SplitName, ...]) -> str:
-    """What makes the score too optimistic, if anything does."""
-    trained, record = owner.data, dataset.record
+def _note(card: ModelCard, dataset: Dataset, names: tuple[SplitName, ...]) -> str:
+    """What makes the model's score on these images too optimistic, if anything does."""
+    trained, record = card.data, dataset.record
     if record is None or trained is None:
-        same = record is trained and dataset.name == owner.dataset
+        same = record is trained and dataset.name == card.dataset
     else:
         same = record.fingerprint == trained.fingerprint
         if not same and record.path == trained.path:
-            return (
-                f"{owner.name} was trained in this folder, whose images have changed since. Images that it was trained "
-                "on are among them, so its score is too optimistic."
-            )
+            return CHANGED_SINCE
+        if same and (record.seed, record.test_share) != (trained.seed, trained.test_share):
+            return OTHER_SPLIT
     if same and "train" in names:
         return TRAINED_ON
-    if same and owner.training is not None and owner.training.used_test_split and "test" in names:
+    if same and card.training is not None and card.training.used_test_split and "test" in names:
         return SELECTED_ON
     return ""

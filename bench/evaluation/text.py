@@ -1,6 +1,7 @@
 """An evaluation, or a comparison, as text for the terminal, in 80 columns."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ...core.text import images_text, outline, terminal_width, text_table, visible, wrapped
 from .result import ClassChange, ClassFigures, Comparison, Evaluation, LabelledData
@@ -38,8 +39,10 @@ def evaluation_text(result: Evaluation) -> str:
 def comparison_text(result: Comparison) -> str:
     """What changed from the first to the second model, for people."""
     one = result.first
-    names = " and ".join(model_names(result))
-    parts = [f"{wrapped(f'{names}, on {one.machine.summary}')}\n{outline(_compared(result))}"]
+    parts = [
+        f"{wrapped(f'Two models on {one.machine.summary}')}\n{outline(_compared(result))}",
+        text_table(_scores(result)),
+    ]
     if not result.changed_images:
         parts.append(wrapped(f"no answer changed: B answers all {images_text(result.images)} as A does", rest=""))
         return "\n\n".join(parts)
@@ -148,12 +151,12 @@ def _heading(result: Evaluation) -> str:
 
 
 def _summary(result: Evaluation) -> dict[str, str]:
-    interval, commit = result.accuracy_interval, result.machine.commit
+    interval = result.accuracy_interval
     facts = {
         "backend": f"{result.backend}: {result.runs_on}",
         "file": str(result.file),
         "images": data_text(result.data),
-        "measured": result.date + (f", rtk {commit}" if commit else ""),
+        "measured": _measured(result),
         "accuracy": f"{percent(result.accuracy)} ({result.correct:,} of {result.images:,}), 95% interval "
         f"{percent(interval.low)} to {percent(interval.high)}",
     }
@@ -228,24 +231,46 @@ def _right(result: Evaluation) -> list[dict[str, object]]:
     ]
 
 
+def _scores(result: Comparison) -> list[dict[str, object]]:
+    return [
+        {
+            "model": key,
+            "accuracy": percent(one.accuracy),
+            "right": one.correct,
+            "loss": f"{one.loss:.4f}",
+            "ECE": percent(one.calibration.ece),
+            "macro F1": percent(one.macro.f1),
+        }
+        for key, one in _models(result).items()
+    ]
+
+
 def _compared(result: Comparison) -> dict[str, str]:
-    one, other, points = result.first, result.second, result.difference
-    facts = {}
-    for key, each, name in zip("AB", (one, other), model_names(result), strict=True):
-        facts[key] = (
-            f"{percent(each.accuracy)} ({each.correct:,}), loss {each.loss:.4f}, ECE {percent(each.calibration.ece)}: "
-            f"{name}, {each.file}, {each.backend}: {each.runs_on}"
-        )
-    facts["images"] = data_text(one.data)
-    facts["measured"] = one.date + (f", rtk {one.machine.commit}" if one.machine.commit else "")
+    models, points, first = _models(result), result.difference, result.first
+    facts = {
+        key: f"{name}: {one.file}, {one.backend}: {one.runs_on}"
+        for (key, one), name in zip(models.items(), model_names(result), strict=True)
+    }
+    facts["images"] = data_text(replace(first.data, note=""))
+    facts |= {f"note on {key}": one.data.note for key, one in models.items() if one.data.note}
+    facts["measured"] = _measured(first)
     facts["B minus A"] = (
-        f"{100 * result.accuracy_change:+.2f} points, 95% interval {100 * points.low:+.2f} to {100 * points.high:+.2f}"
+        f"{100 * result.accuracy_change:+.2f} points, 95% interval {100 * points.low:+.3f} to {100 * points.high:+.3f}"
     )
-    facts["changed"] = (
-        f"{result.changed_images:,} answers: {result.lost:,} lost (only A is right), {result.won:,} won (only B is "
-        f"right), {result.both_wrong_changed:,} with two wrong answers"
-    )
+    if result.changed_images:
+        facts["changed"] = (
+            f"{result.changed_images:,} answers: {result.lost:,} lost (only A is right), {result.won:,} won (only B "
+            f"is right), {result.both_wrong_changed:,} with two wrong answers"
+        )
     return facts
+
+
+def _models(result: Comparison) -> dict[str, Evaluation]:
+    return {"A": result.first, "B": result.second}
+
+
+def _measured(result: Evaluation) -> str:
+    return result.date + (f", rtk {result.machine.commit}" if result.machine.commit else "")
 
 
 def _changed_class(change: ClassChange) -> dict[str, object]:
