@@ -42,6 +42,11 @@ class DataOptions:
     """The size of images that are large or differ."""
     classes: tuple[str, ...] = ()
     """The classes in the order of a model that is there already; empty: in their own order."""
+    evaluation: bool = False
+    """Whether the images are only evaluated by a model of `classes`: they need no training split, and no image of some
+    of these classes. If they have no splits, all of them are the test split."""
+    trained_on: str = ""
+    """With `evaluation`: the fingerprint of the model's own data, whose test split is the one of the training."""
 
 
 def is_named(name: str) -> bool:
