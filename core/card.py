@@ -254,7 +254,8 @@ class ModelCard:
                 f"commit {training.commit}"
             )
         if self.checkpoint_sha256:
-            facts["checkpoint"] = f"sha256 {self.checkpoint_sha256}"
+            before = " before its temperature was fitted" if is_checkpoint and self.temperature_fit else ""
+            facts["checkpoint"] = f"sha256{before} {self.checkpoint_sha256}"
         notes = {_label(name, note): note for name, note in self.notes.items()}
         return outline(facts | notes)
 

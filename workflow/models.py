@@ -154,7 +154,7 @@ def is_checkpoint(path: Path, sha256: str) -> bool:
 
 @lru_cache(maxsize=1_024)
 def _named_sha256(path: Path, file_sha256: str) -> str:
-    """The SHA-256 by which exports name a checkpoint. `file_sha256`: its own, so that it is read again if it changes."""
+    """The SHA-256 by which exports name a checkpoint. `file_sha256`: its own; if it changes, the file is read again."""
     from ..core.artifacts.checkpoint import load_checkpoint
 
     del file_sha256
