@@ -8,6 +8,10 @@ from . import DATASETS
 Fit = Literal["crop", "letterbox", "stretch"]
 """How an image of other proportions becomes one of the model's size."""
 
+RESIZE_FILTER, ANTIALIAS, CROP_SHARE = "bilinear", True, 1.0
+"""How an image of another size becomes one of the model's size: images.py does it, and every card says it. Pillow's
+filters are antialiased, and the crop keeps all of the shorter side."""
+
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded, unless an option sets another limit; 64 million pixels decode to
 256 MB at most."""
