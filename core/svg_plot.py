@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 INK = "#010203"
 """Placeholder for the page's text colour."""
 SIZE_INCHES = (5.0, 3.7)
-LEAST_GAP = 3.0
-"""Points between two neighbouring tick labels, at least."""
+LEAST_GAP = 7.0
+"""Pixels between two neighbouring tick labels, at least."""
 Draw = Callable[["Axes"], None]
 
 
@@ -80,7 +80,7 @@ def _no_ticks() -> Any:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two limits: 1, 2 and 5 of every decade, fewer over many decades, more over a short range."""
+    """Round numbers between two limits: powers of ten, and as many others as a short range needs."""
     from matplotlib.ticker import MaxNLocator
 
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -97,22 +97,26 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 def _thin_out(axis: "Axis", *, horizontal: bool) -> None:
     """Blank the labels that are nearer than LEAST_GAP to the last one that stays."""
-    ticks = [tick for tick in axis.get_majorticklabels() if tick.get_text()]
-    places = [float(tick.get_position()[0 if horizontal else 1]) for tick in ticks]
     low, high = sorted(axis.get_view_interval())
-    kept, last_end = [], -math.inf
-    boxes = [tick.get_window_extent() for tick in ticks]
-    spans = [(box.x0, box.x1) if horizontal else (box.y0, box.y1) for box in boxes]
-    order = sorted(range(len(ticks)), key=lambda k: spans[k][0])
-    for k in order:
-        if low <= places[k] <= high and spans[k][0] >= last_end + LEAST_GAP:
-            kept.append(k)
-            last_end = spans[k][1]
-    if len(kept) < len(order):
-        axis.set_ticks(
-            [places[k] for k in sorted(order)],
-            labels=[ticks[k].get_text() if k in kept else "" for k in sorted(order)],
-        )
+    room = 1e-9 * max(abs(low), abs(high))
+    column = 0 if horizontal else 1
+    shown = [
+        tick
+        for tick in axis.get_majorticklabels()
+        if tick.get_text() and low - room <= tick.get_position()[column] <= high + room
+    ]
+    spans = []
+    for tick in shown:
+        box = tick.get_window_extent()
+        spans.append((box.x0, box.x1) if horizontal else (box.y0, box.y1))
+    gap = LEAST_GAP if horizontal else 0
+    texts, last_end = {}, -math.inf
+    for (start, end), tick in sorted(zip(spans, shown, strict=True), key=lambda pair: pair[0]):
+        fits = start >= last_end + gap
+        texts[float(tick.get_position()[column])] = tick.get_text() if fits else ""
+        last_end = end if fits else last_end
+    if not all(texts.values()):
+        axis.set_ticks(list(texts), labels=list(texts.values()))
 
 
 def shortened(text: str, length: int) -> str:

@@ -19,9 +19,10 @@ p { margin: .5rem 0; } figure { margin: 0; } figcaption { font-size: .9rem; } .f
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .25rem .45rem; border-bottom: 1px solid var(--rule); text-align: right; vertical-align: top;
          white-space: nowrap; }
-th { vertical-align: bottom; } tr:hover td { background: var(--shade); }
+th { vertical-align: bottom; white-space: normal; overflow-wrap: normal; } tr:hover td { background: var(--shade); }
 th:first-child, td:first-child { padding-left: 0; } th.text, td.text { text-align: left; }
-td.long { white-space: normal; min-width: 12rem; text-align: left; overflow-wrap: anywhere; }
+td.long { white-space: normal; min-width: 7rem; overflow-wrap: anywhere; }
+th:first-child { text-align: left; }
 .notes { font-size: .9rem; padding-left: 1.2rem; }
 pre { white-space: pre-wrap; font-size: .85rem; }
 svg { display: block; width: 100%; height: auto; } svg image { image-rendering: pixelated; }
@@ -36,7 +37,7 @@ svg { display: block; width: 100%; height: auto; } svg image { image-rendering: 
 """CSS of every page of rtk."""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """Content security policy: nothing is loaded from elsewhere, even if a file name contains HTML."""
-LONG_CELL = 32
+LONG_CELL = 20
 """Characters of a table's cell above which it may be broken into lines."""
 
 
@@ -70,9 +71,8 @@ def table_html(rows: Sequence[Mapping[str, str]], *, text_columns: Collection[st
 
 
 def _class(left: Collection[str], name: str, value: str = "") -> str:
-    if len(value) > LONG_CELL:
-        return " class=long"
-    return " class=text" if name in left else ""
+    classes = [word for word, holds in (("text", name in left), ("long", len(value) > LONG_CELL)) if holds]
+    return f" class='{' '.join(classes)}'" if classes else ""
 
 
 def figure_html(drawing: str, caption: str, *, legend: str = "", least_px: int = 0) -> str:

@@ -10,6 +10,8 @@ from .series import split_label
 from .tables import BASELINE, Row, ratio_text, throughput_table
 
 LATENCY = "latency, batch 1"
+BASELINES = (BASELINE, "torch.compile", "plain loop")
+"""The names of what only serves for comparison."""
 
 
 def answer_table(report: Report) -> list[Row]:
@@ -64,7 +66,7 @@ def _verdict(report: Report, label: str, mine: Sequence[Cell]) -> str:
     elif any(one.candidate == label for one in report.parity):
         word = "reference"
     else:
-        word = "baseline"
+        word = "baseline" if label in BASELINES else "not compared"
     rejected = sum(bool(cell.rejected) for cell in mine)
     if rejected and rejected < len(mine):
         word += f"; {rejected} of {len(mine)} measurements rejected"
@@ -86,7 +88,7 @@ def _speed_up(cells: Sequence[Cell], best: Cell) -> str:
     if (base.scope, base.batch) == (best.scope, best.batch):
         return text
     scope = "" if base.scope == best.scope else f", {SCOPES[base.scope].name}"
-    return f"{text.split(' ±')[0]} (its best: batch {base.batch:,}{scope})"
+    return f"{text.split(' ±')[0]} (torch: batch {base.batch:,}{scope})"
 
 
 def _latency(mine: Sequence[Cell]) -> str:

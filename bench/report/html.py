@@ -20,9 +20,9 @@ from .notes import interruption, notes_on, preset_lines
 from .plots import accuracy, accuracy_points, changes, changes_size, latency, throughput
 from .report import Report
 from .series import LEGEND_STYLE, legend_html
-from .tables import BASELINE, parity_table, report_table
+from .tables import BASELINE, Row, parity_table, report_table
 
-TEXT_COLUMNS = ("precision", "verdict", "at", "scope", "of ceiling")
+TEXT_COLUMNS = ("precision", "verdict", "at", f"x {BASELINE}", "scope", "of ceiling")
 """Columns of words, set to the left."""
 
 
@@ -34,7 +34,7 @@ def page_of(report: Report) -> str:
         _answer(report),
         _plots(report),
         "<h2>Throughput and latency</h2>",
-        _table(report_table(report)),
+        _table(_measurements(report)),
         notes_html([*notes_on(report), *(preset_lines(report) if report.config.preset else [])]),
         *_parity(report),
         _ran(report),
@@ -48,9 +48,9 @@ def _answer(report: Report) -> str:
     lines = interruption(report)
     if answers := answer_table(report):
         lines.append(
-            f"right and changed answers: on {report.dataset}, against PyTorch fp32; x {BASELINE}: the highest rate of the "
-            "backend over that of eager PyTorch; ±: 95 % interval, for x only where both rates have the same batch size "
-            "and scope"
+            f"right and changed answers: on {report.dataset}, against PyTorch fp32; x {BASELINE}: the backend's "
+            "highest rate relative to that of eager PyTorch; ±: 95 % interval, of x only where both have the same "
+            "batch size and scope"
         )
     if missing := [label for label in report.unusable if label not in report.backends and label != "ceiling"]:
         lines.append(f"did not run: {', '.join(missing)}; the reasons are at the end")
@@ -65,9 +65,13 @@ def _plots(report: Report) -> str:
         legend = legend_html(labels, scopes)
         figures += [
             _figure("Throughput over batch size; bars show the middle half of the rounds.", throughput(cells), legend),
-            _figure("Latency over throughput, a point for each batch size: median, dotted to p99.", latency(cells), legend),
+            _figure(
+                "Latency over throughput, a point for each batch size: median, dotted to p99.", latency(cells), legend
+            ),
         ]
-    if points := accuracy_points(cells, report.parity):
+    points = accuracy_points(cells, report.parity)
+    shares = {share for _, share in points.values()}
+    if len(shares) > 1:
         caption = "Accuracy on the test split over the highest throughput; the grey line is the Pareto front."
         figures.append(_figure(caption, accuracy(cells, report.parity), legend_html(list(points))))
     changed = [one for one in report.parity if one.changed]
@@ -80,7 +84,8 @@ def _plots(report: Report) -> str:
         caption += f" Without any change: {', '.join(same)}." if same else ""
         drawing = svg_of(changes(changed), size_inches=changes_size(changed))
         figures.append(figure_html(drawing, caption))
-    return f"<div class=plots>{''.join(figures)}</div>" if figures else ""
+    same_accuracy = f"<p>All backends have the same accuracy: {shares.pop():.2%}.</p>" if len(shares) == 1 else ""
+    return (f"<div class=plots>{''.join(figures)}</div>" if figures else "") + same_accuracy
 
 
 def _labels_and_scopes(cells: Sequence[Cell]) -> tuple[list[str], list[Scope]]:
@@ -128,6 +133,15 @@ def _changed_images(report: Report) -> str:
 
 def _table(rows: Sequence[Mapping[str, str]]) -> str:
     return table_html(rows, text_columns=TEXT_COLUMNS) if rows else "<p>Nothing was measured.</p>"
+
+
+def _measurements(report: Report) -> list[Row]:
+    """One row per cell. Why a cell failed or was rejected is at the end of the page."""
+    rows = report_table(report)
+    for cell, row in zip(report.cells, rows, strict=True):
+        if cell.rejected or cell.error:
+            row["of ceiling" if cell.valid else "images/s"] = "rejected" if cell.rejected else "failed"
+    return rows
 
 
 def _ran(report: Report) -> str:

@@ -7,19 +7,19 @@ from ..config import SCOPES
 from .report import Report
 from .series import split_label
 
-PATH_BY_HASH = re.compile(r"\S*[0-9a-f]{16,}\S*")
+PATH_BY_HASH = re.compile(r"[^\s:;,]*[0-9a-f]{16,}[^\s:;,]*")
 """A file of the cache. Its name differs from one precision to the next, and says nothing to people."""
 
 
 def not_run(report: Report) -> dict[str, str]:
     """The cause by the labels that share it: backends that did not run, then cells that failed or were rejected."""
-    found = {f"{labels}": f"not run: {cause}" for labels, cause in _merged(report.unusable.items()).items()}
-    cells = _merged(
-        (f"{cell.label}, {SCOPES[cell.scope].column}, batch {cell.batch:,}", cell.rejected or f"failed: {cell.error}")
-        for cell in report.cells
-        if cell.rejected or cell.error
+    named = [(f"{cell.label}, {SCOPES[cell.scope].column}, batch {cell.batch:,}", cell) for cell in report.cells]
+    groups = (
+        ("not run: ", report.unusable.items()),
+        ("failed: ", [(name, cell.error) for name, cell in named if cell.error]),
+        ("", [(name, cell.rejected) for name, cell in named if cell.rejected]),
     )
-    return found | cells
+    return {names: f"{start}{cause}" for start, causes in groups for names, cause in _merged(causes).items()}
 
 
 def _merged(causes: Iterable[tuple[str, str]]) -> dict[str, str]:

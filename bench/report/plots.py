@@ -115,6 +115,8 @@ def changes(parity: Sequence[Parity]) -> Draw:
     """Answers that differ from the reference's, as a bar below its backend's name: lost, won, or wrong in both."""
 
     def draw(axes: "Axes") -> None:
+        from matplotlib.ticker import MaxNLocator
+
         for row, one in enumerate(parity):
             counts = {"lost": one.lost, "won": one.won, "otherwise": one.changed - one.lost - one.won}
             left, colour = 0, colour_of(split_label(one.candidate)[0])
@@ -135,7 +137,7 @@ def changes(parity: Sequence[Parity]) -> Draw:
         axes.set(xlabel="answers that changed", yticks=[])
         axes.set_xlim(0, max(1.0, 1.05 * max(one.changed for one in parity)))
         axes.set_ylim(len(parity) - 0.6, -0.9)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter("{x:,.0f}")
 
     return draw
