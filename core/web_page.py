@@ -3,6 +3,7 @@
 Tables and wide pictures scroll in boxes of their own, so that the page itself never scrolls sideways.
 """
 
+import base64
 import html
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -30,13 +31,17 @@ svg { display: block; width: 100%; height: auto; } svg image { image-rendering: 
          grid-template-columns: repeat(auto-fit, minmax(min(28rem, 100%), 1fr)); }
 .plots > figure { min-width: 0; max-width: 40rem; }
 .images { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: 1rem; }
-.images img { width: 100%; max-width: 8rem; height: auto; display: block; image-rendering: pixelated;
-              border: 1px solid var(--rule); border-radius: .25rem; }
+.images figure { min-width: 0; }
+.images img { width: 100%; height: auto; display: block; box-sizing: border-box; border: 1px solid var(--rule);
+              border-radius: .25rem; }
+img.few-pixels { image-rendering: pixelated; }
 .images figcaption { margin-top: .25rem; line-height: 1.35; } .images small { display: block; opacity: .75; }
 """
 """CSS of every page of rtk."""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """Content security policy: nothing is loaded from elsewhere, even if a file name contains HTML."""
+FEW_PIXELS = 96
+"""The width up to which an image is enlarged as squares and not blurred, in pixels."""
 LONG_CELL = 20
 """Characters of a table's cell above which it may be broken into lines."""
 
@@ -84,9 +89,15 @@ def figure_html(drawing: str, caption: str, *, legend: str = "", least_px: int =
 
 def picture_html(picture: str, caption: str, *, alt: str = "", small: str = "") -> str:
     """An image in a grid with its caption; `picture`: a PNG in base64, `small`: a second, fainter text."""
-    image = f'<img alt="{escaped(alt)}" src="data:image/png;base64,{escaped(picture)}">' if picture else ""
+    large = " class=few-pixels" if 0 < png_width(picture) <= FEW_PIXELS else ""
+    image = f'<img{large} alt="{escaped(alt)}" src="data:image/png;base64,{escaped(picture)}">' if picture else ""
     below = f"<small>{escaped(small)}</small>" if small else ""
     return f"<figure>{image}<figcaption>{escaped(caption)}{below}</figcaption></figure>"
+
+
+def png_width(picture: str) -> int:
+    """The width of a PNG in base64, from its header, in pixels; 0 without a picture."""
+    return int.from_bytes(base64.b64decode(picture[:32])[16:20])
 
 
 def picture_grid(figures: Iterable[str]) -> str:

@@ -35,7 +35,7 @@ def page_of(report: Report) -> str:
         _plots(report),
         "<h2>Throughput and latency</h2>",
         _table(_measurements(report)),
-        notes_html([*notes_on(report), *(preset_lines(report) if report.config.preset else [])]),
+        notes_html(_notes(report)),
         *_parity(report),
         _ran(report),
         _did_not_run(report),
@@ -86,6 +86,13 @@ def _plots(report: Report) -> str:
         figures.append(figure_html(drawing, caption))
     same_accuracy = f"<p>All backends have the same accuracy: {shares.pop():.2%}.</p>" if len(shares) == 1 else ""
     return (f"<div class=plots>{''.join(figures)}</div>" if figures else "") + same_accuracy
+
+
+def _notes(report: Report) -> list[str]:
+    """The notes on the measurements, without the one that is at the top of the page."""
+    first = interruption(report)
+    notes = [note for note in notes_on(report) if note not in first]
+    return notes + (preset_lines(report) if report.config.preset else [])
 
 
 def _labels_and_scopes(cells: Sequence[Cell]) -> tuple[list[str], list[Scope]]:

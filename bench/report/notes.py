@@ -103,10 +103,7 @@ def _environment(report: Report) -> list[str]:
     if report.before is None or report.after is None:
         return []
     where = f"processors {processors(report.before.affinity)}" if report.before.affinity else "unknown processors"
-    return [
-        f"threads as listed above for each backend, on {where}; before: {report.before.text}; "
-        f"after: {report.after.text}"
-    ]
+    return [f"threads as listed for each backend, on {where}; before: {report.before.text}; after: {report.after.text}"]
 
 
 def _files(report: Report) -> list[str]:
