@@ -15,6 +15,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
        max-width: 76rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; margin: 0; line-height: 1.25; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
+h3 { font-size: 1rem; margin: 1rem 0 0; }
 p { margin: .5rem 0; } figure { margin: 0; } figcaption { font-size: .9rem; } .faint { opacity: .75; }
 .scroll { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
@@ -30,6 +31,13 @@ svg { display: block; width: 100%; height: auto; } svg image { image-rendering: 
 .plots { display: grid; gap: 1.5rem 2rem; margin: 1rem 0 2rem;
          grid-template-columns: repeat(auto-fit, minmax(min(28rem, 100%), 1fr)); }
 .plots > figure { min-width: 0; max-width: 40rem; }
+.legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; margin-bottom: .15rem; }
+.legend span { display: inline-flex; align-items: center; gap: .25rem; }
+.legend svg { width: 16px; height: 12px; flex: none; } .legend svg.wide { width: 28px; }
+.legend i { width: 12px; height: 12px; flex: none; }
+.answer { font-size: 1.15rem; margin: 1rem 0; } .answer b { font-size: 1.8rem; }
+dl { display: grid; grid-template-columns: minmax(5rem, max-content) 1fr; gap: .15rem 1rem; margin: .5rem 0; }
+dt { opacity: .75; } dd { margin: 0; min-width: 0; } summary { cursor: pointer; padding: .5rem 0; }
 .images { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: 1rem; }
 .images figure { min-width: 0; }
 .images img { width: 100%; height: auto; display: block; box-sizing: border-box; border: 1px solid var(--rule);
@@ -80,8 +88,13 @@ def _class(left: Collection[str], name: str, value: str = "") -> str:
     return f" class='{' '.join(classes)}'" if classes else ""
 
 
-def figure_html(drawing: str, caption: str, *, legend: str = "", least_px: int = 0) -> str:
-    """A plot with its caption. `drawing`, `legend`: HTML. `least_px`: below this width it scrolls in a box."""
+def figure_html(drawing: str, caption: str, *, legend: str = "", least_px: int = 0, most_px: int = 0) -> str:
+    """A plot with its caption. `drawing`, `legend`: HTML.
+
+    `least_px`: below this width it scrolls in a box. `most_px`: it does not become wider; 0: as wide as its place.
+    """
+    if most_px:
+        drawing = f"<div style='max-width:{most_px}px'>{drawing}</div>"
     if least_px:
         drawing = f"<div class=scroll><div style='min-width:{least_px}px'>{drawing}</div></div>"
     return f"<figure>{drawing}<figcaption>{legend}{escaped(caption)}</figcaption></figure>"
@@ -103,6 +116,25 @@ def png_width(picture: str) -> int:
 def picture_grid(figures: Iterable[str]) -> str:
     """A grid of figures from `picture_html`."""
     return f"<div class=images>{''.join(figures)}</div>"
+
+
+def facts_html(facts: Mapping[str, str]) -> str:
+    """Names and their values, below each other."""
+    return "<dl>" + "".join(f"<dt>{escaped(name)}<dd>{escaped(value)}" for name, value in facts.items()) + "</dl>"
+
+
+def details_html(summary: str, body: str) -> str:
+    """HTML that a click on the summary shows."""
+    return f"<details><summary>{escaped(summary)}</summary>{body}</details>"
+
+
+def swatches_html(entries: Iterable[tuple[str, str, float]]) -> str:
+    """A legend of coloured squares: a text, a colour and an opacity for each."""
+    squares = (
+        f"<span><i style='background:{colour};opacity:{opacity:.2f}'></i>{escaped(text)}</span>"
+        for text, colour, opacity in entries
+    )
+    return f"<span class=legend>{''.join(squares)}</span>"
 
 
 def notes_html(lines: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from .not_run import not_run
 from .notes import interruption, notes_on, preset_lines
 from .plots import accuracy, accuracy_points, changes, changes_size, latency, throughput
 from .report import Report
-from .series import LEGEND_STYLE, legend_html
+from .series import legend_html
 from .tables import BASELINE, Row, parity_table, report_table
 
 TEXT_COLUMNS = ("precision", "verdict", "at", f"x {BASELINE}", "scope", "of ceiling")
@@ -40,7 +40,7 @@ def page_of(report: Report) -> str:
         _ran(report),
         _did_not_run(report),
     ]
-    return web_page(title, "".join(parts), style=LEGEND_STYLE)
+    return web_page(title, "".join(parts))
 
 
 def _answer(report: Report) -> str:

@@ -75,13 +75,6 @@ def _line(dashes: str, name: str) -> str:
     return f"<span><svg class=wide viewBox='0 0 28 12'>{path}</svg>{escaped(name)}</span>"
 
 
-LEGEND_STYLE = """
-.legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; margin-bottom: .15rem; }
-.legend span { display: inline-flex; align-items: center; gap: .25rem; }
-.legend svg { width: 16px; height: 12px; flex: none; } .legend svg.wide { width: 28px; }
-"""
-
-
 def lines_of(cells: Sequence[Cell]) -> list[list[Cell]]:
     """The cells of each line of a plot, by batch size: one line per backend, precision and scope."""
     lines: dict[tuple[str, Scope], list[Cell]] = {}
