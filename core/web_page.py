@@ -30,7 +30,7 @@ pre { white-space: pre-wrap; font-size: .85rem; }
 svg { display: block; width: 100%; height: auto; } svg image { image-rendering: pixelated; }
 .plots { display: grid; gap: 1.5rem 2rem; margin: 1rem 0 2rem;
          grid-template-columns: repeat(auto-fit, minmax(min(28rem, 100%), 1fr)); }
-.plots > figure { min-width: 0; max-width: 40rem; }
+.plots > * { min-width: 0; } .plots > figure { max-width: 40rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; margin-bottom: .15rem; }
 .legend span { display: inline-flex; align-items: center; gap: .25rem; }
 .legend svg { width: 16px; height: 12px; flex: none; } .legend svg.wide { width: 28px; }

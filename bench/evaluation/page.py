@@ -196,7 +196,8 @@ def _classes(result: Evaluation) -> str:
     table = table_html(rows[:MOST_ROWS])
     if len(rows) > MOST_ROWS:
         table += details_html(f"All {len(rows):,} classes", table_html(rows))
-    return f"<h2>{heading}</h2>{_figure(class_bars(drawn), caption, legend) if drawn else ''}{table}"
+    figure = _figure(class_bars(drawn), caption, legend) if drawn else ""
+    return f"<h2>{heading}</h2><div class=plots>{figure}<div>{table}</div></div>"
 
 
 def _calibration(result: Evaluation) -> str:
@@ -281,6 +282,8 @@ def _changed_images(result: Comparison) -> list[str]:
         if images:
             shown = f"{len(images):,} of {totals[outcome]:,}" if len(images) < totals[outcome] else f"{len(images):,}"
             parts.append(f"<h2>{heading} ({shown})</h2>{picture_grid(_changed(result, one) for one in images)}")
+        elif totals[outcome]:
+            parts.append(f"<h2>{heading} ({totals[outcome]:,})</h2><p>None of them is shown.</p>")
     return parts
 
 

@@ -53,7 +53,7 @@ class Picture:
 def confusion(result: Evaluation) -> Picture:
     """The confusion matrix: a row for each label, a column for each prediction.
 
-    The opacity is the square root of the share of the label's images, so that rare mistakes are seen too.
+    The opacity grows with the cube root of the share of the label's images, so that rare mistakes are seen too.
     """
     counts_KK = np.array(result.confusion, np.int64)
     per_cell = classes_per_cell(len(counts_KK))
@@ -89,7 +89,7 @@ def classes_per_cell(classes: int) -> int:
 
 def opacity(share: float) -> float:
     """The opacity of a cell with this share of its label's images."""
-    return MOST_OPAQUE * math.sqrt(share)
+    return MOST_OPAQUE * math.cbrt(share)
 
 
 def _cell_colours(counts_KK: NDArray[np.int64], per_cell: int) -> NDArray[np.float64]:
@@ -107,7 +107,7 @@ def _cell_colours(counts_KK: NDArray[np.int64], per_cell: int) -> NDArray[np.flo
     colours = np.empty((*cells.shape, 4))
     colours[..., :3] = to_rgb(WRONG)
     colours[diagonal, diagonal, :3] = to_rgb(RIGHT)
-    colours[..., 3] = MOST_OPAQUE * np.sqrt(cells)
+    colours[..., 3] = MOST_OPAQUE * np.cbrt(cells)
     return colours
 
 
@@ -129,6 +129,7 @@ def reliability(after: Calibration, before: Calibration | None) -> Picture:
             _points(axes, before, colour=WITHOUT, marker="s", style=":", gid="data-reliability-before")
         _points(axes, after, colour=WITH_TEMPERATURE, marker="o", style="-", gid="data-reliability-after")
         axes.set(xlabel="confidence", ylabel="share of right answers", xlim=(0, 1), ylim=(0, 1))
+        axes.set_yticks([0.2, 0.4, 0.6, 0.8, 1.0])  # the 0 of the other axis stands for both
         top = axes.secondary_xaxis("top")
         middles = [(one.low + one.high) / 2 for one in filled]
         top.set_xticks(middles, [f"{one.images:,}" for one in filled], rotation=90, fontsize=8)

@@ -98,7 +98,7 @@ def test_cells_that_stand_for_several_classes_lose_no_mistake() -> None:
     colours = plots._cell_colours(counts_KK, 5)
     assert colours.shape == (200, 200, 4)
     opaque = colours[..., 3].copy()
-    assert opaque[0, 0] == pytest.approx(0.65 * 0.8**0.5)
+    assert opaque[0, 0] == pytest.approx(0.65 * 0.8 ** (1 / 3))
     np.fill_diagonal(opaque, 0)
     assert np.argwhere(opaque > 0).tolist() == [[0, 199]]
 
@@ -181,6 +181,13 @@ def test_a_comparison_begins_with_the_difference_and_shows_the_changed_images() 
     one = result.changed[0]
     names = [result.classes[k].name for k in (one.first, one.second)]
     assert f"A: {names[0]}, {one.first_confidence:.1%}; B: {names[1]}, {one.second_confidence:.1%}" in page
+
+
+def test_changed_answers_without_a_picture_are_counted() -> None:
+    result = compared()
+    only_lost = tuple(one for one in result.changed if one.outcome == "lost")
+    text = text_of(comparison_page_of(dataclasses.replace(result, changed=only_lost)))
+    assert f"Won: only B is right ({result.won}) None of them is shown." in text
 
 
 def test_a_comparison_without_a_change_is_one_sentence() -> None:

@@ -25,7 +25,7 @@ def made_up(
     files: tuple[str, ...] = (),
     seed: int = 0,
 ) -> Evaluation:
-    """An evaluation with about this accuracy, or exactly with 0 or 1. `names`: of the classes, `files`: of the images."""
+    """An evaluation with about this accuracy, or exactly with 0 or 1. `names`: of the classes."""
     backend, answers, split = _answered(
         classes, images, accuracy=accuracy, temperature=temperature, names=names, files=files, seed=seed
     )
@@ -66,7 +66,8 @@ def _answered(
     random = np.random.default_rng(seed)
     wrong_N = random.random(images) >= accuracy
     # Mistakes are near the label, as those of real classes that are alike.
-    answers_N = np.where(wrong_N, (labels_N + random.geometric(0.4, images)) % classes, labels_N)
+    shifts_N = 1 + (random.geometric(0.4, images) - 1) % max(1, classes - 1)
+    answers_N = np.where(wrong_N, (labels_N + shifts_N) % classes, labels_N)
     logits_NK = random.normal(size=(images, classes)).astype(np.float32)
     logits_NK = logits_NK.clip(-3, 3)
     logits_NK[np.arange(images), answers_N] += random.exponential(4, images) + (2 if accuracy % 1 else 7)
