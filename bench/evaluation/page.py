@@ -76,7 +76,7 @@ def comparison_page_of(result: Comparison) -> str:
         f"<h1>A: {escaped(first)}<br>B: {escaped(second)}</h1>",
         f"<p class=faint>{escaped(f'{data_text(replace(result.first.data, note=str()))}; {result.first.date}')}</p>",
         f"<p class=answer><b>{100 * result.accuracy_change:+.2f} points</b> of accuracy from A to B "
-        f"(95 % interval {100 * points.low:+.2f} to {100 * points.high:+.2f})</p>",
+        f"(95 % interval {100 * points.low:+.3f} to {100 * points.high:+.3f})</p>",
         table_html(_scores(result)),
         *_changes(result),
         "<h2>What they were measured on</h2>",

@@ -79,7 +79,7 @@ def confusion(result: Evaluation) -> Picture:
             text = f"{counts_KK[row, column]:,}"
             axes.text(column, row, text, ha="center", va="center", fontsize=8)
 
-    return Picture(draw, (side, side), names, least_px=round(side * 90) if numbers else 520)
+    return Picture(draw, (side, side), names, least_px=round(side * 80) if numbers else 520)
 
 
 def classes_per_cell(classes: int) -> int:

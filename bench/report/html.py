@@ -12,6 +12,7 @@ from ...core.svg_plot import Draw, svg_of
 from ...core.web_page import escaped, figure_html, notes_html, picture_grid, picture_html, table_html, web_page
 from ..config import Scope
 from ..measure.cell import Cell
+from ..measure.ratio import compares_nothing
 from ..parity.compare import Parity
 from ..parity.verdict import Verdict
 from .answer import answer_table
@@ -46,6 +47,7 @@ def page_of(report: Report) -> str:
 def _answer(report: Report) -> str:
     """The first table, and a sentence on what it does not show."""
     lines = interruption(report)
+    lines += [nothing] if (nothing := compares_nothing(report.cells)) else []
     if answers := answer_table(report):
         lines.append(
             f"right and changed answers: on {report.dataset}, against PyTorch fp32; x {BASELINE}: the backend's "
