@@ -11,8 +11,6 @@ from ...core.errors import BackendError, DataError
 from ...core.progress import progress_bar
 from ...infer.backend import Backend
 
-BATCH = 256
-
 
 @dataclass(frozen=True)
 class Answers:
@@ -29,7 +27,7 @@ class Answers:
         return self.names[index] if self.names else ""
 
 
-def answers_of(backend: Backend, split: Split, *, names: Sequence[str] = (), batch: int = BATCH) -> Answers:
+def answers_of(backend: Backend, split: Split, *, names: Sequence[str] = (), batch: int) -> Answers:
     """Run the backend on every image, in batches of `batch` or of its largest size.
 
     Raises DataError without images, and BackendError if an answer is missing or has a logit that is not finite.

@@ -8,7 +8,7 @@ from ...core.errors import DataError
 from ..parity.paired_interval import lower_loss, upper_loss
 from .answers import Answers
 from .calibration import scores_of
-from .evaluate import picture_of, temperature_of
+from .evaluate import picture_of
 from .result import ChangedImage, ClassChange, Comparison, Evaluation, Interval
 
 SHOWN = 48
@@ -40,8 +40,8 @@ def comparison_of(
             f"{first.card.name} and {second.card.name} read other images of {first.data.name}: "
             f"{first.images:,} and {second.images:,}; expected the same; remove the unreadable ones"
         )
-    one = scores_of(first_answers.logits_NK, labels_N, temperature=temperature_of(first.card))
-    other = scores_of(second_answers.logits_NK, labels_N, temperature=temperature_of(second.card))
+    one = scores_of(first_answers.logits_NK, labels_N, temperature=first.card.temperature)
+    other = scores_of(second_answers.logits_NK, labels_N, temperature=second.card.temperature)
     first_right_N, second_right_N = one.predictions_N == labels_N, other.predictions_N == labels_N
     lost_N, won_N = first_right_N & ~second_right_N, ~first_right_N & second_right_N
     both_wrong_N = ~first_right_N & ~second_right_N

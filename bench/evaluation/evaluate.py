@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ...core.card import ModelCard
 from ...core.data.datasets import Split
 from ...core.data.images import encoded_image
 from ...core.machine import this_machine
@@ -33,7 +32,7 @@ SHOWN = 24
 def evaluation_of(backend: Backend, answers: Answers, split: Split, *, file: RanFile, data: LabelledData) -> Evaluation:
     """Every figure of the answers of `backend` to the images of `split`. `file`: what the backend ran."""
     card, classes = backend.card, len(backend.card.classes)
-    temperature = temperature_of(card)
+    temperature = card.temperature
     logits_NK, labels_N = answers.logits_NK, answers.labels_N
     scores = scores_of(logits_NK, labels_N, temperature=temperature)
     right_N = scores.predictions_N == labels_N
@@ -66,11 +65,6 @@ def evaluation_of(backend: Backend, answers: Answers, split: Split, *, file: Ran
         surest_wrong=_shown(surest_first[~right_N[surest_first]][:SHOWN].tolist(), answers, scores, split),
         least_sure_right=_shown(least_sure_first[right_N[least_sure_first]][:SHOWN].tolist(), answers, scores, split),
     )
-
-
-def temperature_of(card: ModelCard) -> float:
-    """What the model's logits are divided by before the softmax."""
-    return float(getattr(card, "temperature", 1.0))
 
 
 def picture_of(split: Split, index: int) -> str:
