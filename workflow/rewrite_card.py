@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..core import zoo
 from ..core.artifacts.engine import json_path, read_engine_info, read_plan, write_engine
 from ..core.artifacts.parity_cache import parity_is_known, remember_parity
-from ..core import zoo
 from ..core.card import ModelCard, TemperatureFit
 from ..core.errors import ArtifactError, UsageError
 from ..core.files import locked, make_writable_folder, sha256_of, write_whole

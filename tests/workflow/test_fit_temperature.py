@@ -26,9 +26,9 @@ from rtk.infer.classify import softmax
 from rtk.infer.open_backend import open_backend
 from rtk.train.run import resume, train
 from rtk.workflow.artifacts import export_graph
+from rtk.workflow.eval_request import EvalRequest
 from rtk.workflow.fit_temperature import FitConfig, Fitted, fit_temperature
 from rtk.workflow.held_out import held_out_of
-from rtk.workflow.model_data import dataset_of
 from rtk.workflow.models import find_model, find_reference
 
 CPU = BackendOptions(device="cpu")
@@ -51,12 +51,10 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
-def fit(path: Path, **options: str | Path) -> Fitted:
-    """Fit on torch or onnx on the CPU, with the model's own scored split."""
+def fit(path: Path, *, out: Path | None = None) -> Fitted:
+    """Fit on torch or onnx on the CPU."""
     backend = {".pt": "torch", ".onnx": "onnx"}[path.suffix]
-    scored = dataset_of(find_model(str(path)).card).scored()
-    config = FitConfig(str(path), backend=backend, device="cpu", **options)  # type: ignore[arg-type]
-    return fit_temperature(config, scored=scored)
+    return fit_temperature(FitConfig(EvalRequest(str(path), backend=backend, device="cpu"), out=out))
 
 
 def card_of(path: Path) -> ModelCard:
@@ -85,7 +83,7 @@ def test_the_images_are_exactly_those_that_the_training_held_out(run: Path) -> N
 def test_the_temperature_is_the_one_that_gradient_descent_finds(run: Path) -> None:
     held_out = held_out_of(card_of(run / "best.pt")).images
     with open_backend("torch", run / "best.pt", CPU) as backend:
-        answers = answers_of(backend, held_out)
+        answers = answers_of(backend, held_out, batch=16)
     logits_NK, labels_N = torch.from_numpy(answers.logits_NK).double(), torch.from_numpy(answers.labels_N)
     temperature = torch.ones(1, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([temperature], lr=0.1, max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-15)

@@ -123,6 +123,7 @@ def test_data_that_moved_are_named_and_other_data_are_refused(
         held_out_of(card)
     assert (held_out_of(card, dataset=str(tmp_path / "moved")).images.images_NHWC == before).all()
     others = noisy_folders(tmp_path / "others", seed=6, train=24, test=6)
+    assert (tmp_path / "others").is_dir()
     with pytest.raises(UsageError, match="others: not the data that mine was trained on, so the images that its train"):
         held_out_of(card, dataset=str(others))
 
