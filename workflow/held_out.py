@@ -45,8 +45,7 @@ def held_out_of(
     """Return the images that the training of a model held out, or those that the user names.
 
     `requested`: a data set or folder of other images. `dataset`: where the model's own data are, if they have moved.
-    Raises
-    UsageError if the training held nothing out, or trained on what the user names, and DataError.
+    Raises UsageError if the training held nothing out, or trained on what the user names, and DataError.
     """
     if requested is not None:
         return _named(card, requested, data_dir)

@@ -1,8 +1,9 @@
 """A temperature is fitted on images that the training held out, and reaches every file of the model."""
 
 import csv
-import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,29 +11,34 @@ import numpy as np
 import pytest
 import torch
 from fakes.engine_files import INFO, PLAN
+from fakes.log import logged
 from fakes.noisy_folders import noisy_folders
-from fakes.train_runs import assert_equal, tiny
+from fakes.train_runs import assert_equal, assert_same_runs, tiny
 from rtk.bench.evaluation.answers import answers_of
 from rtk.core.artifacts.checkpoint import load_checkpoint
 from rtk.core.artifacts.engine import json_path, read_engine_info, read_plan, write_engine
 from rtk.core.artifacts.graph import load_graph, sha256_without_card
 from rtk.core.artifacts.parity_cache import parity_is_known, remember_parity
-from rtk.core.card import ModelCard
+from rtk.core.card import ModelCard, TemperatureFit
 from rtk.core.data.images import model_image
 from rtk.core.errors import OutputError, UsageError
 from rtk.core.files import locked, sha256_of
+from rtk.core.zoo import zoo_file
 from rtk.infer.backend import BackendOptions
 from rtk.infer.classify import softmax
 from rtk.infer.open_backend import open_backend
 from rtk.train.run import resume, train
+from rtk.train.stop_signals import Stopped
 from rtk.workflow.artifacts import export_graph
 from rtk.workflow.eval_request import EvalRequest
 from rtk.workflow.fit_temperature import FitConfig, Fitted, fit_temperature
 from rtk.workflow.held_out import held_out_of
 from rtk.workflow.models import find_model, find_reference
+from rtk.workflow.rewrite_card import Temperature, target_of, write_temperature
 
 CPU = BackendOptions(device="cpu")
 HELD_OUT = 40
+FIT = TemperatureFit("colours", "holdout", 40, 0.1, 1.0, 0.9, 0.2, 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -118,21 +124,22 @@ def test_a_checkpoint_keeps_everything_but_the_temperature(run: Path) -> None:
         assert load_checkpoint(run / name).card == after.card
 
 
-def test_a_run_whose_last_checkpoint_got_a_temperature_resumes(run: Path, tmp_path: Path) -> None:
-    shutil.rmtree(run)
-    config = tiny(noisy_folders(tmp_path / "few", train=48, test=12), run, epochs=2, holdout=16)
-    other = train(replace(config, out=tmp_path / "other"))
-    state = load_checkpoint(train(replace(config, epochs=1)).run_dir / "last.pt").training
-    assert state is not None
-    fit(run / "last.pt")
-    text = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps(text | {"epochs": 2}))
-    checkpoint = load_checkpoint(run / "last.pt")
-    assert_equal(checkpoint.training, state)
-    assert checkpoint.card.temperature != 1
-    resumed = resume(run)
-    assert resumed.card.temperature == 1  # of other weights
-    assert len(resumed.history) <= len(other.history)
+def test_a_run_whose_last_checkpoint_got_a_temperature_resumes_as_if_it_had_none(
+    class_folders: Path, tmp_path: Path
+) -> None:
+    def stop(line: str) -> None:
+        if line.startswith("epoch   1/"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    whole = train(tiny(class_folders, tmp_path / "whole", epochs=2))
+    with pytest.raises(Stopped):
+        logged(stop, train, tiny(class_folders, tmp_path / "run", epochs=2))
+    found = find_model(str(tmp_path / "run" / "last.pt"))
+    write_temperature(found, found.given, Temperature(1.5, FIT))
+    assert card_of(found.given).temperature == 1.5
+    resumed = resume(tmp_path / "run")
+    assert_same_runs(whole.run_dir, resumed.run_dir)
+    assert card_of(found.given).temperature == 1  # it was fitted to other weights
 
 
 def test_exports_beside_a_checkpoint_get_its_temperature_and_still_find_it(run: Path) -> None:
@@ -204,13 +211,11 @@ def test_a_copy_is_written_and_the_model_stays_as_it_is(run: Path, tmp_path: Pat
 
 
 def test_an_engine_is_copied_with_its_json(run: Path, tmp_path: Path) -> None:
-    from rtk.workflow.rewrite_card import Temperature, target_of, write_temperature
-
     engine = run / "colours.engine"
     write_engine(engine, PLAN, replace(INFO, card=card_of(run / "colours.onnx")))
-    found, fitted = find_model(str(engine)), fit(run / "colours.onnx")
+    found = find_model(str(engine))
     copied = target_of(found, tmp_path / "copy.engine")
-    assert write_temperature(found, copied, Temperature(1.5, fitted.fit)) == [copied]
+    assert write_temperature(found, copied, Temperature(1.5, FIT)) == [copied]
     assert read_plan(copied, read_engine_info(copied)) == PLAN
     assert (read_engine_info(copied).card.temperature, read_engine_info(engine).card.temperature) == (1.5, 1.0)
     assert json_path(copied).is_file()
@@ -234,9 +239,6 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(run: Path, m
 
 
 def test_a_model_of_the_zoo_is_never_rewritten(tmp_path: Path) -> None:
-    from rtk.core.zoo import zoo_file
-    from rtk.workflow.rewrite_card import target_of
-
     name = "resnet20v1-cifar10"
     for given, suffix in ((name, ".pt"), (str(zoo_file(name, ".onnx")), ".onnx")):
         with pytest.raises(
