@@ -123,7 +123,7 @@ class BenchConfig:
     seconds: float = 20.0
     """Measuring time of all cells together, without exports, builds and warm-up."""
     scopes: tuple[Scope, ...] = DEFAULT_SCOPES
-    rounds: int = 10
+    rounds: int = 20
     """Rounds planned for every cell within `seconds`; very slow cells get fewer."""
     warm_up_s: float = 0.3
     """Shortest warm-up of a cell."""
@@ -133,6 +133,8 @@ class BenchConfig:
     """Fewest images of a cell; they may take longer than `seconds`."""
     preset: str = ""
     """Name of the preset behind this config; empty without one."""
+    wait_quiet: bool = False
+    """Wait before each round until other processes take next to nothing of the cores."""
 
     def __post_init__(self) -> None:
         if not self.batches or min(self.batches) < 1:
@@ -141,7 +143,9 @@ class BenchConfig:
             raise UsageError(f"--seconds {self.seconds}: expected more than 0")
 
     @classmethod
-    def from_preset(cls, name: str, *, batches: tuple[int, ...] | None, seconds: float | None) -> Self:
+    def from_preset(
+        cls, name: str, *, batches: tuple[int, ...] | None, seconds: float | None, wait_quiet: bool = False
+    ) -> Self:
         """The config of a preset; `seconds` None: the preset's time for every batch size. Raises UsageError."""
         preset = preset_named(name)
         if batches is not None and preset.fixed_batch and batches != preset.batches:
@@ -155,6 +159,7 @@ class BenchConfig:
             min_calls=preset.min_calls,
             min_images=preset.min_images,
             preset=name,
+            wait_quiet=wait_quiet,
         )
 
     def for_contenders(self, count: int, *, seconds_given: bool) -> Self:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ..core.data.datasets import Dataset, Split
 from ..core.errors import BackendError, RtkError, noted
-from ..core.library_errors import translated_errors
 from ..core.machine import this_machine
 from ..core.progress import progress_bar
 from ..infer.backend import Backend
@@ -20,14 +19,15 @@ from .measure.environment import this_moment
 from .measure.prepare import prepare
 from .measure.runners import rotating_images
 from .measure.self_check import early_return, note_result
-from .measure.timing import measure_interleaved
+from .measure.timing import measure_interleaved, wait_until_idle
+from .measure.wait_quiet import before_each_round
 from .parity.compare import Parity, check_labels, compare
 from .parity.reference import Reference
 from .parity.verdict import Requirement, Verdict, judge
 from .report.html import pictures_of
 from .report.live import live_table
 from .report.report import CEILING, REFERENCE, Report
-from .roofline.device_rates import device_rates
+from .roofline.device_rates import DeviceProbe
 from .roofline.graph_cost import operations_of
 
 CHECKED_BATCH, CHECKED_BATCHES = 32, 6
@@ -146,17 +146,27 @@ def _measured(
     found = replace(report, before=this_moment(device))
     with ExitStack() as stack:
         try:
+            probes: list[DeviceProbe] = []
             if graph is not None:
                 found = replace(found, graph=operations_of(graph))
-                found = _with_rates(found, contenders)
+                probes, unusable = _probes(contenders)
+                found = replace(found, unusable=report.unusable | unusable)
             size = contenders[0].backend.card.input
             files = stack.enter_context(PngFiles(split, size)) if "files" in config.scopes else None
             prepared = prepare(contenders, config, files=files)
             for resident in prepared.residents:
                 stack.callback(resident.close)
             with live_table(config.seconds) as on_change:
-                measured = measure_interleaved(prepared.cells, prepared.runners, config, on_change=on_change)
+                measured = measure_interleaved(
+                    prepared.cells,
+                    prepared.runners,
+                    config,
+                    on_change=on_change,
+                    probes=probes,
+                    before_round=before_each_round(wait=config.wait_quiet),
+                )
             found = replace(found, cells=measured.cells, coincidences=prepared.notes, interrupted=measured.interrupted)
+            found = _with_rates(found, probes)
             found = replace(found, after=this_moment(device))
             if not measured.interrupted:
                 _self_check(contenders, found.cells)
@@ -166,17 +176,23 @@ def _measured(
     return found
 
 
-def _with_rates(report: Report, contenders: Sequence[Contender]) -> Report:
-    """The report with the rates of every device in use; for one that cannot be measured, with the reason why."""
-    rates, unusable = [], dict(report.unusable)
+def _probes(contenders: Sequence[Contender]) -> tuple[list[DeviceProbe], dict[str, str]]:
+    """What measures the rates of every device in use; and why there is no ceiling for one that cannot be measured."""
+    probes, unusable = [], {}
     for device in dict.fromkeys(one.backend.device for one in contenders):
         precisions = {one.computes_in for one in contenders if one.backend.device == device}
         try:
-            with translated_errors(device):
-                rates.append(device_rates(device, tuple(sorted(precisions))))
+            probes.append(DeviceProbe.open(device, tuple(sorted(precisions))))
         except BackendError as error:
             unusable["ceiling"] = noted(error)
-    return replace(report, rates=rates, unusable=unusable)
+    return probes, unusable
+
+
+def _with_rates(report: Report, probes: Sequence[DeviceProbe]) -> Report:
+    """The report with the rates that were measured, and why others were not."""
+    error = next((probe.error for probe in probes if probe.error), "")
+    rates = [rates for probe in probes if (rates := probe.rates()) is not None]
+    return replace(report, rates=rates, unusable=report.unusable | ({"ceiling": error} if error else {}))
 
 
 def _self_check(contenders: Sequence[Contender], cells: Sequence[Cell]) -> None:
@@ -185,6 +201,7 @@ def _self_check(contenders: Sequence[Contender], cells: Sequence[Cell]) -> None:
         for one in contenders:
             sizes = [cell.batch for cell in cells if cell.label == one.label and cell.rounds]
             if sizes:
+                wait_until_idle()
                 batch = min(sizes, key=lambda size: abs(size - CHECKED_BATCH))
                 images_NHWC = rotating_images(one.backend.card.input, batch)
                 batches = [images_NHWC[k * batch : (k + 1) * batch] for k in range(len(images_NHWC) // batch)]

@@ -13,7 +13,7 @@ from ..core.files import make_folder, make_writable_folder, write_whole
 from ..core.text import text_table
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from . import help as groups
-from .options import INTERRUPTED, DataDir, given
+from .options import INTERRUPTED, DataDir, WaitQuiet, given
 
 if TYPE_CHECKING:
     from ..bench.report.report import Report
@@ -43,7 +43,8 @@ def bench(
         bool,
         typer.Option(
             "--force",
-            help="Accept a --reference whose sha256 is not the one in the model's card.",
+            help="Accept a --reference whose sha256 is not the one in the model's card; with --compare, accept reports "
+            "of different models, data sets or machines.",
             rich_help_panel=groups.MODEL,
         ),
     ] = False,
@@ -110,6 +111,7 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    wait_quiet: WaitQuiet = False,
     device: Annotated[
         str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.", rich_help_panel=groups.MACHINE)
     ] = "auto",
@@ -152,7 +154,7 @@ def bench(
     """Measure throughput, latency and test-set parity of every backend."""
     if compare is not None:
         _refuse_unused(context, with_compare=True)
-        _compare(*compare, limit=limit)
+        _compare(*compare, limit=limit, force=force)
         return
     _refuse_unused(context, with_compare=False)
     from ..workflow.benchmark import BenchRequest, run_benchmark
@@ -165,14 +167,14 @@ def bench(
         baselines=baselines,
         dataset=dataset,
         data_dir=data_dir,
-        config=_config(preset, batch=batch, scopes=scope or (), seconds=seconds),
+        config=_config(preset, batch=batch, scopes=scope or (), seconds=seconds, wait_quiet=wait_quiet),
         seconds_given=seconds is not None,
         device=device,
         require_parity=require_parity or "default",
         force=force,
     )
     if force and reference is None:
-        raise UsageError("--force goes with --reference FILE")
+        raise UsageError("--force goes with --reference FILE or --compare OLD NEW")
     if require_parity is not None and set(request.backends) == {"torch"} and reference is None:
         raise ParityError(NOTHING_TO_JUDGE)
     if report is not None:
@@ -192,12 +194,14 @@ def _refuse_unused(context: typer.Context, *, with_compare: bool) -> None:
     requested = given(context)
     if not with_compare and "limit" in requested:
         raise UsageError("--limit goes with --compare OLD NEW")
-    unused = [names[name] for name in requested if name not in ("compare", "limit")]
+    unused = [names[name] for name in requested if name not in ("compare", "limit", "force")]
     if with_compare and unused:
         raise UsageError(f"--compare: leave out {', '.join(unused)}, which would have no effect")
 
 
-def _config(preset: str | None, *, batch: str | None, scopes: Sequence[str], seconds: float | None) -> BenchConfig:
+def _config(
+    preset: str | None, *, batch: str | None, scopes: Sequence[str], seconds: float | None, wait_quiet: bool
+) -> BenchConfig:
     """The options of the measurement as a config. Raises UsageError."""
     batches = parse_batches(batch) if batch is not None else None
     if preset is None:
@@ -205,10 +209,11 @@ def _config(preset: str | None, *, batch: str | None, scopes: Sequence[str], sec
             batches=batches or BenchConfig.batches,
             seconds=BenchConfig.seconds if seconds is None else seconds,
             scopes=parse_scopes(scopes) or BenchConfig.scopes,
+            wait_quiet=wait_quiet,
         )
     if scopes:
         raise UsageError(f"--preset {preset} defines the scope; leave out --scope")
-    return BenchConfig.from_preset(preset, batches=batches, seconds=seconds)
+    return BenchConfig.from_preset(preset, batches=batches, seconds=seconds, wait_quiet=wait_quiet)
 
 
 def _print_report(report: "Report", *, folder: Path | None, verbose: bool) -> None:
@@ -253,16 +258,16 @@ def _enforce_parity(report: "Report", *, judged: Sequence[str]) -> None:
         verdict.enforce()
 
 
-def _compare(old: Path, new: Path, *, limit: float) -> None:
+def _compare(old: Path, new: Path, *, limit: float, force: bool) -> None:
     """Print which cells changed beyond noise; exit code 4 if one of them lost more than the limit."""
     from ..bench.report.regressions import changes_text, compare_reports
 
-    changes = compare_reports(old, new)
-    print(changes_text(changes))
-    slower = [change for change in changes if change.slower_by_more_than(limit)]
+    compared = compare_reports(old, new, force=force)
+    print(changes_text(compared))
+    slower = [change for change in compared.changes if change.slower_by_more_than(limit)]
     if slower:
         worst = min(slower, key=lambda change: change.ratio)
         raise LimitError(
-            f"{len(slower)} of {len(changes)} cells are slower by more than {limit:g} %, "
+            f"{len(slower)} of {len(compared.changes)} cells are slower by more than {limit:g} %, "
             f"{worst.new.label} at batch {worst.new.batch} by {100 * (1 - worst.ratio):.1f} %"
         )

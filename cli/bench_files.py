@@ -13,7 +13,7 @@ from ..core.progress import progress_bar
 from ..core.text import text_table, wrapped
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from . import help as groups
-from .options import DataDir
+from .options import DataDir, WaitQuiet
 
 if TYPE_CHECKING:
     from ..bench.files.memory import MemoryResult
@@ -69,6 +69,7 @@ def bench_files(
             rich_help_panel=groups.MEASUREMENT,
         ),
     ] = 0,
+    wait_quiet: WaitQuiet = False,
     device: Annotated[
         str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.", rich_help_panel=groups.MACHINE)
     ] = "auto",
@@ -80,6 +81,7 @@ def bench_files(
     """
     from ..bench.files.memory import measure_memory
     from ..bench.files.throughput import measure_files
+    from ..bench.measure.wait_quiet import before_each_round
     from ..core.machine import this_machine
     from ..infer.backend import BackendOptions
     from ..infer.classify import ClassifyConfig, log_smaller_batches
@@ -108,10 +110,22 @@ def bench_files(
             loops |= _fp32_loop(source, device=device, stack=stack)
         split = data.scored()
         with progress_bar("measuring", ROUNDS, unit="rounds") as advance:
-            result = measure_files(shared, alone, loops, split, config, images=images, rounds=ROUNDS, advance=advance)
+            result = measure_files(
+                shared,
+                alone,
+                loops,
+                split,
+                config,
+                images=images,
+                rounds=ROUNDS,
+                advance=advance,
+                before_round=before_each_round(wait=wait_quiet),
+            )
         computes_in = alone.precision or alone.card.precision
         print(wrapped(f"{images:,} images to labels, {computes_in}, {alone.runs_on}; {this_machine().summary}"))
         print(f"\n{text_table(result.rows)}\n")
+        if result.busy:
+            print(wrapped(result.busy))
         for loop, times in result.allowed.items():
             print(wrapped(f"bound: no pipeline can be faster here than {times:.2f} times {loop}"))
         if memory:

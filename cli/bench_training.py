@@ -11,7 +11,7 @@ from ..core.progress import progress_bar
 from ..core.text import text_table, wrapped
 from ..train.config import TrainConfig
 from . import help as groups
-from .options import INTERRUPTED, DataDir
+from .options import INTERRUPTED, DataDir, WaitQuiet
 
 if TYPE_CHECKING:
     from ..bench.baselines.training import TrainingLoop
@@ -40,6 +40,7 @@ def bench_train(
             "--keras", help="Also measure the training of the Keras example.", rich_help_panel=groups.MEASUREMENT
         ),
     ] = False,
+    wait_quiet: WaitQuiet = False,
     device: Annotated[
         str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.", rich_help_panel=groups.MACHINE)
     ] = TrainConfig.device,
@@ -53,7 +54,7 @@ def bench_train(
     from ..train.throughput import endless_steps
 
     config = TrainConfig(arch, dataset=dataset, device=device, data_dir=data_dir)
-    bench_config = BenchConfig(seconds=seconds)
+    bench_config = BenchConfig(seconds=seconds, wait_quiet=wait_quiet)
     split = open_dataset(config.dataset, data_dir=config.data_dir, options=config.data_options()).split("train")
     card, arithmetic, description, steps = endless_steps(config, split)
     loops = _loops(config, split, steps, device=str(arithmetic.device), keras=keras)
@@ -97,12 +98,17 @@ def _measured(
 
 def _print_tables(cells: "Sequence[Cell]", *, verbose: bool) -> None:
     """Throughput of every loop; precision and scope belong to inference and are left out."""
+    from ..bench.measure.ratio import compares_nothing
+    from ..bench.report.notes import noise
     from ..bench.report.tables import compact_tables, reasons
 
+    nothing = compares_nothing(cells)
+    if nothing:
+        print(f"\n{wrapped(nothing)}")
     for table in compact_tables(cells, verbose=verbose):
         print(f"\n{text_table([{name: row[name] for name in row if name != 'scope'} for row in table])}")
-    for reason in reasons(cells):
-        print(wrapped(reason, first="  ", rest="    "))
+    for line in [*reasons(cells), *noise(cells)]:
+        print(wrapped(line, first="  ", rest="    "))
 
 
 def _ratios(cells: "Sequence[Cell]", names: Sequence[str], *, images: int) -> list[str]:
@@ -110,14 +116,16 @@ def _ratios(cells: "Sequence[Cell]", names: Sequence[str], *, images: int) -> li
 
     `names`: rtk, then other libraries.
     """
-    rates = {cell.backend: cell.images_per_s for cell in cells if cell.valid}
+    from ..bench.measure.ratio import ratio_of
+
+    by_name = {cell.backend: cell for cell in cells if cell.valid}
     shown = {"plain loop": "the plain loop", "bare loop": "the bare loop"}
     pairs = [("rtk", "plain loop"), ("plain loop", "bare loop"), *(("rtk", other) for other in names[1:])]
     found = [
-        f"{one}: {rates[one] / rates[other]:.2f} times {shown.get(other, other)}"
+        f"{one}: {ratio_of(by_name[one], by_name[other]).text} times {shown.get(other, other)}"
         for one, other in pairs
-        if one in rates and other in rates
+        if one in by_name and other in by_name
     ]
-    if "rtk" in rates:
-        found.append(f"rtk: {images / rates['rtk']:.1f} s per epoch of {images:,} images")
+    if "rtk" in by_name:
+        found.append(f"rtk: {images / by_name['rtk'].images_per_s:.1f} s per epoch of {images:,} images")
     return found

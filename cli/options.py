@@ -13,7 +13,7 @@ import typer
 
 from ..core.errors import RtkError
 from ..core.text import visible
-from .help import DATA
+from .help import DATA, MEASUREMENT
 
 PACKAGE = "rtk"
 SIGNALLED = 128
@@ -25,6 +25,15 @@ ENDED_BY_CTRL_C = (INTERRUPTED, -signal.SIGINT)
 
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder of the official data files.", envvar="RTK_DATA_DIR", rich_help_panel=DATA)
+]
+
+WaitQuiet = Annotated[
+    bool,
+    typer.Option(
+        "--wait-quiet",
+        help="Wait before each round until other processes leave the cores alone, for ten minutes at most.",
+        rich_help_panel=MEASUREMENT,
+    ),
 ]
 
 

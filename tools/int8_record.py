@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import fill
 
-from ..bench.measure.bootstrap import paired_ratio_interval
 from ..bench.measure.cell import Cell
+from ..bench.measure.ratio import ratio_of
 from ..core.files import make_folder, write_whole
 from ..core.json_text import json_text, with_numbers_on_one_line
 from ..core.records import restored
@@ -116,6 +116,6 @@ def _speed(name: str, cells: Sequence[Cell]) -> str:
     if name == BASE:
         return "1"
     cell, base = by_name[name], by_name[BASE]
-    interval = paired_ratio_interval(cell, base)
-    ratio = f"{cell.images_per_s / base.images_per_s:.2f}"
-    return f"{ratio} ({interval[0]:.2f} to {interval[1]:.2f})" if interval else ratio
+    ratio = ratio_of(cell, base)
+    low, high = ratio.interval or (ratio.value, ratio.value)
+    return ratio.text if ratio.disturbed or low == high else f"{ratio.value:.2f} ({low:.2f} to {high:.2f})"

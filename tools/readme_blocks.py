@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ..bench.measure.bootstrap import paired_ratio_interval
 from ..bench.measure.cell import Cell
+from ..bench.measure.ratio import ratio_of
 from ..bench.parity.compare import Parity
 from ..bench.parity.paired_interval import images_for, upper_loss
 from ..bench.report.notes import notes_on
@@ -97,9 +97,7 @@ def _headline_row(report: Report, cell: Cell, parity: Parity) -> dict[str, str]:
     change = "none" if lost_pp == 0 else f"{abs(lost_pp):.2f} points {'lost' if lost_pp > 0 else 'gained'}"
     bound_pp = 100 * upper_loss(parity.lost, parity.won, parity.images)
     base = base_of(cell, report.cells, BASELINE)
-    interval = paired_ratio_interval(cell, base) if base is not None and base is not cell else None
-    ratio = _ratio(cell, report)
-    either_side = f" ±{max(ratio - interval[0], interval[1] - ratio):.2f}" if interval else ""
+    speed = ratio_of(cell, base).text if base is not None else ""
     is_base = cell.label == BASELINE
     return {
         "model": f"`{report.model.name}`",
@@ -107,7 +105,7 @@ def _headline_row(report: Report, cell: Cell, parity: Parity) -> dict[str, str]:
         "test accuracy": f"{parity.candidate_correct / parity.images:.2%}",
         "answers like PyTorch fp32": f"{parity.agreeing:,} of {parity.images:,}",
         "change of accuracy": "" if is_base else f"{change}; at most {bound_pp:.2f} points lost",
-        "speed against eager PyTorch": "1" if is_base else f"{ratio:.2f}{either_side} at batch {cell.batch:,}",
+        "speed against eager PyTorch": "1" if is_base else f"{speed} at batch {cell.batch:,}",
     }
 
 

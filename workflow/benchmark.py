@@ -126,7 +126,7 @@ def note_openvino(report: "Report", model: "BenchModel", *, requirement: str) ->
 
     It may if this run showed parity by the margin of the precision, and that OpenVINO is not slower than ONNX Runtime.
     Without parity, or if OpenVINO is slower, an earlier note is removed. A run that measured only one of the two, or
-    that asked for another margin, changes nothing.
+    that asked for another margin, or beside which other processes used the cores, changes nothing about speed.
     """
     from ..bench.measure.cell import label_of
     from ..core.artifacts.parity_cache import forget_parity, remember_parity
@@ -145,8 +145,9 @@ def note_openvino(report: "Report", model: "BenchModel", *, requirement: str) ->
 def is_faster(cells: "Sequence[Cell]", one: str, other: str) -> bool | None:
     """Whether the first backend has the higher rate, at the largest batch of a scope in which both have figures.
 
-    None if there is no such batch.
+    None if there is no such batch, or if other processes disturbed the measurement.
     """
-    rates = {(cell.batch, cell.scope, cell.label): cell.images_per_s for cell in cells if cell.valid}
+    undisturbed = [cell for cell in cells if cell.valid and not cell.disturbed]
+    rates = {(cell.batch, cell.scope, cell.label): cell.images_per_s for cell in undisturbed}
     both = [(batch, scope) for batch, scope, label in rates if label == one and (batch, scope, other) in rates]
     return rates[*max(both), one] > rates[*max(both), other] if both else None

@@ -17,6 +17,7 @@ from ...core.models.model import tensor_from_images
 from ..config import BenchConfig
 from ..measure.cell import Cell
 from ..measure.timing import Measured, measure_interleaved, one_by_one
+from ..measure.wait_quiet import before_each_round
 from .training_loops import Steps, bare_loop, plain_loop
 
 
@@ -58,7 +59,13 @@ def measure_training(
     ]
     cells = [Cell(one.name, one.batch) for one in all_loops]
     runners = [one_by_one(timed_step(one.steps, torch_device)) for one in all_loops]
-    return measure_interleaved(cells, runners, config, on_change=lambda cell: advance(1))
+    return measure_interleaved(
+        cells,
+        runners,
+        config,
+        on_change=lambda cell: advance(1),
+        before_round=before_each_round(wait=config.wait_quiet),
+    )
 
 
 def timed_step(steps: Steps, device: torch.device) -> Callable[[], float]:

@@ -46,6 +46,10 @@ class PngFiles:
         self._decoder.__exit__(kind, error, trace)
         self._folder.close()
 
+    def process_ids(self) -> list[int]:
+        """The ids of the decoding processes."""
+        return self._decoder.process_ids
+
     def calls_of(self, backend: Backend, batch: int) -> Callable[[int], list[float]]:
         """A runner's calls: classify that many batches, and return the seconds from one batch's labels to the next."""
         config = ClassifyConfig(batch_size=batch)

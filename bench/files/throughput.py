@@ -3,7 +3,8 @@
 On a CPU both compete for all cores, so no pipeline can be faster than 1 / (1 / decode + 1 / backend), where each of the
 two rates is measured alone. The result is the share of that bound, for PNG files and for a tar of them. An array needs
 no decoding, so its bound is the backend. The plain loop opens, converts and runs one image at a time: it is the code
-that a user writes first. Startup, including that of processes, is not counted. All are measured in interleaved rounds.
+that a user writes first. Startup, including that of processes, is not counted. All are measured in interleaved rounds;
+each starts when nothing of the one before still computes. Rates are those of the median round.
 """
 
 import statistics
@@ -23,6 +24,9 @@ from ...core.files import temporary_folder
 from ...infer.backend import Backend
 from ...infer.classify import ClassifyConfig, classify
 from ...infer.sources.listing import entries
+from ..measure.cell import quiet_cores
+from ..measure.other_load import core_count, read_clocks
+from ..measure.timing import wait_until_idle
 from .image_files import disk_errors, write_npy, write_pngs, write_tar
 
 WARM_UP_IMAGES = 1_000
@@ -49,8 +53,8 @@ class Ratio:
 
     @property
     def value(self) -> float:
-        """The ratio over all rounds."""
-        return self.images_per_s / self.other_per_s
+        """The ratio of the median round."""
+        return statistics.median(self.rounds)
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,22 @@ class FilesResult:
 
     images: int
     rounds: list[Round]
+    other_share: float | None = None
+    """Share of the cores that other processes took, in the measurement where it was highest; None where unknown."""
+
+    @property
+    def busy(self) -> str:
+        """A line that says that other processes disturbed the measurement; empty if they did not."""
+        if self.other_share is None or self.other_share * core_count() <= quiet_cores(core_count()):
+            return ""
+        return (
+            f"busy: other processes took up to {self.other_share:.0%} of the cores, which changes the ratios; "
+            "--wait-quiet waits until they stop"
+        )
 
     def images_per_s(self, name: str) -> float:
-        """The rate over all rounds."""
-        return 1 / statistics.fmean(one[name] for one in self.rounds)
+        """The rate of the median round."""
+        return 1 / statistics.median(one[name] for one in self.rounds)
 
     @property
     def ratios(self) -> list[Ratio]:
@@ -78,7 +94,7 @@ class FilesResult:
     @property
     def allowed(self) -> dict[str, float]:
         """For each plain loop, how many times its rate decoding and the backend allow together."""
-        bound_s = statistics.fmean(map(_png_bound_s, self.rounds))
+        bound_s = statistics.median(map(_png_bound_s, self.rounds))
         return {f"the {name}": 1 / self.images_per_s(name) / bound_s for name in self._plain_loops}
 
     @property
@@ -88,7 +104,7 @@ class FilesResult:
     def _ratio(self, name: str, compared_with: str, other: Callable[[Round], float], target: float) -> Ratio:
         others_s = [other(one) for one in self.rounds]
         ratios = [other_s / one[name] for other_s, one in zip(others_s, self.rounds, strict=True)]
-        return Ratio(name, self.images_per_s(name), compared_with, 1 / statistics.fmean(others_s), ratios, target)
+        return Ratio(name, self.images_per_s(name), compared_with, 1 / statistics.median(others_s), ratios, target)
 
     @property
     def rows(self) -> list[dict[str, str]]:
@@ -121,11 +137,13 @@ def measure_files(
     images: int,
     rounds: int,
     advance: Callable[[int], None],
+    before_round: Callable[[], None] = lambda: None,
 ) -> FilesResult:
     """Write `images` images as PNG files, a tar and an array, then measure all in interleaved rounds.
 
     The split is repeated where it has fewer images. `alone`: the same model with all cores for itself. `loops`: the
-    backends of the plain loops, by the suffix of their name after PLAIN_LOOP.
+    backends of the plain loops, by the suffix of their name after PLAIN_LOOP. `before_round` is called before each
+    round.
     """
     with temporary_folder(None) as folder, Decoder(backend.card.input) as decoder:
         tar, npy = folder / "images.tar", folder / "images.npy"
@@ -155,10 +173,18 @@ def measure_files(
         for suffix, one in loops.items():
             measurements[PLAIN_LOOP + suffix] = partial(_plain_loop_s, pngs[:PLAIN_IMAGES], one)
         done: list[Round] = []
+        loads: dict[str, list[float]] = {name: [] for name in measurements}
         for _ in range(rounds):
-            done.append({name: measure_s() for name, measure_s in measurements.items()})
+            before_round()
+            done.append({})
+            for name, measure_s in measurements.items():
+                wait_until_idle(lambda: decoder.process_ids)
+                before = read_clocks(lambda: decoder.process_ids)
+                done[-1][name] = measure_s()
+                others = read_clocks(lambda: decoder.process_ids).other_cores_since(before)
+                loads[name] += [] if others is None else [others / core_count()]
             advance(1)
-    return FilesResult(images, done)
+    return FilesResult(images, done, max((statistics.fmean(one) for one in loads.values() if one), default=None))
 
 
 def _batches(split: Split, count: int, size: int) -> Iterator[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Confidence intervals of rates and ratios, by the block bootstrap over rounds.
+"""Confidence intervals of rates and ratios, by the block bootstrap over rounds. A rate is that of the median round.
 
 The interval is the expanded percentile interval (T. Hesterberg, What Teachers Should Know About the Bootstrap, The
 American Statistician 69, 2015): it takes percentiles further out than 2.5 and 97.5, by Student's t for the small number
@@ -21,23 +21,38 @@ RESAMPLES = 2_000
 CONFIDENCE = 0.95
 
 Interval = tuple[float, float]
+Rates = NDArray[np.float64]
 Resamples = NDArray[np.int64]
 """RESAMPLES x blocks: indices of the blocks in each resample."""
 
 
 def rate_interval(cell: Cell) -> Interval | None:
     """Interval of the cell's images per second; None with fewer than two rounds."""
-    count = len(cell.rounds)
-    return _percentiles(_rates(cell, count, _resamples(count, seed=0)), count) if count > 1 else None
+    return values_interval(cell.round_rates)
+
+
+def values_interval(rates_R: Rates) -> Interval | None:
+    """Interval of the median of rates that were measured one after the other; None with fewer than two."""
+    count = len(rates_R)
+    return _percentiles(_medians(rates_R, _resamples(count, seed=0)), count) if count > 1 else None
 
 
 def paired_ratio_interval(cell: Cell, base: Cell) -> Interval | None:
     """Interval of the ratio of two cells of one run: interleaved rounds are resampled together, so drift cancels."""
     count = min(len(cell.rounds), len(base.rounds))
+    return paired_values_interval(cell.round_rates[:count], base.round_rates[:count])
+
+
+def paired_values_interval(rates_R: Rates, base_R: Rates) -> Interval | None:
+    """Interval of the ratio of two medians over the same time, whose rounds are as evenly spread; None with one round.
+
+    Blocks of the same part of the time are resampled together, also where one has more rounds than the other.
+    """
+    count = min(len(rates_R), len(base_R))
     if count < 2:
         return None
     resamples = _resamples(count, seed=0)
-    return _percentiles(_rates(cell, count, resamples) / _rates(base, count, resamples), count)
+    return _percentiles(_medians(rates_R, resamples) / _medians(base_R, resamples), count)
 
 
 def ratio_interval(new: Cell, old: Cell) -> Interval | None:
@@ -46,7 +61,7 @@ def ratio_interval(new: Cell, old: Cell) -> Interval | None:
     if min(counts) < 2:
         return None
     new_S, old_S = (
-        _rates(cell, count, _resamples(count, seed=seed))
+        _medians(cell.round_rates, _resamples(count, seed=seed))
         for seed, (cell, count) in enumerate(zip((new, old), counts, strict=True))
     )
     return _percentiles(new_S / old_S, min(counts))
@@ -61,13 +76,13 @@ def _resamples(rounds: int, *, seed: int) -> Resamples:
     return np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
 
 
-def _rates(cell: Cell, rounds: int, resamples: Resamples) -> NDArray[np.float64]:
-    """The rate of the cell's first rounds in each resample: total images divided by total seconds."""
-    starts = np.linspace(0, rounds, _block_count(rounds), endpoint=False).astype(np.int64)
-    seconds = np.add.reduceat([sum(one) for one in cell.rounds[:rounds]], starts)
-    images = np.add.reduceat([cell.batch * len(one) for one in cell.rounds[:rounds]], starts)
-    rates: NDArray[np.float64] = images[resamples].sum(axis=1) / seconds[resamples].sum(axis=1)
-    return rates
+def _medians(rates_R: Rates, resamples: Resamples) -> Rates:
+    """The median rate of the rounds of each resample."""
+    blocks = np.array_split(np.asarray(rates_R, dtype=np.float64), resamples.shape[1])
+    padded = np.full((len(blocks), max(map(len, blocks))), np.nan)
+    for row, block in zip(padded, blocks, strict=True):
+        row[: len(block)] = block
+    return np.nanmedian(padded[resamples].reshape(len(resamples), -1), axis=1)
 
 
 def _percentiles(values: NDArray[np.float64], rounds: int) -> Interval:

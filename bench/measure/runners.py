@@ -59,7 +59,7 @@ def runner_of(
         case "files":
             assert files is not None
             assert contender.for_files is not None
-            return Runner(files.calls_of(contender.for_files, batch), at_least=STREAMED)
+            return Runner(files.calls_of(contender.for_files, batch), at_least=STREAMED, processes=files.process_ids)
 
 
 class _Positions:

@@ -1,13 +1,13 @@
 """The text around a report's tables: what ran the backends, what the columns mean, and how they were measured."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from ..config import PRESETS, SCOPES
-from ..measure.cell import NOISY_SPREAD
+from ..measure.cell import NOISY_SPREAD, Cell
 from ..measure.environment import processors
-from ..roofline.roofline import DeviceRates
+from ..roofline.roofline import COPY, WRONG_CEILING, DeviceRates
 from .report import Report
 from .tables import BASELINE, base_of
 
@@ -40,8 +40,10 @@ def notes_on(report: Report, *, columns: Collection[str] = ALL, short_scopes: bo
         notes.append("x: images/s relative to eager PyTorch (torch), in the same scope, otherwise host to host")
     if any(len(cell.rounds) > 1 for cell in measured):
         notes.append("±: 95 % interval, by block bootstrap over interleaved rounds")
+    if any(cell.valid for cell in measured):
+        notes.append("images/s: of the median round; mean: all images divided by all seconds, pauses included")
     if "spread" in columns:
-        notes += noise(report)
+        notes += noise(report.cells)
     if measured and report.self_checked:
         rejected = sorted({cell.label for cell in measured if cell.rejected})
         notes.append(f"the self-check for asynchronous results rejected {', '.join(rejected) or 'no backend'}")
@@ -59,14 +61,56 @@ def interruption(report: Report) -> list[str]:
     return ["stopped by Ctrl-C: the figures are those measured until then"] if report.interrupted else []
 
 
-def noise(report: Report) -> list[str]:
-    """The number of noisy cells, if there are any."""
-    measured = [cell for cell in report.cells if cell.rounds]
+def noise(cells: Sequence[Cell]) -> list[str]:
+    """What disturbed the measurement: noisy cells, outliers, other processes; empty if nothing did."""
+    measured = [cell for cell in cells if cell.rounds]
+    return [*_noisy(measured), *_outliers(measured), *_other_load(measured), *_overlapped(measured)]
+
+
+def _noisy(measured: Sequence[Cell]) -> list[str]:
     noisy = sum(cell.noisy for cell in measured)
     if not noisy:
         return []
     measurements = "measurement varies" if len(measured) == 1 else "measurements vary"
     return [f"noisy: {noisy} of {len(measured)} {measurements} by more than {100 * NOISY_SPREAD:.0f} % between rounds"]
+
+
+def _outliers(measured: Sequence[Cell]) -> list[str]:
+    with_outliers = [cell for cell in measured if cell.outliers]
+    if not with_outliers:
+        return []
+    worst = max(with_outliers, key=lambda cell: max(cell.outliers))
+    count, rounds = sum(len(cell.outliers) for cell in measured), sum(len(cell.rounds) for cell in measured)
+    return [
+        f"outliers: {count} of {rounds:,} rounds took much longer than the others of their kind, at most "
+        f"{max(worst.outliers):.1f} times the median ({_name(worst)}); images/s leaves them out, mean counts them"
+    ]
+
+
+def _other_load(measured: Sequence[Cell]) -> list[str]:
+    busy = [cell for cell in measured if cell.busy]
+    if not busy:
+        return []
+    highest = max(cell.other_share or 0.0 for cell in busy)
+    return [
+        f"busy: other processes took up to {highest:.0%} of the cores during {len(busy)} of {len(measured)} "
+        "measurements, which changes their ratios; --wait-quiet waits until they stop"
+    ]
+
+
+def _overlapped(measured: Sequence[Cell]) -> list[str]:
+    cells = [cell for cell in measured if cell.overlapped]
+    if not cells:
+        return []
+    count, rounds = sum(cell.overlapped for cell in cells), sum(len(cell.rounds) for cell in measured)
+    return [
+        f"overlapped: threads of another backend still computed at the beginning of {count} of {rounds:,} rounds "
+        "(OMP_WAIT_POLICY=active and KMP_BLOCKTIME=infinite do this)"
+    ]
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.label}, {SCOPES[cell.scope].column}, batch {cell.batch:,}"
 
 
 def preset_lines(report: Report, *, short_scopes: bool = False) -> list[str]:
@@ -138,13 +182,33 @@ def _ceiling(report: Report) -> list[str]:
     line += "; ".join(map(_rates_text, report.rates))
     if any(cell.precision == "int8" for cell in report.cells):
         line += "; int8 has no ceiling, because PyTorch cannot measure its rate"
-    return [line]
+    return [line, *wrong_ceilings(report)]
+
+
+def wrong_ceilings(report: Report) -> list[str]:
+    """The ceilings that a cell exceeds: they were measured wrong, or the work is counted wrong."""
+    shares = [(cell, share) for cell in report.cells if (share := report.share(cell)) is not None and share.wrong]
+    if not shares:
+        return []
+    cell, share = max(shares, key=lambda one: one[1].value)
+    return [
+        f"wrong ceiling: {len(shares)} measurements exceed it by more than {100 * (WRONG_CEILING - 1):.0f} %, "
+        f"{_name(cell)} reaches {share.value:.0%} of it; do not use the column"
+    ]
 
 
 def _rates_text(rates: DeviceRates) -> str:
-    known = ", ".join(f"{name} {rate / 1e9:,.3g}" for name, rate in rates.matrix_per_s.items())
-    text = f" on {rates.device}: 10^9 operations/s {known}; {rates.copy_bytes_per_s / 1e9:,.3g} GB/s"
+    known = ", ".join(
+        f"{name} {rate / 1e9:,.3g}{_share_either_side(rates, name, rate)}" for name, rate in rates.matrix_per_s.items()
+    )
+    copy = f"{rates.copy_bytes_per_s / 1e9:,.3g}{_share_either_side(rates, COPY, rates.copy_bytes_per_s)}"
+    text = f" on {rates.device}: 10^9 operations/s {known}; {copy} GB/s"
     if rates.upload_bytes_per_s and rates.download_bytes_per_s:
         up, down = rates.upload_bytes_per_s / 1e9, rates.download_bytes_per_s / 1e9
         text += f", copies at {up:,.1f} GB/s to the device and {down:,.1f} GB/s from it"
     return text
+
+
+def _share_either_side(rates: DeviceRates, name: str, rate: float) -> str:
+    interval = rates.interval(name)
+    return f" ±{max(rate - interval[0], interval[1] - rate) / rate:.0%}" if interval else ""

@@ -1,15 +1,27 @@
-"""Compares two reports of `rtk bench`: which cells changed by more than the noise of both."""
+"""Compares two reports of `rtk bench`: which cells changed by more than the noise of both.
+
+A cell is called slower or faster only if three things hold. (1) The interval of its ratio excludes 1, at 95 % for all
+cells together: with 40 cells at 95 % each, one is expected to be outside by chance. (2) The same holds relative to the
+device's own rate, which both runs measured in turns with the cells: then it is not the machine that changed. (3) Other
+processes took about as much of the cores in both runs.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
 
 from ...core.errors import ArtifactError
-from ...core.text import text_table
+from ...core.text import text_table, wrapped
 from ..config import SCOPES
-from ..measure.bootstrap import ratio_interval
-from ..measure.cell import Cell
-from .report import read_cells
+from ..measure.bootstrap import CONFIDENCE, Interval, Rates, paired_values_interval, rate_interval
+from ..measure.cell import Cell, quiet_cores
+from .report import REFERENCE, Report, read_report
+
+DISTURBED = "other load"
+"""Verdict on a cell beside which other processes took another share of the cores than in the other report."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +32,9 @@ class Change:
     new: Cell
     low: float
     high: float
-    """`low` to `high`: the 95 % interval of the ratio, by block bootstrap over rounds."""
+    """`low` to `high`: the interval of the ratio, 95 % for all cells together, by block bootstrap over rounds."""
+    relative: Interval | None = None
+    """The interval of the same ratio relative to the device's own rate; None where a report has no such rates."""
 
     @property
     def ratio(self) -> float:
@@ -28,34 +42,150 @@ class Change:
         return self.new.images_per_s / self.old.images_per_s
 
     @property
+    def loads_differ(self) -> bool:
+        """Whether other processes took clearly more of the cores in one of the two runs."""
+        shares = self.old.other_share, self.new.other_share
+        if shares[0] is None or shares[1] is None or not (self.old.busy or self.new.busy):
+            return False
+        cores = self.new.cores
+        return abs(shares[1] - shares[0]) * cores > 2 * quiet_cores(cores)
+
+    @property
     def beyond_noise(self) -> bool:
-        """Whether the interval excludes 1."""
-        return not self.low <= 1 <= self.high
+        """Whether the intervals exclude 1 on the same side, under the same load."""
+        intervals = [(self.low, self.high), *([self.relative] if self.relative else [])]
+        same_side = all(high < 1 for _, high in intervals) or all(low > 1 for low, _ in intervals)
+        return same_side and not self.loads_differ
+
+    @property
+    def verdict(self) -> str:
+        """faster, slower, within noise, or DISTURBED."""
+        if self.loads_differ:
+            return DISTURBED
+        if not self.beyond_noise:
+            return "within noise"
+        return "faster" if self.ratio > 1 else "slower"
 
     def slower_by_more_than(self, limit_percent: float) -> bool:
-        """Whether the loss is above the limit, and the whole interval is a loss."""
-        return self.high < 1 and self.ratio < 1 - limit_percent / 100
+        """Whether it is slower beyond noise, and by more than the limit."""
+        return self.beyond_noise and self.ratio < 1 - limit_percent / 100
 
 
-def compare_reports(old: Path, new: Path) -> list[Change]:
+@dataclass(frozen=True)
+class ComparedReports:
+    """What changed between two reports."""
+
+    changes: list[Change]
+    differences: list[str]
+    """What else differs, so that the figures may not be comparable; only with `force`."""
+
+
+def compare_reports(old: Path, new: Path, *, force: bool = False) -> ComparedReports:
     """The cells with figures and at least two rounds in both reports, in the order of the new one.
 
-    Raises ArtifactError for files that are not reports, and for reports without a common cell.
+    Raises ArtifactError for files that are not reports, for reports without a common cell, and unless `force` for
+    reports of different models, data sets or machines.
     """
-    before = {cell.key: cell for cell in read_cells(old) if cell.valid}
-    changes = []
-    for cell in read_cells(new):
-        earlier = before.get(cell.key)
-        if earlier is not None and cell.valid:
-            interval = ratio_interval(cell, earlier)
-            if interval is not None:
-                changes.append(Change(earlier, cell, *interval))
-    if not changes:
+    before, after = read_report(old), read_report(new)
+    differences = _differences(before, after)
+    if differences and not force:
+        raise ArtifactError(
+            f"{old} and {new} are not of the same {_joined([name for name, _, _ in differences])}: "
+            f"{'; '.join(_difference_text(one) for one in differences)}; to compare them in spite of that: --force"
+        )
+    earlier = {cell.key: cell for cell in before.cells if _is_comparable(cell)}
+    pairs = [(earlier[cell.key], cell) for cell in after.cells if cell.key in earlier and _is_comparable(cell)]
+    if not pairs:
         raise ArtifactError(
             f"{old} and {new} have no cell in common; compare reports of the same backends, precisions, scopes and "
             "batches"
         )
-    return changes
+    changes = [_change(pair, before, after, cells=len(pairs)) for pair in pairs]
+    return ComparedReports(changes, [_difference_text(one) for one in differences])
+
+
+def _is_comparable(cell: Cell) -> bool:
+    return cell.valid and len(cell.rounds) > 1
+
+
+def _differences(old: Report, new: Report) -> list[tuple[str, str, str]]:
+    """What must be the same in both, where it differs: its name, and both values."""
+    found = [
+        ("model", _model(old, new), _model(new, old)),
+        ("data set", old.dataset, new.dataset),
+        ("machine", _machine(old, new), _machine(new, old)),
+    ]
+    return [one for one in found if one[1] != one[2]]
+
+
+def _model(report: Report, other: Report) -> str:
+    """The model's name, and its checkpoint if both reports name one."""
+    hashes = [_checkpoint(one) for one in (report, other)]
+    checkpoint = f" (checkpoint {hashes[0][:12]})" if all(hashes) else ""
+    return f"{report.model.name}{checkpoint}"
+
+
+def _checkpoint(report: Report) -> str:
+    reference = report.files.get(REFERENCE)
+    return reference.sha256 if reference else report.model.checkpoint_sha256
+
+
+def _machine(report: Report, other: Report) -> str:
+    """The processors, and the features that the other report's processor lacks: names alone hide them."""
+    machine = report.machine
+    more = [feature for feature in machine.features if feature not in other.machine.features]
+    features = f"with {', '.join(more)}" if more else ""
+    return ", ".join(filter(None, [machine.gpu, machine.processor, f"{machine.cores} cores", features]))
+
+
+def _difference_text(difference: tuple[str, str, str]) -> str:
+    _, old, new = difference
+    return f"{old} and {new}"
+
+
+def _joined(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _change(pair: tuple[Cell, Cell], before: Report, after: Report, *, cells: int) -> Change:
+    old, new = pair
+    ratio = new.images_per_s / old.images_per_s
+    low, high = _interval(ratio, _log_width(old, rate_interval(old)), _log_width(new, rate_interval(new)), cells)
+    rates = [_device_rates(report, cell) for report, cell in ((before, old), (after, new))]
+    if any(len(one) < 2 for one in rates):
+        return Change(old, new, low, high)
+    relative = ratio * float(np.median(rates[0]) / np.median(rates[1]))
+    widths = _relative_width(old, rates[0]), _relative_width(new, rates[1])
+    return Change(old, new, low, high, _interval(relative, *widths, cells))
+
+
+def _device_rates(report: Report, cell: Cell) -> Rates:
+    """The rate of each turn of the cell's device, in its precision or in fp32; empty where they were not kept."""
+    device = report.devices.get(cell.label)
+    turns = next((one.turns for one in report.rates if one.device == device), {})
+    return np.array(turns.get(cell.precision) or turns.get("fp32") or [])
+
+
+def _log_width(cell: Cell, interval: Interval | None) -> float:
+    return _width(cell.images_per_s, interval)
+
+
+def _relative_width(cell: Cell, rates: Rates) -> float:
+    return _width(cell.images_per_s / float(np.median(rates)), paired_values_interval(cell.round_rates, rates))
+
+
+def _width(value: float, interval: Interval | None) -> float:
+    """The distance to the farther end of an interval, as a difference of logarithms."""
+    assert interval is not None  # _is_comparable: there are two rounds
+    return float(max(np.log(value / interval[0]), np.log(interval[1] / value)))
+
+
+def _interval(ratio: float, old: float, new: float, cells: int) -> Interval:
+    """The interval of a ratio of two runs, 95 % for all cells together; `old`, `new`: their widths for one cell."""
+    outside = (1 - CONFIDENCE) / 2
+    normal = NormalDist()
+    width = float(np.hypot(old, new)) * normal.inv_cdf(1 - outside / cells) / normal.inv_cdf(1 - outside)
+    return float(ratio * np.exp(-width)), float(ratio * np.exp(width))
 
 
 def change_rows(changes: Sequence[Change]) -> list[dict[str, str]]:
@@ -68,16 +198,21 @@ def change_rows(changes: Sequence[Change]) -> list[dict[str, str]]:
             "new": f"{change.new.images_per_s:,.0f}",
             "ratio": f"{change.ratio:.3f}",
             "95 % interval": f"{change.low:.3f} to {change.high:.3f}",
-            "verdict": ("faster" if change.ratio > 1 else "slower") if change.beyond_noise else "within noise",
+            "verdict": change.verdict,
         }
         for change in changes
     ]
 
 
-def changes_text(changes: Sequence[Change]) -> str:
-    """The changes for the terminal: a table for each scope, at most 80 columns wide."""
-    blocks = []
+def changes_text(compared: ComparedReports) -> str:
+    """The changes for the terminal: a table for each scope, at most 80 columns wide, and what else differs."""
+    changes, blocks = compared.changes, []
     for scope in dict.fromkeys(change.new.scope for change in changes):
         rows = change_rows([change for change in changes if change.new.scope == scope])
         blocks.append(f"Images/s, {SCOPES[scope].name}\n\n{text_table(rows)}")
+    notes = [f"not the same, so the ratios may mean nothing: {one}" for one in compared.differences]
+    if any(change.verdict == DISTURBED for change in changes):
+        notes.append(f"{DISTURBED}: other processes took another share of the cores than in the other report")
+    notes.append("95 % interval: for all measurements together")
+    blocks.append("\n".join(wrapped(note, first="  ", rest="    ") for note in notes))
     return "\n\n".join(blocks)

@@ -3,7 +3,8 @@
 from collections.abc import Collection
 
 from ...core.text import markdown_table, text_table, wrapped
-from .notes import backend_texts, interruption, noise, notes_on, preset_lines
+from ..measure.ratio import compares_nothing
+from .notes import backend_texts, interruption, noise, notes_on, preset_lines, wrong_ceilings
 from .report import Report
 from .tables import BASELINE, Row, compact_tables, parity_table, reasons, report_table
 
@@ -16,8 +17,9 @@ def report_text(report: Report, *, verbose: bool = False) -> str:
         parts.append(_parity(report, verbose=verbose))
     tables: list[list[Row]] = []
     if report.cells:
-        tables = compact_tables(report.cells, baseline=BASELINE, ceiling=report.ceiling, verbose=verbose)
-        parts += ["Throughput and latency", *map(text_table, tables)]
+        tables = compact_tables(report.cells, baseline=BASELINE, share=report.share, verbose=verbose)
+        nothing = compares_nothing(report.cells)
+        parts += ["Throughput and latency", *([wrapped(nothing)] if nothing else []), *map(text_table, tables)]
     columns = {name for table in tables for name in table[0]}
     notes = notes_on(report, columns=columns, short_scopes=True) if verbose else _short_notes(report, columns)
     notes = [*reasons(report.cells), *notes]
@@ -45,7 +47,7 @@ def _parity(report: Report, *, verbose: bool) -> str:
 
 
 def _short_notes(report: Report, columns: Collection[str]) -> list[str]:
-    notes = [*interruption(report), *noise(report)]
+    notes = [*interruption(report), *noise(report.cells), *wrong_ceilings(report)]
     legend = ["x: images/s relative to torch"] if "x" in columns else []
     if any(len(cell.rounds) > 1 for cell in report.cells if cell.valid):
         legend.append("±: 95 % interval")
@@ -60,7 +62,10 @@ def report_markdown(report: Report) -> str:
     lines = [f"Model: {model.name}, {model.precision}. Machine: {machine.summary}. {report.date}.", ""]
     lines += [f"- {names}: {text}" for names, text in backend_texts(report).items()]
     if report.cells:
-        lines += ["", "Throughput and latency.", "", markdown_table(report_table(report)), ""]
+        lines += ["", "Throughput and latency.", ""]
+        nothing = compares_nothing(report.cells)
+        lines += [f"**{nothing}**", ""] if nothing else []
+        lines += [markdown_table(report_table(report)), ""]
         lines += [f"- {note}" for note in notes_on(report)]
     elif report.interrupted:
         lines += ["", *interruption(report)]

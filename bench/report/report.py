@@ -23,11 +23,11 @@ from ..measure.environment import Moment
 from ..measure.self_check import REJECTED
 from ..parity.compare import Parity
 from ..parity.verdict import Verdict
-from ..roofline.roofline import Ceiling, DeviceRates, Operations, ceiling_of
+from ..roofline.roofline import Ceiling, DeviceRates, Operations, Share, ceiling_of, share_of
 
-SCHEMA = "rtk-bench-5"
+SCHEMA = "rtk-bench-6"
 """The number increases with every change that an older reader would misread; SCHEMA.md describes it."""
-EARLIER = ("rtk-bench-2", "rtk-bench-3", "rtk-bench-4")
+EARLIER = ("rtk-bench-2", "rtk-bench-3", "rtk-bench-4", "rtk-bench-5")
 """The earlier schemas that are still read."""
 EARLIER_REJECTED = "not believed: returns before its work is done"
 """Beginning of `caught` in an earlier report, which REJECTED replaces."""
@@ -75,9 +75,17 @@ class Report:
 
     def ceiling(self, cell: Cell) -> Ceiling | None:
         """The ceiling of the cell on its own device; None where it is unknown."""
-        device = self.devices.get(cell.label)
-        rates = next((one for one in self.rates if one.device == device), None)
+        rates = self._rates_of(cell)
         return ceiling_of(cell, self.graph, rates) if self.graph and rates else None
+
+    def share(self, cell: Cell) -> Share | None:
+        """The share of its ceiling that the cell reaches; None where it is unknown."""
+        rates = self._rates_of(cell)
+        return share_of(cell, self.graph, rates) if self.graph and rates and cell.valid else None
+
+    def _rates_of(self, cell: Cell) -> DeviceRates | None:
+        device = self.devices.get(cell.label)
+        return next((one for one in self.rates if one.device == device), None)
 
     def to_json(self) -> str:
         """The whole report with raw samples; figures that follow from them are added for other readers."""
@@ -88,8 +96,11 @@ class Report:
                 fields |= {"images_per_s": cell.images_per_s, "spread": cell.spread, "noisy": cell.noisy}
                 fields |= {f"p{p}_ms": cell.percentile_ms(p) for p in (50, 90, 99)}
                 fields["images_per_s_interval"] = rate_interval(cell)
-                ceiling = self.ceiling(cell)
+                fields |= {"mean_images_per_s": cell.mean_images_per_s, "outliers": cell.outliers}
+                fields |= {"other_share": cell.other_share, "disturbed": cell.disturbed}
+                ceiling, share = self.ceiling(cell), self.share(cell)
                 fields["ceiling"] = dataclasses.asdict(ceiling) if ceiling else None
+                fields["share_of_ceiling"] = dataclasses.asdict(share) | {"wrong": share.wrong} if share else None
         text = json_text(content, read_back=True, indent=1, ensure_ascii=False)
         return with_numbers_on_one_line(text) + "\n"
 
@@ -100,12 +111,6 @@ def read_report(path: Path) -> Report:
     return report
 
 
-def read_cells(path: Path) -> list[Cell]:
-    """Only the cells of a report, for comparing. Raises ArtifactError."""
-    cells: list[Cell] = _restored(path, lambda content: [restored(Cell, cell) for cell in content["cells"]])
-    return cells
-
-
 def _restored(path: Path, restore: Callable[[dict[str, Any]], Any]) -> Any:
     content = _content(path)
     try:
@@ -113,7 +118,7 @@ def _restored(path: Path, restore: Callable[[dict[str, Any]], Any]) -> Any:
             _upgrade_to_3(content)
         if content["schema"] in EARLIER[:2]:
             _upgrade_to_4(content)
-        if content["schema"] in EARLIER:
+        if content["schema"] in EARLIER[:3]:
             _upgrade_to_5(content)
         return restore(content)
     except (KeyError, TypeError, AttributeError) as error:

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from ..config import SCOPES
-from ..measure.bootstrap import Interval, paired_ratio_interval, rate_interval
+from ..measure.bootstrap import Interval, rate_interval
 from ..measure.cell import Cell
+from ..measure.ratio import ratio_of
 from ..parity.compare import Parity
-from ..roofline.roofline import Ceiling
+from ..roofline.roofline import Share
 from .report import Report
 
 Row = dict[str, str]
@@ -19,48 +20,52 @@ COLUMNS = (
     "batch",
     "images/s",
     "x",
+    "mean",
     "p50 ms",
     "p90 ms",
     "p99 ms",
     "spread",
     "rounds",
+    "outliers",
+    "other load",
     "of ceiling",
 )
 COMPACT = ("backend", "scope", "batch", "images/s", "x", "p50 ms", "p99 ms")
 """Columns of the terminal's table."""
-DETAILS = ("backend", "scope", "batch", "p90 ms", "spread", "rounds", "of ceiling")
-"""Columns of the second table that --verbose adds."""
+DETAILS = (
+    ("backend", "scope", "batch", "mean", "p90 ms", "spread", "rounds", "outliers"),
+    ("backend", "scope", "batch", "other load", "of ceiling"),
+)
+"""Columns of the tables that --verbose adds."""
 LONGEST_CLASS = 16
 """Characters of a class name in the terminal."""
 
-CeilingOf = Callable[[Cell], Ceiling | None]
+ShareOf = Callable[[Cell], Share | None]
 
 
-def _no_ceiling(cell: Cell) -> None:
+def _no_share(cell: Cell) -> None:
     del cell
 
 
 def report_table(report: Report) -> list[Row]:
     """One row per cell of the report, compared with eager PyTorch."""
-    return throughput_table(report.cells, baseline=BASELINE, ceiling=report.ceiling)
+    return throughput_table(report.cells, baseline=BASELINE, share=report.share)
 
 
-def throughput_table(
-    cells: Sequence[Cell], *, baseline: str | None = None, ceiling: CeilingOf = _no_ceiling
-) -> list[Row]:
+def throughput_table(cells: Sequence[Cell], *, baseline: str | None = None, share: ShareOf = _no_share) -> list[Row]:
     """One row per cell; `x` is the ratio to the baseline's cell, to the first backend's where none is named."""
     base = baseline or (cells[0].label if cells else "")
     rows = []
     for cell in cells:
         row = {"backend": cell.backend, "precision": cell.precision, "scope": SCOPES[cell.scope].name}
-        rows.append(row | {"batch": f"{cell.batch:,}"} | _figures(cell, base_of(cell, cells, base), ceiling(cell)))
+        rows.append(row | {"batch": f"{cell.batch:,}"} | _figures(cell, base_of(cell, cells, base), share(cell)))
     return _columns(rows, COLUMNS)
 
 
 def compact_tables(
-    cells: Sequence[Cell], *, baseline: str | None = None, ceiling: CeilingOf = _no_ceiling, verbose: bool = False
+    cells: Sequence[Cell], *, baseline: str | None = None, share: ShareOf = _no_share, verbose: bool = False
 ) -> list[list[Row]]:
-    """The same figures in at most 80 columns: a table, and with `verbose` a second one with all other columns.
+    """The same figures in at most 80 columns: a table, and with `verbose` two more with all other columns.
 
     Precision is part of the backend's name. Reasons why a cell has no figures are left to `reasons`.
     """
@@ -68,13 +73,13 @@ def compact_tables(
     rows = []
     for cell in cells:
         row = {"backend": cell.label, "scope": SCOPES[cell.scope].column, "batch": f"{cell.batch:,}"}
-        figures = _figures(cell, base_of(cell, cells, base), ceiling(cell))
+        figures = _figures(cell, base_of(cell, cells, base), share(cell))
         if not cell.valid:
             figures["images/s"] = "rejected" if cell.rejected else "failed" if cell.error else figures["images/s"]
         elif cell.error:
             figures["of ceiling"] = "failed"
         rows.append(row | figures)
-    return [_columns(rows, names) for names in ((COMPACT, DETAILS) if verbose else (COMPACT,))]
+    return [_columns(rows, names) for names in ((COMPACT, *DETAILS) if verbose else (COMPACT,))]
 
 
 def reasons(cells: Sequence[Cell]) -> list[str]:
@@ -91,18 +96,21 @@ def _columns(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
     return [{name: row.get(name, "") for name in names if any(one.get(name, "") for one in rows)} for row in rows]
 
 
-def _figures(cell: Cell, base: Cell | None, ceiling: Ceiling | None) -> Row:
+def _figures(cell: Cell, base: Cell | None, share: Share | None) -> Row:
     """What was measured, or why there are no figures."""
     if not cell.valid:
         return {"images/s": _reason(cell) or "no time"}
-    interval = _plus_minus(rate_interval(cell), cell.images_per_s, as_share=True)
+    interval = _plus_minus(rate_interval(cell), cell.images_per_s)
     return {
         "images/s": f"{cell.images_per_s:,.0f}{interval}",
         "x": _ratio(cell, base),
         **{f"p{percent} ms": f"{cell.percentile_ms(percent):.2f}" for percent in (50, 90, 99)},
         "spread": f"{cell.spread:.0%}{' noisy' if cell.noisy else ''}",
+        "mean": f"{cell.mean_images_per_s:,.0f}",
         "rounds": f"{len(cell.rounds):,}",
-        "of ceiling": _reason(cell) or _share_of_ceiling(cell, ceiling),
+        "outliers": f"{len(cell.outliers)}" if cell.outliers else "",
+        "other load": _other_load(cell),
+        "of ceiling": _reason(cell) or _share_of_ceiling(share),
     }
 
 
@@ -120,22 +128,29 @@ def base_of(cell: Cell, cells: Sequence[Cell], baseline: str) -> Cell | None:
 def _ratio(cell: Cell, base: Cell | None) -> str:
     if base is None:
         return ""
-    ratio = cell.images_per_s / base.images_per_s
-    return f"{ratio:.2f}" + ("" if base is cell else _plus_minus(paired_ratio_interval(cell, base), ratio))
+    return f"{1:.2f}" if base is cell else ratio_of(cell, base).text
 
 
-def _plus_minus(interval: Interval | None, value: float, *, as_share: bool = False) -> str:
-    """The distance to the farther end of a 95 % interval."""
+def _other_load(cell: Cell) -> str:
+    if cell.other_share is None:
+        return ""
+    overlapped = " overlapped" if cell.disturbed and not cell.busy else ""
+    return f"{cell.other_share:.0%}{' busy' if cell.busy else overlapped}"
+
+
+def _plus_minus(interval: Interval | None, value: float, *, as_points: bool = False) -> str:
+    """The distance to the farther end of a 95 % interval: as a share of the value, or in percentage points."""
     if interval is None:
         return ""
     distance = max(value - interval[0], interval[1] - value)
-    return f" ±{distance / value:.1%}" if as_share else f" ±{distance:.2f}"
+    return f" ±{100 * distance:.1f}" if as_points else f" ±{distance / value:.1%}"
 
 
-def _share_of_ceiling(cell: Cell, ceiling: Ceiling | None) -> str:
-    if ceiling is None:
+def _share_of_ceiling(share: Share | None) -> str:
+    if share is None:
         return ""
-    return f"{cell.images_per_s / ceiling.images_per_s:.1%} {ceiling.binds}"
+    text = f"{share.value:.1%}{_plus_minus(share.interval, share.value, as_points=True)}"
+    return f"{text} wrong ceiling" if share.wrong else f"{text} {share.binds}"
 
 
 def parity_table(parity: Sequence[Parity]) -> list[Row]:

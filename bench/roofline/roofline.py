@@ -5,11 +5,20 @@ streaming overlaps them, so the slowest of the three decides. On a CPU nothing i
 ceiling here: `rtk bench-files` measures what decoding and the backend allow together.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
 
+import numpy as np
+
+from ..measure.bootstrap import Interval, Rates, paired_values_interval, values_interval
 from ..measure.cell import Cell
 
 ARITHMETIC, MEMORY, COPIES = "arithmetic", "memory", "copies"
+COPY, UPLOAD, DOWNLOAD = "copy", "upload", "download"
+"""Names of the rates of copies in `DeviceRates.turns`, besides the precisions."""
+WRONG_CEILING = 1.1
+"""A cell that reaches more than this share of a ceiling shows that the ceiling is wrong."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class Operations:
 
 @dataclass(frozen=True)
 class DeviceRates:
-    """The rates of one device; measured by device_rates.py."""
+    """The rates of one device, each the median over turns; measured by device_rates.py."""
 
     device: str
     matrix_per_s: dict[str, float]
@@ -39,6 +48,36 @@ class DeviceRates:
     upload_bytes_per_s: float | None
     """From page-locked host memory to the device; None on a CPU."""
     download_bytes_per_s: float | None
+    turns: dict[str, list[float]] = field(default_factory=dict)
+    """The rate of each turn, by precision, and of COPY, UPLOAD and DOWNLOAD; empty in earlier reports."""
+
+    @classmethod
+    def of(cls, device: str, once: Mapping[str, float], turns: Mapping[str, Sequence[float]]) -> Self:
+        """The rates of a device. `once`: those that were measured one time only."""
+        medians = {**once, **{name: float(np.median(rates)) for name, rates in turns.items()}}
+        copies = {name: medians.pop(name, None) for name in (COPY, UPLOAD, DOWNLOAD)}
+        kept = {name: list(rates) for name, rates in turns.items()}
+        return cls(device, medians, copies[COPY] or 0.0, copies[UPLOAD], copies[DOWNLOAD], kept)
+
+    def interval(self, name: str) -> Interval | None:
+        """95 % interval of a rate; `name`: a precision, COPY, UPLOAD or DOWNLOAD. None where it was measured once."""
+        return values_interval(np.array(self.turns.get(name, ())))
+
+    def at_turn(self, turn: int) -> "DeviceRates":
+        """The rates of one turn alone."""
+        rates = {name: values[turn] for name, values in self.turns.items()}
+        return DeviceRates(
+            self.device,
+            {name: rates.get(name, median) for name, median in self.matrix_per_s.items()},
+            rates.get(COPY, self.copy_bytes_per_s),
+            rates.get(UPLOAD, self.upload_bytes_per_s),
+            rates.get(DOWNLOAD, self.download_bytes_per_s),
+        )
+
+    @property
+    def turn_count(self) -> int:
+        """Number of turns in which every rate was measured."""
+        return min(map(len, self.turns.values()), default=0)
 
 
 @dataclass(frozen=True)
@@ -48,6 +87,40 @@ class Ceiling:
     images_per_s: float
     binds: str
     """What limits the rate: arithmetic, memory or copies."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """The share of its ceiling that a cell reaches."""
+
+    value: float
+    interval: Interval | None
+    """95 %, over the turns of both; None where the device's rates were measured once."""
+    binds: str
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the ceiling is wrong: the cell is clearly faster."""
+        return self.value > WRONG_CEILING
+
+
+def share_of(cell: Cell, graph: Operations, rates: DeviceRates) -> Share | None:
+    """The cell's rate divided by its ceiling; None without a ceiling.
+
+    A ceiling is computed for each turn of the rates, so that a machine whose speed changes affects both alike.
+    """
+    ceiling = ceiling_of(cell, graph, rates)
+    if ceiling is None:
+        return None
+    ceilings_R = _ceilings(cell, graph, rates)
+    middle = float(np.median(ceilings_R)) if len(ceilings_R) else ceiling.images_per_s
+    interval = paired_values_interval(cell.round_rates, ceilings_R)
+    return Share(cell.images_per_s / middle, interval, ceiling.binds)
+
+
+def _ceilings(cell: Cell, graph: Operations, rates: DeviceRates) -> Rates:
+    each = (ceiling_of(cell, graph, rates.at_turn(turn)) for turn in range(rates.turn_count))
+    return np.array([one.images_per_s for one in each if one is not None])
 
 
 def ceiling_of(cell: Cell, graph: Operations, rates: DeviceRates) -> Ceiling | None:

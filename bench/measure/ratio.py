@@ -1,0 +1,49 @@
+"""The ratio of two cells of one run, and whether anything disturbed it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .bootstrap import Interval, paired_ratio_interval
+from .cell import Cell
+
+MOST = 0.5
+"""A run compares nothing if more than this share of its cells are noisy or disturbed."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The rate of a cell relative to that of another one in the same run."""
+
+    value: float
+    interval: Interval | None
+    """95 %, by block bootstrap over interleaved rounds; None with fewer than two rounds."""
+    disturbed: bool
+    """Whether other processes used the cores, or earlier work still ran, while one of the two was measured."""
+
+    @property
+    def text(self) -> str:
+        """The ratio with its uncertainty, for a table; without an uncertainty where it was disturbed."""
+        if self.disturbed:
+            return f"{self.value:.2f} busy"
+        if self.interval is None:
+            return f"{self.value:.2f}"
+        low, high = self.interval
+        return f"{self.value:.2f} ±{max(self.value - low, high - self.value):.2f}"
+
+
+def ratio_of(cell: Cell, base: Cell) -> Ratio:
+    """The rate of a cell relative to that of another one."""
+    value = cell.images_per_s / base.images_per_s
+    return Ratio(value, paired_ratio_interval(cell, base), cell.disturbed or base.disturbed)
+
+
+def compares_nothing(cells: Sequence[Cell]) -> str:
+    """Why the cells of a run cannot be compared with each other, in one sentence; empty if they can."""
+    measured = [cell for cell in cells if cell.rounds]
+    unusable = [cell for cell in measured if cell.noisy or cell.disturbed]
+    if len(unusable) <= MOST * len(measured):
+        return ""
+    return (
+        f"this run compares nothing: {len(unusable)} of {len(measured)} measurements are noisy, or other processes "
+        "disturbed them; repeat it on a quiet machine: --wait-quiet"
+    )
