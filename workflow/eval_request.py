@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..bench.evaluation import BATCH
 from ..core.errors import UnknownNameError, UsageError
 
 ALL = "all"
@@ -43,8 +44,7 @@ class EvalRequest:
     precision: str | None = None
     """None: the model's own."""
     device: str = "auto"
-    batch_size: int = 256
-    """Images in a batch; smaller where the backend takes fewer."""
+    batch_size: int = BATCH
 
     def __post_init__(self) -> None:
         """Raises UsageError or UnknownNameError, before anything is opened."""

@@ -10,6 +10,7 @@ from ...core.data.datasets import Split
 from ...core.errors import BackendError, DataError
 from ...core.progress import progress_bar
 from ...infer.backend import Backend
+from . import BATCH
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Answers:
         return self.names[index] if self.names else ""
 
 
-def answers_of(backend: Backend, split: Split, *, names: Sequence[str] = (), batch: int) -> Answers:
+def answers_of(backend: Backend, split: Split, *, names: Sequence[str] = (), batch: int = BATCH) -> Answers:
     """Run the backend on every image, in batches of `batch` or of its largest size.
 
     Raises DataError without images, and BackendError if an answer is missing or has a logit that is not finite.

@@ -126,19 +126,19 @@ def confusion_text(result: Evaluation) -> str:
     count_width = 1 + max(number_width, len(str(max(map(max, result.confusion)))))
 
     def room(cell_width: int) -> int:
-        return terminal_width() - classes * cell_width - number_width - 1
+        return terminal_width() - classes * cell_width - number_width - 2
 
     in_percent = room(count_width) < min(longest, SHORT_NAME)
     cell_width = PERCENT_WIDTH if in_percent else count_width
     if classes > MOST_CLASSES or room(cell_width) < min(longest, SHORT_NAME):
         return ""
     width = min(longest, room(cell_width))
-    lines = [" " * (width + number_width + 1) + "".join(f"{k:>{cell_width}}" for k in range(classes))]
+    lines = [" " * (width + number_width + 1 + in_percent) + "".join(f"{k:>{cell_width}}" for k in range(classes))]
     for k, (one, row) in enumerate(zip(result.classes, result.confusion, strict=True)):
         shown = [f"{100 * count / one.support:.0f}" if in_percent and count else f"{count}" for count in row]
         cells = ("." if not count else cell for count, cell in zip(row, shown, strict=True))
         lines.append(
-            f"{_short(one.name, width):<{width}} {k:>{number_width}}"
+            f"{_short(one.name, width):<{width}} {k:>{number_width}}{' ' * in_percent}"
             + "".join(f"{cell:>{cell_width}}" for cell in cells)
         )
     if in_percent:

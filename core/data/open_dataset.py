@@ -159,8 +159,9 @@ def _from_files(path: Path, options: DataOptions) -> Dataset:
 
 def _log_found(path: Path, listing: Listing, counts: dict[SplitName, int], reason: str) -> None:
     """Log what was found in one line, and a line for everything that is left out or unusual."""
-    parts = ", ".join(f"{count:,} {split}" for split, count in counts.items())
-    scored = "" if "test" in counts or len(counts) == 1 else "; no test split: scores are of the validation split"
+    alone = len(counts) == 1  # only a model that evaluates them reads images without a split
+    parts = ", ".join(f"{count:,}" if alone else f"{count:,} {split}" for split, count in counts.items())
+    scored = "" if "test" in counts or alone else "; no test split: scores are of the validation split"
     _log.info(
         wrapped(f"{visible(str(path))}: {listing.layout}: {len(listing.classes):,} classes, {parts} images{scored}")
     )
