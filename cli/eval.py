@@ -1,12 +1,15 @@
 """rtk eval."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..core.errors import UsageError
 from ..core.files import check_local, make_folder, make_writable_folder
+from ..core.text import wrapped
 from ..workflow.eval_request import EvalRequest, Wanted
 from . import help as groups
 from .options import DataDir
@@ -86,6 +89,34 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    fit_temperature: Annotated[
+        bool,
+        typer.Option(
+            "--fit-temperature",
+            help="Fit the temperature of the probabilities on images that the training held out, and write it into the "
+            "model's file and its exports beside it. No prediction changes.",
+            rich_help_panel=groups.TEMPERATURE,
+        ),
+    ] = False,
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR",
+            help="Labelled images for --fit-temperature that the model was not trained on, instead of those that its "
+            "training held out.",
+            rich_help_panel=groups.TEMPERATURE,
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File for a copy of the model with the temperature; default: the model's own file.",
+            rich_help_panel=groups.TEMPERATURE,
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Evaluate a model on labelled images: accuracy, figures of each class, confusion matrix, calibration.
 
@@ -103,6 +134,12 @@ def evaluate(
         batch_size=batch_size,
     )
     _check_outputs(report, per_image)
+    if fit_temperature:
+        if model2 is not None:
+            raise UsageError(f"--fit-temperature fits one model; leave out {model2}, or compare without the option")
+        request = _with_temperature(request, held_out=held_out, out=out)
+    elif held_out is not None or out is not None:
+        raise UsageError(f"{'--held-out' if held_out is not None else '--out'} goes with --fit-temperature")
     if model2 is None:
         done = evaluated(request)
         print(evaluation_text(done.evaluation))
@@ -116,6 +153,17 @@ def evaluate(
     if per_image is not None:
         write_images(per_image, models)
         _log.info(f"output: {per_image}")
+
+
+def _with_temperature(request: EvalRequest, *, held_out: str | None, out: Path | None) -> EvalRequest:
+    """Fit the temperature, print it, log the files, and return the request for the file that has it."""
+    from ..workflow.fit_temperature import FitConfig, fit_temperature
+
+    fitted = fit_temperature(FitConfig(request, held_out, out))
+    print(f"{wrapped(fitted.to_text())}\n")
+    for path in fitted.written:
+        _log.info(f"output: {path}")
+    return replace(request, model=str(fitted.written[0]))
 
 
 def _check_outputs(report: Path | None, per_image: Path | None) -> None:

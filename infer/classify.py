@@ -172,7 +172,7 @@ def _predictions(logits_NK: NDArray[np.float32], card: ModelCard, top_k: int) ->
 def softmax(logits_NK: NDArray[np.float32], *, temperature: float = 1.0) -> NDArray[np.float64]:
     """Probabilities of the classes, in double precision; each row sums to 1. The logits are divided by `temperature`.
 
-    Everything that rtk shows as a probability comes from here, with the temperature of the model's card.
+    `temperature` is that of the model's card, wherever probabilities are shown.
     """
     shifted_NK = logits_NK.astype(np.float64) - logits_NK.max(axis=1, keepdims=True)
     powers_NK = np.exp(shifted_NK / temperature)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ..infer.backend import Backend
 
 
+PAGE = "eval.html"
+"""The page beside eval.json."""
+
+
 @dataclass(frozen=True)
 class Evaluated:
     """An evaluation with what it was computed from."""
@@ -75,13 +79,19 @@ def compare_models(request: EvalRequest, second: str) -> Compared:
 
 
 def write_evaluation(result: "Evaluation | Comparison", folder: Path) -> list[Path]:
-    """Write eval.json, without the paths of the user's home and of rtk itself; return the files. Raises OutputError."""
+    """Write eval.json and eval.html, without the paths of the user's home and of rtk itself; return the two files.
+
+    Raises OutputError.
+    """
     from ..bench.evaluation.file import FILE, json_of
+    from ..bench.evaluation.page import comparison_page_of, page_of
+    from ..bench.evaluation.result import Comparison
     from ..core.files import make_folder, write_whole
     from ..core.paths import as_published
 
     make_folder(folder)
-    texts = {FILE: json_of(result)}
+    page = comparison_page_of(result) if isinstance(result, Comparison) else page_of(result)
+    texts = {FILE: json_of(result), PAGE: page}
     for name, text in texts.items():
         write_whole(folder / name, as_published(text))
     return [folder / name for name in texts]

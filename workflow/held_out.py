@@ -44,8 +44,8 @@ def held_out_of(
 ) -> HeldOut:
     """Return the images that the training of a model held out, or those that the user names.
 
-    `requested`: a data set or folder of other images. `dataset`: the model's own data, if they have moved. Raises
-    UsageError if the training held nothing out, or trained on what the user names, and DataError.
+    `requested`: a data set or folder of other images. `dataset`: where the model's own data are, if they have moved.
+    Raises UsageError if the training held nothing out, or trained on what the user names, and DataError.
     """
     if requested is not None:
         return _named(card, requested, data_dir)
@@ -129,7 +129,8 @@ def _named(card: ModelCard, requested: str, data_dir: Path | None) -> HeldOut:
 
 def _own_data(card: ModelCard, dataset: str | None, data_dir: Path | None) -> Dataset:
     """The model's own data. Raises UsageError if the user names others: their split would not be the training's."""
-    found = dataset_of(card, dataset, data_dir=data_dir)
+    moved = card.data is not None and not Path(card.data.path).exists()
+    found = dataset_of(card, dataset if moved else None, data_dir=data_dir)
     same = (
         found.record.fingerprint == card.data.fingerprint if found.record and card.data else found.name == card.dataset
     )

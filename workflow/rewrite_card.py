@@ -1,8 +1,8 @@
 """Write a temperature into the card of a model's file, and into those of its exports beside it.
 
 A checkpoint keeps the SHA-256 by which its exports name it (`ModelCard.checkpoint_sha256`), so that these still find
-their reference. Weights, graphs and plans stay as they are: engines need not be built again. Every file is written whole
-or not at all.
+their reference. Weights, graphs and plans stay as they are: engines need not be built again. Every file is written
+whole or not at all.
 """
 
 import logging
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..core import zoo
 from ..core.artifacts.engine import json_path, read_engine_info, read_plan, write_engine
 from ..core.artifacts.parity_cache import parity_is_known, remember_parity
 from ..core.card import ModelCard, TemperatureFit
@@ -17,7 +18,6 @@ from ..core.errors import ArtifactError, UsageError
 from ..core.files import locked, make_writable_folder, sha256_of, write_whole
 from ..core.paths import cache_dirs
 from ..core.text import wrapped
-from ..core.zoo import FOLDER as ZOO
 from .export_files import check_same_model
 from .models import ModelFiles
 
@@ -43,7 +43,7 @@ def target_of(found: ModelFiles, out: Path | None) -> Path:
     OutputError if files cannot be written there.
     """
     source = found.given
-    own = [("the zoo", ZOO), *(("rtk's cache", folder) for folder in cache_dirs())]
+    own = [("the zoo", zoo.FOLDER), *(("rtk's cache", folder) for folder in cache_dirs())]
     where = next((name for name, folder in own if folder.resolve() in source.resolve().parents), "")
     if out is None and where:
         raise UsageError(
