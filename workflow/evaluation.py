@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ..infer.backend import Backend
 
 
+PAGE = "eval.html"
+"""The page beside eval.json."""
+
+
 @dataclass(frozen=True)
 class Evaluated:
     """An evaluation with what it was computed from."""
@@ -75,13 +79,19 @@ def compare_models(request: EvalRequest, second: str) -> Compared:
 
 
 def write_evaluation(result: "Evaluation | Comparison", folder: Path) -> list[Path]:
-    """Write eval.json, without the paths of the user's home and of rtk itself; return the files. Raises OutputError."""
+    """Write eval.json and eval.html, without the paths of the user's home and of rtk itself; return the two files.
+
+    Raises OutputError.
+    """
     from ..bench.evaluation.file import FILE, json_of
+    from ..bench.evaluation.page import comparison_page_of, page_of
+    from ..bench.evaluation.result import Comparison
     from ..core.files import make_folder, write_whole
     from ..core.paths import as_published
 
     make_folder(folder)
-    texts = {FILE: json_of(result)}
+    page = comparison_page_of(result) if isinstance(result, Comparison) else page_of(result)
+    texts = {FILE: json_of(result), PAGE: page}
     for name, text in texts.items():
         write_whole(folder / name, as_published(text))
     return [folder / name for name in texts]
@@ -129,6 +139,7 @@ def _opened(request: EvalRequest, found: ModelFiles, dataset: "Dataset") -> "tup
     """The model on the requested backend, or on the best one, and the file that it runs."""
     from ..infer.backend import BackendOptions
     from ..infer.open_backend import open_backend
+    from .artifacts import artifact_for
     from .model_data import dataset_of
     from .open_backends import BenchModel, artifact_and_hint
     from .select import backends_for, first_that_opens
@@ -139,9 +150,12 @@ def _opened(request: EvalRequest, found: ModelFiles, dataset: "Dataset") -> "tup
         dataset = dataset_of(model.card, data_dir=request.wanted.data_dir)
 
     def open_on(name: str) -> "tuple[Backend, Path]":
-        artifact, hint = artifact_and_hint(
-            name, request.precision, model, dataset=dataset, max_batch=request.batch_size, options=options
-        )
+        if request.precision in (None, model.card.precision):
+            artifact, hint = artifact_for(name, found, max_batch=request.batch_size, device=request.device), None
+        else:
+            artifact, hint = artifact_and_hint(
+                name, request.precision, model, dataset=dataset, max_batch=request.batch_size, options=options
+            )
         return open_backend(name, artifact, replace(options, hint=hint)), artifact
 
     names = backends_for(found, device=request.device) if request.backend == "auto" else [request.backend]

@@ -34,15 +34,15 @@ def _fields(evaluation: Evaluation) -> dict[str, Any]:
     return {**dataclasses.asdict(evaluation), "accuracy": evaluation.accuracy, "loss": evaluation.loss}
 
 
-def read_evaluation(path: Path) -> Evaluation:
+def read_evaluation(path: Path | str) -> Evaluation:
     """The evaluation in this file or folder. Raises ArtifactError for another file or an unknown schema."""
-    found: Evaluation = _read(path, SCHEMA, Evaluation, "rtk eval MODEL --report FOLDER")
+    found: Evaluation = _read(Path(path), SCHEMA, Evaluation, "rtk eval MODEL --report FOLDER")
     return found
 
 
-def read_comparison(path: Path) -> Comparison:
+def read_comparison(path: Path | str) -> Comparison:
     """The comparison in this file or folder. Raises ArtifactError for another file or an unknown schema."""
-    found: Comparison = _read(path, COMPARISON_SCHEMA, Comparison, "rtk eval MODEL MODEL2 --report FOLDER")
+    found: Comparison = _read(Path(path), COMPARISON_SCHEMA, Comparison, "rtk eval MODEL MODEL2 --report FOLDER")
     return found
 
 
