@@ -24,6 +24,7 @@ from . import (
     models,
     train,
 )
+from . import eval as evaluation
 from .help import CONTEXT, GroupedCommand
 from .options import INTERRUPTED, fail, log_to_stderr
 from .streams import end_of_output, make_lasting
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 SUMMARIES: dict[Callable[..., None], str] = {
     train.train: "Train a network: data set -> checkpoint.",
+    evaluation.evaluate: "Evaluate a model on labelled images, or compare two.",
     export.export: "Export a model: checkpoint -> ONNX graph, TensorRT engine.",
     classify.classify: "Classify images: images -> labels.",
     bench.bench: "Measure throughput, latency and parity of every backend.",
@@ -49,9 +51,11 @@ SUMMARIES: dict[Callable[..., None], str] = {
     demo.demo: "Run the full workflow on synthetic images.",
 }
 """The commands, in the order of `rtk --help`, and what each is for in at most 60 characters."""
+NAMES = {evaluation.evaluate: "eval"}
+"""Names of commands that differ from those of their functions."""
 for command, summary in SUMMARIES.items():
     form = bench_old_forms.BenchCommand if command is bench.bench else GroupedCommand
-    app.command(cls=form, short_help=summary)(command)
+    app.command(NAMES.get(command), cls=form, short_help=summary)(command)
 app.add_typer(cache.app, name="cache")
 
 

@@ -23,6 +23,7 @@ from .config_options import options_from
 from .streams import stdout_failure
 
 if TYPE_CHECKING:
+    from ..core.card import ModelCard
     from ..core.data.decode import Decoder
     from ..core.data.file_rules import LeftOut
     from ..core.data.sources.entry import Entry
@@ -208,6 +209,12 @@ def _write_text(options: ClassifyOptions, answers: "Iterator[Answer]", top_k: in
             file.writelines(line.encode() for line in text)
 
 
+def _model_text(card: "ModelCard") -> str:
+    """The model of a resumable output: what its rows depend on, with the temperature if it has one."""
+    temperature = "" if card.temperature == 1 else f" temperature {card.temperature!r}"
+    return f"{card.name} {card.precision} {card.checkpoint_sha256[:12]}".strip() + temperature
+
+
 def _write_resumable(
     options: ClassifyOptions,
     target: Path,
@@ -222,7 +229,7 @@ def _write_resumable(
 
     card = backend.card
     key = RunKey(
-        model=f"{card.name} {card.precision} {card.checkpoint_sha256[:12]}".strip(),
+        model=_model_text(card),
         backend=backend.name,
         format=options.format,
         top_k=min(options.top_k, len(card.classes)),

@@ -3,14 +3,15 @@
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..core.errors import UsageError
-from ..train.config import TrainConfig
+from ..core.text import wrapped
+from ..train.config import TrainConfig, resumed_config
 from . import help as groups
 from .config_options import options_from
 from .options import INTERRUPTED, SIGNALLED, given
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from ..train.run import Trained
 
 _log = logging.getLogger(__name__)
+
+OF_THE_COMMAND = ("seeds", "resume", "evaluation")
+"""The parameters that are no fields of TrainConfig."""
 
 
 @options_from(TrainConfig)
@@ -38,48 +42,61 @@ def train(
         Path | None,
         typer.Option(help="Folder of the run to resume.", rich_help_panel=groups.RESUMING, show_default=False),
     ] = None,
+    evaluation: Annotated[
+        bool,
+        typer.Option(
+            "--eval/--no-eval",
+            help="Evaluate the trained model at the end as rtk eval does, and write the result into RUN/eval.",
+            rich_help_panel=groups.OUTPUT,
+        ),
+    ] = True,
     **values: Any,
 ) -> None:
     """Train a network: data set -> checkpoint."""
     if resume is not None:
         if seeds is not None:
             raise UsageError("--resume takes one run; to resume several seeds, repeat the --seeds command without it")
-        _resume(resume, _config_values(given(context, "COMMANDLINE", "ENVIRONMENT")))
+        _resume(resume, _config_values(given(context, "COMMANDLINE", "ENVIRONMENT")), evaluation=evaluation)
         return
     if arch is None:
         raise UsageError("the architecture is missing; expected a name such as resnet20v1, listed by: rtk models")
     config = TrainConfig(**_config_values({"arch": arch, **values}))
     if seeds is not None:
-        _train_seeds(config, seeds)
+        _train_seeds(config, seeds, evaluation=evaluation)
     else:
-        _train(config)
+        _train(config, evaluation=evaluation)
 
 
 def _config_values(parameters: dict[str, Any]) -> dict[str, Any]:
     """The parameters of the command that are fields of TrainConfig, as it holds them."""
-    values = {name: value for name, value in parameters.items() if name not in ("seeds", "resume")}
+    values = {name: value for name, value in parameters.items() if name not in OF_THE_COMMAND}
     if "augment" in values:  # Typer gives a list
         values["augment"] = tuple(values["augment"] or ()) or None
     return values
 
 
-def _train(config: TrainConfig) -> None:
+def _train(config: TrainConfig, *, evaluation: bool) -> None:
     from ..train.run import train
 
     with _stoppable(f"rtk train --resume {config.run_dir}"):
         trained = train(config)
     _print_result(trained)
+    if evaluation:
+        _evaluate([trained.best], config)
 
 
-def _resume(run_dir: Path, options: dict[str, Any]) -> None:
+def _resume(run_dir: Path, options: dict[str, Any], *, evaluation: bool) -> None:
     from ..train.run import resume
+    from ..train.run_folder import RunFolder
 
     with _stoppable(f"rtk train --resume {run_dir}"):
         trained = resume(run_dir, given=options)
     _print_result(trained)
+    if evaluation:
+        _evaluate([trained.best], resumed_config(run_dir, RunFolder(run_dir).read_config(), options))
 
 
-def _train_seeds(config: TrainConfig, count: int) -> None:
+def _train_seeds(config: TrainConfig, count: int, *, evaluation: bool) -> None:
     """Train several seeds and print the mean and spread of their accuracies."""
     from ..train.distributed.process_group import rank
     from ..train.seeds import train_seeds
@@ -89,6 +106,26 @@ def _train_seeds(config: TrainConfig, count: int) -> None:
     if rank() == 0:
         print(f"{summary.scores[0].split} accuracy {summary.text}")
         print(path)
+    if evaluation:
+        base = path.parent
+        _evaluate([base.with_name(f"{base.name}-s{seed}") / "best.pt" for seed in summary.seeds], config)
+
+
+def _evaluate(checkpoints: Sequence[Path], config: TrainConfig) -> None:
+    """Evaluate the weights of runs that are complete; of several processes only the first does."""
+    from ..train.distributed.process_group import rank
+    from ..workflow.run_evaluation import command_for, evaluate_run
+
+    if rank() > 0:
+        return
+    for best in checkpoints:
+        try:
+            folder = evaluate_run(best, data_dir=config.data_dir, device=config.device)
+        except KeyboardInterrupt:
+            _log.info(wrapped(f"the evaluation was stopped; the training is complete; later: {command_for(best)}"))
+            sys.exit(INTERRUPTED)
+        if folder is not None:
+            _log.info(f"evaluation: {folder}")
 
 
 def _print_result(trained: "Trained") -> None:

@@ -9,11 +9,25 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Self, get_args
 
-from .data.options import Fit
+from .card_records import OPTIMISTIC, DataRecord, Score, TemperatureFit, Training
+from .data.options import ANTIALIAS, CROP_SHARE, RESIZE_FILTER, Fit
 from .errors import ArtifactError
 from .json_text import json_text
 from .records import restored
 from .text import outline
+
+__all__ = [
+    "OPTIMISTIC",
+    "DataRecord",
+    "Input",
+    "ModelCard",
+    "Preprocessing",
+    "Resizing",
+    "Score",
+    "TemperatureFit",
+    "Training",
+    "engine_card",
+]
 
 FORMAT = 1
 """Version of the card's JSON; any other version is refused with a clear message."""
@@ -21,10 +35,6 @@ MAX_WHITENED_VALUES = 4_096
 """Values in an image that can be whitened: the matrix has the square of that, 64 MiB."""
 SHOWN_CLASSES = 20
 """Classes named in the text for people; the JSON has all."""
-OPTIMISTIC = "so its score is too optimistic"
-"""Part of `Training.selection` when the training used the test split."""
-OPTIMISTIC_BEFORE = "which flatters its score"
-"""The same part in checkpoints of earlier versions."""
 PARITY, GRAPH_PARITY = "parity", "graph_parity"
 """Keys of the notes that the parity gate writes: on this very artifact, and on the graph that an engine was built from.
 """
@@ -68,7 +78,7 @@ class Preprocessing:
     whitening: bool = False
     """True: multiply the values of an image by a matrix that is among the weights (ZCA)."""
     resize: tuple[int, int] | None = None
-    """Height and width to which images are scaled bilinearly as the last step."""
+    """Height and width to which images are scaled as the last step, bilinearly and without antialiasing."""
 
     @property
     def channels(self) -> int:
@@ -94,72 +104,33 @@ class Preprocessing:
         if self.whitening:
             steps.append("whitened (ZCA)")
         if self.resize:
-            steps.append(f"scaled to {self.resize[0]} x {self.resize[1]}")
+            steps.append(f"scaled to {self.resize[0]} x {self.resize[1]} (bilinear, not antialiased)")
         return ", ".join(steps)
 
 
 @dataclass(frozen=True)
-class Score:
-    """Result of the model on labelled images; correct answers are counted, so nothing is rounded."""
+class Resizing:
+    """How an image of another size becomes the input, in training and at test time alike; `ModelCard.fit` is the rest.
 
-    split: str
-    correct: int
-    total: int
-    loss: float
-    """Mean cross-entropy in nats."""
+    rtk has one rule, so a card with other values is refused. The card states it for programs that prepare the images
+    themselves, such as clients of Triton.
+    """
 
-    @property
-    def accuracy(self) -> float:
-        """Share of correct answers, 0 to 1."""
-        return self.correct / self.total
+    filter: str = RESIZE_FILTER
+    """The interpolation."""
+    antialias: bool = ANTIALIAS
+    """True: an image that becomes smaller is averaged over all of its pixels, as Pillow does."""
+    crop_share: float = CROP_SHARE
+    """The share of an image that the crop keeps along its shorter side; 1: no margin is cut off."""
 
-
-@dataclass(frozen=True)
-class DataRecord:
-    """The user's own data that a model was trained on, so that they are found again."""
-
-    path: str
-    """Absolute path of the folder or archive."""
-    layout: str
-    """In words."""
-    images: dict[str, int]
-    """Number of images by split, the unreadable ones included."""
-    fingerprint: str
-    """SHA-256 of the names, classes and sizes of all images, and of the content of some."""
-    seed: int = 0
-    """The random seed of a test split that was drawn."""
-    test_share: float = 0.0
-    """The share of each class in a test split that was drawn; 0: it was not drawn."""
-    max_unreadable: float = 0.0
-    """The largest share of unreadable images that are left out."""
-    max_pixels: int = 0
-    """The largest images that are read."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """Where the weights come from."""
-
-    recipe: str
-    epochs: int
-    seed: int
-    train_s: float
-    """Seconds of training, including the evaluations during it."""
-    selection: str
-    """Which weights were kept, and how they were chosen."""
-    machine: str
-    commit: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    """The recipe's values as used."""
-    start: str = ""
-    """The weights that the training started from; empty when they were random."""
-    selected_on: str = ""
-    """The split that was used to choose an epoch: holdout or test; empty when no epoch was chosen."""
-
-    @property
-    def used_test_split(self) -> bool:
-        """True when the training used the images that the score is measured on."""
-        return OPTIMISTIC in self.selection or OPTIMISTIC_BEFORE in self.selection
+    def to_text(self, fit: str) -> str:
+        """The rule in words, for images that `fit` crops, letterboxes or stretches."""
+        words = {
+            "crop": f"the centre in the input's proportions, {self.crop_share:.0%} of the shorter side",
+            "letterbox": "the whole image, with black bars",
+            "stretch": "both sides",
+        }
+        return f"{fit}: {words.get(fit, fit)}, scaled {self.filter}ly{', antialiased' if self.antialias else ''}"
 
 
 @dataclass(frozen=True)
@@ -178,10 +149,17 @@ class ModelCard:
     training: Training | None = None
     fit: str = "crop"
     """How images of other proportions become the input: crop, letterbox or stretch."""
+    resizing: Resizing = field(default_factory=Resizing)
+    """How images of other sizes become the input, besides `fit`."""
     data: DataRecord | None = None
     """The user's own data; None for a data set with a name."""
+    temperature: float = 1.0
+    """The logits are divided by it before the softmax. Predictions do not depend on it, only their probabilities."""
+    temperature_fit: TemperatureFit | None = None
+    """What the temperature was fitted on; None: it was not."""
     checkpoint_sha256: str = ""
-    """SHA-256 of the checkpoint that this artifact comes from; empty inside the checkpoint itself."""
+    """SHA-256 of the checkpoint that this artifact comes from. Inside the checkpoint itself it is empty, until a fitted
+    temperature changes the file: then it is that of the file before, by which exports still find their checkpoint."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Results of making this artifact, by topic: checks passed, library versions."""
 
@@ -204,7 +182,10 @@ class ModelCard:
         return next((fit for fit in get_args(Fit) if fit == self.fit), "crop")
 
     def differences_from(self, other: "ModelCard") -> tuple[str, ...]:
-        """What differs from another card of what gives pixels and logits their meaning."""
+        """What differs from another card of what gives pixels and logits their meaning.
+
+        The temperature is not part of it: it changes no logit and no answer, and an int8 graph may have its own.
+        """
         names = ("classes", "input", "preprocessing", "fit")
         return tuple(name for name in names if getattr(self, name) != getattr(other, name))
 
@@ -240,12 +221,11 @@ class ModelCard:
             "architecture": self.arch,
             "precision": self.precision,
             "input": f"uint8 [N, {size.height}, {size.width}, {size.channels}]",
+            "other sizes": self.resizing.to_text(self.fit),
             "preprocessing": f"in the model: {self.preprocessing.to_text()}",
             "classes": ", ".join(self.classes[:SHOWN_CLASSES]),
             "data set": self.dataset,
         }
-        if self.fit != ModelCard.fit:
-            facts["input"] = f"{facts['input']}, {self.fit} of other proportions"
         if self.data:
             counts = ", ".join(f"{count:,} {split}" for split, count in self.data.images.items())
             facts["data set"] = f"{self.dataset}: {counts} images ({self.data.layout}), {self.data.path}"
@@ -256,17 +236,26 @@ class ModelCard:
             counts = f"{score.correct:,} of {score.total:,} images of the {score.split} split"
             text = f"{score.accuracy:.2%} ({counts}), loss {score.loss:.4f}"
             facts["accuracy"] = f"of its checkpoint: {text}" if is_derived else text
+            if score.measured_on:
+                facts["measured on"] = score.measured_on
         if is_derived:
             facts["own accuracy"] = self.own_accuracy(file_sha256) or "not measured on this file"
+        if self.temperature != 1 or self.temperature_fit:
+            fit = self.temperature_fit
+            facts["temperature"] = f"{self.temperature:.4g}" + (f", fitted on {fit.to_text()}" if fit else "")
         if self.training:
             training = self.training
             facts["recipe"] = f"{training.recipe}, {training.epochs} epochs, seed {training.seed}"
             if training.start:
                 facts["started from"] = training.start
             facts["weights"] = training.selection
-            facts["trained"] = f"{training.train_s / 60:,.1f} minutes on {training.machine}, commit {training.commit}"
+            facts["trained"] = (
+                f"{training.train_s / 60:,.1f} minutes on {training.machine}{training.computed_on}, "
+                f"commit {training.commit}"
+            )
         if self.checkpoint_sha256:
-            facts["checkpoint"] = f"sha256 {self.checkpoint_sha256}"
+            before = " before its temperature was fitted" if is_checkpoint and self.temperature_fit else ""
+            facts["checkpoint"] = f"sha256{before} {self.checkpoint_sha256}"
         notes = {_label(name, note): note for name, note in self.notes.items()}
         return outline(facts | notes)
 
@@ -285,6 +274,15 @@ class ModelCard:
             card: Self = restored(cls, fields, strict=True)
         except TypeError as error:
             raise ArtifactError(f"{source}: its card is not valid: {error}") from error
+        if not (0 < card.temperature < math.inf):
+            raise ArtifactError(
+                f"{source}: its card has the temperature {card.temperature:g}; expected a finite number above 0"
+            )
+        if card.resizing != Resizing():
+            raise ArtifactError(
+                f"{source}: its card resizes images in another way ({card.resizing.to_text(card.fit)}) than this rtk "
+                f"({Resizing().to_text(card.fit)}); use the rtk that wrote it"
+            )
         if not _is_consistent(card):
             raise ArtifactError(f"{source}: its card contradicts itself: sizes, classes and preprocessing do not fit")
         return card

@@ -110,12 +110,16 @@ def _value(value: object) -> str:
 
 
 def text_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows with the same keys as aligned columns under their names: numbers to the right, thousands separated."""
+    """Rows with the same keys as aligned columns under their names: numbers to the right, thousands separated.
+
+    `-` among numbers, for a figure that is undefined, is to the right as well.
+    """
     if not rows:
         return "(none)"
     names = list(rows[0])
     cells = [[f"{row[name]:,}" if isinstance(row[name], int) else str(row[name]) for name in names] for row in rows]
-    right = [all(line[column][:1].isdigit() for line in cells) for column in range(len(names))]
+    columns = [[line[column] for line in cells if line[column] != "-"] for column in range(len(names))]
+    right = [bool(some) and all(cell[:1].isdigit() for cell in some) for some in columns]
     cells.insert(0, names)
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
     lines = (

@@ -1,5 +1,6 @@
 """An ensemble: one checkpoint made of several, exported, judged and served like any other checkpoint."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from ..core.card import ModelCard
 from ..core.errors import UsageError
 from ..core.file_names import safe_name
 from ..core.models.model import SEPARATOR
+from ..core.text import wrapped
+
+_log = logging.getLogger(__name__)
 
 NETWORK = "network."
 """Prefix of the names of the network's weights in a checkpoint."""
@@ -19,6 +23,8 @@ NETWORK = "network."
 def ensemble_from_checkpoints(checkpoints: Sequence[Path], folder: Path, *, name: str | None = None) -> Path:
     """Write the ensemble of two or more checkpoints into the folder and return its path.
 
+    It averages the members' probabilities without their temperatures, and has the temperature 1 until one is fitted on
+    the ensemble itself: a mean of calibrated probabilities is not calibrated, it is underconfident (arXiv 2007.08792).
     `name`: the ensemble's; default: made of the members' names.
     All members must have the same classes in the same order, the same input and the same preprocessing, which the
     ensemble does once. Raises UsageError if they differ, ArtifactError for a file that is no checkpoint, OutputError.
@@ -47,6 +53,12 @@ def ensemble_from_checkpoints(checkpoints: Sequence[Path], folder: Path, *, name
         preprocessing=first.preprocessing,
         notes={"ensemble": [_member_note(member.card) for member in loaded]},
     )
+    if any(member.card.temperature != 1 for member in loaded):
+        _log.warning(
+            wrapped(
+                f"{card.name}: its members' temperatures do not apply to the ensemble, which can have one of its own"
+            )
+        )
     path = folder / f"{card.name}.pt"
     save_checkpoint(path, card, weights)
     return path
@@ -76,6 +88,8 @@ def _member_note(card: ModelCard) -> dict[str, object]:
     note: dict[str, object] = {"name": card.name, "sha256": card.checkpoint_sha256}
     if card.training:
         note["seed"] = card.training.seed
+    if card.temperature != 1:
+        note["temperature"] = card.temperature
     if card.score:
         note |= {"correct": card.score.correct, "total": card.score.total}
     return note

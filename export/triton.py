@@ -58,7 +58,8 @@ def triton_from_artifact(artifact: Path, repository: Path, *, profile: Profile, 
         platform, card, content = ONNX, load_graph(artifact)[1], artifact.read_bytes()
         made = ""
     folder = make_folder(model_folder(repository, name or artifact.stem))
-    facts = (f"{card.arch}, {card.precision}", made, f"{CHECKPOINT}{card.checkpoint_sha256}")
+    scaled = "" if card.temperature == 1 else f"probabilities: softmax of the logits / {card.temperature!r}"
+    facts = (f"{card.arch}, {card.precision}", made, scaled, f"{CHECKPOINT}{card.checkpoint_sha256}")
     write_whole(make_folder(folder / "1") / platform.file, content)
     write_whole(folder / "labels.txt", "".join(f"{one_line(label)}\n" for label in card.classes))
     comment = f"# {one_line('; '.join(filter(None, facts)))}\n"

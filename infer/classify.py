@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.card import ModelCard
 from ..core.data.decode import Chunk, Decoder
 from ..core.data.sources.entry import Entry
 from ..core.text import wrapped
@@ -25,7 +26,7 @@ class Prediction:
     index: int
     """The position of the class in the model's list of classes."""
     probability: float
-    """0 to 1: softmax of the logits."""
+    """0 to 1: softmax of the logits, with the temperature of the model's card."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def classify(
     for logits_NK in backend.stream(batches()):
         batch = in_flight.popleft()
         assert len(logits_NK) == len(batch.images_NHWC)
-        yield from _answers(batch, _predictions(logits_NK, backend.card.classes, config.top_k))
+        yield from _answers(batch, _predictions(logits_NK, backend.card, config.top_k))
 
 
 def batch_size_on(backend: Backend, requested: int) -> int:
@@ -159,18 +160,20 @@ def _answers(batch: _Batch, predictions: Iterator[tuple[Prediction, ...]]) -> It
         yield Answer(name, () if error else next(predictions), error, entry)
 
 
-def _predictions(
-    logits_NK: NDArray[np.float32], classes: tuple[str, ...], top_k: int
-) -> Iterator[tuple[Prediction, ...]]:
-    probabilities_NK = softmax(logits_NK)
-    best_NT = np.argsort(-probabilities_NK, axis=1, kind="stable")[:, :top_k]
+def _predictions(logits_NK: NDArray[np.float32], card: ModelCard, top_k: int) -> Iterator[tuple[Prediction, ...]]:
+    """The order is that of the logits: a high temperature can make probabilities equal, and must change no answer."""
+    probabilities_NK = softmax(logits_NK, temperature=card.temperature)
+    best_NT = np.argsort(-logits_NK, axis=1, kind="stable")[:, :top_k]
     best_probabilities_NT = np.take_along_axis(probabilities_NK, best_NT, axis=1)
     for indices, probabilities in zip(best_NT.tolist(), best_probabilities_NT.tolist(), strict=True):
-        yield tuple(Prediction(classes[k], k, p) for k, p in zip(indices, probabilities, strict=True))
+        yield tuple(Prediction(card.classes[k], k, p) for k, p in zip(indices, probabilities, strict=True))
 
 
-def softmax(logits_NK: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities of the classes, in double precision; each row sums to 1."""
+def softmax(logits_NK: NDArray[np.float32], *, temperature: float = 1.0) -> NDArray[np.float64]:
+    """Probabilities of the classes, in double precision; each row sums to 1. The logits are divided by `temperature`.
+
+    `temperature` is that of the model's card, wherever probabilities are shown.
+    """
     shifted_NK = logits_NK.astype(np.float64) - logits_NK.max(axis=1, keepdims=True)
-    powers_NK = np.exp(shifted_NK)
+    powers_NK = np.exp(shifted_NK / temperature)
     return powers_NK / powers_NK.sum(axis=1, keepdims=True)

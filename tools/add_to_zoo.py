@@ -1,7 +1,7 @@
 """Add a trained model to the zoo: python -m rtk.tools.add_to_zoo RUN/best.pt [--note TEXT].
 
-Writes NAME.pt, NAME.onnx and NAME.json into core/zoo/, where NAME is the card's. Without a note the checkpoint is
-copied byte for byte.
+Writes NAME.pt, NAME.onnx and NAME.json into core/zoo/, where NAME is the card's. Without a note and without a fitted
+temperature the checkpoint is copied byte for byte.
 """
 
 from dataclasses import replace
@@ -33,8 +33,9 @@ def publish(
         )
     name = loaded.card.name
     with temporary_folder(None) as folder:
-        if note:
-            card = replace(loaded.card, notes={**loaded.card.notes, "training": note}, checkpoint_sha256="")
+        if note or loaded.card.temperature_fit:  # the zoo finds a checkpoint by the SHA-256 of its file alone
+            notes = loaded.card.notes | ({"training": note} if note else {})
+            card = replace(loaded.card, notes=notes, checkpoint_sha256="")
             save_checkpoint(folder / f"{name}.pt", card, loaded.weights)
         else:
             write_whole(folder / f"{name}.pt", checkpoint.read_bytes())

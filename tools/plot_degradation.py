@@ -18,6 +18,7 @@ from ..core.data.datasets import Split
 from ..core.data.open_dataset import open_dataset
 from ..core.environment import use_writable_matplotlib_folder
 from ..core.files import make_folder, whole_file
+from ..core.plot_colours import BLUE, ORANGE
 from ..train.augment.options import Augmentation
 from ..train.data.splits import shuffled_indices
 from ..train.device import choose_arithmetic
@@ -59,7 +60,7 @@ def picture(errors: Mapping[str, Sequence[float]], path: Path, *, title: str) ->
         axes.plot(
             range(1, len(percent) + 1),
             percent,
-            color="tab:red" if "56" in arch else "tab:blue",
+            color=ORANGE if "56" in arch else BLUE,
             linestyle="dashed" if arch.startswith("plain") else "solid",
             label=f"{arch}, {percent[-1]:.1f} % at the end",
         )

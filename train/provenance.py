@@ -2,8 +2,11 @@
 
 from dataclasses import asdict, replace
 
-from ..core.card import OPTIMISTIC, Input, ModelCard, Preprocessing, Training
+import torch
+
+from ..core.card import OPTIMISTIC, Input, ModelCard, Preprocessing, Score, Training
 from ..core.data.datasets import Dataset, Split
+from ..core.machine import this_machine
 from .config import TrainConfig
 from .data.splits import RunSplits
 from .recipes import Recipe
@@ -39,8 +42,19 @@ def provenance(config: TrainConfig, trainer: Trainer, record: Record, splits: Ru
         settings={**asdict(trainer.recipe), "precision": arithmetic.precision, "device": str(arithmetic.device)}
         | ({} if config.patience is None else {"patience": config.patience}),
         start=record.start,
+        held_out=len(splits.evaluated["holdout"]) if "holdout" in splits.evaluated else 0,
+        trained_images=len(splits.train),
+        device=str(arithmetic.device),
+        threads=torch.get_num_threads(),
+        processes=trainer.processes.count,
     )
     return with_early_stop(training, trainer.epoch) if record.stopped_early else training
+
+
+def measured_here(score: Score, trainer: Trainer) -> Score:
+    """The score with the device, the threads and the machine that it was just measured on."""
+    device = str(trainer.arithmetic.device)
+    return replace(score, device=device, threads=torch.get_num_threads(), machine=this_machine().summary)
 
 
 def with_early_stop(training: Training, epoch: int) -> Training:

@@ -32,7 +32,7 @@ from .log_lines import early_stop_line, epoch_line, machine_line, model_line
 from .optim.nan_guard import NotFinite
 from .optim.norm_statistics import measure_statistics, too_short
 from .optim.schedule import epochs_since_best
-from .provenance import new_card, provenance, selection, with_early_stop
+from .provenance import measured_here, new_card, provenance, selection, with_early_stop
 from .recipes import Recipe
 from .run_folder import Record, RunFolder
 from .start import Start, start_lines, start_of
@@ -232,7 +232,9 @@ class _Run:
             row |= {"stopped_early": True} if self.record.stopped_early else {}
         self.record.end_epoch(row)
         self.log.add(self.record.history[-1])  # before it is saved: a resumed run then has no gap in its log
-        self.card = replace(self.card, score=scores.get(self.splits.scored), training=self._provenance())
+        scored = scores.get(self.splits.scored)
+        measured = measured_here(scored, self.trainer) if scored else None
+        self.card = replace(self.card, score=measured, training=self._provenance())
         weights = self._weights(evaluated=bool(scores))
         if scores:
             self._keep_best(scores, weights)

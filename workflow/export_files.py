@@ -30,7 +30,7 @@ class ExportFiles:
         """Raise UsageError if one of them exists and is of another model than the one that is exported."""
         for path in (self.checkpoint, self.graph, self.engine):
             if path is not None and path.exists():
-                _check_file(path, source.card)
+                check_same_model(path, source.card)
         if self.triton is not None and self.triton.exists():
             _check_triton(self.triton, source.card)
 
@@ -82,17 +82,20 @@ def _with_precision(name: str, precision: str) -> str:
     return name if precision == "fp32" else f"{name}.{precision}"
 
 
-def _check_file(path: Path, card: ModelCard) -> None:
-    """Raise UsageError if the file is not of the card's model: the checkpoint that it comes from decides."""
+def check_same_model(path: Path, card: ModelCard, *, instead: str = INSTEAD) -> None:
+    """Raise UsageError if the file is not of the card's model: the checkpoint that it comes from decides.
+
+    `instead`: what to do then, as advice.
+    """
     found = None
     with contextlib.suppress(ArtifactError):
         found = ModelFiles(path.stem, **{KINDS[path.suffix]: path}).card
     if found is None:
-        raise UsageError(f"{path}: exists, and is damaged or not of rtk; {INSTEAD}")
+        raise UsageError(f"{path}: exists, and is damaged or not of rtk; {instead}")
     if found.checkpoint_sha256 != card.checkpoint_sha256:
         raise UsageError(
             f"{path}: holds another model, {found.name} of checkpoint {found.checkpoint_sha256[:12]}..., "
-            f"not {card.checkpoint_sha256[:12]}...; {INSTEAD}"
+            f"not {card.checkpoint_sha256[:12]}...; {instead}"
         )
 
 

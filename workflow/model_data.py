@@ -18,14 +18,17 @@ REPORTED_SHARE = 0.001
 """Other arithmetic may answer one image of a thousand otherwise; more than that is reported."""
 
 
-def dataset_of(card: ModelCard, requested: str | None = None, *, data_dir: Path | None = None) -> Dataset:
+def dataset_of(
+    card: ModelCard, requested: str | None = None, *, data_dir: Path | None = None, reader: ModelCard | None = None
+) -> Dataset:
     """Open the data set that the user names, or else the one that the model was trained on.
 
-    The user's own images are split and read as in the training. Raises DataError if they are not where they were, or
-    have changed; a data set that the user names may differ, and a line says so.
+    The user's own images are split and read as in the training; `reader`: read as this other model reads them. Raises
+    DataError if they are not where they were, or have changed; a data set that the user names may differ, and a line
+    says so.
     """
     if requested is not None:
-        dataset = open_dataset(requested, data_dir=data_dir, options=_options(card))
+        dataset = open_dataset(requested, data_dir=data_dir, options=options_of(card))
         if card.data is not None and dataset.record is not None and dataset.record.fingerprint != card.data.fingerprint:
             _log.warning(
                 wrapped(
@@ -39,13 +42,13 @@ def dataset_of(card: ModelCard, requested: str | None = None, *, data_dir: Path 
             raise DataError(
                 f"{card.name}: its card does not say where its data set {card.dataset!r} is; name it: --dataset DIR"
             )
-        return open_dataset(card.dataset, data_dir=data_dir, options=_options(card))
+        return open_dataset(card.dataset, data_dir=data_dir, options=options_of(reader or card, splits_of=card))
     path = card.data.path
     if not Path(path).exists():
         raise DataError(
             f"{path}: the data set of {card.name} is not there any more; if it has moved, name it: --dataset DIR"
         )
-    dataset = open_dataset(path, data_dir=data_dir, options=_options(card))
+    dataset = open_dataset(path, data_dir=data_dir, options=options_of(reader or card, splits_of=card))
     assert dataset.record is not None
     if dataset.record.fingerprint != card.data.fingerprint:
         raise DataError(
@@ -55,9 +58,9 @@ def dataset_of(card: ModelCard, requested: str | None = None, *, data_dir: Path 
     return dataset
 
 
-def _options(card: ModelCard) -> DataOptions:
-    """Splits and pixels as in the training of this model."""
-    size, record = card.input, card.data
+def options_of(card: ModelCard, *, splits_of: ModelCard | None = None) -> DataOptions:
+    """Splits and pixels as in the training of this model; `splits_of`: the splits as in that of another one."""
+    size, record = card.input, (splits_of or card).data
     options = DataOptions(
         image_size=(size.height, size.width), channels=size.channels, fit=card.image_fit, classes=card.classes
     )

@@ -1,5 +1,6 @@
 """Find the files of a model by its name, read its card, and find its reference checkpoint."""
 
+import contextlib
 import logging
 import shlex
 from dataclasses import dataclass
@@ -132,11 +133,32 @@ def check_card(found: ModelFiles) -> None:
 def _own_checkpoint(found: ModelFiles) -> Path | None:
     """The checkpoint that a graph or an engine was exported from, if it is beside the file or in the zoo."""
     sha256 = read_card(found).checkpoint_sha256
-    neighbours = sorted(found.given.parent.glob("*.pt"))
+    neighbours = [path for path in sorted(found.given.parent.glob("*.pt")) if path.is_file()]
     for path in (*neighbours, *(zoo_file(name, ".pt") for name in zoo_names())):
-        if path.is_file() and file_sha256(path) == sha256:
+        if file_sha256(path) == sha256:
             return path
-    return None
+    return next((path for path in neighbours if is_checkpoint(path, sha256)), None)
+
+
+def is_checkpoint(path: Path, sha256: str) -> bool:
+    """Whether a checkpoint is the one that a card names: by its own SHA-256, or by that before it got a temperature.
+
+    Without torch, which reads the latter, only by its own. A damaged file is not.
+    """
+    if file_sha256(path) == sha256:
+        return True
+    with contextlib.suppress(ArtifactError):
+        return find_spec("torch") is not None and _named_sha256(path, file_sha256(path)) == sha256
+    return False
+
+
+@lru_cache(maxsize=1_024)
+def _named_sha256(path: Path, file_sha256: str) -> str:
+    """The SHA-256 by which exports name a checkpoint. `file_sha256`: its own; if it changes, the file is read again."""
+    from ..core.artifacts.checkpoint import load_checkpoint
+
+    del file_sha256
+    return load_checkpoint(path).card.checkpoint_sha256
 
 
 def _check_reference(path: Path, found: ModelFiles, *, force: bool | None) -> None:

@@ -57,9 +57,9 @@ class BenchModel:
     @cached_property
     def reference_is_own(self) -> bool:
         """Whether the reference is the model's own checkpoint: always, except with `force`."""
-        from .models import file_sha256
+        from .models import is_checkpoint
 
-        return self._reference is None or file_sha256(self._reference) == self.card.checkpoint_sha256
+        return self._reference is None or is_checkpoint(self._reference, self.card.checkpoint_sha256)
 
     @cached_property
     def own_checkpoint(self) -> Path:

@@ -15,14 +15,6 @@ ALL = frozenset({"x", "spread", "of ceiling"})
 """The columns that have notes of their own."""
 
 
-def backend_texts(report: Report) -> dict[str, str]:
-    """What ran each backend, by label; and why others did not run, by the labels that share the reason."""
-    same_reason: dict[str, list[str]] = {}
-    for label, reason in report.unusable.items():
-        same_reason.setdefault(reason.removeprefix(f"{label.split()[0]}: "), []).append(label)
-    return report.backends | {", ".join(labels): f"not run: {reason}" for reason, labels in same_reason.items()}
-
-
 def notes_on(report: Report, *, columns: Collection[str] = ALL, short_scopes: bool = False) -> list[str]:
     """All notes, one line each; those on a column are left out unless it is among `columns`.
 
@@ -155,10 +147,7 @@ def _environment(report: Report) -> list[str]:
     if report.before is None or report.after is None:
         return []
     where = f"processors {processors(report.before.affinity)}" if report.before.affinity else "unknown processors"
-    return [
-        f"threads as listed above for each backend, on {where}; before: {report.before.text}; "
-        f"after: {report.after.text}"
-    ]
+    return [f"threads as listed for each backend, on {where}; before: {report.before.text}; after: {report.after.text}"]
 
 
 def _files(report: Report) -> list[str]:

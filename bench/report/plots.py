@@ -1,39 +1,36 @@
-"""The plots of a report, as SVG in the text colour of the page.
+"""The plots of a report; core/svg_plot.py makes SVG of them, and series.py has their colours, markers and line styles.
 
 Every series is a group with the id `data-PLOT-LABEL`, so that a test can find it in a browser.
 """
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...core.environment import use_writable_matplotlib_folder
+from ...core.svg_plot import INK, Draw, shortened
 from ..config import SCOPES
 from ..measure.cell import Cell
 from ..parity.compare import Parity
+from .answer import best_cell
+from .series import STYLES, colour_of, lines_of, marker_of, split_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK = "#010203"
-"""Placeholder for the page's text colour."""
-COLOURS = ("#4c8bf5", "#e8710a", "#2ba84a", "#b0479c", "#c9a21a", "#6b7280", "#12a5b0", "#d6336c")
-STYLES = {"sync": "-", "compute": "--", "stream": "-.", "files": ":"}
-Draw = Callable[["Axes"], None]
+LABEL_LENGTH = 24
+"""Characters of a backend's name in the plot of changes."""
 
 
 def throughput(cells: Sequence[Cell]) -> Draw:
     """Images per second over batch size, one line per backend, precision and scope."""
 
     def draw(axes: "Axes") -> None:
-        for colour, (name, line) in _coloured(cells):
+        for line in lines_of(cells):
             low, high = np.array([np.percentile(cell.round_rates, (25, 75)) for cell in line]).T
-            rates = np.array([cell.images_per_s for cell in line])
             batches = [cell.batch for cell in line]
-            axes.vlines(batches, low, high, color=colour)
-            _line(axes, batches, rates, colour, name, line, plot="throughput")
+            axes.vlines(batches, low, high, color=colour_of(line[0].backend))
+            _line(axes, batches, [cell.images_per_s for cell in line], line, cells, plot="throughput")
         axes.set(xlabel="batch size", ylabel="images per second", xscale="log", yscale="log")
         batches = sorted({cell.batch for cell in cells})
         axes.set_xticks(batches, [f"{batch:,}" for batch in batches])
@@ -46,16 +43,11 @@ def latency(cells: Sequence[Cell]) -> Draw:
     """Median and 99th percentile of the latency over images per second, one point per batch size."""
 
     def draw(axes: "Axes") -> None:
-        for colour, (name, line) in _coloured(cells):
+        for line in lines_of(cells):
             rates = np.array([cell.images_per_s for cell in line])
-            _line(axes, rates, [cell.percentile_ms(50) for cell in line], colour, name, line, plot="latency")
-            axes.vlines(
-                rates,
-                [cell.percentile_ms(50) for cell in line],
-                [cell.percentile_ms(99) for cell in line],
-                color=colour,
-                linestyles=":",
-            )
+            median, high = ([cell.percentile_ms(percent) for cell in line] for percent in (50, 99))
+            _line(axes, rates, median, line, cells, plot="latency")
+            axes.vlines(rates, median, high, color=colour_of(line[0].backend), linestyles=":")
         axes.set(xlabel="images per second", ylabel="milliseconds", xscale="log", yscale="log")
 
     return draw
@@ -67,20 +59,28 @@ def accuracy(cells: Sequence[Cell], parity: Sequence[Parity]) -> Draw:
 
     def draw(axes: "Axes") -> None:
         front = pareto(points)
-        for colour, (name, (rate, share)) in zip(_colours(len(points)), points.items(), strict=True):
-            axes.plot(rate, 100 * share, "o", color=colour, label=name, gid=f"data-accuracy-{_id(name)}")
+        for name, (rate, share) in points.items():
+            backend, precision = split_label(name)
+            axes.plot(
+                rate,
+                100 * share,
+                marker_of(precision),
+                color=colour_of(backend),
+                label=name,
+                gid=f"data-accuracy-{_id(name)}",
+            )
         steps = sorted(points[name] for name in front)
         axes.plot(
             [rate for rate, _ in steps],
             [100 * share for _, share in steps],
             color=INK,
             alpha=0.5,
-            label="Pareto front",
             zorder=0,
             gid="data-accuracy-front",
         )
         axes.set(xlabel="images per second", ylabel="test accuracy, %", xscale="log")
         axes.margins(0.15)
+        axes.ticklabel_format(axis="y", useOffset=False)
 
     return draw
 
@@ -89,10 +89,9 @@ def accuracy_points(cells: Sequence[Cell], parity: Sequence[Parity]) -> dict[str
     """Each backend's highest images per second, host to host where measured, and its share of right answers."""
     points = {}
     for one in parity:
-        mine = [cell for cell in cells if cell.label == one.candidate]
-        chosen = [cell for cell in mine if cell.scope in ("sync", "stream")] or mine
-        if chosen:
-            points[one.candidate] = (max(cell.images_per_s for cell in chosen), one.candidate_correct / one.images)
+        best = best_cell(cells, one.candidate)
+        if best:
+            points[one.candidate] = (best.images_per_s, one.candidate_correct / one.images)
     return points
 
 
@@ -108,81 +107,60 @@ def pareto(points: dict[str, tuple[float, float]]) -> list[str]:
     ]
 
 
+CHANGES = {"lost": 1.0, "won": 0.6, "otherwise": 0.3}
+"""Opacity of the parts of a bar: right in the reference alone, in the candidate alone, wrong in both."""
+
+
 def changes(parity: Sequence[Parity]) -> Draw:
-    """Answers that differ from the reference's: lost, won, or wrong in both."""
+    """Answers that differ from the reference's, as a bar below its backend's name: lost, won, or wrong in both."""
 
     def draw(axes: "Axes") -> None:
-        names = [one.candidate for one in parity]
-        left = np.zeros(len(parity))
-        kinds = {
-            "lost": ("#d6336c", [one.lost for one in parity]),
-            "won": ("#2ba84a", [one.won for one in parity]),
-            "otherwise": ("#6b7280", [one.changed - one.lost - one.won for one in parity]),
-        }
-        for kind, (colour, counts) in kinds.items():
-            axes.barh(names, counts, left=left, color=colour, label=kind)
-            left += counts
+        from matplotlib.ticker import MaxNLocator
+
         for row, one in enumerate(parity):
-            text = f" {one.changed:,} of {one.images:,}; error {one.relative_error:.1e}"
-            axes.text(left[row], row, text, va="center", fontsize="small", gid=f"data-parity-{_id(one.candidate)}")
-        axes.set(xlabel="answers that changed")
-        axes.set_xlim(0, max(1.0, 2.2 * left.max()))
-        axes.invert_yaxis()
+            counts = {"lost": one.lost, "won": one.won, "otherwise": one.changed - one.lost - one.won}
+            left, colour = 0, colour_of(split_label(one.candidate)[0])
+            for kind, count in counts.items():
+                axes.barh(row, count, left=left, height=0.4, color=colour, alpha=CHANGES[kind])
+                left += count
+            text = f"{shortened(one.candidate, LABEL_LENGTH)}: {one.changed:,} of {one.images:,}"
+            text += f" (-{one.lost:,} +{one.won:,}), error {one.relative_error:.1e}"
+            at = (0.01, row - 0.28)
+            axes.text(
+                *at,
+                text,
+                transform=axes.get_yaxis_transform(),
+                va="bottom",
+                fontsize="small",
+                gid=f"data-parity-{_id(one.candidate)}",
+            )
+        axes.set(xlabel="answers that changed", yticks=[])
+        axes.set_xlim(0, max(1.0, 1.05 * max(one.changed for one in parity)))
+        axes.set_ylim(len(parity) - 0.6, -0.9)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
 
     return draw
 
 
-def svg_of(draw: Draw) -> str:
-    """The drawing as an SVG element."""
-    use_writable_matplotlib_folder()
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter, StrMethodFormatter
-
-    ink: dict[Any, Any] = dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
-    )
-    with mpl.rc_context({**ink, "svg.fonttype": "none", "svg.hashsalt": "rtk", "font.family": "sans-serif"}):
-        figure = Figure(figsize=(5, 4), layout="constrained")
-        figure.patch.set_alpha(0)
-        axes = figure.subplots()
-        axes.patch.set_alpha(0)
-        draw(axes)
-        for axis in (axes.xaxis, axes.yaxis):
-            if axis.get_major_formatter().__class__ is LogFormatterSciNotation:
-                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-                axis.set_minor_formatter(NullFormatter())
-        axes.grid(alpha=0.3, which="both")
-        figure.legend(loc="outside lower center", ncols=2, framealpha=0, fontsize="small")
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    drawing = buffer.getvalue()
-    return drawing[drawing.index("<svg") :].replace(INK, "currentColor")
+def changes_size(parity: Sequence[Parity]) -> tuple[float, float]:
+    """The size of the plot of changes, in inches."""
+    return 5.0, 0.8 + 0.48 * len(parity)
 
 
-def _line(axes: "Axes", x: Any, y: Any, colour: str, name: str, line: Sequence[Cell], *, plot: str) -> None:
+def _line(axes: "Axes", x: Any, y: Any, line: Sequence[Cell], cells: Sequence[Cell], *, plot: str) -> None:
+    first = line[0]
+    several = len({cell.scope for cell in cells}) > 1
+    name = f"{first.label}, {SCOPES[first.scope].name}" if several else first.label
     axes.plot(
-        x, y, color=colour, linestyle=STYLES[line[0].scope], marker="o", label=name, gid=f"data-{plot}-{_id(name)}"
+        x,
+        y,
+        color=colour_of(first.backend),
+        linestyle=STYLES[first.scope],
+        marker=marker_of(first.precision),
+        label=name,
+        gid=f"data-{plot}-{_id(name)}",
     )
-
-
-def _coloured(cells: Sequence[Cell]) -> list[tuple[str, tuple[str, list[Cell]]]]:
-    """One colour per backend and precision; the line style tells the scopes apart."""
-    lines: dict[str, list[Cell]] = {}
-    scopes = {cell.scope for cell in cells}
-    for cell in cells:
-        name = cell.label if len(scopes) == 1 else f"{cell.label}, {SCOPES[cell.scope].name}"
-        lines.setdefault(name, []).append(cell)
-    labels = list(dict.fromkeys(cell.label for cell in cells))
-    colour_of = dict(zip(labels, _colours(len(labels)), strict=True))
-    return [
-        (colour_of[line[0].label], (name, sorted(line, key=lambda cell: cell.batch))) for name, line in lines.items()
-    ]
-
-
-def _colours(count: int) -> list[str]:
-    return [COLOURS[k % len(COLOURS)] for k in range(count)]
 
 
 def _id(name: str) -> str:

@@ -4,9 +4,11 @@ from collections.abc import Collection
 
 from ...core.text import markdown_table, text_table, wrapped
 from ..measure.ratio import compares_nothing
-from .notes import backend_texts, interruption, noise, notes_on, preset_lines, wrong_ceilings
+from .answer import answer_table
+from .not_run import not_run
+from .notes import interruption, noise, notes_on, preset_lines, wrong_ceilings
 from .report import Report
-from .tables import BASELINE, Row, compact_tables, parity_table, reasons, report_table
+from .tables import BASELINE, Row, compact_tables, parity_table, report_table
 
 
 def report_text(report: Report, *, verbose: bool = False) -> str:
@@ -22,18 +24,24 @@ def report_text(report: Report, *, verbose: bool = False) -> str:
         parts += ["Throughput and latency", *([wrapped(nothing)] if nothing else []), *map(text_table, tables)]
     columns = {name for table in tables for name in table[0]}
     notes = notes_on(report, columns=columns, short_scopes=True) if verbose else _short_notes(report, columns)
-    notes = [*reasons(report.cells), *notes]
     if notes:
         parts.append("\n".join(wrapped(note, first="  ", rest="    ") for note in notes))
     if report.config.preset:
         parts.append("\n".join(wrapped(line, rest="    ") for line in preset_lines(report, short_scopes=True)))
+    parts += _not_run(report)
     return "\n\n".join(parts)
+
+
+def _not_run(report: Report) -> list[str]:
+    """What did not run and why, at the end: each cause once."""
+    lines = [wrapped(f"{names}: {cause}", first="  ", rest="    ") for names, cause in not_run(report).items()]
+    return ["\n".join(["What did not run", *lines])] if lines else []
 
 
 def _header(report: Report) -> str:
     """The model, the machine, and what ran each backend."""
     lines = [wrapped(f"{report.model.name}, {report.model.precision}, on {report.machine.summary}")]
-    lines += [wrapped(f"{names}: {text}", first="  ", rest="    ") for names, text in backend_texts(report).items()]
+    lines += [wrapped(f"{names}: {text}", first="  ", rest="    ") for names, text in report.backends.items()]
     return "\n".join(lines)
 
 
@@ -60,7 +68,9 @@ def report_markdown(report: Report) -> str:
     """The complete report for a README or a paper."""
     model, machine = report.model, report.machine
     lines = [f"Model: {model.name}, {model.precision}. Machine: {machine.summary}. {report.date}.", ""]
-    lines += [f"- {names}: {text}" for names, text in backend_texts(report).items()]
+    if answers := answer_table(report):
+        lines += [markdown_table(answers), ""]
+    lines += [f"- {names}: {text}" for names, text in report.backends.items()]
     if report.cells:
         lines += ["", "Throughput and latency.", ""]
         nothing = compares_nothing(report.cells)
@@ -75,4 +85,6 @@ def report_markdown(report: Report) -> str:
         heading = f"Parity on {report.dataset}, against PyTorch fp32."
         lines += ["", heading, "", markdown_table(parity_table(report.parity))]
     lines += [f"\n```\n{verdict.to_text()}\n```" for verdict in report.verdicts]
+    if causes := not_run(report):
+        lines += ["", "What did not run.", "", *(f"- {names}: {cause}" for names, cause in causes.items())]
     return "\n".join(lines) + "\n"

@@ -67,7 +67,7 @@ def compact_tables(
 ) -> list[list[Row]]:
     """The same figures in at most 80 columns: a table, and with `verbose` two more with all other columns.
 
-    Precision is part of the backend's name. Reasons why a cell has no figures are left to `reasons`.
+    Precision is part of the backend's name. Reasons why a cell has no figures are left to not_run.py.
     """
     base = baseline or (cells[0].label if cells else "")
     rows = []
@@ -82,15 +82,6 @@ def compact_tables(
     return [_columns(rows, names) for names in ((COMPACT, *DETAILS) if verbose else (COMPACT,))]
 
 
-def reasons(cells: Sequence[Cell]) -> list[str]:
-    """One line for every cell that has no figures, or stopped early, with the reason."""
-    return [
-        f"{cell.label}, {SCOPES[cell.scope].column}, batch {cell.batch:,}: {_reason(cell)}"
-        for cell in cells
-        if _reason(cell)
-    ]
-
-
 def _columns(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
     """The rows with these columns; columns that are empty in all rows are left out."""
     return [{name: row.get(name, "") for name in names if any(one.get(name, "") for one in rows)} for row in rows]
@@ -103,7 +94,7 @@ def _figures(cell: Cell, base: Cell | None, share: Share | None) -> Row:
     interval = _plus_minus(rate_interval(cell), cell.images_per_s)
     return {
         "images/s": f"{cell.images_per_s:,.0f}{interval}",
-        "x": _ratio(cell, base),
+        "x": ratio_text(cell, base),
         **{f"p{percent} ms": f"{cell.percentile_ms(percent):.2f}" for percent in (50, 90, 99)},
         "spread": f"{cell.spread:.0%}{' noisy' if cell.noisy else ''}",
         "mean": f"{cell.mean_images_per_s:,.0f}",
@@ -125,7 +116,8 @@ def base_of(cell: Cell, cells: Sequence[Cell], baseline: str) -> Cell | None:
     return next(iter([*same, *(one for one in at_batch if one.scope == "sync")]), None)
 
 
-def _ratio(cell: Cell, base: Cell | None) -> str:
+def ratio_text(cell: Cell, base: Cell | None) -> str:
+    """The ratio to the base cell with the distance to the farther end of its interval; empty without a base."""
     if base is None:
         return ""
     return f"{1:.2f}" if base is cell else ratio_of(cell, base).text

@@ -24,7 +24,7 @@ LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in memory; its card has the SHA-256 of the file."""
+    """A checkpoint in memory; its card has the SHA-256 of the file, or of the file before a temperature was fitted."""
 
     card: ModelCard
     weights: dict[str, Tensor]
@@ -77,7 +77,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(card, str) or not isinstance(weights, dict):
         raise ArtifactError(f"{path}: incomplete: the card or the weights are missing")
     card = ModelCard.from_json(card, source=str(path))
-    return Checkpoint(replace(card, checkpoint_sha256=sha256_of(path)), weights, content.get("training"))
+    card = replace(card, checkpoint_sha256=card.checkpoint_sha256 or sha256_of(path))
+    return Checkpoint(card, weights, content.get("training"))
 
 
 def read_tensors(path: Path, *, expected: str) -> Any:

@@ -30,12 +30,15 @@ from .deep_colours import load_all_bits
 from .deep_pixels import pixels_from_deep
 from .file_rules import SNIFFED_BYTES, is_heif
 from .libtiff import silence_libtiff
-from .options import MAX_PIXELS, Fit
+from .options import MAX_PIXELS, RESIZE_FILTER, Fit
 
 MAX_ASPECT = 200
 """Largest ratio of the sides; a larger one would make the scaled image too large."""
 INTERMEDIATE_MODE = {"LAB": "RGB", "La": "LA"}
 """Modes that Pillow converts to one other mode only."""
+
+FILTER = Image.Resampling[RESIZE_FILTER.upper()]
+"""Antialiased, as all of Pillow's filters are."""
 
 FIRST_TURNED = 5
 """EXIF orientations from here on swap height and width."""
@@ -256,11 +259,11 @@ def _fitted(plain: Image.Image, size: Input, fit: Fit) -> Image.Image:
         return plain
     match fit:
         case "crop":
-            return ImageOps.fit(plain, target, method=Image.Resampling.BILINEAR)
+            return ImageOps.fit(plain, target, method=FILTER)
         case "letterbox":
-            return ImageOps.pad(plain, target, method=Image.Resampling.BILINEAR)
+            return ImageOps.pad(plain, target, method=FILTER)
         case "stretch":
-            return plain.resize(target, Image.Resampling.BILINEAR)
+            return plain.resize(target, FILTER)
 
 
 def _is_grey(image: Image.Image) -> bool:

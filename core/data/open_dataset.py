@@ -20,7 +20,7 @@ from .own.array_sets import ArraySet, find_array_set
 from .own.draw import DRAWN
 from .own.fingerprint import fingerprint_of, fingerprint_of_files
 from .own.image_input import choose_input
-from .own.layouts import find_listing
+from .own.layouts import find_listing, with_test_split
 from .own.listing import Listing, SplitName
 from .own.pixel_cache import Pixels, pixels_of
 
@@ -116,7 +116,12 @@ def _rounded_up(share: float) -> float:
 
 
 def _from_files(path: Path, options: DataOptions) -> Dataset:
-    listing = find_listing(path, seed=options.split_seed, test_share=options.test_share)
+    listing = find_listing(path, model_classes=options.classes if options.evaluation else ())
+    fingerprint = fingerprint_of(listing)
+    if not options.evaluation or fingerprint == options.trained_on:
+        listing = with_test_split(listing, seed=options.split_seed, share=options.test_share)
+    elif len(listing.splits) == 1:
+        listing = listing.as_test_split()
     name = dataset_name(str(path))
     if options.classes and set(options.classes) == set(listing.classes):
         listing = listing.with_classes(options.classes)
@@ -143,7 +148,7 @@ def _from_files(path: Path, options: DataOptions) -> Dataset:
         str(path.resolve()),
         listing.layout,
         {str(split): count for split, count in counts.items()},
-        fingerprint_of(listing),
+        fingerprint,
         seed=options.split_seed if drawn else 0,
         test_share=options.test_share if drawn else 0.0,
         max_unreadable=options.max_unreadable,
@@ -154,8 +159,9 @@ def _from_files(path: Path, options: DataOptions) -> Dataset:
 
 def _log_found(path: Path, listing: Listing, counts: dict[SplitName, int], reason: str) -> None:
     """Log what was found in one line, and a line for everything that is left out or unusual."""
-    parts = ", ".join(f"{count:,} {split}" for split, count in counts.items())
-    scored = "" if "test" in counts else "; no test split: scores are of the validation split"
+    alone = len(counts) == 1  # only a model that evaluates them reads images without a split
+    parts = ", ".join(f"{count:,}" if alone else f"{count:,} {split}" for split, count in counts.items())
+    scored = "" if "test" in counts or alone else "; no test split: scores are of the validation split"
     _log.info(
         wrapped(f"{visible(str(path))}: {listing.layout}: {len(listing.classes):,} classes, {parts} images{scored}")
     )

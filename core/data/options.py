@@ -8,6 +8,10 @@ from . import DATASETS
 Fit = Literal["crop", "letterbox", "stretch"]
 """How an image of other proportions becomes one of the model's size."""
 
+RESIZE_FILTER, ANTIALIAS, CROP_SHARE = "bilinear", True, 1.0
+"""How an image of another size becomes one of the model's size: images.py does it, and every card says it. Pillow's
+filters are antialiased, and the crop keeps all of the shorter side."""
+
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded, unless an option sets another limit; 64 million pixels decode to
 256 MB at most."""
@@ -38,6 +42,11 @@ class DataOptions:
     """The size of images that are large or differ."""
     classes: tuple[str, ...] = ()
     """The classes in the order of a model that is there already; empty: in their own order."""
+    evaluation: bool = False
+    """Whether the images are only evaluated by a model of `classes`: they need no training split, and no image of some
+    of these classes. If they have no splits, all of them are the test split."""
+    trained_on: str = ""
+    """With `evaluation`: the fingerprint of the model's own data, whose test split is the one of the training."""
 
 
 def is_named(name: str) -> bool:

@@ -14,7 +14,7 @@ from ...core.data.images import encoded_image, model_image
 from ...core.data.sources.entry import Entry
 from ...core.errors import ImageError, UsageError
 from ...core.files import make_folder, write_whole
-from ...core.web_page import escaped, web_page
+from ...core.web_page import escaped, picture_grid, web_page
 from ..classify import Answer
 
 ANSWERS_SHOWN = 100
@@ -23,9 +23,7 @@ PICTURE_SIZE = Input(128, 128, 3)
 JPEG_QUALITY = 85
 
 STYLE = """
-main { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 1rem; margin-top: 1rem; }
-figure { padding: .5rem; border: 1px solid var(--rule); border-radius: .5rem; }
-img { width: 100%; height: auto; display: block; border-radius: .25rem; } small { display: block; opacity: .75; }
+.images figure { padding: .5rem; border: 1px solid var(--rule); border-radius: .5rem; }
 """
 
 
@@ -73,7 +71,7 @@ class ContactSheet:
         counts = f"{len(figures):,} of {self.answered:,} {images}, {self.unreadable:,} of them unreadable"
         body = (
             f"<h1>{escaped(title)}</h1><p>{counts}; {escaped(self.card.precision)}</p>"
-            f"<main>{''.join(figure.html for figure in figures)}</main>"
+            f"{picture_grid(figure.html for figure in figures)}"
         )
         write_whole(self.path, web_page(title, body, style=STYLE))
 

@@ -506,6 +506,7 @@ def test_training_on_a_folder_of_classes_prints_its_score(rtk: Rtk, class_folder
         "config.json",
         "curves.png",
         "data",
+        "eval",
         "history.csv",
         "history.jsonl",
         "last.pt",

@@ -34,7 +34,7 @@ def test_preprocessing_survives_json_and_is_described_in_words(card: ModelCard) 
     assert card.preprocessing.is_plain
     assert everything.to_text() == (
         "/ 255, minus the image's own mean, / the image's own deviation, minus (0.5000, 0.5000, 0.5000) on average, "
-        "pixel by pixel, / (0.2500, 0.2500, 0.2500), whitened (ZCA), scaled to 96 x 80"
+        "pixel by pixel, / (0.2500, 0.2500, 0.2500), whitened (ZCA), scaled to 96 x 80 (bilinear, not antialiased)"
     )
     assert Preprocessing((0.0,), (1.0,)).to_text() == "/ 255"
 
@@ -52,7 +52,9 @@ def test_the_json_has_readable_fields(card: ModelCard) -> None:
     assert fields["format"] == 1
     assert fields["arch"] == "resnet8v1"
     assert fields["input"] == {"height": 32, "width": 32, "channels": 3}
-    assert fields["score"] == {"split": "test", "correct": 9, "total": 64, "loss": 2.25}
+    assert fields["score"].items() >= {"split": "test", "correct": 9, "total": 64, "loss": 2.25}.items()
+    assert fields["resizing"] == {"filter": "bilinear", "antialias": True, "crop_share": 1.0}
+    assert fields["temperature"] == 1.0
     assert fields["classes"][3] == "cat"
 
 

@@ -31,6 +31,8 @@ RUN = (
     "rtk classify photos --sort-into sorted",
     "rtk classify photos --report least-certain.html",
     "rtk classify photos --backend onnx",
+    "rtk eval run/best.pt --report eval",
+    "rtk eval run/best.pt --per-image images.csv",
     "rtk bench run/best.pt --dataset pets",
     "rtk models",
     "rtk models resnet18 --image-size 96 --channels 1",

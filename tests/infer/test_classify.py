@@ -7,6 +7,7 @@ import os
 import random
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,38 @@ def test_answers_before_a_failure_of_the_backend_are_yielded(corpus: tuple[list[
 def test_probabilities_are_the_softmax_of_the_logits() -> None:
     probabilities = softmax(np.array([[0.0, np.log(3.0), -1000.0]], np.float32))
     np.testing.assert_allclose(probabilities, [[0.25, 0.75, 0.0]], atol=1e-7)
+
+
+def test_the_logits_are_divided_by_the_temperature() -> None:
+    logits_NK = np.array([[0.0, 2 * np.log(3.0), -1000.0], [5.0, 5.0, 5.0]], np.float32)
+    np.testing.assert_allclose(
+        softmax(logits_NK, temperature=2.0), [[0.25, 0.75, 0.0], [1 / 3] * 3], atol=1e-7
+    )  # 3 ** (2 / 2) = 3 times as probable
+    assert (softmax(logits_NK, temperature=1.0) == softmax(logits_NK)).all()
+
+
+def test_without_a_temperature_no_bit_of_a_probability_changes() -> None:
+    logits_NK = np.random.default_rng(0).normal(0, 8, (1_000, 10)).astype(np.float32)
+    shifted_NK = logits_NK.astype(np.float64) - logits_NK.max(axis=1, keepdims=True)  # as before there was one
+    powers_NK = np.exp(shifted_NK)
+    assert (softmax(logits_NK) == powers_NK / powers_NK.sum(axis=1, keepdims=True)).all()
+
+
+@pytest.mark.parametrize("temperature", [0.05, 10.0, 1e300])
+def test_a_temperature_changes_probabilities_and_no_answer(
+    corpus: tuple[list[Entry], list[int | None]], temperature: float
+) -> None:
+    plain, scaled = FakeBackend(size=SIZE), FakeBackend(size=SIZE)
+    scaled.card = replace(scaled.card, temperature=temperature)
+    config = ClassifyConfig(batch_size=10, top_k=3)
+    with Decoder(SIZE, processes=0) as decoder:
+        before, after = (list(classify(corpus[0], backend, decoder, config)) for backend in (plain, scaled))
+    assert [[one.index for one in answer.predictions] for answer in after] == [
+        [one.index for one in answer.predictions] for answer in before
+    ]
+    best = 1 / (1 + 9 * np.exp(-10 / temperature))  # the logits are 10 and nine times 0
+    assert [answer.probability for answer in after if not answer.error] == pytest.approx([best] * 514)
+    assert before[0].probability == pytest.approx(1 / (1 + 9 * np.exp(-10)))
 
 
 ANSWERS = [

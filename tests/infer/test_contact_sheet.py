@@ -113,10 +113,10 @@ def test_names_and_labels_become_plain_text(tmp_path: Path, card: ModelCard) -> 
         add_all(sheet, [(Entry(name, content=PIXELS), 0.5)], label=name)
         sheet.write()
         page = Page(tmp_path / "a.html")
-        assert page.tags == ["html", "meta", "meta", "meta", "title", "style", "body", "h1", "p", "main", "figure",
+        assert page.tags == ["html", "meta", "meta", "meta", "title", "style", "body", "h1", "p", "div", "figure",
                              "img", "figcaption", "b", "br", "b", "br", "small"]  # fmt: skip
         assert {name for name, _ in page.attributes} == {
-            *("lang", "charset", "name", "content", "http-equiv", "alt", "src")
+            *("lang", "charset", "name", "content", "http-equiv", "class", "alt", "src")
         }
         shown = page.words[-2] if page.words[-1] == "\n" else page.words[-1]
         assert "\u202e" not in "".join(page.words)

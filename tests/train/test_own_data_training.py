@@ -152,7 +152,7 @@ def test_size_and_fit_are_those_of_the_model(folders: Path, tmp_path: Path) -> N
     Image.new("RGB", (30, 10)).save(folders / "train" / "red" / "wide.png")
     card = train(tiny(folders, tmp_path / "run", epochs=1, image_size="16x20", fit="letterbox")).card
     assert (card.input.shape, card.fit) == ((16, 20, 3), "letterbox")
-    assert "16, 20, 3], letterbox of other proportions" in card.to_text()
+    assert "letterbox: the whole image, with black bars" in card.to_text()
 
 
 @pytest.mark.parametrize("text", ["", "0", "7", "64x", "x64", "64X64", "1025", "64x4096", "a"])

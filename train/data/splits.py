@@ -44,6 +44,19 @@ def shuffled_indices(split: Split, count: int | None, *, seed: int, name: str) -
     return np.random.default_rng((seed, 0)).permutation(len(split))[:count]
 
 
+def held_out_images(dataset: Dataset, *, count: int, seed: int) -> Split:
+    """The images that a training with this seed held out: of its training split, the first `count` in shuffled order.
+
+    That order does not depend on the number of images that it trained on. Raises DataError if there are fewer.
+    """
+    train_split = dataset.split("train")
+    if count > len(train_split):
+        raise DataError(
+            f"{dataset.name}: the training held out {count:,} training images, but there are only {len(train_split):,}"
+        )
+    return train_split.take(shuffled_indices(train_split, None, seed=seed, name=dataset.name)[:count])
+
+
 def splits_of(config: TrainConfig, dataset: Dataset) -> RunSplits:
     """Read the splits, and draw the held-out images if the config asks for them."""
     train_split = dataset.split("train")

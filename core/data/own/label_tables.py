@@ -36,10 +36,11 @@ IMAGE_FOLDERS = ("", "images/", "image/", "imgs/", "img/")
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
-def labels_of_tables(files: Files, tables: dict[str, str]) -> Listing:
+def labels_of_tables(files: Files, tables: dict[str, str], *, model_classes: tuple[str, ...] = ()) -> Listing:
     """List the images that tables name. `tables`: the names of the tables, and their split or `labels`.
 
-    Raises DataError for a table that cannot be read, a row without a file or label, and an image with two labels.
+    `model_classes`: see listing_from_labels. Raises DataError for a table that cannot be read, a row without a file or
+    label, and an image with two labels.
     """
     known = _Names(files)
     labels: dict[SplitName, list[tuple[str, str]]] = {}
@@ -96,7 +97,7 @@ def labels_of_tables(files: Files, tables: dict[str, str]) -> Listing:
         noun = "image is" if len(without) == 1 else "images are"
         notes.append(f"{len(without):,} {noun} in no table, the first: {visible(without[0])}")
     layout = "tables of labels: " + ", ".join(sorted(map(visible, tables)))
-    return listing_from_labels(files, layout, labels, missing=missing, notes=notes)
+    return listing_from_labels(files, layout, labels, missing=missing, notes=notes, model_classes=model_classes)
 
 
 class _Names:

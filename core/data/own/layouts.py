@@ -33,11 +33,11 @@ WITH_SPLIT = re.compile(
 Labels = dict[SplitName, list[tuple[str, str]]]
 
 
-def find_listing(root: Path, *, seed: int, test_share: float) -> Listing:
-    """List the labelled images below a folder, or in an archive.
+def find_listing(root: Path, *, model_classes: tuple[str, ...] = ()) -> Listing:
+    """List the labelled images below a folder, or in an archive. No split is drawn; see `with_test_split`.
 
-    Without any split but training, a stratified test split is drawn: `test_share` of each class, by the seed.
-    Raises DataError if the layout is none of those above, if a folder cannot be read, or if an archive is damaged.
+    `model_classes`: the classes of a model that only evaluates the images; see DataOptions.evaluation. Raises
+    DataError if the layout is none of those above, if a folder cannot be read, or if an archive is damaged.
     """
     files = _files_of(root)
     for name, reason in files.errors:
@@ -45,16 +45,22 @@ def find_listing(root: Path, *, seed: int, test_share: float) -> Listing:
             raise DataError(f"{root / name}: {reason}")
         if isinstance(files, ArchiveFiles) and files.is_archive(name):
             raise DataError(f"{root if root.name == name else root / name}: {reason}")
-    listing = _listing_of(files)
+    listing = _listing_of(files, model_classes)
     listing.missing.extend(("train", name, reason) for name, reason in files.errors)
-    if listing.splits.keys() <= {"train"}:
-        listing = drawn_test(listing, seed=seed, share=test_share)
     if isinstance(files, ArchiveFiles) and files.repeated:
         listing.notes.append(
             f"names that an archive holds more than once: {len(files.repeated):,}, the first: "
             f"{visible(files.repeated[0])}; the last file of that name counts"
         )
     return listing
+
+
+def with_test_split(listing: Listing, *, seed: int, share: float) -> Listing:
+    """The listing; without any split but training, with a stratified test split: `share` of each class, by the seed.
+
+    Raises DataError if no class has two images.
+    """
+    return drawn_test(listing, seed=seed, share=share) if listing.splits.keys() <= {"train"} else listing
 
 
 def _files_of(root: Path) -> Files:
@@ -99,14 +105,14 @@ def _wrapping_folders(files: Files) -> str:
     return prefix
 
 
-def _listing_of(files: Files) -> Listing:
+def _listing_of(files: Files, model_classes: tuple[str, ...]) -> Listing:
     tables = {name: word for name in files.names if (word := TABLE_NAMES.get(name.lower()))}
     if tables:
-        return labels_of_tables(files, tables)
+        return labels_of_tables(files, tables, model_classes=model_classes)
     places = _places(files)
-    if isinstance(files, ArchiveFiles) and (pairs := listing_of_pairs(files, places)):
+    if isinstance(files, ArchiveFiles) and (pairs := listing_of_pairs(files, places, model_classes=model_classes)):
         return pairs
-    by_split, notes = _class_folders(files, places)
+    by_split, notes = _class_folders(files, places, evaluation=bool(model_classes))
     if not any(by_split.values()):
         _raise_no_layout(files)
     found = [split for split in SPLITS if split in by_split]
@@ -114,7 +120,7 @@ def _listing_of(files: Files) -> Listing:
     labels: Labels = {}
     for split, some in by_split.items():
         labels.setdefault(SPLIT_WORDS.get(split, "train"), []).extend(some)
-    return listing_from_labels(files, layout, labels, notes=notes)
+    return listing_from_labels(files, layout, labels, notes=notes, model_classes=model_classes)
 
 
 def _joined(words: list[SplitName]) -> str:
@@ -149,13 +155,18 @@ def _raise_no_layout(files: Files) -> None:
     )
 
 
-def _class_folders(files: Files, places: dict[str, str]) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
-    """The images of class folders by split ("" without split folders), and notes about images that are left out."""
+def _class_folders(
+    files: Files, places: dict[str, str], *, evaluation: bool
+) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
+    """The images of class folders by split ("" without split folders), and notes about images that are left out.
+
+    `evaluation`: no training split is needed, and no image of every class.
+    """
     images = {name: places[name] for name in files.names if files.is_image(name)}
     for name in files.names:
         if name not in images and not ARCHIVE.fullmatch(name):
             files.left_out.add_no_image(name)
-    split_of = _splits_of_folders(files, list(images.values()))
+    split_of = _splits_of_folders(files, list(images.values()), evaluation=evaluation)
     labels: dict[str, list[tuple[str, str]]] = defaultdict(list)
     outside, no_split = list[str](), Counter[str]()
     wraps = {folder: _wrap_in(folder, images.values()) for folder in split_of}
@@ -178,13 +189,15 @@ def _class_folders(files: Files, places: dict[str, str]) -> tuple[dict[str, list
     if no_split:
         folders = [f"{visible(folder)} ({images_text(count)})" for folder, count in sorted(no_split.items())]
         notes.append(f"folders that are no split, left out: {first_few(folders)}")
+    if evaluation:
+        return labels, notes
     if split_of and not labels.get("train"):
         raise DataError(f"{files.root}: the train folder holds no class folders with images; {EXPECTED}")
     _check_empty_classes(files, split_of, wraps, {name for _, name in labels["train" if split_of else ""]})
     return labels, notes
 
 
-def _splits_of_folders(files: Files, places: list[str]) -> dict[str, SplitName]:
+def _splits_of_folders(files: Files, places: list[str], *, evaluation: bool) -> dict[str, SplitName]:
     """The folders at the top that are splits; empty if the folders at the top are classes."""
     top = {place.split("/")[0] for place in places if "/" in place}
     deep = {place.split("/")[0] for place in places if place.count("/") > 1}
@@ -195,6 +208,8 @@ def _splits_of_folders(files: Files, places: list[str]) -> dict[str, SplitName]:
         has_train = any(found[folder] == "train" for folder in deep & found.keys())
         if has_train and (found is exact or len(splits) > 1):
             return found
+    if evaluation and top and top == deep & exact.keys():
+        return exact
     if top and top == exact.keys():
         missing = "no class folders in train" if "train" in exact.values() else "no train folder"
         raise DataError(f"{files.root}: {missing}, only {', '.join(sorted(top))}; {EXPECTED}")

@@ -11,11 +11,12 @@ from .listing import SPLIT_WORDS, Listing, SplitName, listing_from_labels
 JSON_LABELS = ("label", "class", "cls", "class_name", "target")
 
 
-def listing_of_pairs(files: Files, places: dict[str, str]) -> Listing | None:
+def listing_of_pairs(files: Files, places: dict[str, str], *, model_classes: tuple[str, ...] = ()) -> Listing | None:
     """List the pairs of an archive; None if it holds none, or if its folders are the classes.
 
-    `places`: see layouts. A label is a .cls file, a .json file with a field for it, or a .txt file. Texts beside images
-    in several folders are no labels: they may be captions. Raises DataError for two images with one label.
+    `places`: see layouts. `model_classes`: see listing_from_labels. A label is a .cls file, a .json file with a field
+    for it, or a .txt file. Texts beside images in several folders are no labels: they may be captions. Raises
+    DataError for two images with one label.
     """
     keys: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name in files.names:
@@ -46,7 +47,7 @@ def listing_of_pairs(files: Files, places: dict[str, str]) -> Listing | None:
         return None
     count = images_text(len(unlabelled))
     notes = [f"{count} without a label, the first: {visible(unlabelled[0])}"] if unlabelled else []
-    return listing_from_labels(files, "WebDataset pairs", labels, notes=notes)
+    return listing_from_labels(files, "WebDataset pairs", labels, notes=notes, model_classes=model_classes)
 
 
 def _label(files: Files, parts: dict[str, list[str]], *, texts_count: bool) -> tuple[str, str | None]:
