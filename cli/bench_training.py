@@ -100,15 +100,17 @@ def _measured(
 def _print_tables(cells: "Sequence[Cell]", *, verbose: bool) -> None:
     """Throughput of every loop; precision and scope belong to inference and are left out."""
     from ..bench.measure.ratio import compares_nothing
+    from ..bench.report.not_run import cells_without_figures
     from ..bench.report.notes import noise
-    from ..bench.report.tables import compact_tables, reasons
+    from ..bench.report.tables import compact_tables
 
     nothing = compares_nothing(cells)
     if nothing:
         print(f"\n{wrapped(nothing)}")
     for table in compact_tables(cells, verbose=verbose):
         print(f"\n{text_table([{name: row[name] for name in row if name != 'scope'} for row in table])}")
-    for line in [*reasons(cells), *noise(cells)]:
+    failed = [f"{names}: {cause}" for names, cause in cells_without_figures(cells).items()]
+    for line in [*failed, *noise(cells)]:
         print(wrapped(line, first="  ", rest="    "))
 
 

@@ -1,9 +1,10 @@
 """What did not run in a benchmark and why: each cause once, with everything that it stopped."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..config import SCOPES
+from ..measure.cell import Cell
 from .report import Report
 from .series import split_label
 
@@ -13,13 +14,16 @@ PATH_BY_HASH = re.compile(r"[^\s:;,]*[0-9a-f]{16,}[^\s:;,]*")
 
 def not_run(report: Report) -> dict[str, str]:
     """The cause by the labels that share it: backends that did not run, then cells that failed or were rejected."""
-    named = [(f"{cell.label}, {SCOPES[cell.scope].column}, batch {cell.batch:,}", cell) for cell in report.cells]
-    groups = (
-        ("not run: ", report.unusable.items()),
-        ("failed: ", [(name, cell.error) for name, cell in named if cell.error]),
-        ("", [(name, cell.rejected) for name, cell in named if cell.rejected]),
-    )
-    return {names: f"{start}{cause}" for start, causes in groups for names, cause in _merged(causes).items()}
+    backends = {names: f"not run: {cause}" for names, cause in _merged(report.unusable.items()).items()}
+    return backends | cells_without_figures(report.cells)
+
+
+def cells_without_figures(cells: Sequence[Cell]) -> dict[str, str]:
+    """Why cells failed or were rejected, by the names of the cells that share the cause."""
+    named = [(f"{cell.label}, {SCOPES[cell.scope].column}, batch {cell.batch:,}", cell) for cell in cells]
+    failed = _merged((name, cell.error) for name, cell in named if cell.error)
+    rejected = _merged((name, cell.rejected) for name, cell in named if cell.rejected)
+    return {names: f"failed: {cause}" for names, cause in failed.items()} | rejected
 
 
 def _merged(causes: Iterable[tuple[str, str]]) -> dict[str, str]:
