@@ -139,6 +139,7 @@ def _opened(request: EvalRequest, found: ModelFiles, dataset: "Dataset") -> "tup
     """The model on the requested backend, or on the best one, and the file that it runs."""
     from ..infer.backend import BackendOptions
     from ..infer.open_backend import open_backend
+    from .artifacts import artifact_for
     from .model_data import dataset_of
     from .open_backends import BenchModel, artifact_and_hint
     from .select import backends_for, first_that_opens
@@ -149,9 +150,12 @@ def _opened(request: EvalRequest, found: ModelFiles, dataset: "Dataset") -> "tup
         dataset = dataset_of(model.card, data_dir=request.wanted.data_dir)
 
     def open_on(name: str) -> "tuple[Backend, Path]":
-        artifact, hint = artifact_and_hint(
-            name, request.precision, model, dataset=dataset, max_batch=request.batch_size, options=options
-        )
+        if request.precision in (None, model.card.precision):
+            artifact, hint = artifact_for(name, found, max_batch=request.batch_size, device=request.device), None
+        else:
+            artifact, hint = artifact_and_hint(
+                name, request.precision, model, dataset=dataset, max_batch=request.batch_size, options=options
+            )
         return open_backend(name, artifact, replace(options, hint=hint)), artifact
 
     names = backends_for(found, device=request.device) if request.backend == "auto" else [request.backend]

@@ -8,7 +8,7 @@ from ..core.errors import ArtifactError, RtkError, noted
 from ..core.files import sha256_of
 from ..core.text import wrapped
 from .eval_request import EvalRequest, Wanted
-from .evaluation import evaluated, write_evaluation, write_images
+from .evaluation import PAGE, evaluated, write_evaluation, write_images
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def command_for(best: Path) -> str:
 def _is_of(folder: Path, best: Path) -> bool:
     """Whether the folder has the evaluation of this very file."""
     try:
-        complete = (folder / PER_IMAGE).is_file()
+        complete = all((folder / name).is_file() for name in (PAGE, PER_IMAGE))
         return complete and read_evaluation(folder).file.sha256 == sha256_of(best)
     except ArtifactError:
         return False

@@ -11,8 +11,8 @@ from .calibration import scores_of
 from .evaluate import picture_of
 from .result import ChangedImage, ClassChange, Comparison, Evaluation, Interval
 
-SHOWN = 48
-"""Changed images in the gallery."""
+SHOWN = 24
+"""Images of each outcome in the gallery."""
 
 
 def check_comparable(first: tuple[str, ...], second: tuple[str, ...], *, names: tuple[str, str]) -> None:
@@ -53,8 +53,12 @@ def comparison_of(
         other.confidences_N,
         np.where(won_N, one.confidences_N, np.maximum(one.confidences_N, other.confidences_N)),
     )
-    order_N = np.lexsort((-wrong_confidence_N, both_wrong_N, ~lost_N))
-    shown = order_N[changed_N[order_N]][:SHOWN].tolist()
+    order_N = np.argsort(-wrong_confidence_N, kind="stable")
+    shown = [
+        index
+        for group_N in (lost_N, won_N, both_wrong_N & changed_N)
+        for index in order_N[group_N[order_N]][:SHOWN].tolist()
+    ]
     classes = len(first.card.classes)
 
     def count(chosen_N: NDArray[np.bool_]) -> list[int]:

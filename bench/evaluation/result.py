@@ -237,7 +237,7 @@ class Comparison:
     classes: tuple[ClassChange, ...]
     """In the order of the card's classes."""
     changed: tuple[ChangedImage, ...] = field(default=())
-    """Some of them: lost ones first, then won, then both wrong; in each, the most confident wrong answer first."""
+    """Some of each outcome: lost, then won, then both wrong; of each, the most confident wrong answer first."""
 
     @property
     def images(self) -> int:

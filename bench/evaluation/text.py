@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ...core.text import images_text, outline, terminal_width, text_table, visible, wrapped
-from .result import ClassChange, ClassFigures, Comparison, Evaluation, LabelledData
+from .result import ClassChange, ClassFigures, Comparison, Evaluation, LabelledData, Outcome
 
 MOST_CLASSES = 20
 """Classes that are all listed; of more, only the worst."""
@@ -17,6 +17,7 @@ SHORT_NAME = 8
 """Columns that a name needs in the confusion matrix, unless it is shorter."""
 PERCENT_WIDTH = 3
 """Columns of a cell in per cent: where one is 100, the others of its row are `.`."""
+OUTCOMES: tuple[Outcome, ...] = ("lost", "won", "both wrong")
 IMAGES = 5
 """Images in a list."""
 UNDEFINED = "-"
@@ -53,7 +54,9 @@ def comparison_text(result: Comparison) -> str:
         changes = sorted(changes, key=lambda one: (-abs(one.won - one.lost), -one.lost))[:WORST_CLASSES]
     if changes:
         parts.append(f"{heading}\n\n{text_table([_changed_class(one) for one in changes])}")
-    shown = result.changed[: 2 * IMAGES]
+    shown = [
+        image for outcome in OUTCOMES for image in [one for one in result.changed if one.outcome == outcome][:IMAGES]
+    ]
     images = [
         {
             "image": _image_name(image.index, image.name),

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from rtk.core.artifacts.graph import load_graph, set_card
 from rtk.core.artifacts.parity_cache import remember_parity
 from rtk.core.data.synthetic_shapes import draw_shapes
 from rtk.infer.fake import FakeBackend
@@ -55,6 +57,19 @@ def test_a_resumed_run_keeps_its_backend_when_another_one_has_become_the_best(
     printed = rtk(*stopped, code=3)
     assert "a.jsonl: resuming on the onnx backend, with which it was started" in printed
     assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 10
+
+
+def test_a_resumed_run_does_not_mix_probabilities_of_two_temperatures(
+    rtk: Rtk, stopped: list[str], graph_path: Path, tmp_path: Path
+) -> None:
+    graph, card = load_graph(graph_path)
+    set_card(graph, replace(card, temperature=1.5))
+    (tmp_path / "warm.onnx").write_bytes(graph.SerializeToString())
+    command = [str(tmp_path / "warm.onnx") if word == str(graph_path) else word for word in stopped]
+    sha256 = card.checkpoint_sha256[:12]
+    assert (
+        f"was started with model resnet8v1-cifar10 fp32 {sha256}, not resnet8v1-cifar10 fp32 {sha256} temperature 1.5; "
+    ) in rtk(*command, code=2)
 
 
 def test_a_resumed_run_refuses_another_backend_before_it_opens_one(

@@ -14,7 +14,7 @@ from rtk.core.files import sha256_of
 from rtk.train.config import TrainConfig
 
 CommandLine = Callable[..., tuple[str, str]]
-FILES = {"eval.json", "images.csv"}
+FILES = {"eval.html", "eval.json", "images.csv"}
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_a_training_ends_with_an_evaluation_which_agrees_with_its_card(
     assert "evaluation: run/eval" in log
     assert printed.splitlines()[-1] == "run/best.pt"
     best, folder = tmp_path / "run" / "best.pt", tmp_path / "run" / "eval"
-    assert {path.name for path in folder.iterdir()} >= FILES
+    assert {path.name for path in folder.iterdir()} == FILES
     found, card = read_evaluation(folder), load_checkpoint(best).card
     assert card.score is not None
     assert (found.correct, found.images) == (card.score.correct, card.score.total) == (found.correct, 30)
@@ -57,7 +57,7 @@ def test_a_training_ends_with_an_evaluation_which_agrees_with_its_card(
     assert (folder / "eval.json").read_text() == kept
     (folder / "images.csv").unlink()
     command_line("train", "--resume", "run")
-    assert {path.name for path in folder.iterdir()} >= FILES
+    assert {path.name for path in folder.iterdir()} == FILES
     assert (folder / "eval.json").read_text() != kept
 
     shutil.rmtree(folder)
@@ -87,7 +87,7 @@ def test_ctrl_c_during_the_evaluation_loses_nothing_of_the_training(
     assert "the evaluation was stopped; the training is complete; later: rtk eval run/best.pt --report" in flat(log)
     assert not (tmp_path / "run" / "eval").exists()
     assert command_line("train", "--resume", "run")[0] == printed
-    assert {path.name for path in (tmp_path / "run" / "eval").iterdir()} >= FILES
+    assert {path.name for path in (tmp_path / "run" / "eval").iterdir()} == FILES
 
 
 def test_another_score_than_in_the_training_is_said(

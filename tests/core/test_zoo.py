@@ -102,3 +102,27 @@ def test_the_card_is_readable_json() -> None:
 def test_the_path_of_a_checkpoint_finds_the_graph_too(name: str) -> None:
     assert find_model(str(zoo_file(name, ".pt"))) == find_model(name)
     assert find_model(name).graph == zoo_file(name, ".onnx")
+
+
+def test_a_checkpoint_with_a_temperature_is_found_by_its_own_checksum_in_the_zoo(
+    shapes_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from rtk.core.artifacts.checkpoint import save_checkpoint
+    from rtk.core.card import Score, TemperatureFit, Training
+    from rtk.tools.add_to_zoo import publish
+
+    loaded = load_checkpoint(shapes_model)
+    fit = TemperatureFit("shapes", "holdout", 40, 0.1, 1.0, 0.9, 0.2, 0.1)
+    fitted = replace(loaded.card, name="mine", temperature=1.5, temperature_fit=fit, checkpoint_sha256="a" * 64)
+    assert isinstance(fitted.score, Score)
+    assert isinstance(fitted.training, Training)
+    save_checkpoint(shapes_model, fitted, loaded.weights)
+    assert load_checkpoint(shapes_model).card.checkpoint_sha256 == "a" * 64
+    (tmp_path / "zoo").mkdir()
+    monkeypatch.setattr("rtk.core.zoo.FOLDER", tmp_path / "zoo")
+    publish(shapes_model, note="")
+    card = zoo_card("mine")
+    assert card.temperature == 1.5
+    assert card.checkpoint_sha256 == sha256_of(zoo_file("mine", ".pt"))

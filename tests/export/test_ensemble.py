@@ -107,3 +107,17 @@ def test_members_that_differ_are_refused(
         ensemble_from_checkpoints([members[0], tmp_path / "shifted.pt"], tmp_path)
     with pytest.raises(UsageError, match=r"resnet8v1-cifar10-x2.pt: already an ensemble; name its members instead"):
         ensemble_from_checkpoints([members[0], ensemble_from_checkpoints([members[0], members[2]], tmp_path)], tmp_path)
+
+
+def test_an_ensemble_does_not_take_the_temperatures_of_its_members(
+    members: list[Path], tmp_path: Path, shapes64: Split, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = ensemble_from_checkpoints(members[:2], tmp_path, name="plain")
+    warm = load_checkpoint(members[0])
+    save_checkpoint(members[0], replace(warm.card, temperature=3.0, checkpoint_sha256=""), warm.weights)
+    path = ensemble_from_checkpoints(members[:2], tmp_path, name="mine")
+    assert "mine: its members' temperatures do not apply to the ensemble" in " ".join(caplog.text.split())
+    card = load_checkpoint(path).card
+    assert card.temperature == 1
+    assert [member.get("temperature") for member in card.notes["ensemble"]] == [3.0, None]
+    assert (logits_of(path, shapes64.images_NHWC) == logits_of(plain, shapes64.images_NHWC)).all()

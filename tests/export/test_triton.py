@@ -14,10 +14,11 @@ import pytest
 from fakes.engine_files import INFO, PLAN
 from google.protobuf import text_format
 from rtk.core.artifacts.engine import Profile, write_engine
+from rtk.core.artifacts.graph import load_graph, set_card
 from rtk.core.card import ModelCard
 from rtk.core.data.datasets import CIFAR10_CLASSES, Split
 from rtk.core.errors import ArtifactError, UsageError
-from rtk.export.triton import triton_from_artifact
+from rtk.export.triton import checkpoint_in, triton_from_artifact
 
 TYPES = {onnx.TensorProto.UINT8: "TYPE_UINT8", onnx.TensorProto.FLOAT: "TYPE_FP32"}
 
@@ -131,3 +132,21 @@ def test_a_second_write_gives_the_same_files(graph_path: Path, tmp_path: Path) -
     triton_from_artifact(graph_path, tmp_path, profile=Profile(8, 8))
     assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
     assert "preferred_batch_size: [ 8 ]" in (folder / "config.pbtxt").read_text()
+
+
+def test_the_configuration_names_a_temperature_for_clients(
+    graph_path: Path, tmp_path: Path, read: Callable[..., ModuleType]
+) -> None:
+    graph, card = load_graph(graph_path)
+    plain = triton_from_artifact(graph_path, tmp_path / "plain", profile=Profile(64, 256), name="same")
+    set_card(graph, replace(card, temperature=1.25))
+    (tmp_path / "warm.onnx").write_bytes(graph.SerializeToString())
+    warm = triton_from_artifact(tmp_path / "warm.onnx", tmp_path / "warm", profile=Profile(64, 256), name="same")
+    read(warm)
+    before, after = ((folder / "config.pbtxt").read_text().splitlines() for folder in (plain, warm))
+    assert before[0] == f"# resnet8v1, fp32; checkpoint {card.checkpoint_sha256}"
+    assert after[0] == (
+        f"# resnet8v1, fp32; probabilities: softmax of the logits / 1.25; checkpoint {card.checkpoint_sha256}"
+    )
+    assert after[1:] == before[1:]
+    assert checkpoint_in(warm) == checkpoint_in(plain) == card.checkpoint_sha256

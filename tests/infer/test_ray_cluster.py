@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,24 @@ def test_groups_and_actors_give_the_answers_of_one_machine(
     texts = [text for group in rows for row in actor(group) for text in row["answers"]]
     assert [answer for text in texts for answer in answers_from_json(text)] == alone(sources)
     assert max(len(json.loads(text)) for text in texts) == 7
+
+
+def test_an_actor_uses_the_temperature_of_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("many.npy", np.zeros((2, 6, 6, 3), np.uint8))
+
+    def open_with_temperature(options: BackendOptions) -> FakeBackend:
+        backend = open_fake(options)
+        backend.card = replace(backend.card, temperature=10.0)
+        return backend
+
+    work = Work(
+        open_with_temperature, str(tmp_path), ClassifyConfig(16, 1), "crop", None, BackendOptions(), processes=0
+    )
+    (row,) = Classifier(work, Actors(1, cores=3, gpus=0))({"group": np.array([json.dumps([["many.npy", ""]])])})
+    answers = list(answers_from_json(row["answers"][0]))
+    # the logits are 10 and nine times 0; divided by ten, 1 and 0
+    assert [answer.probability for answer in answers] == pytest.approx([np.e / (np.e + 9)] * 2)
 
 
 @pytest.mark.parametrize(

@@ -112,16 +112,44 @@ def test_a_table_of_labels_is_enough(tmp_path: Path, command_line: CommandLine) 
     [
         ("Cat", "did you mean 'cat'?"),
         ("automobiles", "did you mean 'automobile'?"),
-        ("fox", "leave out its images, or name their folder as the model does"),
+        ("fox", "leave out their images, or name their folders as the model does"),
     ],
 )
 def test_an_unknown_class_is_one_clear_error(name: str, advice: str, tmp_path: Path, command_line: CommandLine) -> None:
-    root = class_folders(tmp_path / "pets", ("dog", name))
+    class_folders(tmp_path / "pets", ("dog", name))
     _, said = command_line("eval", ZOO, "--dataset", "pets", "--backend", "onnx", code=1)
-    assert f"pets: class {name!r} is not a class of the model: airplane, automobile" in said
+    assert f"pets: class {name!r} is not a class of the model; expected airplane, automobile, bird" in said
     assert said.strip().endswith(advice)
     assert len(said.strip().splitlines()) == 1
-    del root
+
+
+def test_a_data_set_of_other_classes_is_one_clear_error(command_line: CommandLine) -> None:
+    _, said = command_line("eval", ZOO, "--dataset", "shapes", "--backend", "onnx", code=1)
+    assert said.startswith("rtk: shapes: 10 classes are not classes of the model, the first: ")
+    assert said.endswith("; name images of these classes\n")
+
+
+def test_a_graph_on_torch_says_that_its_checkpoint_runs(tmp_path: Path, command_line: CommandLine) -> None:
+    pytest.importorskip("torch")
+    class_folders(tmp_path / "pets")
+    shutil.copy(zoo_file(ZOO, ".onnx"), tmp_path / "graph.onnx")
+    _, said = command_line("eval", "graph.onnx", "--dataset", "pets", "--backend", "torch", "--report", "out")
+    assert "graph.onnx: torch runs its checkpoint instead" in lines_of(said)
+    assert read_evaluation(tmp_path / "out").file.path.endswith(f"{ZOO}.pt")
+
+
+def test_the_report_is_a_page_and_json_without_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: CommandLine
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    class_folders(tmp_path / "pets")
+    for words, title in (((ZOO,), f"{ZOO}, fp32"), ((ZOO, str(zoo_file(ZOO, ".onnx"))), f"A: {ZOO}, fp32")):
+        printed, _ = command_line("eval", *words, "--dataset", "pets", "--backend", "onnx", "--report", "out")
+        assert printed.splitlines()[-1] == "out/eval.html"
+        page = (tmp_path / "out" / "eval.html").read_text()
+        assert title in page
+        assert "<script" not in page
+        assert str(tmp_path) not in page + (tmp_path / "out" / "eval.json").read_text()
 
 
 def test_errors_are_one_line(tmp_path: Path, command_line: CommandLine) -> None:

@@ -15,6 +15,7 @@ from fakes.log import logged
 from fakes.noisy_folders import noisy_folders
 from fakes.train_runs import assert_equal, assert_same_runs, tiny
 from rtk.bench.evaluation.answers import answers_of
+from rtk.bench.evaluation.calibration import scores_of
 from rtk.core.artifacts.checkpoint import load_checkpoint
 from rtk.core.artifacts.engine import json_path, read_engine_info, read_plan, write_engine
 from rtk.core.artifacts.graph import load_graph, sha256_without_card
@@ -264,3 +265,12 @@ def test_the_standard_error_is_that_of_the_bootstrap() -> None:
     spread = np.std([fitted(logits_NK[index], labels_N[index]) for index in drawn], ddof=1)
     # the spread of 60 draws has a standard error of 9 %
     assert standard_error(logits_NK, labels_N, temperature=temperature) == pytest.approx(spread, rel=0.35)
+
+
+def test_the_confidences_of_an_evaluation_are_the_probabilities_of_rtk_classify() -> None:
+    logits_NK = np.random.default_rng(1).normal(0, 9, (500, 7)).astype(np.float32)
+    for temperature in (1.0, 0.3, 2.5):
+        scores = scores_of(logits_NK, np.zeros(500, np.int64), temperature=temperature)
+        probabilities_NK = softmax(logits_NK, temperature=temperature)
+        np.testing.assert_allclose(scores.confidences_N, probabilities_NK.max(axis=1), rtol=1e-12)
+        np.testing.assert_allclose(scores.label_probabilities_N, probabilities_NK[:, 0], rtol=1e-9)

@@ -113,13 +113,17 @@ def check_known(names: Collection[str], classes: Sequence[str], source: object) 
     unknown = class_order(set(names) - set(classes))
     if not unknown:
         return
-    close = difflib.get_close_matches(unknown[0], classes, n=1, cutoff=0.75)
-    same = next((name for name in classes if name.casefold() == unknown[0].casefold()), close[0] if close else "")
-    more = f", and {len(unknown) - 1:,} more" if len(unknown) > 1 else ""
-    advice = f"did you mean {same!r}?" if same else "leave out its images, or name their folder as the model does"
-    raise DataError(
-        f"{source}: class {unknown[0]!r}{more} is not a class of the model: {first_few(classes, 12)}; {advice}"
-    )
+    found = f"class {unknown[0]!r} is not a class of the model"
+    if len(unknown) > 1:
+        found = f"{len(unknown):,} classes are not classes of the model, the first: {unknown[0]!r}"
+    folded = {name.casefold(): name for name in classes}
+    close = difflib.get_close_matches(unknown[0].casefold(), folded, n=1, cutoff=0.75)
+    advice = "leave out their images, or name their folders as the model does"
+    if close:
+        advice = f"did you mean {folded[close[0]]!r}?"
+    elif len(unknown) == len(set(names)):
+        advice = "name images of these classes"
+    raise DataError(f"{source}: {found}; expected {first_few(classes, 12)}; {advice}")
 
 
 EXPECTED = (
