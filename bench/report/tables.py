@@ -67,7 +67,7 @@ def compact_tables(
 ) -> list[list[Row]]:
     """The same figures in at most 80 columns: a table, and with `verbose` two more with all other columns.
 
-    Precision is part of the backend's name. Reasons why a cell has no figures are left to `reasons`.
+    Precision is part of the backend's name. Why a cell has no figures is left to not_run.py.
     """
     base = baseline or (cells[0].label if cells else "")
     rows = []
@@ -80,15 +80,6 @@ def compact_tables(
             figures["of ceiling"] = "failed"
         rows.append(row | figures)
     return [_columns(rows, names) for names in ((COMPACT, *DETAILS) if verbose else (COMPACT,))]
-
-
-def reasons(cells: Sequence[Cell]) -> list[str]:
-    """One line for every cell that has no figures, or stopped early, with the reason."""
-    return [
-        f"{cell.label}, {SCOPES[cell.scope].column}, batch {cell.batch:,}: {_reason(cell)}"
-        for cell in cells
-        if _reason(cell)
-    ]
 
 
 def _columns(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
