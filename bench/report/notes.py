@@ -180,8 +180,9 @@ def wrong_ceilings(report: Report) -> list[str]:
     if not shares:
         return []
     cell, share = max(shares, key=lambda one: one[1].value)
+    exceed = "1 measurement exceeds" if len(shares) == 1 else f"{len(shares)} measurements exceed"
     return [
-        f"wrong ceiling: {len(shares)} measurements exceed it by more than {100 * (WRONG_CEILING - 1):.0f} %, "
+        f"wrong ceiling: {exceed} it by more than {100 * (WRONG_CEILING - 1):.0f} %, "
         f"{_name(cell)} reaches {share.value:.0%} of it; do not use the column"
     ]
 

@@ -177,7 +177,7 @@ def test_a_ceiling_that_a_cell_exceeds_is_called_wrong(graph_path: Path, monkeyp
     report = module.run([Contender(reference)], reference, dataset(), CONFIG, unusable={}, graph=graph_path)
     assert re.fullmatch(r"[\d.]+% ±[\d.]+ wrong", report_table(report)[0]["of ceiling"])
     text = " ".join(report_text(report).split())
-    assert "wrong ceiling: 1 measurements exceed it by more than 10 %, torch, host, batch 4 reaches " in text
+    assert "wrong ceiling: 1 measurement exceeds it by more than 10 %, torch, host, batch 4 reaches " in text
     assert json.loads(report.to_json())["cells"][0]["share_of_ceiling"]["wrong"] is True
 
 
