@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..bench.baselines.training import TrainingLoop
     from ..bench.baselines.training_loops import Steps
     from ..bench.measure.cell import Cell
+    from ..bench.measure.ratio import Ratio
     from ..bench.measure.timing import Measured
     from ..core.card import ModelCard
     from ..core.data.datasets import Split
@@ -122,10 +123,15 @@ def _ratios(cells: "Sequence[Cell]", names: Sequence[str], *, images: int) -> li
     shown = {"plain loop": "the plain loop", "bare loop": "the bare loop"}
     pairs = [("rtk", "plain loop"), ("plain loop", "bare loop"), *(("rtk", other) for other in names[1:])]
     found = [
-        f"{one}: {ratio_of(by_name[one], by_name[other]).text} times {shown.get(other, other)}"
+        _ratio_text(one, ratio_of(by_name[one], by_name[other]), shown.get(other, other))
         for one, other in pairs
         if one in by_name and other in by_name
     ]
     if "rtk" in by_name:
         found.append(f"rtk: {images / by_name['rtk'].images_per_s:.1f} s per epoch of {images:,} images")
     return found
+
+
+def _ratio_text(one: str, ratio: "Ratio", other: str) -> str:
+    busy = " (busy)" if ratio.disturbed else ""
+    return f"{one}: {ratio.text.removesuffix(' busy')} times {other}{busy}"

@@ -22,9 +22,10 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 th, td { padding: .25rem .45rem; border-bottom: 1px solid var(--rule); text-align: right; vertical-align: top;
          white-space: nowrap; }
 th { vertical-align: bottom; white-space: normal; overflow-wrap: normal; } tr:hover td { background: var(--shade); }
-th:first-child, td:first-child { padding-left: 0; } th.text, td.text { text-align: left; }
+tr > :first-child { padding-left: 0 !important; } th.text, td.text { text-align: left; }
 td.long { white-space: normal; min-width: 7rem; overflow-wrap: anywhere; }
 th:first-child { text-align: left; }
+.dense { font-size: .8rem; } .dense th, .dense td { padding: .2rem .3rem; } .dense td.long { min-width: 5.5rem; }
 .notes { font-size: .9rem; padding-left: 1.2rem; }
 pre { white-space: pre-wrap; font-size: .85rem; }
 svg { display: block; width: 100%; height: auto; } svg image { image-rendering: pixelated; }
@@ -50,8 +51,10 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """Content security policy: nothing is loaded from elsewhere, even if a file name contains HTML."""
 FEW_PIXELS = 96
 """The width up to which an image is enlarged as squares and not blurred, in pixels."""
-LONG_CELL = 20
+LONG_CELL, LONG_CELL_OF_DENSE = 20, 14
 """Characters of a table's cell above which it may be broken into lines."""
+DENSE = 10
+"""Columns above which a table has smaller letters, so that it fits a desktop's page."""
 
 
 def web_page(title: str, body: str, *, style: str = "") -> str:
@@ -74,18 +77,20 @@ def table_html(rows: Sequence[Mapping[str, str]], *, text_columns: Collection[st
     A long text is broken into lines where the page is narrow.
     """
     names = list(rows[0]) if rows else []
-    left = {*names[:1], *text_columns}
-    heading = "".join(f"<th{_class(left, name)}>{escaped(name)}" for name in names)
-    body = "".join(
-        "<tr>" + "".join(f"<td{_class(left, name, value)}>{escaped(value)}" for name, value in row.items())
-        for row in rows
-    )
-    return f"<div class=scroll><table><tr>{heading}{body}</table></div>"
+    left, dense = {*names[:1], *text_columns}, len(names) > DENSE
+    longest = LONG_CELL_OF_DENSE if dense else LONG_CELL
+
+    def cell(tag: str, name: str, text: str) -> str:
+        classes = [word for word, holds in (("text", name in left), ("long", len(text) > longest)) if holds]
+        return f"<{tag}{_class(classes)}>{escaped(text)}"
+
+    heading = "".join(cell("th", name, name) for name in names)
+    body = "".join("<tr>" + "".join(cell("td", *item) for item in row.items()) for row in rows)
+    return f"<div class=scroll><table{_class(['dense'] if dense else [])}><tr>{heading}{body}</table></div>"
 
 
-def _class(left: Collection[str], name: str, value: str = "") -> str:
-    classes = [word for word, holds in (("text", name in left), ("long", len(value) > LONG_CELL)) if holds]
-    return f" class='{' '.join(classes)}'" if classes else ""
+def _class(names: Sequence[str]) -> str:
+    return f" class='{' '.join(names)}'" if names else ""
 
 
 def figure_html(drawing: str, caption: str, *, legend: str = "", least_px: int = 0, most_px: int = 0) -> str:

@@ -117,5 +117,6 @@ def _speed(name: str, cells: Sequence[Cell]) -> str:
         return "1"
     cell, base = by_name[name], by_name[BASE]
     ratio = ratio_of(cell, base)
-    low, high = ratio.interval or (ratio.value, ratio.value)
-    return ratio.text if ratio.disturbed or low == high else f"{ratio.value:.2f} ({low:.2f} to {high:.2f})"
+    if ratio.disturbed or ratio.interval is None:
+        return ratio.text
+    return f"{ratio.value:.2f} ({ratio.interval[0]:.2f} to {ratio.interval[1]:.2f})"

@@ -46,8 +46,9 @@ def page_of(report: Report) -> str:
 
 def _answer(report: Report) -> str:
     """The first table, and a sentence on what it does not show."""
-    lines = interruption(report)
-    lines += [nothing] if (nothing := compares_nothing(report.cells)) else []
+    warnings = interruption(report)
+    warnings += [nothing] if (nothing := compares_nothing(report.cells)) else []
+    lines = []
     if answers := answer_table(report):
         lines.append(
             f"right and changed answers: on {report.dataset}, against PyTorch fp32; x {BASELINE}: the backend's "
@@ -56,7 +57,8 @@ def _answer(report: Report) -> str:
         )
     if missing := [label for label in report.unusable if label not in report.backends and label != "ceiling"]:
         lines.append(f"did not run: {', '.join(missing)}; the reasons are at the end")
-    return (_table(answers) if answers else "<p>Nothing was measured.</p>") + notes_html(lines)
+    table = _table(answers) if answers else "<p>Nothing was measured.</p>"
+    return "".join(f"<p><b>{escaped(warning)}</b></p>" for warning in warnings) + table + notes_html(lines)
 
 
 def _plots(report: Report) -> str:

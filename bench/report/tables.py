@@ -33,8 +33,8 @@ COLUMNS = (
 COMPACT = ("backend", "scope", "batch", "images/s", "x", "p50 ms", "p99 ms")
 """Columns of the terminal's table."""
 DETAILS = (
-    ("backend", "scope", "batch", "mean", "p90 ms", "spread", "rounds", "outliers"),
-    ("backend", "scope", "batch", "other load", "of ceiling"),
+    ("backend", "scope", "batch", "mean", "p90 ms", "spread", "rounds"),
+    ("backend", "scope", "batch", "outliers", "other load", "of ceiling"),
 )
 """Columns of the tables that --verbose adds."""
 LONGEST_CLASS = 16
@@ -124,10 +124,8 @@ def ratio_text(cell: Cell, base: Cell | None) -> str:
 
 
 def _other_load(cell: Cell) -> str:
-    if cell.other_share is None:
-        return ""
-    overlapped = " overlapped" if cell.disturbed and not cell.busy else ""
-    return f"{cell.other_share:.0%}{' busy' if cell.busy else overlapped}"
+    share = "" if cell.other_share is None else f"{cell.other_share:.0%}"
+    return f"{share} busy".strip() if cell.disturbed else share
 
 
 def _plus_minus(interval: Interval | None, value: float, *, as_points: bool = False) -> str:
@@ -142,7 +140,7 @@ def _share_of_ceiling(share: Share | None) -> str:
     if share is None:
         return ""
     text = f"{share.value:.1%}{_plus_minus(share.interval, share.value, as_points=True)}"
-    return f"{text} wrong ceiling" if share.wrong else f"{text} {share.binds}"
+    return f"{text} wrong" if share.wrong else f"{text} {share.binds}"
 
 
 def parity_table(parity: Sequence[Parity]) -> list[Row]:

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rtk.bench.measure.cell import Cell
 from rtk.bench.report.tables import compact_tables
+from rtk.bench.roofline.roofline import Share
 from rtk.core.text import text_table
 from rtk.workflow import models
 
@@ -50,7 +52,8 @@ def test_bench_verbose_prints_every_column_check_and_note_in_80_columns(rtk: Run
     printed, _ = rtk("bench", str(shapes_model), *words)
     assert widest(printed) <= 80
     assert re.search(r"^backend +scope +batch +images/s +p50 ms +p99 ms$", printed, re.MULTILINE)
-    assert re.search(r"^backend +scope +batch +p90 ms +spread +rounds +of ceiling$", printed, re.MULTILINE)
+    assert re.search(r"^backend +scope +batch +mean +p90 ms +spread +rounds$", printed, re.MULTILINE)
+    assert re.search(r"^backend +scope +batch +(outliers +)?(other load +)?of ceiling$", printed, re.MULTILINE)
     one_line = " ".join(printed.split())
     for words_of_note in (
         "every image answered once: 2,000 answers to 2,000 images",
@@ -71,7 +74,7 @@ def test_bench_train_prints_80_columns(rtk: Run) -> None:
     printed, _ = rtk("bench-train", "resnet8v1", "--dataset", "shapes", "--seconds", "0.5", "--verbose")
     assert widest(printed) <= 80
     assert re.search(r"^backend +batch +images/s +x +p50 ms +p99 ms$", printed, re.MULTILINE)
-    assert re.search(r"^backend +batch +p90 ms +spread +rounds$", printed, re.MULTILINE)
+    assert re.search(r"^backend +batch +mean +p90 ms +spread +rounds$", printed, re.MULTILINE)
     for name in ("plain loop", "bare loop", "rtk"):
         assert re.search(rf"^{name} +128 ", printed, re.MULTILINE)
 
@@ -87,12 +90,19 @@ def test_reports_of_earlier_versions_are_compared_in_80_columns(rtk: Run) -> Non
 def test_the_widest_table_has_80_columns() -> None:
     long = [
         Cell("torch.compile", 4_096, scope="compute", rounds=[[0.003 * (1 + 0.1 * (k % 4))] * 2 for k in range(10)]),
-        Cell("openvino", 4_096, "bf16", "stream", rounds=[[0.004]] * 10),
+        Cell("openvino", 4_096, "bf16", "stream", rounds=[[0.004]] * 9 + [[4.0]], cores=2, other_cores=[2.0] * 10),
         Cell("torch", 4_096, rounds=[[0.2 + 0.02 * (k % 2)] for k in range(10)]),
         Cell("onnx", 4_096, error="a message that is much longer than a column of this table can be"),
         Cell("torch", 65_536, rounds=[[41.0 + k % 2] for k in range(10)]),
     ]
-    tables = [text_table(table) for table in compact_tables(long, baseline="torch", verbose=True)]
+    share = Share(1.234, (1.0, 1.3), "arithmetic")
+    tables = [
+        text_table(table)
+        for value in (share, replace(share, value=0.5))
+        for table in compact_tables(long, baseline="torch", share=lambda cell, value=value: value, verbose=True)  # type: ignore[misc]
+    ]
+    assert "1  100% busy  123.4% ±23.4 wrong" in tables[2]
+    assert "1  100% busy  50.0% ±80.0 arithmetic" in tables[5]
     assert re.search(r"torch.compile  compute   4,096  1,\d{3},\d{3} ±", tables[0])
     assert max(map(widest, tables)) <= 80
 

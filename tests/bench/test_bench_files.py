@@ -19,7 +19,7 @@ from rtk.infer.fake import FakeBackend
 from rtk.infer.sources.listing import entries
 
 
-def test_ratios_are_totals_over_totals() -> None:
+def test_rates_and_ratios_are_those_of_the_median_round() -> None:
     seconds = {
         "backend": 0.003,
         "decoding PNG": 0.001,
@@ -30,12 +30,12 @@ def test_ratios_are_totals_over_totals() -> None:
         "plain loop": 0.02,
         "plain loop, onnx fp32": 0.04,
     }
-    result = FilesResult(100, [seconds, {**seconds, "PNG": 0.003}])
+    result = FilesResult(100, [seconds, {**seconds, "PNG": 0.004}, {**seconds, "PNG": 0.003}])
     by_both, tar, npy, plain, other_plain = result.ratios
-    assert by_both.images_per_s == pytest.approx(250)  # 0.008 s for two images
+    assert by_both.images_per_s == pytest.approx(250)
     assert by_both.other_per_s == pytest.approx(250)  # 1 / (1/1000 + 1/333)
     assert by_both.value == pytest.approx(1.0)
-    assert by_both.rounds == pytest.approx([0.8, 4 / 3])
+    assert by_both.rounds == pytest.approx([0.8, 1.0, 4 / 3])
     assert tar.value == pytest.approx(0.5)
     assert npy.value == pytest.approx(1.0)
     assert plain.value == pytest.approx(5.0)
@@ -53,6 +53,48 @@ def test_ratios_are_totals_over_totals() -> None:
         "goal": "2",
     }
     assert result.rows[4]["compared with"] == "plain loop, onnx fp32"
+
+
+def test_a_pause_in_one_round_changes_no_ratio() -> None:
+    names = ("backend", "decoding PNG", "PNG", "decoding tar", "tar", ".npy", "plain loop")
+    rounds = [dict.fromkeys(names, 0.01) for _ in range(3)]
+    before = FilesResult(100, [dict(one) for one in rounds]).rows
+    rounds[1]["PNG"] = 5.0
+    after = FilesResult(100, rounds).rows
+    assert [row["ratio"] for row in after] == [row["ratio"] for row in before]
+    assert [row["images/s"] for row in after] == [row["images/s"] for row in before]
+
+
+def test_other_processes_beside_the_measurement_are_named() -> None:
+    rounds = [dict.fromkeys(("backend", "decoding PNG", "PNG", "decoding tar", "tar", ".npy"), 0.01)]
+    assert FilesResult(100, rounds).busy == ""
+    assert FilesResult(100, rounds, other_share=0.0).busy == ""
+    assert FilesResult(100, rounds, other_share=0.9).busy == (
+        "busy: other processes took up to 90% of the cores, which changes the ratios; --wait-quiet waits until they "
+        "stop"
+    )
+
+
+def test_each_measurement_starts_when_threads_and_decoding_processes_are_idle(
+    shapes64: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[int] = []
+    monkeypatch.setattr(throughput, "wait_until_idle", lambda processes: waits.append(len(processes())))
+    backend, before_rounds = FakeBackend(), []
+    measure_files(
+        backend,
+        backend,
+        {"": backend},
+        shapes64,
+        ClassifyConfig(),
+        images=64,
+        rounds=2,
+        advance=lambda count: None,
+        before_round=lambda: before_rounds.append(len(waits)),
+    )
+    assert before_rounds == [0, 7]
+    assert len(waits) == 2 * 7
+    assert min(waits) >= 1  # the decoding processes are among those that must be idle
 
 
 def test_a_full_disk_of_temporary_files_is_an_error_with_the_remedy(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rtk.bench.measure.contenders import Contender
 from rtk.bench.report.render import report_markdown, report_text
 from rtk.bench.report.report import Report, read_report
 from rtk.bench.report.tables import report_table
+from rtk.bench.roofline import device_rates
 from rtk.bench.roofline.roofline import DeviceRates
 from rtk.core.data.datasets import Dataset, Split
 from rtk.core.errors import RtkError
@@ -98,7 +100,7 @@ class OnGpu(FakeBackend):
 def test_a_cell_that_runs_out_of_memory_fails_alone(
     backend: OnGpu, failed: set[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "device_rates", None)  # no graph is given, so it is not called
+    monkeypatch.setattr(module, "DeviceProbe", None)  # no graph is given, so it is not opened
     report = measured(backend, config=BenchConfig((4, 64), seconds=0.5, warm_up_s=0.01))
     cells = {(cell.scope, cell.batch): cell for cell in report.cells if cell.backend == "full"}
     assert set(cells) == {(scope, batch) for scope in ("compute", "sync", "stream") for batch in (4, 64)}
@@ -117,21 +119,75 @@ def test_a_cell_that_runs_out_of_memory_fails_alone(
 def test_a_ceiling_that_cannot_be_measured_is_noted_and_the_cells_are_measured(
     graph_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(device: str, precisions: tuple[str, ...]) -> None:
+    def full(*arguments: object) -> list[object]:
         raise RuntimeError("CUDA out of memory. Tried to allocate 256.00 MiB.")
 
-    monkeypatch.setattr(module, "device_rates", full)
     reference = FakeBackend(name="torch")
+    in_a_turn = [device_rates._Work("copy", 1.0, full)]
+    for copies in (full, lambda device: in_a_turn):
+        monkeypatch.setattr(device_rates, "_copies", copies)
+        report = module.run([Contender(reference)], reference, dataset(), CONFIG, unusable={}, graph=graph_path)
+        assert report.unusable["ceiling"].startswith("cpu: out of GPU memory (256 MiB requested)")
+        assert [bool(cell.rounds) for cell in report.cells] == [True]
+        assert not report.rates
+
+
+class FakeProbe:
+    """Finds the same rates in every turn, a thousand times as high on a GPU."""
+
+    rate = 1e9
+
+    def __init__(self, device: str) -> None:
+        self.device, self.error, self.turns = device, "", 0
+
+    @classmethod
+    def open(cls, device: str, precisions: tuple[str, ...]) -> "FakeProbe":
+        return cls(device)
+
+    def measure(self) -> None:
+        self.turns += 1
+
+    def rates(self) -> DeviceRates:
+        rate = self.rate * (1 if self.device == "cpu" else 1000)
+        return DeviceRates.of(self.device, {}, {"fp32": [rate] * self.turns, "copy": [1e12] * self.turns})
+
+
+def test_the_rates_of_a_device_are_measured_in_turns_with_the_cells(graph_path: Path) -> None:
+    reference = FakeBackend(name="torch", delay_s=0.01)
     report = module.run([Contender(reference)], reference, dataset(), CONFIG, unusable={}, graph=graph_path)
-    assert report.unusable["ceiling"].startswith("cpu: out of GPU memory (256 MiB requested)")
-    assert [bool(cell.rounds) for cell in report.cells] == [True]
+    (rates,), (cell,) = report.rates, report.cells
+    assert set(rates.turns) == {"fp32", "copy"}
+    assert len(rates.turns["fp32"]) >= min(10, len(cell.rounds)) - 1
+    assert rates.matrix_per_s["fp32"] == pytest.approx(np.median(rates.turns["fp32"]))
+    low, high = rates.interval("fp32") or (0, 0)
+    assert 0 < low <= rates.matrix_per_s["fp32"] <= high
+    share = report.share(cell)
+    assert share
+    assert share.interval
+    assert share.interval[0] <= share.value <= share.interval[1]
+    assert share.value == pytest.approx(cell.images_per_s / report.ceiling(cell).images_per_s, rel=0.2)  # type: ignore[union-attr]
+    again = read_report(write(report, graph_path.parent / "turns.json"))
+    assert again.share(again.cells[0]).value == pytest.approx(share.value)  # type: ignore[union-attr]
+
+
+def test_a_ceiling_that_a_cell_exceeds_is_called_wrong(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DeviceProbe", FakeProbe)
+    monkeypatch.setattr(FakeProbe, "rate", 1e5)
+    reference = FakeBackend(name="torch", delay_s=0.01)
+    report = module.run([Contender(reference)], reference, dataset(), CONFIG, unusable={}, graph=graph_path)
+    assert re.fullmatch(r"[\d.]+% ±[\d.]+ wrong", report_table(report)[0]["of ceiling"])
+    text = " ".join(report_text(report).split())
+    assert "wrong ceiling: 1 measurements exceed it by more than 10 %, torch, host, batch 4 reaches " in text
+    assert json.loads(report.to_json())["cells"][0]["share_of_ceiling"]["wrong"] is True
+
+
+def write(report: Report, path: Path) -> Path:
+    path.write_text(report.to_json())
+    return path
 
 
 def test_each_ceiling_is_that_of_the_device_of_its_backend(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def rates(device: str, precisions: tuple[str, ...]) -> DeviceRates:
-        return DeviceRates(device, {"fp32": 1e9 if device == "cpu" else 1e12}, 1e12, None, None)
-
-    monkeypatch.setattr(module, "device_rates", rates)
+    monkeypatch.setattr(module, "DeviceProbe", FakeProbe)
     monkeypatch.setattr(module, "this_moment", lambda device: None)
     reference, on_gpu = FakeBackend(name="torch"), FakeBackend(name="onnx")
     on_gpu.device = "cuda:0"
@@ -144,6 +200,7 @@ def test_each_ceiling_is_that_of_the_device_of_its_backend(graph_path: Path, mon
     assert ceilings["onnx"].images_per_s == pytest.approx(1000 * ceilings["torch"].images_per_s, rel=0.3)
     for schema in ("rtk-bench-2", "rtk-bench-3"):  # these judged all backends by one device
         content = json.loads(report.to_json()) | {"schema": schema, "rates": dataclasses.asdict(report.rates[1])}
+        del content["rates"]["turns"]
         del content["devices"], content["verdicts"]
         (path := graph_path.parent / f"{schema}.json").write_text(json.dumps(content))
         assert {cell.backend: read_report(path).ceiling(cell) for cell in report.cells}["torch"] == ceilings["onnx"]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from rtk.bench.baselines.keras_example import import_keras, keras_loop, keras_network
 from rtk.bench.baselines.training import TrainingLoop, measure_training
@@ -53,8 +54,7 @@ def test_each_loop_is_measured_with_its_own_batch(card: ModelCard, shapes64: Spl
     assert 0 < slow.images_per_s <= 4 / 0.02  # sleeping takes at least that long
     assert 0 < slower.images_per_s <= 8 / 0.04
     for cell in (slow, slower):
-        samples = [seconds for one in cell.rounds for seconds in one]
-        assert cell.images_per_s == pytest.approx(cell.batch * len(samples) / sum(samples))
+        assert cell.images_per_s == pytest.approx(cell.batch / np.median([np.mean(one) for one in cell.rounds]))
 
 
 def test_a_loop_without_memory_stops_alone(card: ModelCard, shapes64: Split) -> None:
@@ -111,9 +111,10 @@ def test_bench_train_compares_rtk_with_every_loop(
     printed = capsys.readouterr().out
     for name, batch in (("plain loop", 128), ("bare loop", 128), ("rtk", 128), (r"Keras 3\.\S+", 32)):
         assert re.search(rf"^{name} +{batch} ", printed, re.MULTILINE), printed
+    ratio = r"[\d.]+( ±[\d.]+)? times"
     assert re.search(
-        r"\n\nrtk: [\d.]+ times the plain loop\nplain loop: [\d.]+ times the bare loop\n"
-        r"rtk: [\d.]+ times Keras 3\.\S+\nrtk: [\d.]+ s per epoch of [\d,]+ images\n$",
+        rf"\n\nrtk: {ratio} the plain loop(| \(busy\))\nplain loop: {ratio} the bare loop(| \(busy\))\n"
+        rf"rtk: {ratio} Keras 3\.\S+(| \(busy\))\nrtk: [\d.]+ s per epoch of [\d,]+ images\n$",
         printed,
     )
 

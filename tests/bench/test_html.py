@@ -18,6 +18,7 @@ from rtk.bench.report.plots import accuracy_points, pareto
 from rtk.bench.report.render import report_markdown, report_text
 from rtk.bench.report.report import Report
 from rtk.bench.report.series import COLOURS, MARKERS, STYLES, split_label
+from rtk.bench.roofline.roofline import DeviceRates, Operations
 from rtk.cli.bench import write_report
 from rtk.core.card import ModelCard
 from rtk.core.data.datasets import Split
@@ -307,18 +308,32 @@ def made_up(report: Report) -> Report:
         for scope in ("compute", "sync", "stream"):
             for batch in (2**power for power in range(13)):
                 seconds = batch / (200 * 1.5**k * batch / (batch + 8))
-                cell = Cell(backend, batch, precision, scope, [[seconds * (1 + j / 50)] * 3 for j in range(4)])  # type: ignore[arg-type]
+                cell = Cell(
+                    backend,
+                    batch,
+                    precision,
+                    scope,
+                    [[seconds * slow] * 3 for slow in (1, 1.3, 1, 1.3, 1, 1.3, 1.3, 6)],
+                )  # type: ignore[arg-type]
                 if (label, batch) == ("trt fp16", 4096):
                     cell = dataclasses.replace(cell, rounds=[], error="trt fp16: out of GPU memory (2 GiB requested)")
                 if label == "onnx bf16":
                     cell.rejected = "rejected: it returns before its work is done"
-                cells.append(cell)
+                cells.append(dataclasses.replace(cell, cores=2, other_cores=[0.84] * 8))
     parity = [dataclasses.replace(report.parity[1], candidate=label) for label in labels]
     verdicts = [judge(one, precision=split_label(one.candidate)[1]) for one in parity]
     unusable = {f"gone {precision}": f"gone: {precision}: not installed" for precision in ("fp16", "int8")}
     backends = {label: f"what runs {label}" for label in labels}
     return dataclasses.replace(
-        report, cells=cells, parity=parity, verdicts=verdicts, unusable=unusable, backends=backends
+        report,
+        cells=cells,
+        parity=parity,
+        verdicts=verdicts,
+        unusable=unusable,
+        backends=backends,
+        graph=Operations(matrix=10_000, other=10, image_bytes=100, logits_bytes=20, weight_bytes=400, between_bytes=0),
+        devices=dict.fromkeys(labels, "cpu"),
+        rates=[DeviceRates("cpu", {"fp32": 1e8, "bf16": 4e8, "fp16": 4e8}, 1e9, None, None)],
     )
 
 

@@ -2,37 +2,80 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rtk.bench.report.regressions import change_rows, changes_text, compare_reports
-from rtk.bench.report.report import read_cells, read_report
+from rtk.bench.config import BenchConfig
+from rtk.bench.measure.cell import Cell
+from rtk.bench.measure.contenders import RanFile
+from rtk.bench.report.regressions import Change, change_rows, changes_text, compare_reports
+from rtk.bench.report.report import Report, read_report
+from rtk.bench.roofline.roofline import DeviceRates
+from rtk.core.card import Input, ModelCard, Preprocessing
 from rtk.core.errors import ArtifactError
+from rtk.core.machine import Machine
 
+MACHINE = Machine("Some CPU", 2, ("avx2",), 8.0, "", "", "Linux x86_64", "3.11", {}, "0123456789ab")
 RESULTS = Path(__file__).parent.parent.parent / "bench" / "results"
 
 
-def report(path: Path, *, slowdown: float = 1.0, seed: int = 0, backend: str = "fake") -> Path:
-    """A report of one backend at two batch sizes: 20 rounds of 5 calls of about 10 ms with 3 % noise."""
+CARD = ModelCard("net", "resnet8v1", "cifar10", ("a", "b"), Input(32, 32, 3), Preprocessing((0.5,), (0.5,)))
+
+
+def report(
+    path: Path,
+    *,
+    slowdown: float = 1.0,
+    seed: int = 0,
+    backend: str = "fake",
+    noise: float = 0.03,
+    machine_slowdown: float = 1.0,
+    other_cores: float = 0.0,
+    **other: object,
+) -> Path:
+    """A report of one backend at two batch sizes: 20 rounds of 5 calls of about 10 ms with 3 % noise.
+
+    `machine_slowdown` is that of the cells and of the device's rates.
+    """
     random = np.random.default_rng(seed)
+    taken_s = 0.01 * slowdown * machine_slowdown
     cells = [
-        {
-            "backend": backend,
-            "batch": batch,
-            "precision": "fp32",
-            "scope": "sync",
-            "rounds": (0.01 * slowdown * random.normal(1, 0.03, (20, 5))).tolist(),
-            "error": "",
-        }
+        Cell(
+            backend,
+            batch,
+            rounds=(taken_s * random.normal(1, noise, (20, 5))).tolist(),
+            cores=2,
+            other_cores=[other_cores] * 20,
+        )
         for batch in (1, 64)
     ]
-    path.write_text(json.dumps({"schema": "rtk-bench-5", "cells": cells}))
+    turns = {"fp32": (1e11 / machine_slowdown * random.normal(1, noise, 20)).tolist()}
+    found = Report(
+        model=CARD,
+        machine=MACHINE,
+        date="2026-01-02 03:04 UTC",
+        config=BenchConfig(),
+        backends={backend: "a fake"},
+        unusable={},
+        cells=cells,
+        dataset="cifar10 (test split, 10,000 images)",
+        parity=[],
+        devices={backend: "cpu"},
+        rates=[DeviceRates.of("cpu", {}, turns | {"copy": [1e10] * 20})],
+        files={"reference": RanFile("net.pt", "ab" * 32)},
+    )
+    path.write_text(replace(found, **other).to_json())
     return path
 
 
+def changes_of(old: Path, new: Path, *, force: bool = False) -> list[Change]:
+    return compare_reports(old, new, force=force).changes
+
+
 def test_a_slowdown_by_a_fifth_is_found_in_every_cell(tmp_path: Path) -> None:
-    changes = compare_reports(report(tmp_path / "old.json"), report(tmp_path / "new.json", slowdown=1.2, seed=1))
+    changes = changes_of(report(tmp_path / "old.json"), report(tmp_path / "new.json", slowdown=1.2, seed=1))
     assert [change.new.batch for change in changes] == [1, 64]
     for change in changes:
         assert change.ratio == pytest.approx(1 / 1.2, abs=0.02)
@@ -45,12 +88,96 @@ def test_noise_is_no_regression(tmp_path: Path) -> None:
     flagged = 0
     for seed in range(1, 21):
         old, new = report(tmp_path / "old.json", seed=100 + seed), report(tmp_path / "new.json", seed=seed)
-        flagged += sum(change.slower_by_more_than(2) for change in compare_reports(old, new))
+        flagged += sum(change.slower_by_more_than(2) for change in changes_of(old, new))
     assert flagged == 0
 
 
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"model": replace(CARD, name="other")}, r"model: net \(checkpoint abababababab\) and other \(checkpoint"),
+        (
+            {"files": {"reference": RanFile("net.pt", "cd" * 32)}},
+            r"model: net \(checkpoint abababababab\) and net \(ch",
+        ),
+        ({"dataset": "shapes (test split, 10 images)"}, r"data set: cifar10 \(test split, 10,000 images\) and shapes"),
+        ({"machine": replace(MACHINE, processor="Other CPU")}, "machine: Some CPU, 2 cores and Other CPU, 2 cores"),
+        ({"machine": replace(MACHINE, cores=4)}, "machine: Some CPU, 2 cores and Some CPU, 4 cores"),
+        ({"machine": replace(MACHINE, gpu="H100")}, "machine: Some CPU, 2 cores and H100, Some CPU, 2 cores"),
+        ({"machine": replace(MACHINE, features=("avx2", "avx512f"))}, "and Some CPU, 2 cores, with avx512f"),
+    ],
+)
+def test_reports_of_other_models_data_sets_or_machines_are_compared_only_with_force(
+    tmp_path: Path, changed: dict[str, object], named: str
+) -> None:
+    old, new = report(tmp_path / "old.json"), report(tmp_path / "new.json", seed=1, **changed)  # type: ignore[arg-type]
+    with pytest.raises(ArtifactError, match=rf"are not of the same .*{named}.*; to compare .*: --force$"):
+        compare_reports(old, new)
+    compared = compare_reports(old, new, force=True)
+    assert len(compared.changes) == 2
+    text = " ".join(changes_text(compared).split())
+    assert re.search(rf"not the same, so the ratios may mean nothing: .*{named.partition(': ')[2]}", text)
+
+
+def test_all_that_differs_is_named_at_once(tmp_path: Path) -> None:
+    old = report(tmp_path / "old.json")
+    new = report(tmp_path / "new.json", model=replace(CARD, name="b"), dataset="c", machine=replace(MACHINE, cores=3))
+    with pytest.raises(ArtifactError, match="are not of the same model, data set and machine: net"):
+        compare_reports(old, new)
+
+
+def test_another_version_of_the_libraries_or_of_rtk_is_what_a_comparison_is_for(tmp_path: Path) -> None:
+    newer = replace(MACHINE, libraries={"torch": "3.0"}, commit="ba9876543210", python="3.14")
+    old, new = report(tmp_path / "old.json"), report(tmp_path / "new.json", seed=1, machine=newer)
+    assert not compare_reports(old, new).differences
+
+
+def test_a_slower_machine_is_no_regression(tmp_path: Path) -> None:
+    """A third slower, as is the device's own rate: each interval of the ratio alone excludes 1."""
+    old, new = report(tmp_path / "old.json"), report(tmp_path / "new.json", seed=1, machine_slowdown=1.5)
+    changes = changes_of(old, new)
+    assert all(change.high < 0.8 for change in changes)
+    assert {change.verdict for change in changes} == {"within noise"}
+    planted = report(tmp_path / "planted.json", seed=1, machine_slowdown=1.5, slowdown=1.2)
+    assert all(change.slower_by_more_than(5) for change in changes_of(old, planted))
+
+
+def test_a_planted_slowdown_is_found_on_a_noisy_machine_and_equal_runs_agree(tmp_path: Path) -> None:
+    """Rounds of equal runs differ by 10 %, as beside a process that uses half a core; 40 pairs of each kind."""
+    false_alarms = found = 0
+    for seed in range(40):
+        old = report(tmp_path / "old.json", seed=seed, noise=0.1)
+        same = report(tmp_path / "same.json", seed=1_000 + seed, noise=0.1)
+        slower = report(tmp_path / "slower.json", seed=2_000 + seed, noise=0.1, slowdown=1.25)
+        false_alarms += any(change.slower_by_more_than(5) for change in changes_of(old, same))
+        found += any(change.slower_by_more_than(5) for change in changes_of(old, slower))
+    assert false_alarms == 0
+    assert found >= 38
+
+
+def test_the_interval_holds_for_all_cells_together(tmp_path: Path) -> None:
+    one, both = report(tmp_path / "a.json"), report(tmp_path / "b.json", seed=1)
+    content = json.loads(one.read_text())
+    content["cells"] = content["cells"][:1]
+    (tmp_path / "single.json").write_text(json.dumps(content))
+    (alone,), together = changes_of(tmp_path / "single.json", both), changes_of(one, both)[0]
+    assert alone.ratio == together.ratio
+    assert together.low < alone.low < alone.high < together.high
+
+
+def test_a_run_beside_other_processes_is_not_compared_with_a_quiet_one(tmp_path: Path) -> None:
+    quiet = report(tmp_path / "quiet.json")
+    busy = report(tmp_path / "busy.json", seed=1, slowdown=1.5, other_cores=0.5)
+    compared = compare_reports(quiet, busy)
+    assert {change.verdict for change in compared.changes} == {"other load"}
+    assert not any(change.slower_by_more_than(0) for change in compared.changes)
+    assert "other load: other processes took another share of the cores" in changes_text(compared)
+    alike = report(tmp_path / "alike.json", other_cores=0.5)
+    assert {change.verdict for change in changes_of(alike, busy)} == {"slower"}
+
+
 def test_faster_is_reported_and_is_no_regression(tmp_path: Path) -> None:
-    changes = compare_reports(report(tmp_path / "old.json"), report(tmp_path / "new.json", slowdown=0.5, seed=1))
+    changes = changes_of(report(tmp_path / "old.json"), report(tmp_path / "new.json", slowdown=0.5, seed=1))
     assert {row["verdict"] for row in change_rows(changes)} == {"faster"}
     assert not any(change.slower_by_more_than(0) for change in changes)
 
@@ -61,7 +188,7 @@ def test_files_that_are_no_reports_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.json").write_text("hello")
     with pytest.raises(
         ArtifactError,
-        match=r"old\.json: schema 'rtk-bench-1', expected 'rtk-bench-5' or 'rtk-bench-2' or 'rtk-bench-3' or",
+        match=r"old\.json: schema 'rtk-bench-1', expected 'rtk-bench-6' or 'rtk-bench-2' or 'rtk-bench-3' or",
     ):
         compare_reports(tmp_path / "old.json", good)
     with pytest.raises(ArtifactError, match=r"text\.json: not a report of rtk bench"):
@@ -77,11 +204,12 @@ def test_a_report_of_the_earlier_schema_is_compared_with_a_new_one(tmp_path: Pat
     old, new = report(tmp_path / "old.json"), report(tmp_path / "new.json", slowdown=1.2, seed=1)
     content = json.loads(old.read_text())
     content["schema"] = "rtk-bench-2"
+    content["rates"] = content["rates"][0]
     content["cells"][0]["caught"] = "not believed: returns before its work is done: it is late"
     old.write_text(json.dumps(content))
-    first = read_cells(old)[0]
+    first = read_report(old).cells[0]
     assert first.rejected == "rejected: asynchronous result: it is late"
-    assert [(change.new.batch, change.beyond_noise) for change in compare_reports(old, new)] == [(64, True)]
+    assert [(change.new.batch, change.beyond_noise) for change in changes_of(old, new)] == [(64, True)]
 
 
 def test_kept_reports_have_the_earlier_schema_and_a_later_one() -> None:
@@ -99,9 +227,9 @@ def test_the_kept_reports_of_every_schema_are_read_and_compared(path: Path, tmp_
     assert re.fullmatch(
         r"onnx \(fp32\): parity \(9,\d{3} of 10,000 right, reference 9,\d{3}; 0 answers changed\)", onnx.summary()
     )
-    changes = compare_reports(path, path)
-    assert {row["verdict"] for row in change_rows(changes)} == {"within noise"}
-    assert max(map(len, changes_text(changes).splitlines())) <= 80
+    compared = compare_reports(path, path)
+    assert {row["verdict"] for row in change_rows(compared.changes)} == {"within noise"}
+    assert max(map(len, changes_text(compared).splitlines())) <= 80
     (tmp_path / "report.json").write_text(kept.to_json())
     assert read_report(tmp_path) == kept
 
@@ -121,7 +249,7 @@ def test_a_cell_that_was_rejected_or_has_one_round_is_not_compared(tmp_path: Pat
     content = json.loads(new.read_text())
     content["cells"][0]["rejected"] = "rejected: asynchronous result"
     new.write_text(json.dumps(content))
-    assert [change.new.batch for change in compare_reports(old, new)] == [64]
+    assert [change.new.batch for change in changes_of(old, new)] == [64]
     content["cells"][1]["rounds"] = content["cells"][1]["rounds"][:1]
     new.write_text(json.dumps(content))
     with pytest.raises(ArtifactError, match="have no cell in common"):
@@ -136,7 +264,7 @@ def test_a_measured_slowdown_by_a_fifth_is_found_and_nothing_between_equal_runs(
     """
     for attempt in range(3):
         files = [measured(tmp_path / f"{attempt}-{k}.json", delay_s) for k, delay_s in enumerate((0.01, 0.01, 0.012))]
-        same, slower = compare_reports(files[0], files[1]), compare_reports(files[0], files[2])
+        same, slower = changes_of(files[0], files[1]), changes_of(files[0], files[2])
         found = all(change.slower_by_more_than(5) for change in slower)
         if found and not any(change.slower_by_more_than(5) for change in same):
             return
@@ -153,6 +281,4 @@ def measured(path: Path, delay_s: float) -> Path:
     config = BenchConfig((1, 8), seconds=2.0, scopes=("sync",))
     prepared = prepare([Contender(FakeBackend(delay_s=delay_s))], config, files=None)
     cells = measure_interleaved(prepared.cells, prepared.runners, config, on_change=lambda cell: None).cells
-    content = {"schema": "rtk-bench-5", "cells": [vars(cell) for cell in cells]}
-    path.write_text(json.dumps(content))
-    return path
+    return report(path, cells=cells, rates=[])

@@ -19,7 +19,7 @@ from rtk.bench.measure.environment import processors
 from rtk.bench.report.report import Report
 from rtk.bench.report.tables import throughput_table
 from rtk.bench.roofline.graph_cost import operations_of
-from rtk.bench.roofline.roofline import Ceiling, DeviceRates, Operations, ceiling_of
+from rtk.bench.roofline.roofline import Ceiling, DeviceRates, Operations, ceiling_of, share_of
 from rtk.core.artifacts.graph import set_card
 from rtk.core.card import ModelCard
 
@@ -92,6 +92,25 @@ def test_the_ceiling_names_what_limits_the_rate() -> None:
     assert ceiling_of(Cell("a", 10, "bf16", "compute"), GRAPH, rates) == Ceiling(pytest.approx(4000), "arithmetic")
     assert ceiling_of(Cell("a", 10, "int8"), GRAPH, rates) is None
     assert ceiling_of(Cell("a", 10, scope="files"), GRAPH, rates) is None
+
+
+def test_the_share_of_a_ceiling_is_the_same_on_a_machine_whose_speed_changes() -> None:
+    """Ten images take 12.5 ms where the device needs 10 ms, at full speed; then both slow down to a third and recover.
+
+    A ceiling that is measured once gives 56, 168 or 80 %, depending on when it is measured.
+    """
+    speed_R = np.array([1.0] * 6 + [1 / 3] * 8 + [0.7] * 7)
+    cell = Cell("a", 10, rounds=[[0.0125 / speed] * 3 for speed in speed_R])
+    rates = DeviceRates.of("cpu", {}, {"fp32": list(1e6 * speed_R), "copy": list(1e9 * speed_R)})
+    share = share_of(cell, GRAPH, rates)
+    assert share
+    assert share.value == pytest.approx(0.8)
+    assert share.interval == (pytest.approx(0.8), pytest.approx(0.8))
+    assert not share.wrong
+    once = [share_of(cell, GRAPH, rates.at_turn(turn)) for turn in (0, 10, 20)]
+    assert [one.value for one in once if one] == pytest.approx([0.8 * 0.7, 0.8 * 2.1, 0.8], rel=0.01)
+    assert [one.wrong for one in once if one] == [False, True, False]
+    assert all(one.interval is None for one in once if one)
 
 
 def test_operations_are_counted_as_by_hand(card: ModelCard, tmp_path: Path) -> None:

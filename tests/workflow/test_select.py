@@ -64,6 +64,9 @@ def test_the_faster_of_two_backends_is_decided_at_the_largest_common_batch() -> 
     assert is_faster(cells, "b", "a") is True
     assert is_faster(cells[:2], "a", "b") is True
     assert is_faster(cells[:1], "a", "b") is None
+    for cell in cells:
+        cell.cores, cell.other_cores = 2, [1.0] * len(cell.rounds)
+    assert is_faster(cells, "a", "b") is None  # other processes disturbed them
 
 
 @pytest.mark.parametrize(
