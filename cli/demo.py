@@ -29,7 +29,7 @@ def demo(
     report = str(out / "report")
     options = ("--batch", "1,64", "--seconds", "4", "--no-baselines", "--require-parity", MARGIN_PP)
     _run(context, "bench", graph, *options, "--report", report)
-    print(f"\noutput: {out}: the run with its curves, the graph, the images, the report")
+    print(f"\noutput: {out}: the run with its curves and evaluation, graph, images, report")
     print(f"success: parity on every backend: under {MARGIN_PP} points of accuracy are lost")
 
 
