@@ -265,9 +265,16 @@ def _compare(old: Path, new: Path, *, limit: float, force: bool) -> None:
     compared = compare_reports(old, new, force=force)
     print(changes_text(compared))
     slower = [change for change in compared.changes if change.slower_by_more_than(limit)]
+    pooled = [change for change in compared.pooled if change.slower_by_more_than(limit)]
     if slower:
         worst = min(slower, key=lambda change: change.ratio)
         raise LimitError(
             f"{len(slower)} of {len(compared.changes)} cells are slower by more than {limit:g} %, "
             f"{worst.new.label} at batch {worst.new.batch} by {100 * (1 - worst.ratio):.1f} %"
+        )
+    if pooled:
+        worst = min(pooled, key=lambda change: change.ratio)
+        raise LimitError(
+            f"{worst.new.label} is slower by more than {limit:g} % in all batch sizes together, "
+            f"by {100 * (1 - worst.ratio):.1f} %"
         )

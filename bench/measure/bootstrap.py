@@ -38,9 +38,9 @@ def values_interval(rates_R: Rates) -> Interval | None:
 
 
 def paired_ratio_interval(cell: Cell, base: Cell) -> Interval | None:
-    """Interval of the ratio of two cells of one run: interleaved rounds are resampled together, so drift cancels."""
+    """Interval of the median ratio of two cells of one run: each ratio is of the same round, so drift cancels."""
     count = min(len(cell.rounds), len(base.rounds))
-    return paired_values_interval(cell.round_rates[:count], base.round_rates[:count])
+    return values_interval(cell.round_rates[:count] / base.round_rates[:count])
 
 
 def paired_values_interval(rates_R: Rates, base_R: Rates) -> Interval | None:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from .bootstrap import Interval, paired_ratio_interval
 from .cell import Cell
 
@@ -15,6 +17,7 @@ class Ratio:
     """The rate of a cell relative to that of another one in the same run."""
 
     value: float
+    """The median over rounds of the ratio in the same round, so that a change of the machine's speed cancels out."""
     interval: Interval | None
     """95 %, by block bootstrap over interleaved rounds; None with fewer than two rounds."""
     disturbed: bool
@@ -33,7 +36,8 @@ class Ratio:
 
 def ratio_of(cell: Cell, base: Cell) -> Ratio:
     """The rate of a cell relative to that of another one."""
-    value = cell.images_per_s / base.images_per_s
+    count = min(len(cell.rounds), len(base.rounds))
+    value = float(np.median(cell.round_rates[:count] / base.round_rates[:count]))
     return Ratio(value, paired_ratio_interval(cell, base), cell.disturbed or base.disturbed)
 
 

@@ -29,7 +29,10 @@ def notes_on(report: Report, *, columns: Collection[str] = ALL, short_scopes: bo
             notes.append(f"{name}: {text.timed}")
     notes += report.coincidences
     if "x" in columns and any(base_of(cell, report.cells, BASELINE) for cell in measured):
-        notes.append("x: images/s relative to eager PyTorch (torch), in the same scope, otherwise host to host")
+        notes.append(
+            "x: images/s relative to eager PyTorch (torch) in the same round, the median over all rounds; in the same "
+            "scope, otherwise host to host"
+        )
     if any(len(cell.rounds) > 1 for cell in measured):
         notes.append("±: 95 % interval, by block bootstrap over interleaved rounds")
     if any(cell.valid for cell in measured):
