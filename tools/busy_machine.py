@@ -12,7 +12,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -230,11 +230,11 @@ def text_of(record: BusyRecord) -> str:
 
 
 def busy_block(records: Path = RECORDS) -> str:
-    """The newest record, for docs/benchmarks.md."""
-    found: Sequence[BusyRecord] = [
+    """The newest record, for docs/benchmarks.md; empty without any."""
+    found: list[BusyRecord] = [
         restored(BusyRecord, json.loads(path.read_text(encoding="utf-8"))) for path in records.glob("*.json")
     ]
-    return text_of(max(found, key=lambda one: one.date))
+    return text_of(max(found, key=lambda one: one.date)) if found else ""
 
 
 if __name__ == "__main__":

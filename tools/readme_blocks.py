@@ -20,6 +20,7 @@ from ..core.tolerances import PRECISIONS
 from ..core.zoo import DEFAULT, zoo_card, zoo_names
 from ..train.augment.options import option_name
 from ..train.recipes import NO_AUGMENTATION
+from .busy_machine import busy_block
 from .int8_record import int8_block
 from .own_data_figures import own_data_block
 from .published import kept_cards, trained_rows, untrained_rows
@@ -46,6 +47,7 @@ def table_blocks(folder: Path = RESULTS) -> dict[str, str]:
         "folders": folders_block(ROOT),
         "int8": int8_block(folder / "int8"),
         "own-data": own_data_block(folder / "own-data"),
+        "busy-machine": busy_block(folder / "busy-machine"),
     }
 
 

@@ -148,7 +148,7 @@ def test_a_reference_that_is_not_the_models_checkpoint_is_refused_without_force(
     _, err = command_line(*words, "--force", "--backend", "onnx", *BENCH)
     assert f"{named}; they are compared because of --force" in " ".join(err.split())
     _, err = command_line("bench", "shapes.onnx", "--force", *BENCH, code=2)
-    assert err == "rtk: --force goes with --reference FILE\n"
+    assert err == "rtk: --force goes with --reference FILE or --compare OLD NEW\n"
 
 
 def test_a_reference_with_another_preprocessing_is_refused(command_line: Rtk, graph: Path, tmp_path: Path) -> None:
