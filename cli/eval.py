@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import UsageError
-from ..core.files import check_local, make_folder, make_writable_folder
+from ..core.files import check_local, make_writable_folder
 from ..core.text import wrapped
 from ..workflow.eval_request import EvalRequest, Wanted
 from . import help as groups
@@ -175,7 +175,7 @@ def _check_outputs(report: Path | None, per_image: Path | None) -> None:
 
         check_suffix(per_image)
         check_local(per_image)
-        make_folder(per_image.parent)
+        make_writable_folder(per_image.parent)
 
 
 def _write_report(result: "Evaluation | Comparison", folder: Path | None) -> None:

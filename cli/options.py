@@ -31,7 +31,7 @@ WaitQuiet = Annotated[
     bool,
     typer.Option(
         "--wait-quiet",
-        help="Wait before each round until other processes leave the cores alone, for ten minutes at most.",
+        help="Wait before each round until other processes leave the cores alone, ten minutes in all.",
         rich_help_panel=MEASUREMENT,
     ),
 ]

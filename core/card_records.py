@@ -59,9 +59,10 @@ class TemperatureFit:
     def to_text(self) -> str:
         """The images and the figures in words."""
         return (
-            f"{self.images:,} images of {self.dataset}, {self.split} split (standard error {self.standard_error:.2g}): "
-            f"loss {self.loss_before:.4f} to {self.loss_after:.4f}, calibration error {self.ece_before:.2%} to "
-            f"{self.ece_after:.2%}" + (f"; {CHOSE_EPOCH}" if self.chose_epoch else "")
+            f"{self.images:,} images of {self.dataset}, {split_text(self.split)} "
+            f"(standard error {self.standard_error:.2g}): loss {self.loss_before:.4f} to {self.loss_after:.4f}, "
+            f"calibration error {self.ece_before:.2%} to {self.ece_after:.2%}"
+            + (f"; {CHOSE_EPOCH}" if self.chose_epoch else "")
         )
 
 
@@ -136,3 +137,8 @@ def _computed_on(device: str, threads: int, *, processes: int) -> str:
     if processes > 1:
         words.append(f"{processes} processes")
     return "".join(f", {word}" for word in words)
+
+
+def split_text(split: str) -> str:
+    """A split in words; `all`: every image of a folder."""
+    return "all images" if split == "all" else f"{split} split"

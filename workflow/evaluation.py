@@ -132,7 +132,7 @@ def _run(request: EvalRequest, found: ModelFiles, labelled: Labelled) -> Evaluat
         ran = RanFile.of(file)
         answers = answers_of(backend, labelled.split, names=labelled.names, batch=request.batch_size)
         result = evaluation_of(backend, answers, labelled.split, file=ran, data=labelled.data)
-    return Evaluated(result, answers, labelled)
+    return Evaluated(replace(result, given=request.model), answers, labelled)
 
 
 def _opened(request: EvalRequest, found: ModelFiles, dataset: "Dataset") -> "tuple[Backend, Path]":

@@ -1,5 +1,6 @@
 """Fit a model's temperature on images that its training held out, and write it into the model's card."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from ..bench.evaluation.calibration import calibration_of
 from ..bench.evaluation.temperature import bounded_temperature, standard_error
 from ..core.card import TemperatureFit
 from ..core.errors import UsageError
+from ..core.text import images_text, wrapped
 from ..infer.backend import BackendOptions
 from .eval_request import EvalRequest
 from .evaluation_data import labelled_images
@@ -15,6 +17,11 @@ from .held_out import HeldOut, check_unseen, held_out_of
 from .models import find_model, read_card
 from .rewrite_card import Temperature, target_of, write_temperature
 from .select import open_model
+
+_log = logging.getLogger(__name__)
+
+FEW_IMAGES = 200
+"""With fewer images, the standard error of the temperature is a tenth or more."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +81,20 @@ def _fitted(config: FitConfig, held_out: HeldOut) -> Temperature:
     with open_model(request.model, backend=request.backend, options=options, max_batch=request.batch_size) as backend:
         answers = answers_of(backend, held_out.images, batch=request.batch_size)
     logits_NK, labels_N = answers.logits_NK, answers.labels_N
-    value = bounded_temperature(logits_NK, labels_N, name=f"{held_out.dataset}, {held_out.split} split")
+    value = bounded_temperature(logits_NK, labels_N, name=f"{held_out.dataset}, {held_out.split_text}")
     before = calibration_of(logits_NK, labels_N)
     after = calibration_of(logits_NK, labels_N, temperature=value)
+    if len(labels_N) < FEW_IMAGES:
+        _log.warning(
+            wrapped(f"{held_out.dataset}: {images_text(len(labels_N))}; a temperature of so few is hardly reliable")
+        )
+    if after.ece > before.ece:
+        _log.warning(
+            wrapped(
+                f"{held_out.dataset}: the calibration error rose from {before.ece:.2%} to {after.ece:.2%} on the "
+                "images of the fit, although the loss fell: the model was calibrated, or the images are too few"
+            )
+        )
     fit = TemperatureFit(
         dataset=held_out.dataset,
         split=held_out.split,

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from ..bench.parity.compare import check_labels
 from ..core.card import ModelCard, Training
+from ..core.card_records import split_text
 from ..core.data.datasets import Dataset, Split
 from ..core.data.open_dataset import open_dataset
 from ..core.data.options import DataOptions
 from ..core.errors import DataError, UsageError
 from ..core.text import visible, wrapped
+from .eval_request import ALL
 from .model_data import dataset_of
 
 _log = logging.getLogger(__name__)
@@ -37,6 +39,11 @@ class HeldOut:
     """Its name in the card: holdout, validation, test."""
     chose_epoch: bool
     """Whether the training chose its weights by these images."""
+
+    @property
+    def split_text(self) -> str:
+        """The split in words."""
+        return split_text(self.split)
 
 
 def held_out_of(
@@ -124,7 +131,7 @@ def _named(card: ModelCard, requested: str, data_dir: Path | None) -> HeldOut:
     split = found.split(name)
     check_labels(card.classes, split, found.classes, name=found.name)
     chose = own and card.training is not None and card.training.selected_on == name
-    return HeldOut(split, found.name, name, chose)
+    return HeldOut(split, found.name, name if len(found.splits) > 1 else ALL, chose)
 
 
 def _own_data(card: ModelCard, dataset: str | None, data_dir: Path | None) -> Dataset:
@@ -166,7 +173,7 @@ def _check_repeated(hashes: list[bytes], others: list[bytes], held_out: HeldOut,
     repeated = sum(one in known for one in hashes)
     if not repeated:
         return
-    text = f"{visible(held_out.dataset)}: {repeated:,} of {len(hashes):,} images of its {held_out.split} split {what}"
+    text = f"{visible(held_out.dataset)}: {repeated:,} of {len(hashes):,} images ({held_out.split_text}) {what}"
     if repeated > MAX_REPEATED * len(hashes):
         raise UsageError(f"{text}; a temperature is fitted on others: name them with --held-out DIR")
     _log.warning(wrapped(text))

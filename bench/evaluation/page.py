@@ -109,6 +109,7 @@ def _measured(result: Evaluation) -> dict[str, str]:
     machine = result.machine
     facts = {
         "model": f"{result.card.name}, {result.card.arch}, {len(result.classes):,} classes",
+        **({"given as": result.given} if result.given else {}),
         "file": str(result.file),
         "backend": f"{result.backend}: {result.runs_on}",
         "device": result.device,

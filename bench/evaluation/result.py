@@ -169,6 +169,8 @@ class Evaluation:
     """Wrong predictions with the highest confidence, the surest first."""
     least_sure_right: tuple[ShownImage, ...] = ()
     """Right predictions with the lowest confidence, the least sure first."""
+    given: str = ""
+    """The model as the user named it; empty in earlier files. `file` may be a graph that was made from it."""
 
     @property
     def accuracy(self) -> float:

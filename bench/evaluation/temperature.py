@@ -11,6 +11,8 @@ from .calibration import CHUNK, HIGHEST, LOWEST, fit_temperature
 
 def bounded_temperature(logits_NK: NDArray[np.float32], labels_N: NDArray[np.int64], *, name: str) -> float:
     """Fit a temperature. Raises DataError, with the `name` of the images, if these images determine none."""
+    if len(np.unique(labels_N)) < 2:
+        raise DataError(f"{name}: all {len(labels_N):,} images have one label; expected images of several classes")
     temperature = fit_temperature(logits_NK, labels_N)
     right, images = int((logits_NK.argmax(axis=1) == labels_N).sum()), len(labels_N)
     if temperature <= LOWEST:

@@ -73,10 +73,11 @@ def comparison_text(result: Comparison) -> str:
 
 
 def model_names(result: Comparison) -> tuple[str, str]:
-    """What to call the two models: by name and precision, and by backend or file where these are the same."""
+    """What to call two models: by name and precision; where these are the same, also as the user named them."""
     forms: tuple[Callable[[Evaluation], str], ...] = (
         lambda one: f"{one.card.name}, {one.precision}",
         lambda one: f"{one.card.name}, {one.precision}, {one.backend}",
+        lambda one: f"{one.card.name}, {one.precision} ({visible(one.given)})",
         lambda one: f"{one.card.name}, {one.precision} ({one.file.sha256[:12]})",
     )
     for form in forms:
@@ -155,7 +156,8 @@ def _heading(result: Evaluation) -> str:
 
 def _summary(result: Evaluation) -> dict[str, str]:
     interval = result.accuracy_interval
-    facts = {
+    facts = {"model": visible(result.given)} if result.given else {}
+    facts |= {
         "backend": f"{result.backend}: {result.runs_on}",
         "file": str(result.file),
         "images": data_text(result.data),

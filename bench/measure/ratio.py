@@ -25,13 +25,14 @@ class Ratio:
 
     @property
     def text(self) -> str:
-        """The ratio with its uncertainty, for a table; without an uncertainty where it was disturbed."""
+        """The ratio with its uncertainty, for a table, in three digits; without the uncertainty if disturbed."""
+        digits = 2 if self.value < 10 else 1 if self.value < 100 else 0
         if self.disturbed:
-            return f"{self.value:.2f} busy"
+            return f"{self.value:.{digits}f} busy"
         if self.interval is None:
-            return f"{self.value:.2f}"
+            return f"{self.value:.{digits}f}"
         low, high = self.interval
-        return f"{self.value:.2f} ±{max(self.value - low, high - self.value):.2f}"
+        return f"{self.value:.{digits}f} ±{max(self.value - low, high - self.value):.{digits}f}"
 
 
 def ratio_of(cell: Cell, base: Cell) -> Ratio:

@@ -29,6 +29,8 @@ SCHEMA = "rtk-bench-6"
 """The number increases with every change that an older reader would misread; SCHEMA.md describes it."""
 EARLIER = ("rtk-bench-2", "rtk-bench-3", "rtk-bench-4", "rtk-bench-5")
 """The earlier schemas that are still read."""
+FAMILY = "rtk-bench-"
+"""Beginning of the name of every schema."""
 EARLIER_REJECTED = "not believed: returns before its work is done"
 """Beginning of `caught` in an earlier report, which REJECTED replaces."""
 REFERENCE, CEILING = "reference", "ceiling"
@@ -139,10 +141,13 @@ def _content(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path}: not a report of rtk bench ({error})") from error
     if not isinstance(content, dict):
         raise ArtifactError(f"{path}: not a report of rtk bench (expected a JSON object)")
-    if content.get("schema") not in (SCHEMA, *EARLIER):
+    schema = content.get("schema")
+    if not str(schema).startswith(FAMILY):
+        raise ArtifactError(f"{path}: not a report of rtk bench: its schema is {schema!r}, expected {SCHEMA!r}")
+    if schema not in (SCHEMA, *EARLIER):
         raise ArtifactError(
-            f"{path}: schema {content.get('schema')!r}, expected {SCHEMA!r} or {' or '.join(map(repr, EARLIER))}; "
-            "measure again: rtk bench --report FOLDER"
+            f"{path}: schema {schema!r}, expected one of {', '.join(map(repr, (*EARLIER, SCHEMA)))}; measure again: "
+            "rtk bench --report FOLDER"
         )
     return content
 

@@ -197,7 +197,7 @@ def test_wait_quiet_waits_before_each_round_and_only_the_first_wait_fails(
     results = [None, LimitError("still busy")]
     waits: list[object] = []
 
-    def waited() -> None:
+    def waited(*, limit_s: float) -> None:
         waits.append(found := results.pop(0))
         if found:
             raise found

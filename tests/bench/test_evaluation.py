@@ -3,11 +3,13 @@
 import csv
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.evaluations import compared
 from numpy.typing import NDArray
 from rtk.bench.evaluation.answers import Answers, answers_of
 from rtk.bench.evaluation.calibration import calibration_of, fit_temperature, scores_of
@@ -25,7 +27,8 @@ from rtk.bench.evaluation.figures import (
 from rtk.bench.evaluation.file import json_of, read_comparison, read_evaluation
 from rtk.bench.evaluation.per_image import check_suffix, write_per_image
 from rtk.bench.evaluation.result import Comparison, Evaluation, LabelledData
-from rtk.bench.evaluation.text import comparison_text, confusion_text, evaluation_text
+from rtk.bench.evaluation.temperature import bounded_temperature
+from rtk.bench.evaluation.text import comparison_text, confusion_text, evaluation_text, model_names
 from rtk.bench.measure.contenders import RanFile
 from rtk.core.card import Input
 from rtk.core.data.datasets import Split
@@ -413,3 +416,18 @@ def test_the_text_says_what_was_measured_on_what() -> None:
     assert "models/tiny.onnx (sha256 0123456789ab)" in text
     assert "pets, test split: 60 images" in text
     assert "with temperature 2. Without it: ECE" in text
+
+
+def test_a_temperature_of_images_of_one_class_is_refused() -> None:
+    logits_NK = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    with pytest.raises(DataError, match="^d: all 20 images have one label; expected images of several classes$"):
+        bounded_temperature(logits_NK, np.ones(20, np.int64), name="d")
+
+
+def test_two_models_of_one_name_are_told_apart_as_the_user_named_them() -> None:
+    both = compared()
+    both = replace(both, first=replace(both.first, given="t/a/best.pt"), second=replace(both.second, given="t/v.pt"))
+    name = both.first.card.name
+    assert model_names(both) == (f"{name}, fp32 (t/a/best.pt)", f"{name}, fp32 (t/v.pt)")
+    assert "(t/a/best.pt): " in " ".join(comparison_text(both).split())
+    assert re.search(r"^model +t/a/best.pt$", evaluation_text(both.first), re.MULTILINE)

@@ -227,9 +227,12 @@ def test_files_that_are_no_reports_are_refused(tmp_path: Path) -> None:
     good = report(tmp_path / "good.json")
     (tmp_path / "old.json").write_text('{"schema": "rtk-bench-1", "cells": []}')
     (tmp_path / "text.json").write_text("hello")
+    (tmp_path / "eval.json").write_text('{"schema": "rtk-eval-1"}')
+    with pytest.raises(ArtifactError, match=r"eval\.json: not a report of rtk bench: its schema is 'rtk-eval-1', exp"):
+        compare_reports(tmp_path / "eval.json", good)
     with pytest.raises(
         ArtifactError,
-        match=r"old\.json: schema 'rtk-bench-1', expected 'rtk-bench-6' or 'rtk-bench-2' or 'rtk-bench-3' or",
+        match=r"old\.json: schema 'rtk-bench-1', expected one of 'rtk-bench-2', .*, 'rtk-bench-6'; measure again: ",
     ):
         compare_reports(tmp_path / "old.json", good)
     with pytest.raises(ArtifactError, match=r"text\.json: not a report of rtk bench"):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rtk.cli import help as help_groups
 from rtk.cli.app import app
+from rtk.cli.train import OF_THE_COMMAND
 from rtk.core.errors import ArtifactError, UsageError
 from rtk.core.zoo import zoo_card, zoo_names
 from rtk.train.augment.options import NAMES, Augmentation
@@ -23,8 +24,8 @@ from typer.main import get_command
 def parameters() -> dict[str, Any]:
     """The parameters of `rtk train` by name, as Click sees them, without those that only the command has."""
     found = {parameter.name: parameter for parameter in get_command(app).commands["train"].params}
-    assert found.keys() >= {"seeds", "resume"}
-    return {name: parameter for name, parameter in found.items() if name not in ("seeds", "resume")}
+    assert found.keys() >= set(OF_THE_COMMAND)
+    return {name: parameter for name, parameter in found.items() if name not in OF_THE_COMMAND}
 
 
 def test_every_field_is_an_option_with_the_same_default_and_the_reverse(parameters: dict[str, Any]) -> None:
