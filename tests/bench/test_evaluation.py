@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes.evaluations import compared
 from numpy.typing import NDArray
 from rtk.bench.evaluation.answers import Answers, answers_of
 from rtk.bench.evaluation.calibration import calibration_of, fit_temperature, scores_of
@@ -425,7 +424,7 @@ def test_a_temperature_of_images_of_one_class_is_refused() -> None:
 
 
 def test_two_models_of_one_name_are_told_apart_as_the_user_named_them() -> None:
-    both = compared()
+    both = compared(same=True)
     both = replace(both, first=replace(both.first, given="t/a/best.pt"), second=replace(both.second, given="t/v.pt"))
     name = both.first.card.name
     assert model_names(both) == (f"{name}, fp32 (t/a/best.pt)", f"{name}, fp32 (t/v.pt)")
