@@ -425,7 +425,8 @@ def test_a_temperature_of_images_of_one_class_is_refused() -> None:
 
 def test_two_models_of_one_name_are_told_apart_as_the_user_named_them() -> None:
     both = compared(same=True)
-    both = replace(both, first=replace(both.first, given="t/a/best.pt"), second=replace(both.second, given="t/v.pt"))
+    one = replace(both.first, given="t/a/best.pt")
+    both = replace(both, first=one, second=replace(one, given="t/v.pt"))
     name = both.first.card.name
     assert model_names(both) == (f"{name}, fp32 (t/a/best.pt)", f"{name}, fp32 (t/v.pt)")
     assert "(t/a/best.pt): " in " ".join(comparison_text(both).split())
