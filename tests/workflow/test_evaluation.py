@@ -129,8 +129,8 @@ def test_a_data_set_of_other_classes_is_one_clear_error(command_line: CommandLin
     assert said.endswith("; name images of these classes\n")
 
 
+@pytest.mark.torch
 def test_a_graph_on_torch_says_that_its_checkpoint_runs(tmp_path: Path, command_line: CommandLine) -> None:
-    pytest.importorskip("torch")
     class_folders(tmp_path / "pets")
     shutil.copy(zoo_file(ZOO, ".onnx"), tmp_path / "graph.onnx")
     _, said = command_line("eval", "graph.onnx", "--dataset", "pets", "--backend", "torch", "--report", "out")
