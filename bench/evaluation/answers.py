@@ -1,6 +1,6 @@
 """A model's answers to all images of a split. Shapes: N images, K classes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,7 @@ from ...core.data.datasets import Split
 from ...core.errors import BackendError, DataError
 from ...core.progress import progress_bar
 from ...infer.backend import Backend
+from ..parity.compare import logits_of
 from . import BATCH
 
 
@@ -36,7 +37,9 @@ def answers_of(backend: Backend, split: Split, *, names: Sequence[str] = (), bat
     if not len(split):
         raise DataError("no images to evaluate; expected one at least")
     with progress_bar("evaluating", len(split), unit="images") as advance:
-        logits_NK = _logits(backend, split, min(batch, backend.max_batch or batch), advance)
+        size = min(batch, backend.max_batch or batch)
+        batches = (split.part(slice(start, min(start + size, len(split)))) for start in range(0, len(split), size))
+        logits_NK = logits_of(backend, batches, advance=advance)
     expected = (len(split), len(backend.card.classes))
     if logits_NK.shape != expected:
         raise BackendError(f"{backend.name}: logits {logits_NK.shape}, expected {expected}: one row for each image")
@@ -49,16 +52,3 @@ def answers_of(backend: Backend, split: Split, *, names: Sequence[str] = (), bat
             f"{first}; expected finite ones; rtk bench shows which backends and precisions have them"
         )
     return Answers(logits_NK, split.labels_N, names)
-
-
-def _logits(backend: Backend, split: Split, size: int, advance: Callable[[int], None]) -> NDArray[np.float32]:
-    parts = [np.empty((0, len(backend.card.classes)), np.float32)]
-    batches = (split.part(slice(start, min(start + size, len(split)))) for start in range(0, len(split), size))
-    for logits_BK in backend.stream(batches):
-        if logits_BK.shape[1:] != parts[0].shape[1:]:
-            raise BackendError(
-                f"{backend.name}: {logits_BK.shape[1]} logits per image, expected {parts[0].shape[1]}, as its card says"
-            )
-        parts.append(logits_BK)
-        advance(len(logits_BK))
-    return np.concatenate(parts)

@@ -63,7 +63,7 @@ def _columns(classes: Sequence[str], models: Mapping[str, tuple[Answers, float]]
             f"{prefix}prediction": names[scores.predictions_N].tolist(),
             f"{prefix}right": scores.predictions_N == answers.labels_N,
             f"{prefix}confidence": scores.confidences_N,
-            f"{prefix}label_probability": np.exp(scores.label_log_N),
+            f"{prefix}label_probability": scores.label_probabilities_N,
             f"{prefix}label_rank": 1 + ranks_of(answers.logits_NK, answers.labels_N),
         }
     return columns

@@ -60,7 +60,7 @@ def one_by_one(call: Callable[[], float]) -> Runner:
 
 
 class Probe(Protocol):
-    """Something that is measured in turns with the cells: a rate of the device."""
+    """Something that is measured in each round beside the cells: a rate of the device."""
 
     def measure(self) -> None:
         """Measure once more and keep the result."""

@@ -5,7 +5,7 @@ Shapes: N images, K classes.
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,8 +115,16 @@ def all_logits(
 ) -> NDArray[np.float32]:
     """The backend's logits of all images, in batches of 250 or of its largest size. `compare` checks their number."""
     batch = min(BATCH, backend.max_batch or BATCH)
+    batches = (images_NHWC[start : start + batch] for start in range(0, len(images_NHWC), batch))
+    return logits_of(backend, batches, advance=advance)
+
+
+def logits_of(
+    backend: Backend, batches: Iterable[NDArray[np.uint8]], *, advance: Callable[[int], None]
+) -> NDArray[np.float32]:
+    """The backend's logits of all batches, one after the other. Raises BackendError for another number of classes."""
     parts = [np.empty((0, len(backend.card.classes)), np.float32)]
-    for logits_BK in backend.stream(images_NHWC[start : start + batch] for start in range(0, len(images_NHWC), batch)):
+    for logits_BK in backend.stream(batches):
         if logits_BK.shape[1:] != parts[0].shape[1:]:
             raise BackendError(
                 f"{backend.name}: {logits_BK.shape[1]} logits per image, expected {parts[0].shape[1]}, as its card says"

@@ -2,7 +2,7 @@
 
 A cell is called slower or faster only if three things hold. (1) The interval of its ratio excludes 1, at 95 % for all
 cells together: with 40 cells at 95 % each, one is expected to be outside by chance. (2) The same holds relative to what
-both runs measured in turns with the cell: to the device's own rate, or to the other backends. Then it is not the
+both runs measured in the same rounds: to the device's own rate, or to the other backends. Then it is not the
 machine that changed. (3) Other processes took about as much of the cores in both runs.
 
 The cells of a backend are also compared all together, by the geometric mean of their rates in each round: this finds a

@@ -1,7 +1,7 @@
 """The rates of a device, measured with PyTorch: matrix products by precision, copies on it, and copies to and from it.
 
-They are measured in turns with the cells, so that both see the same machine. A turn takes the best of a few tries,
-because the rate serves as a ceiling. Matrices grow until a product takes long enough to be timed. On a CPU a
+They are measured in the same rounds as the cells, so that both see the same machine. A turn takes the best of a few
+tries, because the rate serves as a ceiling. Matrices grow until a product takes long enough to be timed. On a CPU a
 convolution is measured too: another library computes it, often faster. On a GPU it is not, because its algorithm may
 need fewer operations than are counted.
 """
