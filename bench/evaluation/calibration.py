@@ -40,7 +40,7 @@ def scores_of(logits_NK: NDArray[np.float32], labels_N: NDArray[np.int64], *, te
     """The predictions with their probabilities: the softmax of the logits divided by `temperature`, in float64."""
     predictions_N = logits_NK.argmax(axis=1).astype(np.int64)
     confidences_N, label_log_N = np.empty(len(labels_N)), np.empty(len(labels_N))
-    for part in _parts(logits_NK):
+    for part in parts_of(logits_NK):
         scaled_BK = logits_NK[part].astype(np.float64) / temperature
         scaled_BK -= scaled_BK.max(axis=1, keepdims=True)
         total_B = np.exp(scaled_BK).sum(axis=1)
@@ -97,7 +97,7 @@ def fit_temperature(logits_NK: NDArray[np.float32], labels_N: NDArray[np.int64])
 def _slope(logits_NK: NDArray[np.float32], labels_N: NDArray[np.int64], inverse: float) -> float:
     """The derivative of the summed negative log-likelihood by the inverse temperature."""
     total = 0.0
-    for part in _parts(logits_NK):
+    for part in parts_of(logits_NK):
         logits_BK = logits_NK[part].astype(np.float64)
         logits_BK -= logits_BK.max(axis=1, keepdims=True)
         weights_BK = np.exp(logits_BK * inverse)
@@ -106,6 +106,7 @@ def _slope(logits_NK: NDArray[np.float32], labels_N: NDArray[np.int64], inverse:
     return total
 
 
-def _parts(logits_NK: NDArray[np.float32]) -> list[slice]:
+def parts_of(logits_NK: NDArray[np.float32]) -> list[slice]:
+    """Parts of at most CHUNK logits."""
     step = max(1, CHUNK // max(1, logits_NK.shape[1]))
     return [slice(start, start + step) for start in range(0, len(logits_NK), step)]

@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 from ...core.data.datasets import Split
 from ...core.errors import DataError
 from ..parity.paired_interval import lower_loss, upper_loss
+from ..pictures import picture_of
 from .answers import Answers
 from .calibration import scores_of
-from .evaluate import picture_of
 from .result import ChangedImage, ClassChange, Comparison, Evaluation, Interval
 
 SHOWN = 24

@@ -1,16 +1,15 @@
 """An evaluation from a model's answers: all figures, and the images that a reader wants to see."""
 
-import base64
 import datetime
 from collections.abc import Iterable
 
 import numpy as np
 
 from ...core.data.datasets import Split
-from ...core.data.images import encoded_image
 from ...core.machine import this_machine
 from ...infer.backend import Backend
 from ..measure.contenders import RanFile
+from ..pictures import picture_of
 from .answers import Answers
 from .calibration import Scores, calibration_of, scores_of
 from .figures import (
@@ -65,11 +64,6 @@ def evaluation_of(backend: Backend, answers: Answers, split: Split, *, file: Ran
         surest_wrong=_shown(surest_first[~right_N[surest_first]][:SHOWN].tolist(), answers, scores, split),
         least_sure_right=_shown(least_sure_first[right_N[least_sure_first]][:SHOWN].tolist(), answers, scores, split),
     )
-
-
-def picture_of(split: Split, index: int) -> str:
-    """The image as the model reads it: PNG in base64."""
-    return base64.b64encode(encoded_image(split.part(slice(index, index + 1))[0])).decode()
 
 
 def _shown(indices: Iterable[int], answers: Answers, scores: Scores, split: Split) -> tuple[ShownImage, ...]:

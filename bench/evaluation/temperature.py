@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import DataError
-from .calibration import CHUNK, HIGHEST, LOWEST, fit_temperature
+from .calibration import HIGHEST, LOWEST, fit_temperature, parts_of
 
 
 def bounded_temperature(logits_NK: NDArray[np.float32], labels_N: NDArray[np.int64], *, name: str) -> float:
@@ -35,10 +35,9 @@ def standard_error(logits_NK: NDArray[np.float32], labels_N: NDArray[np.int64], 
     "The behavior of maximum likelihood estimates under nonstandard conditions", Berkeley Symposium 1967.
     """
     squared_slopes = curvature = 0.0
-    step = max(1, CHUNK // logits_NK.shape[1])
-    for start in range(0, len(labels_N), step):
-        labels_B = labels_N[start : start + step]
-        logits_BK = logits_NK[start : start + step].astype(np.float64)
+    for part in parts_of(logits_NK):
+        labels_B = labels_N[part]
+        logits_BK = logits_NK[part].astype(np.float64)
         logits_BK -= logits_BK.max(axis=1, keepdims=True)
         weights_BK = np.exp(logits_BK / temperature)
         weights_BK /= weights_BK.sum(axis=1, keepdims=True)

@@ -162,6 +162,9 @@ def measure_files(
         def decode_s(source: Iterable[Entry]) -> float:
             return _drain_s(decoder.chunks(source)) / images
 
+        def processes() -> list[int]:
+            return decoder.process_ids
+
         measurements: dict[str, Callable[[], float]] = {
             "backend": lambda: _drain_s(alone.stream(_batches(split, images, config.batch_size))) / images,
             "decoding PNG": lambda: decode_s(pngs),
@@ -178,10 +181,10 @@ def measure_files(
             before_round()
             done.append({})
             for name, measure_s in measurements.items():
-                wait_until_idle(lambda: decoder.process_ids)
-                before = read_clocks(lambda: decoder.process_ids)
+                wait_until_idle(processes)
+                before = read_clocks(processes)
                 done[-1][name] = measure_s()
-                others = read_clocks(lambda: decoder.process_ids).other_cores_since(before)
+                others = read_clocks(processes).other_cores_since(before)
                 loads[name] += [] if others is None else [others / core_count()]
             advance(1)
     return FilesResult(images, done, max((statistics.fmean(one) for one in loads.values() if one), default=None))

@@ -3,11 +3,9 @@
 It begins with the answer: parity and speed of every backend. What did not run comes last.
 """
 
-import base64
 from collections.abc import Mapping, Sequence
 
 from ...core.data.datasets import Split
-from ...core.data.images import encoded_image
 from ...core.svg_plot import Draw, svg_of
 from ...core.web_page import escaped, figure_html, notes_html, picture_grid, picture_html, table_html, web_page
 from ..config import Scope
@@ -15,6 +13,7 @@ from ..measure.cell import Cell
 from ..measure.ratio import compares_nothing
 from ..parity.compare import Parity
 from ..parity.verdict import Verdict
+from ..pictures import picture_of
 from .answer import answer_table
 from .not_run import not_run
 from .notes import interruption, notes_on, preset_lines
@@ -176,4 +175,4 @@ def _list(items: Mapping[str, str]) -> str:
 def pictures_of(split: Split, parity: Sequence[Parity]) -> dict[str, str]:
     """PNG in base64, by index in the split, of each backend's worst images whose answer is not the reference's."""
     changed = {one.index for each in parity for one in each.worst if one.candidate != one.reference}
-    return {str(index): base64.b64encode(encoded_image(split.images_NHWC[index])).decode() for index in sorted(changed)}
+    return {str(index): picture_of(split, index) for index in sorted(changed)}
