@@ -274,7 +274,7 @@ MUTATIONS = (
     ),
     Mutation(
         "every image size is compiled on a GPU",
-        "train/device.py", '"dynamic": on_gpu and compiler.generates_code', '"dynamic": False',
+        "train/device.py", '"dynamic": on_gpu', '"dynamic": False',
         "tests/train/test_parts.py one_code",
     ),
     Mutation(
@@ -284,8 +284,18 @@ MUTATIONS = (
     ),
     Mutation(
         "cudagraphs asks for a compiler",
-        "train/device.py", "    if compiler.generates_code and not any(", "    if not any(",
+        "train/device.py", "    if compiler.settings is None:\n", "    if False:\n",
         "tests/train/test_parts.py cuda_graphs",
+    ),
+    Mutation(
+        "a recorded step keeps its first learning rate",
+        "train/trainer.py", 'group["lr"].fill_(group_rate)', "pass",
+        "tests/train/test_recorded_steps.py",
+    ),
+    Mutation(
+        "the guard of a recorded step forgets the step before",
+        "train/optim/nan_guard.py", "self.not_finite.copy_(not_finite if", "self.not_finite = (not_finite if",
+        "tests/train/test_recorded_steps.py",
     ),
     Mutation(
         "GPU tests are not collected where OpenVINO is missing",

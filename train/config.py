@@ -35,7 +35,7 @@ from .data.preprocessing import OF_WEIGHTS, PREPROCESSES, find_preprocess
 from .recipes import LARGEST_SIDE, RECIPES, ClassWeights, Recipe, Select, find_recipe
 
 Precision = Literal["auto", "fp32", "bf16"]
-Compile = Literal["auto", "on", "off", "reduce-overhead", "cudagraphs"]
+Compile = Literal["auto", "on", "off", "cudagraphs", "on+cudagraphs", "reduce-overhead"]
 
 SMALLEST_IMAGE_SIDE = 8
 NOTHING_HELD_OUT = "--patience needs held-out images; add --validation-split 0.1"
@@ -170,8 +170,8 @@ class TrainConfig:
     compile: Compile = option(
         "auto",
         group="Machine",
-        help="Use torch.compile. On a GPU also: reduce-overhead adds CUDA graphs; cudagraphs records PyTorch's own "
-        "kernels, which needs no compiler.",
+        help="Use torch.compile. On a GPU also: cudagraphs records each step as a CUDA graph, which needs no compiler; "
+        "on+cudagraphs does both; reduce-overhead is PyTorch's own mode of this name.",
     )
     """auto is on in runs of at least 2,000 steps where it was measured to help, which is on processors with AMX, and on
     GPUs, where it was not measured yet."""

@@ -18,24 +18,35 @@ from .config import Compile, Precision
 
 @dataclass(frozen=True)
 class Compiler:
-    """How torch.compile is called."""
+    """What a value of --compile does."""
 
-    settings: dict[str, Any]
+    settings: dict[str, Any] | None
+    """The arguments of torch.compile, which needs a C++ compiler, and on a GPU triton; None: it is not called."""
     on_gpu_only: bool
-    generates_code: bool
-    """Whether it needs a C++ compiler, and on a GPU triton."""
+    records_steps: bool = False
+    """Whether steps are recorded as CUDA graphs: see recorded_steps.py."""
 
 
 COMPILERS: dict[str, Compiler] = {
-    "on": Compiler({}, on_gpu_only=False, generates_code=True),
-    "reduce-overhead": Compiler({"mode": "reduce-overhead"}, on_gpu_only=True, generates_code=True),
-    "cudagraphs": Compiler({"backend": "cudagraphs"}, on_gpu_only=True, generates_code=False),
+    "on": Compiler({}, on_gpu_only=False),
+    "reduce-overhead": Compiler({"mode": "reduce-overhead"}, on_gpu_only=True),
+    "cudagraphs": Compiler(None, on_gpu_only=True, records_steps=True),
+    "on+cudagraphs": Compiler({}, on_gpu_only=True, records_steps=True),
 }
 """By the value of --compile."""
 
 
-COMPILED = "compiled"
-"""How the description of a compiled network begins."""
+@dataclass(frozen=True)
+class Compilation:
+    """What was done to make the steps of a training faster."""
+
+    description: str
+    compiled: bool = False
+    records_steps: bool = False
+    """Whether the trainer is to record its steps."""
+
+
+RECORDED = "steps recorded as CUDA graphs"
 COMPILED_STEPS = 2_000
 """`--compile auto` compiles only for runs of at least this many steps.
 
@@ -82,41 +93,48 @@ def choose_arithmetic(device: str, precision: Precision) -> Arithmetic:
     return Arithmetic(chosen, torch.bfloat16 if precision == "bf16" else None)
 
 
-def compile_network(network: nn.Module, arithmetic: Arithmetic, mode: Compile, *, steps: float = math.inf) -> str:
-    """Compile the network in place if `mode` asks for it and it works here; return a description of what was done.
+def compile_network(
+    network: nn.Module, arithmetic: Arithmetic, mode: Compile, *, steps: float = math.inf, alone: bool = True
+) -> Compilation:
+    """Compile the network in place if `mode` asks for it and it works here; return what was done.
 
     With `auto`, it is compiled only where that helps, in a run of enough `steps`: of all its steps, so that a resumed
-    run computes as before. Raises BackendError if `mode` is a compiler that does not work
-    here.
+    run computes as before. `alone`: the training has a single process. Raises BackendError if `mode` is a compiler that
+    does not work here.
     """
     if mode == "off":
-        return "not compiled"
+        return Compilation("not compiled")
     name, on_gpu = "on" if mode == "auto" else mode, arithmetic.device.type == "cuda"
     compiler = COMPILERS[name]
     if compiler.on_gpu_only and not on_gpu:
         raise BackendError(f"--compile {mode}: CUDA graphs need a GPU, this training runs on a CPU; use --compile on")
+    if compiler.records_steps and not alone:
+        raise BackendError(f"--compile {mode}: steps of several processes cannot be recorded; use --compile on")
     helps = on_gpu or "amx_bf16" in this_machine().features
     if mode == "auto" and not helps:
-        return "not compiled (no gain on this processor)"
+        return Compilation("not compiled (no gain on this processor)")
     if mode == "auto" and steps < COMPILED_STEPS:
-        return "not compiled (too short a run)"
-    problem = _compile_problem(arithmetic.device, compiler)
+        return Compilation("not compiled (too short a run)")
+    if compiler.settings is None:
+        return Compilation(f"not compiled, {RECORDED}", records_steps=True)
+    problem = _compile_problem(arithmetic.device, compiler.settings)
     if problem and mode != "auto":
         raise BackendError(f"--compile {mode}: torch.compile {problem}")
     if problem:
-        return f"not compiled (torch.compile {problem})"
-    network.compile(**compile_settings(compiler, on_gpu=on_gpu))
-    return COMPILED if name == "on" else f"{COMPILED} ({name})"
+        return Compilation(f"not compiled (torch.compile {problem})")
+    network.compile(**compile_settings(compiler.settings, on_gpu=on_gpu))
+    detail = f", {RECORDED}" if compiler.records_steps else "" if name == "on" else f" ({name})"
+    return Compilation(f"compiled{detail}", compiled=True, records_steps=compiler.records_steps)
 
 
-def compile_settings(compiler: Compiler, *, on_gpu: bool) -> dict[str, Any]:
+def compile_settings(settings: dict[str, Any], *, on_gpu: bool) -> dict[str, Any]:
     """The arguments of torch.compile.
 
     A recipe has a few image sizes. On a CPU, code for each of them is faster. On a GPU one code serves all sizes: to
     compile takes long, and a step is hundreds of small kernels (355 operations for resnet20v1), whose number does not
-    depend on the size. CUDA graphs of PyTorch's own kernels generate no code, and are recorded for each size.
+    depend on the size.
     """
-    return {"dynamic": on_gpu and compiler.generates_code, **compiler.settings}
+    return {"dynamic": on_gpu, **settings}
 
 
 def make_deterministic(arithmetic: Arithmetic, *, strict: bool) -> None:
@@ -142,16 +160,16 @@ def _multiplies_bf16(device: torch.device) -> bool:
     return bool({"amx_bf16", "avx512_bf16"} & set(this_machine().features))
 
 
-def _compile_problem(device: torch.device, compiler: Compiler) -> str:
+def _compile_problem(device: torch.device, settings: dict[str, Any]) -> str:
     """What torch.compile lacks on this machine, or its error message; empty if it works."""
     commands = filter(None, (os.environ.get("CXX"), "g++", "clang++"))
-    if compiler.generates_code and not any(map(shutil.which, commands)):
+    if not any(map(shutil.which, commands)):
         return "needs a C++ compiler"
-    if compiler.generates_code and device.type == "cuda" and find_spec("triton") is None:
+    if device.type == "cuda" and find_spec("triton") is None:
         return "needs triton"
     use_writable_compiler_folders()
     try:  # the smallest possible function: this tests the compilers, their headers and the device
-        torch.compile(_squares, **compiler.settings)(torch.ones(4, device=device, requires_grad=True)).backward()
+        torch.compile(_squares, **settings)(torch.ones(4, device=device, requires_grad=True)).backward()
     except Exception as error:
         return f"fails here: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     return ""

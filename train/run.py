@@ -24,7 +24,7 @@ from ..core.progress import progress_bar
 from ..core.text import wrapped
 from .config import TrainConfig, resumed_config
 from .data.splits import splits_of
-from .device import COMPILED, Arithmetic, choose_arithmetic, compile_network, make_deterministic
+from .device import Arithmetic, Compilation, choose_arithmetic, compile_network, make_deterministic
 from .distributed.process_group import Processes, device_of_process, join_process_group
 from .distributed.step_sync import StepRequests
 from .evaluate import evaluate
@@ -34,6 +34,7 @@ from .optim.norm_statistics import measure_statistics, too_short
 from .optim.schedule import epochs_since_best
 from .provenance import measured_here, new_card, provenance, selection, with_early_stop
 from .recipes import Recipe
+from .recorded_steps import CudaGraphRecorder
 from .run_folder import Record, RunFolder
 from .start import Start, start_lines, start_of
 from .stop_signals import Stopped, StopRequest, stop_signals
@@ -163,10 +164,13 @@ class _Run:
         trainer.history = self.record.history
         if config.checkpoint_activations:
             recompute_activations(model.network)
-            compilation = "not compiled (activations are checkpointed)"
+            compilation = Compilation("not compiled (activations are checkpointed)")
         else:
             steps = self.recipe.total_steps(len(split))
-            compilation = compile_network(model.network, arithmetic, config.compile, steps=steps)
+            alone = processes.count == 1
+            compilation = compile_network(model.network, arithmetic, config.compile, steps=steps, alone=alone)
+        if compilation.records_steps:
+            trainer.record_steps(CudaGraphRecorder())
         if state is not None:
             trainer.load_state(state)
         parameters = sum(p.numel() for p in model.parameters())
@@ -174,8 +178,8 @@ class _Run:
         self._log(
             model_line(self.card.name, parameters=parameters, images=len(split), first_epoch=first_epoch, epochs=epochs)
         )
-        self._log(machine_line(arithmetic, compilation, processes=processes.count))
-        if compilation.startswith(COMPILED) and trainer.epoch < epochs:
+        self._log(machine_line(arithmetic, compilation.description, processes=processes.count))
+        if compilation.compiled and trainer.epoch < epochs:
             self._log("compiling in the first steps, which can take minutes")
         return trainer
 

@@ -8,6 +8,7 @@ from ..core.data.datasets import Split
 from .config import TrainConfig
 from .data.statistics import learn_maps, preprocessing_of
 from .device import Arithmetic, choose_arithmetic, compile_network, make_deterministic
+from .recorded_steps import CudaGraphRecorder
 from .trainer import Trainer, new_model
 
 
@@ -29,10 +30,12 @@ def endless_steps(config: TrainConfig, split: Split) -> tuple[ModelCard, Arithme
     recipe = replace(config.resolved_recipe, resizing=(), pruning=0.0, steps=0)
     trainer = Trainer(model, recipe, arithmetic, split, seed=config.seed)
     compilation = compile_network(model.network, arithmetic, config.compile)
+    if compilation.records_steps:
+        trainer.record_steps(CudaGraphRecorder())
 
     def steps() -> Iterator[int]:
         while True:
             yield from map(len, trainer.steps())
             trainer.under_way = None
 
-    return card, arithmetic, f"{arithmetic.device}, {arithmetic.precision}, {compilation}", steps()
+    return card, arithmetic, f"{arithmetic.device}, {arithmetic.precision}, {compilation.description}", steps()

@@ -31,6 +31,7 @@ from .optim.ema import MovingAverage
 from .optim.nan_guard import NanGuard, NotFinite
 from .optim.schedule import image_side, learning_rate, progress_at
 from .recipes import Decays, Recipe
+from .recorded_steps import RecordedSteps, Recorder, Work
 from .weights import head_name, to_training_mode
 
 HEAD_GROUPS = 2
@@ -76,6 +77,8 @@ class Trainer:
         self.backbone_rests = False
         """Whether only the last layer learns in this step."""
         self.optimiser = _optimiser(parameter_groups(model, recipe), recipe)
+        self.rate = recipe.lr
+        """The learning rate of the last step."""
         self.average = MovingAverage(model, horizon_steps=recipe.average * recipe.epochs * self.steps_per_epoch)
         self.guard = NanGuard(model, self.optimiser, skip=skip_nan, device=arithmetic.device)
         self.sync = StepSync(processes, self.guard.statistics)
@@ -91,6 +94,21 @@ class Trainer:
         self.requests = StepRequests()
         """Requests of any process; all processes see a request in the same step, some steps after it was made."""
         self._reports: DeferredRead[dict[str, Any]] = DeferredRead(arithmetic.device)
+        self._work: Work = self._learn
+
+    def record_steps(self, recorder: Recorder) -> None:
+        """From now on run the work of a step from a recording; only for a training of a single process."""
+        self._work = RecordedSteps(self._learn, recorder)
+        self.guard.host_may_look = False
+        self._keep_rates_on_device()
+
+    def _keep_rates_on_device(self) -> None:
+        """Keep the learning rates in tensors: a recorded step reads them where they were when it was recorded."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = torch.tensor(float(group["lr"]), device=self.arithmetic.device)
+            if "capturable" in group:  # of Adam
+                group["capturable"] = True
+        self.optimiser._warned_capturable_if_run_uncaptured = True  # as the first steps do
 
     def run_epoch(self, after_step: Callable[[int], None]) -> dict[str, Any]:
         """Train one epoch and return its row of the history; the sampler and the last batch may leave images out.
@@ -113,7 +131,7 @@ class Trainer:
             )
         row = {
             "epoch": self.epoch,
-            "lr": self.optimiser.param_groups[0]["lr"],
+            "lr": self.rate,
             "images": epoch.images_seen,
             "train_loss": float(epoch.loss_sum) / images,
             "train_accuracy": int(epoch.correct) / images,
@@ -198,8 +216,32 @@ class Trainer:
         Returns the loss of each image, the number of correct predictions, and how many processes request a stop and a
         save.
         """
+        self.rate = rate
         for number, group in enumerate(self.optimiser.param_groups):
-            group["lr"] = 0.0 if self.backbone_rests and number >= HEAD_GROUPS else rate
+            group_rate = 0.0 if self.backbone_rests and number >= HEAD_GROUPS else rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(group_rate)
+            else:
+                group["lr"] = group_rate
+        requests_2 = self.sync.flags_2(self.own_requests(), labels_B.device)
+        mixed_with = (None, None) if mix is None else (mix.labels_B, mix.share)
+        losses_B, hits, requests_2 = self._work(images_BHWC, labels_B, weights_B, requests_2, *mixed_with)
+        self.average.step()
+        return losses_B, hits, requests_2
+
+    def _learn(
+        self,
+        images_BHWC: Tensor,
+        labels_B: Tensor,
+        weights_B: Tensor,
+        requests_2: Tensor,
+        mixed_labels_B: Tensor | None,
+        mixed_share: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The work of a step that a CUDA graph can hold: it never waits, and its state stays in the same tensors.
+
+        Returns what `_step` does.
+        """
         count, mine = len(labels_B), self.processes.share(len(labels_B))
         images_BHWC, labels_B, weights_B = images_BHWC[mine], labels_B[mine], weights_B[mine]
         self.guard.before_forward()
@@ -207,18 +249,17 @@ class Trainer:
         with torch.autocast(self.arithmetic.device.type, autocast, enabled=autocast is not None):
             logits_BK = self.forward(images_BHWC)
         losses_B, weighted_B = self._losses(logits_BK.float(), labels_B)
-        if mix is not None:
-            others_B, weighted_others_B = self._losses(logits_BK.float(), mix.labels_B[mine])
-            losses_B = torch.lerp(losses_B, others_B, mix.share)
-            weighted_B = torch.lerp(weighted_B, weighted_others_B, mix.share)
+        if mixed_labels_B is not None and mixed_share is not None:
+            others_B, weighted_others_B = self._losses(logits_BK.float(), mixed_labels_B[mine])
+            losses_B = torch.lerp(losses_B, others_B, mixed_share)
+            weighted_B = torch.lerp(weighted_B, weighted_others_B, mixed_share)
         self.optimiser.zero_grad(set_to_none=True)
         self.processes.weighted((weighted_B * weights_B).mean(), count).backward()
         hits = (logits_BK.argmax(1) == labels_B).sum()
-        losses_B, hits, requests_2 = self.sync(losses_B.detach(), hits, self.own_requests(), count=count)
+        losses_B, hits, requests_2 = self.sync(losses_B.detach(), hits, requests_2, count=count)
         self.guard.before_step(losses_B)
         self.optimiser.step()
         self.guard.after_step()
-        self.average.step()
         return losses_B, hits, requests_2
 
     def _losses(self, logits_BK: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -234,10 +275,19 @@ class Trainer:
             "epoch": self.epoch,
             "under_way": self.under_way.state() if self.under_way else None,
             "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": self._optimiser_state(),
             "average": {"weights": self.average.weights, "steps": self.average.steps},
             "losses": self.sampler.losses_N,
         }
+
+    def _optimiser_state(self) -> dict[str, Any]:
+        """The optimiser's state, with learning rates as numbers."""
+        state = self.optimiser.state_dict()
+        for group in state["param_groups"]:
+            group["lr"] = float(group["lr"])
+            if "capturable" in group:
+                group["capturable"] = False
+        return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned. Raises ArtifactError if it belongs to a training on other data."""
@@ -248,6 +298,9 @@ class Trainer:
             )
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.rate = float(self.optimiser.param_groups[0]["lr"])
+        if isinstance(self._work, RecordedSteps):
+            self._keep_rates_on_device()
         self.average.steps = state["average"]["steps"]
         for name, value in state["average"]["weights"].items():
             self.average.weights[name].copy_(value)

@@ -1,6 +1,7 @@
 """The parts of a training: schedule, weight decay, recipes, sampling, averaging, evaluation, device."""
 
 import math
+import re
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from rtk.core.models.model import build_network
 from rtk.train import device
 from rtk.train.config import Compile
 from rtk.train.data.sampling import Sampler
-from rtk.train.device import Arithmetic, choose_arithmetic, compile_network
+from rtk.train.device import Arithmetic, Compilation, choose_arithmetic, compile_network
 from rtk.train.evaluate import evaluate
 from rtk.train.optim.ema import MovingAverage, share_kept
 from rtk.train.optim.schedule import image_side, learning_rate, plateau_rate, progress_at
@@ -368,8 +369,8 @@ def test_compilation_without_a_compiler_is_reported_or_an_error(
     monkeypatch.setattr(device.shutil, "which", lambda name: None)
     monkeypatch.setattr(device, "this_machine", lambda: replace(this_machine(), features=features))
     network, arithmetic = small_model(), Arithmetic(CPU, None)
-    assert compile_network(network, arithmetic, "off") == "not compiled"
-    assert compile_network(network, arithmetic, "auto") == f"not compiled ({reason})"
+    assert compile_network(network, arithmetic, "off") == Compilation("not compiled")
+    assert compile_network(network, arithmetic, "auto") == Compilation(f"not compiled ({reason})")
     with pytest.raises(BackendError, match=r"^--compile on: torch\.compile needs a C\+\+ compiler$"):
         compile_network(network, arithmetic, "on")
 
@@ -382,31 +383,36 @@ def test_a_run_too_short_to_pay_the_compilation_back_is_compiled_only_on_request
     network, arithmetic, calls = small_model(), Arithmetic(CPU, None), []
     monkeypatch.setattr(network, "compile", lambda **settings: calls.append(settings))
     short = device.COMPILED_STEPS - 1
-    assert compile_network(network, arithmetic, "auto", steps=short) == "not compiled (too short a run)"
+    assert compile_network(network, arithmetic, "auto", steps=short).description == "not compiled (too short a run)"
     assert not calls
-    assert compile_network(network, arithmetic, "on", steps=short) == "compiled"
-    assert compile_network(network, arithmetic, "auto", steps=short + 1) == "compiled"
-    assert compile_network(network, arithmetic, "auto") == "compiled"
+    assert compile_network(network, arithmetic, "on", steps=short) == Compilation("compiled", compiled=True)
+    assert compile_network(network, arithmetic, "auto", steps=short + 1).compiled
+    assert compile_network(network, arithmetic, "auto").compiled
     assert len(calls) == 3
 
 
-@pytest.mark.parametrize("mode", ["reduce-overhead", "cudagraphs"])
+@pytest.mark.parametrize("mode", ["reduce-overhead", "cudagraphs", "on+cudagraphs"])
 def test_cuda_graphs_are_refused_on_a_cpu(mode: Compile) -> None:
-    with pytest.raises(BackendError, match=f"^--compile {mode}: CUDA graphs need a GPU, .*; use --compile on$"):
+    with pytest.raises(
+        BackendError, match=rf"^--compile {re.escape(mode)}: CUDA graphs need a GPU, .*; use --compile on$"
+    ):
         compile_network(small_model(), Arithmetic(CPU, None), mode)
 
 
 def test_cuda_graphs_need_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device.shutil, "which", lambda name: None)
     monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
-    problems = {name: device._compile_problem(CPU, compiler) for name, compiler in device.COMPILERS.items()}
-    assert problems == {"on": "needs a C++ compiler", "reduce-overhead": "needs a C++ compiler", "cudagraphs": ""}
+    gpu, recorded = Arithmetic(torch.device("cuda"), None), "steps recorded as CUDA graphs"
+    expected = Compilation(f"not compiled, {recorded}", records_steps=True)
+    assert compile_network(small_model(), gpu, "cudagraphs") == expected
+    with pytest.raises(BackendError, match=r"^--compile on\+cudagraphs: torch.compile needs a C\+\+ compiler"):
+        compile_network(small_model(), gpu, "on+cudagraphs")
 
 
 @pytest.mark.parametrize(("on_gpu", "codes"), [(True, 1), (False, 3)])
 def test_on_a_gpu_one_code_serves_all_image_sizes(on_gpu: bool, codes: int) -> None:
     network, counter = build_network("resnet8v1", in_channels=3, classes=10), CompileCounterWithBackend("eager")
-    network.compile(backend=counter, **device.compile_settings(device.COMPILERS["on"], on_gpu=on_gpu))
+    network.compile(backend=counter, **device.compile_settings({}, on_gpu=on_gpu))
     counts = []
     for side in (16, 16, 24, 32):
         network(torch.rand(4, 3, side, side)).sum().backward()
@@ -430,6 +436,6 @@ def test_a_compiler_that_fails_is_found_before_the_training(monkeypatch: pytest.
         compile_network(network, Arithmetic(CPU, None), "on")
     assert str(caught.value) == "--compile on: torch.compile fails here: RuntimeError: Python.h: No such file"
     monkeypatch.setattr(device, "this_machine", lambda: replace(this_machine(), features=("amx_bf16",)))
-    assert compile_network(network, Arithmetic(CPU, None), "auto") == (
+    assert compile_network(network, Arithmetic(CPU, None), "auto").description == (
         "not compiled (torch.compile fails here: RuntimeError: Python.h: No such file)"
     )

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Call 2 (payload b, on the machine of call 1; about 250 s): whether TensorRT-RTX runs on this GPU, the tests of the trt
-# backend, then the table of every backend and precision that runs, with parity over the whole test split.
+# Call 2 (payload b, on the machine of call 1; about 250 s): whether TensorRT-RTX runs on this GPU, then the table of
+# every backend and precision that runs, with parity over the whole test split, then the tests of the trt backend.
 source "$(dirname "$0")/prepare.sh"
 
 install() {
@@ -14,22 +14,17 @@ engine() { # engines have too many files to bring back: only the JSON is copied
   cp /tmp/engine/engine.json "$OUT/"
   return $code
 }
-
-bench() { # where int8 cannot be exported, which shows at once, the table is made again without it
-  local precisions began=$SECONDS code
-  for precisions in "fp32 fp16 bf16 int8" "fp32 fp16 bf16"; do
-    timeout -k 5 230 $rtk bench --batch "${BATCHES:-1,8,64,256,1024,4096}" --seconds "${TABLE_SECONDS:-60}" \
-      $(printf -- '--precision %s ' $precisions) --report "$OUT/bench"
-    code=$?
-    [ $code = 0 ] || [ $((SECONDS - began)) -gt 60 ] && return $code
-  done
-  return $code
+bench() { # the signal of Ctrl-C: the report then holds what was measured until then
+  timeout -s INT -k 20 "${TABLE_LIMIT:-240}" python3 "$kit/bench_with_int8.py" bench \
+    --batch "${BATCHES:-1,8,64,256,1024,4096}" --seconds "${TABLE_SECONDS:-60}" \
+    --precision fp32 --precision fp16 --precision bf16 --precision int8 --report "$OUT/bench"
 }
 
 link_packages
 step install 60 3 install
-step rtx 90 30 python3 "$kit/tensorrt_rtx_probe.py"
-step engine 90 15 engine
+step rtx 90 34 python3 "$kit/tensorrt_rtx_probe.py"
+step engine 90 12 engine
+step table 260 70 bench
 step tests 60 15 python3 -m pytest -q -o addopts= -m gpu $trt_gpu_tests
-step table 230 70 bench
+step opens 50 3 python3 "$kit/open_close.py" trt --limit 30
 table

@@ -1,24 +1,31 @@
 #!/usr/bin/env bash
-# Call 4 (payload d, on the machine of call 3): whole trainings in parallel, stopped after LIMIT seconds.
-#   NETS=ARCH:EPOCHS,...   choose epochs so that each training finishes: epochs * epoch_s of call 1, more on a shared GPU
-#   COMPILE=off|on|...     the fastest one in call 1;  LIMIT=290;  DATASET=cifar10
+# Call 4 (payload d, on the machine of call 3): whole trainings, stopped after LIMIT seconds: ALONE one after another,
+# whose times count, then NETS in parallel.
+#   ALONE, NETS=ARCH:EPOCHS[:SEED],...   choose epochs so that each training finishes; more time on a shared GPU
+#   COMPILE=off|on|...     the fastest one in call 3;  LIMIT=290;  DATASET=cifar10
 source "$(dirname "$0")/prepare.sh"
-nets=${NETS:-resnet20v1:100,resnet56v1:70,resnet110v1:45}
-limit=${LIMIT:-290} dataset=${DATASET:-cifar10} device=${DEVICE:-cuda}
+alone=${ALONE-resnet20v1:60} nets=${NETS-resnet20v1:160,resnet32v1:160}
+limit=${LIMIT:-290} dataset=${DATASET:-cifar10} device=${DEVICE:-cuda} began=$SECONDS
 
+train_one() { # train_one ARCH:EPOCHS[:SEED]
+  local arch epochs seed name left=$((limit - SECONDS + began))
+  IFS=: read -r arch epochs seed <<<"$1"
+  name=$arch-e$epochs-s${seed:-0}
+  OMP_NUM_THREADS=3 timeout -k 20 $((left > 5 ? left : 5)) $rtk train "$arch" --epochs "$epochs" --seed "${seed:-0}" \
+    --dataset "$dataset" --device "$device" --compile "${COMPILE:-off}" --eval-every "${EVAL_EVERY:-5}" --no-eval \
+    --out "$runs/$name" >"$runs/$name.log" 2>&1
+}
 train() {
   local one
-  for one in ${nets//,/ }; do
-    OMP_NUM_THREADS=4 timeout -k 20 "$limit" $rtk train "${one%:*}" --epochs "${one#*:}" --dataset "$dataset" \
-      --device "$device" --compile "${COMPILE:-off}" --eval-every 5 --out "$runs/${one%:*}" >"$runs/${one%:*}.log" 2>&1 &
-  done
+  for one in ${alone//,/ }; do train_one "$one"; done
+  for one in ${nets//,/ }; do train_one "$one" & done
   wait
-  for one in ${nets//,/ }; do echo "-- $one"; tail -4 "$runs/${one%:*}.log"; done
+  for one in "$runs"/*.log; do echo "-- $one"; tail -n 5 "$one"; done
   # best.pt is what rtk.tools.add_to_zoo takes; last.pt would be too large to bring back
   (cd "$runs" && tar czf "$OUT/runs.tgz" $(ls -d ./*.log ./*/best.pt ./*/history.jsonl ./*/config.json 2>/dev/null))
 }
 
 link_packages
 step data 60 3 keep_data
-step train 0 40 train
+step train 0 60 train
 table

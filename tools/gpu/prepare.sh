@@ -12,6 +12,7 @@ mkdir -p "$site" "$kept/data" "$runs" "$RTK_CACHE_DIR" "$RTK_DATA_DIR"
 rtk="python3 -m rtk"
 gpu_checks="python3 -m rtk.tools.gpu_checks"
 training_gpu_tests=tests/train/test_nan_guard.py
+recording_gpu_tests=tests/train/test_recorded_steps.py
 trt_gpu_tests=tests/infer/test_trt_backend.py
 
 # The project's root is the package. ONNX Runtime looks for PyTorch's CUDA libraries in a folder next to its own.

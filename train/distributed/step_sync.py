@@ -27,15 +27,20 @@ class StepSync:
     def __init__(self, processes: Processes, statistics: RunningStatistics) -> None:
         self.processes, self.statistics = processes, statistics
 
+    @staticmethod
+    def flags_2(requests: StepRequests, device: torch.device) -> Tensor:
+        """The requests of this process, as numbers on the device: 1 for a stop, and 1 for a save."""
+        if not (requests.stop or requests.save):
+            return torch.zeros(2, device=device)
+        return torch.cat([torch.full((1,), float(flag), device=device) for flag in (requests.stop, requests.save)])
+
     def __call__(
-        self, losses_M: Tensor, hits: Tensor, requests: StepRequests, *, count: int
+        self, losses_M: Tensor, hits: Tensor, requests_2: Tensor, *, count: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The losses of all `count` images, the correct predictions, and how many processes request a stop and a save.
 
-        `losses_M`: the losses of this process's share.
+        `losses_M`: the losses of this process's share; `requests_2`: its own requests.
         """
-        flags = (requests.stop, requests.save)
-        requests_2 = torch.cat([torch.full((1,), float(flag), device=losses_M.device) for flag in flags])
         if self.processes.count == 1:
             return losses_M, hits, requests_2
         counted = self.processes.first or self.processes.splits(count)  # count once what every process computes whole

@@ -52,6 +52,8 @@ class NanGuard:
         self.statistics = RunningStatistics(model)
         self.not_finite = torch.zeros((), device=device)
         """1 if the last step (without `skip`: any step so far) was not finite, else 0."""
+        self.host_may_look = device.type == "cpu"
+        """Whether the host reads the number at once, which costs nothing on a CPU; a recorded step cannot."""
         self.before_forward()
 
     def before_forward(self) -> None:
@@ -64,12 +66,13 @@ class NanGuard:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         total = losses_B.sum() + torch.nn.utils.get_total_norm(gradients)
         not_finite = (~torch.isfinite(total)).float()
-        self.not_finite = not_finite if self.skip else torch.maximum(self.not_finite, not_finite)
+        # In place: a recorded step finds the number of the step before it in the same tensor.
+        self.not_finite.copy_(not_finite if self.skip else torch.maximum(self.not_finite, not_finite))
         self.optimiser.found_inf = self.not_finite  # type: ignore[attr-defined] # documented as GradScaler's interface
 
     def after_step(self) -> None:
         """Restore batch norm's statistics if the step was not finite."""
-        if self.not_finite.device.type == "cpu" and not self.not_finite:  # on a CPU this check costs nothing
+        if self.host_may_look and not self.not_finite:
             return
         finite = self.not_finite == 0
         self.statistics.write(torch.where(finite, self.statistics.read(), self._before))

@@ -1,0 +1,183 @@
+"""Recorded steps: a training from recordings is the one without them. On a GPU the recordings are CUDA graphs."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes.replayed import ReplayRecorder
+from fakes.train_runs import tiny
+from rtk.core.card import ModelCard
+from rtk.core.data.datasets import Split
+from rtk.core.errors import BackendError
+from rtk.train.augment.options import augmentation_with
+from rtk.train.device import Arithmetic, compile_network
+from rtk.train.recipes import Recipe, find_recipe
+from rtk.train.recorded_steps import WARM_UP_STEPS, CudaGraphRecorder, RecordedSteps
+from rtk.train.run import train
+from rtk.train.run_folder import RunFolder
+from rtk.train.trainer import Trainer, new_model
+from torch import Tensor
+
+CPU = Arithmetic(torch.device("cpu"), None)
+EPOCHS = 4
+
+
+def new_trainer(card: ModelCard, split: Split, recipe: Recipe, arithmetic: Arithmetic = CPU, **options: Any) -> Trainer:
+    return Trainer(new_model(card, 3, arithmetic), recipe, arithmetic, split, seed=3, **options)
+
+
+def tensors_of(trainer: Trainer) -> Iterator[Tensor]:
+    """Every tensor that a step changes."""
+    yield from trainer.model.state_dict().values()
+    for state in trainer.optimiser.state.values():
+        yield from (value for value in state.values() if isinstance(value, Tensor))
+    yield trainer.guard.not_finite
+
+
+def trained(trainer: Trainer, epochs: int = EPOCHS) -> dict[str, Any]:
+    """The state and the history after all epochs."""
+    rows = [trainer.run_epoch(lambda images: None) for _ in range(epochs)]
+    return {**trainer.state(), "rows": rows}
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any], *, tolerance: float = 1e-3) -> None:
+    """Equal but for rounding: a recorded step has its learning rate in fp32."""
+    for row, other in zip(found["rows"], expected["rows"], strict=True):
+        assert (row["epoch"], row["images"]) == (other["epoch"], other["images"])
+        assert row["lr"] == other["lr"]
+        assert row["train_loss"] == pytest.approx(other["train_loss"], rel=tolerance)
+    for name, value in expected["model"].items():
+        torch.testing.assert_close(found["model"][name], value, rtol=10 * tolerance, atol=tolerance)
+
+
+def short_recipe(name: str, *changes: str) -> Recipe:
+    recipe = replace(find_recipe(name), epochs=EPOCHS, batch_size=8, lr=0.05, least_steps=0)
+    return replace(recipe, augmentation=augmentation_with(recipe.augmentation, changes))
+
+
+RECIPES = {
+    "rtk": short_recipe("rtk"),
+    "mixup": short_recipe("rtk", "mixup=0.4"),
+    "head first": replace(short_recipe("rtk"), head_first=0.4),
+    "adam": short_recipe("keras"),
+    "class weights": replace(short_recipe("rtk"), class_weights="balanced"),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
+def test_a_training_from_recordings_equals_one_without(shapes64: Split, card: ModelCard, recipe: Recipe) -> None:
+    plain, recorded = new_trainer(card, shapes64, recipe), new_trainer(card, shapes64, recipe)
+    recorder = ReplayRecorder(lambda: tensors_of(recorded))
+    recorded.record_steps(recorder)
+    expected, found = trained(plain), trained(recorded)
+    assert recorder.recorded >= len({side for _, side in recipe.resizing}) + 1  # one for each size of images
+    assert recorder.runs > 2 * WARM_UP_STEPS
+    assert_same(found, expected)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_step_that_is_not_finite_changes_nothing(shapes64: Split, card: ModelCard, *, skip: bool) -> None:
+    """The recording keeps the number of the guard between its steps."""
+    trainer = new_trainer(card, shapes64, short_recipe("paper"), skip_nan=skip)
+    trainer.record_steps(ReplayRecorder(lambda: tensors_of(trainer)))
+    images, labels = torch.from_numpy(shapes64.images_NHWC[:8]), torch.from_numpy(shapes64.labels_N[:8])
+    before: dict[str, Tensor] = {}
+    for number in range(WARM_UP_STEPS + 4):
+        before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+        spoiled = number == WARM_UP_STEPS + 1
+        trainer._step(images, labels, torch.full((8,), torch.nan if spoiled else 1.0), 0.1)
+        stays = spoiled or (number > WARM_UP_STEPS + 1 and not skip)
+        assert bool(trainer.guard.not_finite) == stays
+        assert stays == all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+
+
+def test_the_learning_rate_of_each_step_reaches_the_recording(shapes64: Split, card: ModelCard) -> None:
+    trainer = new_trainer(card, shapes64, short_recipe("paper"))
+    trainer.record_steps(ReplayRecorder(lambda: tensors_of(trainer)))
+    images, labels = torch.from_numpy(shapes64.images_NHWC[:8]), torch.from_numpy(shapes64.labels_N[:8])
+    for _ in range(WARM_UP_STEPS + 1):
+        trainer._step(images, labels, torch.ones(8), 0.1)
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    trainer._step(images, labels, torch.ones(8), 0.0)
+    assert all(torch.equal(*pair) for pair in zip(before, trainer.model.parameters(), strict=True))
+    trainer._step(images, labels, torch.ones(8), 0.1)
+    assert not all(torch.equal(*pair) for pair in zip(before, trainer.model.parameters(), strict=True))
+
+
+def test_a_state_holds_numbers_and_resumes_with_or_without_recordings(shapes64: Split, card: ModelCard) -> None:
+    expected = trained(new_trainer(card, shapes64, RECIPES["adam"]))
+    first = new_trainer(card, shapes64, RECIPES["adam"])
+    first.record_steps(ReplayRecorder(lambda: tensors_of(first)))
+    state = trained(first, epochs=EPOCHS // 2)
+    assert all(type(group["lr"]) is float for group in state["optimiser"]["param_groups"])
+    assert not any(group["capturable"] for group in state["optimiser"]["param_groups"])
+    for record in (False, True):
+        second = new_trainer(card, shapes64, RECIPES["adam"])
+        if record:
+            second.record_steps(ReplayRecorder(lambda: tensors_of(second)))  # noqa: B023
+        second.load_state(copy.deepcopy(state))
+        rest = trained(second, epochs=EPOCHS // 2)
+        assert_same(rest, {**expected, "rows": expected["rows"][EPOCHS // 2 :]})
+
+
+def test_results_of_a_step_stay_when_the_next_one_runs() -> None:
+    steps = RecordedSteps(lambda values: (2 * values, values.sum()), ReplayRecorder(list))
+    found = [steps(torch.full((3,), float(number))) for number in range(WARM_UP_STEPS + 3)]
+    assert [double.tolist() for double, _ in found] == [[2.0 * number] * 3 for number in range(WARM_UP_STEPS + 3)]
+    assert [float(total) for _, total in found] == [3.0 * number for number in range(WARM_UP_STEPS + 3)]
+
+
+def test_every_shape_has_a_recording_of_its_own() -> None:
+    recorder = ReplayRecorder(list)
+    steps = RecordedSteps(lambda values, other: (values.sum() if other is None else other.sum(),), recorder)
+    for _ in range(WARM_UP_STEPS + 2):
+        assert [float(*steps(torch.ones(size), None)) for size in (2, 3)] == [2.0, 3.0]
+        assert float(*steps(torch.ones(2), torch.ones(5))) == 5.0
+        assert float(*steps(torch.ones(2, dtype=torch.int64), None)) == 2.0
+    assert (recorder.recorded, recorder.runs) == (4, 8)
+
+
+def test_work_that_waits_for_the_device_is_refused_in_one_line() -> None:
+    steps = RecordedSteps(lambda values: (values * float(values.sum()),), ReplayRecorder(list))
+    for _ in range(WARM_UP_STEPS):
+        steps(torch.ones(2))
+    with pytest.raises(BackendError, match=r"^a training step of this network cannot be recorded as a CUDA graph \(.*"):
+        steps(torch.ones(2))
+
+
+def test_several_processes_cannot_record_their_steps(card: ModelCard) -> None:
+    gpu = Arithmetic(torch.device("cuda"), None)
+    with pytest.raises(BackendError, match=r"^--compile cudagraphs: steps of several processes cannot be recorded"):
+        compile_network(new_model(card, 0, CPU), gpu, "cudagraphs", alone=False)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
+def test_cuda_graphs_train_as_single_kernels_do(shapes64: Split, card: ModelCard, recipe: Recipe) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    gpu = Arithmetic(torch.device("cuda"), None)
+    torch.backends.cudnn.deterministic = True
+    try:
+        plain, recorded = (new_trainer(card, shapes64, recipe, gpu) for _ in range(2))
+        recorded.record_steps(CudaGraphRecorder())
+        expected, found = trained(plain), trained(recorded)
+    finally:
+        torch.backends.cudnn.deterministic = False
+    assert_same(found, expected, tolerance=1e-2)
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_records_its_steps(
+    class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    monkeypatch.setattr(RunFolder, "write_curves", lambda *arguments, **options: None)
+    with caplog.at_level("INFO"):
+        train(tiny(class_folders, tmp_path / "run", device="cuda", compile="cudagraphs", epochs=6))
+    assert "not compiled, steps recorded as CUDA graphs" in caplog.text.replace("\n  ", " ")
