@@ -20,7 +20,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     NoSuchFile,
 )
 
-from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME, graph_card
+from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME, graph_card, precision_of
 from ..core.card import ModelCard
 from ..core.errors import ArtifactError, BackendError, noted
 from ..core.library_errors import raise_translated
@@ -28,6 +28,7 @@ from ..core.machine import usable_cores
 from ..core.nvidia.driver import gpu, gpu_count, no_gpu_reason
 from ..core.text import one_line, wrapped
 from .backend import Backend, BackendOptions, Resident, overflows_here
+from .cuda_options import cuda_options
 
 ERRORS_ONLY = 3
 WARNINGS, FATAL = 2, 4
@@ -165,20 +166,12 @@ def _session_on(
     device: str, graph: Path | bytes, options: BackendOptions, *, exact_int8: bool = False
 ) -> onnxruntime.InferenceSession:
     """Open a session on exactly this device. Raises ArtifactError or BackendError."""
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = ERRORS_ONLY
-    settings.intra_op_num_threads = options.threads or usable_cores()
-    settings.inter_op_num_threads = 1
-    if exact_int8:  # uint8 weights instead of int8 ones, in ONNX Runtime's words
-        settings.add_session_config_entry("session.x64quantprecision", "1")
-    if device != "cpu":  # no node may run on the CPU in silence
-        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    if options.shares_cores:
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings = session_settings(device, options, exact_int8=exact_int8)
     name = "the graph" if isinstance(graph, bytes) else str(graph)
     try:
         with _silent() if device != "cpu" else contextlib.nullcontext():
-            session = onnxruntime.InferenceSession(graph, settings, providers=_providers(device), enable_fallback=0)
+            providers = _providers(device, graph)
+            session = onnxruntime.InferenceSession(graph, settings, providers=providers, enable_fallback=0)
     except (InvalidProtobuf, InvalidGraph, InvalidArgument, NoSuchFile) as error:
         raise ArtifactError(f"{name}: truncated, damaged, or not an ONNX file that ONNX Runtime accepts") from error
     except BackendError:
@@ -191,6 +184,25 @@ def _session_on(
     if device != "cpu" and session.get_providers()[0] != CUDA:
         raise _cuda_does_not_start(device, _missing_library() or "no reason given")
     return session
+
+
+def session_settings(device: str, options: BackendOptions, *, exact_int8: bool = False) -> onnxruntime.SessionOptions:
+    """Return the settings of a session on that device; see `open_session`."""
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = ERRORS_ONLY
+    settings.intra_op_num_threads = options.threads or usable_cores()
+    settings.inter_op_num_threads = 1
+    if exact_int8:  # uint8 weights instead of int8 ones, in ONNX Runtime's words
+        settings.add_session_config_entry("session.x64quantprecision", "1")
+    if device != "cpu":
+        # No node may run on the CPU in silence.
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        # The CUDA provider has no integer convolutions, so rewriting an int8 graph for them gains nothing. It even
+        # makes int32 biases (WeightBiasQuantization), for whose DequantizeLinear there is no CUDA kernel.
+        settings.add_session_config_entry("session.disable_quant_qdq", "1")
+    if options.shares_cores:
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return settings
 
 
 def _cuda_does_not_start(device: str, reason: str) -> BackendError:
@@ -225,7 +237,8 @@ def _silent() -> Iterator[None]:
         onnxruntime.set_default_logger_severity(WARNINGS)
 
 
-def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
+def _providers(device: str, graph: Path | bytes) -> list[str | tuple[str, dict[str, str]]]:
+    """Return the providers of a session, with the options for this graph. Raises BackendError."""
     if device == "cpu":
         return ["CPUExecutionProvider"]
     index = int(device.partition(":")[2] or 0)
@@ -238,4 +251,4 @@ def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
         reason = no_gpu_reason() or f"this machine has {gpu_count()} CUDA GPU(s), numbered from 0"
         raise BackendError(f"onnx: --device {device}: {reason}")
     onnxruntime.preload_dlls()
-    return [(CUDA, {"device_id": str(index), "use_tf32": "0"})]
+    return [(CUDA, {"device_id": str(index), **cuda_options(precision_of(graph))})]

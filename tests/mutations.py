@@ -165,7 +165,8 @@ MUTATIONS = (
     ),
     Mutation(
         "the CUDA provider is not alone",
-        "infer/onnx_backend.py", '"use_tf32": "0"})]', '"use_tf32": "0"}), "CPUExecutionProvider"]',
+        "infer/onnx_backend.py", "**cuda_options(precision_of(graph))})]",
+        '**cuda_options(precision_of(graph))}), "CPUExecutionProvider"]',
         "tests/workflow/test_select.py no_node",
     ),
     Mutation(

@@ -23,9 +23,9 @@ def cached_graph(checkpoint: Path, **options: Any) -> Path:
     return graph if options.get("precision") == "int8" and graph.is_file() else exported(checkpoint, **options)
 
 
-def providers_with_more(device: str) -> Any:
+def providers_with_more(device: str, graph: Any) -> Any:
     """rtk's providers, with the other options."""
-    return [(one[0], {**one[1], **more}) if isinstance(one, tuple) else one for one in providers(device)]
+    return [(one[0], {**one[1], **more}) if isinstance(one, tuple) else one for one in providers(device, graph)]
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from rtk.infer.open_backend import open_backend
 OUT = Path(os.environ.get("OUT", "."))
 OPTIONS: dict[str, dict[str, str]] = {
     "as rtk": {},
+    "defaults": {"prefer_nhwc": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"},
     "nhwc": {"prefer_nhwc": "1"},
     "heuristic": {"cudnn_conv_algo_search": "HEURISTIC"},
     "nhwc heuristic": {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC"},
@@ -62,8 +63,9 @@ def main() -> None:
         truth_NK = None
         for name, options in OPTIONS.items():
 
-            def providers(device: str, options: dict[str, str] = options) -> Any:
-                return [(one[0], {**one[1], **options}) if isinstance(one, tuple) else one for one in original(device)]
+            def providers(device: str, graph: Any, options: dict[str, str] = options) -> Any:
+                found = original(device, graph)
+                return [(one[0], {**one[1], **options}) if isinstance(one, tuple) else one for one in found]
 
             row: dict[str, Any] = {"precision": precision, "options": name}
             rows.append(row)

@@ -1,0 +1,98 @@
+"""The options of ONNX Runtime's CUDA provider, which follow from the precision in the graph's card."""
+
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+from rtk.core.artifacts.graph_card import CARD_KEY, metadata_of, precision_of
+from rtk.core.card import ModelCard
+from rtk.core.errors import BackendError
+from rtk.core.tolerances import PRECISIONS
+from rtk.infer import onnx_backend
+from rtk.infer.backend import BackendOptions
+from rtk.infer.cuda_options import BY_PRECISION
+from rtk.infer.onnx_backend import open_session
+
+PLAIN = {"device_id": "0", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+
+
+def graph_of(precision: str | None, card: ModelCard, *, weights: int = 100_000) -> onnx.ModelProto:
+    """A graph of one node, whose card has that precision; None: without a card."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [weights]) for name in ("images", "logits")]
+    constant = helper.make_tensor("w", TensorProto.FLOAT, [weights], bytes(4 * weights), raw=True)
+    node = helper.make_node("Add", ["images", "w"], ["logits"])
+    graph = helper.make_model(helper.make_graph([node], "g", values[:1], values[1:], [constant]), producer_name="p")
+    if precision is not None:
+        from dataclasses import replace
+
+        graph.metadata_props.add(key=CARD_KEY, value=replace(card, precision=precision).to_json())
+    return graph
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """The options that a session on a GPU is opened with; it does not open."""
+    seen: dict[str, object] = {}
+
+    def session(graph: object, settings: onnxruntime.SessionOptions, **options: object) -> None:
+        seen.update(options, qdq=settings.get_session_config_entry("session.disable_quant_qdq"))
+        raise RuntimeError("not here")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnx_backend, "gpu_count", lambda: 1)
+    monkeypatch.setattr(onnx_backend, "_missing_library", lambda: "")
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("precision", "options"),
+    [
+        ("fp32", PLAIN),
+        ("fp16", PLAIN | {"prefer_nhwc": "1"}),
+        ("bf16", PLAIN),
+        ("int8", PLAIN),
+        (None, PLAIN),  # a graph of another program
+    ],
+)
+def test_the_options_follow_from_the_precision(
+    precision: str | None, options: dict[str, str], card: ModelCard, given: dict[str, object]
+) -> None:
+    with pytest.raises(BackendError, match="not here"):
+        open_session(graph_of(precision, card).SerializeToString(), BackendOptions(device="cuda"))
+    assert given["providers"] == [("CUDAExecutionProvider", options)]
+    assert given["qdq"] == "1"  # no integer kernels: the int8 graph runs as it is written
+
+
+def test_every_precision_has_options_and_none_fuses_biases() -> None:
+    """With fuse_conv_bias ONNX Runtime 1.31 computes wrong logits in fp32."""
+    assert set(BY_PRECISION) == set(PRECISIONS)
+    assert not any("fuse_conv_bias" in options for options in BY_PRECISION.values())
+
+
+def test_metadata_is_read_without_the_graph_and_as_onnx_reads_it(card: ModelCard, tmp_path: Path) -> None:
+    graph = graph_of("fp16", card)
+    graph.metadata_props.add(key="Größe", value="")
+    path = tmp_path / "a.onnx"
+    onnx.save(graph, path)
+    expected = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert metadata_of(path) == metadata_of(path.read_bytes()) == expected
+    assert precision_of(path) == "fp16"
+
+
+def test_damaged_files_have_no_precision(card: ModelCard, tmp_path: Path) -> None:
+    content = graph_of("fp16", card, weights=10).SerializeToString()
+    for size in range(0, len(content), 7):
+        assert precision_of(content[:size]) is None
+    for damaged in (
+        b"",
+        b"\xff" * 100,
+        b"not an ONNX file",
+        bytes(100),
+        content.replace(b'"precision"', b'"precisiom"'),
+    ):
+        assert precision_of(damaged) is None
+    assert precision_of(tmp_path / "missing.onnx") is None
