@@ -12,6 +12,7 @@ FLOATS = {"FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE"}
 ANY = FLOATS | {"INT32", "INT64", "INT8", "UINT8", "BOOL"}
 KERNELS: dict[str, set[str]] = {
     "Add": ANY - {"BOOL"},
+    "BatchNormalization": FLOATS - {"BFLOAT16"},
     "Cast": ANY,
     "Conv": FLOATS,
     "DequantizeLinear": {"INT8", "UINT8"},  # no INT32: biases stay in fp32
@@ -25,6 +26,7 @@ KERNELS: dict[str, set[str]] = {
     "QuantizeLinear": {"FLOAT"},
     "ReduceMean": FLOATS | {"INT32"},
     "Relu": FLOATS,
+    "Reshape": ANY,
     "Sub": ANY - {"BOOL"},
     "Transpose": ANY,
 }
