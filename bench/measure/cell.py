@@ -17,6 +17,8 @@ BUSY_SHARE, BUSY_CORES = 0.05, 0.4
 """Other processes disturb a cell if they use more than this share of the cores, or more than this number of cores."""
 OVERLAPPED_SHARE = 0.1
 """Earlier work disturbs a cell if it still ran at the beginning of more than this share of the rounds."""
+LONG_SWITCH_MS, LONG_SWITCH = 20.0, 5.0
+"""A change of the batch size is worth a note if it costs more than this, and more than this number of calls."""
 TICK_S = 0.01
 """The system counts idle time in ticks of this length, so a reading is off by up to one."""
 
@@ -30,7 +32,11 @@ class Cell:
     precision: str = "fp32"
     scope: Scope = "sync"
     rounds: list[list[float]] = field(default_factory=list)
-    """Seconds of every call, round by round."""
+    """Seconds of every call, round by round, without the first calls of a round: see timing.py."""
+    first_call_s: list[float] = field(default_factory=list)
+    """Seconds of the very first call of each round; empty in earlier reports, in which it is the first of `rounds`."""
+    first_calls_s: float = 0.0
+    """Total seconds of the first calls of all rounds, which `rounds` does not have."""
     cores: int = 0
     """Cores that this process could use; 0 where the load of other processes is unknown."""
     other_cores: list[float] = field(default_factory=list)
@@ -125,6 +131,23 @@ class Cell:
     def noisy(self) -> bool:
         """Whether the rounds differ by more than NOISY_SPREAD."""
         return self.spread > NOISY_SPREAD
+
+    @property
+    def switch_ms(self) -> float | None:
+        """How much longer the first call of a round takes than the first one that counts, in milliseconds.
+
+        The median over rounds: what a change of the batch size costs. None where that was not measured.
+        """
+        if not self.rounds or len(self.first_call_s) != len(self.rounds):
+            return None
+        pairs = zip(self.first_call_s, self.rounds, strict=True)
+        return 1e3 * float(np.median([first_s - samples_s[0] for first_s, samples_s in pairs]))
+
+    @property
+    def switch_is_long(self) -> bool:
+        """Whether a change of the batch size costs so much that a user should know."""
+        switch_ms = self.switch_ms
+        return switch_ms is not None and switch_ms > max(LONG_SWITCH_MS, LONG_SWITCH * self.percentile_ms(50))
 
     @property
     def clock_disagreement(self) -> float | None:

@@ -2,15 +2,18 @@
 
 In each round every cell makes some calls, so that a machine whose speed changes affects all cells alike. A cell starts
 when nothing of the cell before it still computes: the threads of some libraries look for new work for many
-milliseconds after a call, on cores that the next cell needs. The time of every call is kept, and nothing else happens
-between the first and the last clock reading of a cell's round. What other processes took of the cores meanwhile is kept
-too. `seconds` counts the calls alone; the time before the first round is kept separately in the cell. A cell whose next
-round would exceed the time is finished; its first round always runs.
+milliseconds after a call, on cores that the next cell needs. The first calls of a cell in each round are not timed as
+its samples: on a change of the batch size some libraries plan every layer anew, such as ONNX Runtime on a GPU, where
+that took up to thirty times as long as the call. How long the first one took is kept. The time of every later call is
+kept, and nothing else happens between the first and the last clock reading of a cell's round. What other processes took
+of the cores meanwhile is kept too. `seconds` counts all calls of the rounds, the first ones too; the time before the
+first round is kept separately in the cell. A cell whose next round would exceed the time is finished; its first round
+always runs.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -47,7 +50,7 @@ class Runner:
     calls: Callable[[int], list[float]]
     """Makes that many calls and returns the seconds of each."""
     at_least: int = 1
-    """Fewest calls of a round, so that calls can overlap."""
+    """Fewest calls of a round, so that calls can overlap; also the number of its first calls, which do not count."""
     device_s: Callable[[], float | None] = lambda: None
     """Seconds by the device's own clock, of all calls since this function was last called."""
     processes: ProcessIds = no_processes
@@ -72,6 +75,9 @@ class _Round:
 
     calls: int
     expected_s: float
+    """Of all calls, the first ones too."""
+    taken_s: list[float] = field(default_factory=list)
+    """The same of the rounds before."""
 
 
 @dataclass(frozen=True)
@@ -118,26 +124,30 @@ def measure_interleaved(
                     continue
                 try:
                     with translated_errors(cell.label):
-                        samples_s = _one_round(cell, runners[index], upcoming.calls, processes)
+                        upcoming.taken_s.append(_one_round(cell, runners[index], upcoming.calls, processes))
                 except RtkError as error:
                     cell.error = noted(error)
                     del rounds[index]
                     continue
-                measured_s += sum(samples_s)
-                upcoming.expected_s = float(np.median([sum(one) for one in cell.rounds]))
+                measured_s += upcoming.taken_s[-1]
+                upcoming.expected_s = float(np.median(upcoming.taken_s))
                 on_change(cell)
     except KeyboardInterrupt:
         interrupted = True
     return Measured([cell for cell in cells if cell.rounds or cell.error], interrupted)
 
 
-def _one_round(cell: Cell, runner: Runner, calls: int, processes: ProcessIds) -> list[float]:
-    """Make the calls of one round and keep them in the cell; return their seconds."""
+def _one_round(cell: Cell, runner: Runner, calls: int, processes: ProcessIds) -> float:
+    """Make the first calls of one round, then those that count; keep both in the cell and return the seconds of all."""
     idle = wait_until_idle(processes)
+    first_s = runner.calls(runner.at_least)
+    runner.device_s()
     before = read_clocks(processes)
     samples_s = runner.calls(calls)
     others = read_clocks(processes).other_cores_since(before)
     cell.rounds.append(samples_s)
+    cell.first_call_s.extend(first_s[:1])
+    cell.first_calls_s += sum(first_s)
     cell.overlapped += not idle
     if others is not None:
         cell.cores = core_count()
@@ -145,7 +155,7 @@ def _one_round(cell: Cell, runner: Runner, calls: int, processes: ProcessIds) ->
     device_s = runner.device_s()
     if device_s is not None:
         cell.device_s = (cell.device_s or 0.0) + device_s
-    return samples_s
+    return sum(first_s) + sum(samples_s)
 
 
 def _probed_s(probes: Sequence[Probe], processes: ProcessIds) -> float:
@@ -192,8 +202,9 @@ def _warmed_up(
     round_s = min(ROUND_S, config.seconds / (config.rounds * max(1, len(call_s))))
     rounds = {}
     for index, seconds in call_s.items():
-        calls = max(runners[index].at_least, min(MOST_CALLS, round(round_s / seconds)))
-        rounds[index] = _Round(calls, calls * seconds)
+        first = runners[index].at_least
+        calls = max(first, min(MOST_CALLS, round(round_s / seconds) - first))
+        rounds[index] = _Round(calls, (first + calls) * seconds)
     return rounds
 
 

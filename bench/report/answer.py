@@ -7,7 +7,7 @@ from ..measure.cell import Cell
 from ..parity.verdict import WORDS
 from .report import Report
 from .series import split_label
-from .tables import BASELINE, Row, ratio_text, throughput_table
+from .tables import BASELINE, ON_CPU, Row, ratio_text, throughput_table
 
 LATENCY = "latency, batch 1"
 BASELINES = (BASELINE, "torch.compile", "plain loop")
@@ -52,7 +52,7 @@ def _row(report: Report, label: str) -> Row:
     row["changed"] = f"{parity.changed:,}" if parity else ""
     row["best images/s"] = throughput_table([best])[0]["images/s"] if best else _without_figures(mine)
     row["at"] = f"batch {best.batch:,}, {SCOPES[best.scope].name}" if best else ""
-    row[f"x {BASELINE}"] = _speed_up(report.cells, best) if best else ""
+    row[f"x {BASELINE}"] = _speed_up(report, best) if best else ""
     row[LATENCY] = _latency(mine)
     return row
 
@@ -79,13 +79,13 @@ def _without_figures(mine: Sequence[Cell]) -> str:
     return "failed" if any(cell.error for cell in mine) else "not timed"
 
 
-def _speed_up(cells: Sequence[Cell], best: Cell) -> str:
+def _speed_up(report: Report, best: Cell) -> str:
     """The ratio to the baseline's best cell, with its interval where both have the same scope and batch size."""
-    base = comparable_best(cells, best)
+    base = comparable_best(report.cells, best)
     if base is None:
         return ""
-    text = ratio_text(best, base)
-    if (base.scope, base.batch) == (best.scope, best.batch):
+    text = ratio_text(best, base, report.devices)
+    if text == ON_CPU or (base.scope, base.batch) == (best.scope, best.batch):
         return text
     scope = "" if base.scope == best.scope else f", {SCOPES[base.scope].name}"
     return f"{text.split(' ±')[0]} (torch: batch {base.batch:,}{scope})"

@@ -47,7 +47,7 @@ def live_table(seconds: float) -> Iterator[OnChange]:
 def _table(cells: list[Cell], seconds: float) -> "Table":
     from rich.table import Table
 
-    measured_s = sum(float(cell.samples_s.sum()) for cell in cells if cell.rounds)
+    measured_s = sum(cell.first_calls_s + float(cell.samples_s.sum()) for cell in cells if cell.rounds)
     table = Table(*COLUMNS, title=f"measuring: {measured_s:.1f} of {seconds:.0f} s; Ctrl-C stops and reports")
     for cell in cells:
         table.add_row(*live_row(cell))

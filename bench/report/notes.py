@@ -9,7 +9,7 @@ from ..measure.cell import NOISY_SPREAD, Cell
 from ..measure.environment import processors
 from ..roofline.roofline import COPY, WRONG_CEILING, DeviceRates
 from .report import Report
-from .tables import BASELINE, base_of
+from .tables import BASELINE, ON_CPU, base_of, on_cpu_beside_gpu
 
 ALL = frozenset({"x", "spread", "of ceiling"})
 """The columns that have notes of their own."""
@@ -33,6 +33,7 @@ def notes_on(report: Report, *, columns: Collection[str] = ALL, short_scopes: bo
             "x: images/s relative to eager PyTorch (torch) in the same round, the median over all rounds; in the same "
             "scope, otherwise host to host"
         )
+        notes += _on_cpu(report, measured)
     if any(len(cell.rounds) > 1 for cell in measured):
         notes.append("±: 95 % interval, by block bootstrap over interleaved rounds")
     if any(cell.valid for cell in measured):
@@ -42,6 +43,7 @@ def notes_on(report: Report, *, columns: Collection[str] = ALL, short_scopes: bo
     if measured and report.self_checked:
         rejected = sorted({cell.label for cell in measured if cell.rejected})
         notes.append(f"the self-check for asynchronous results rejected {', '.join(rejected) or 'no backend'}")
+    notes += _switches(measured)
     notes += _clocks(report)
     notes += _not_included(report)
     notes += _environment(report)
@@ -121,6 +123,30 @@ def preset_lines(report: Report, *, short_scopes: bool = False) -> list[str]:
             scope = SCOPES[cell.scope].column if short_scopes else SCOPES[cell.scope].name
             lines.append(f"  {cell.label}, batch {cell.batch:,}, {scope}: {figure}")
     return lines
+
+
+def _on_cpu(report: Report, measured: Sequence[Cell]) -> list[str]:
+    """Which backends ran on the CPU although the baseline ran on a GPU."""
+    bases = ((cell, base_of(cell, report.cells, BASELINE)) for cell in measured)
+    labels = [cell.label for cell, base in bases if base and on_cpu_beside_gpu(cell, base, report.devices)]
+    if not labels:
+        return []
+    return [
+        f"{ON_CPU}: {', '.join(dict.fromkeys(labels))} ran on the CPU and {BASELINE} on {report.devices[BASELINE]}, so "
+        "no ratio is given: it would compare processors"
+    ]
+
+
+def _switches(measured: Sequence[Cell]) -> list[str]:
+    """For which backends a change of the batch size takes long, and how long at most."""
+    longest: dict[str, float] = {}
+    for cell in measured:
+        if cell.switch_is_long and cell.switch_ms is not None:
+            longest[cell.label] = max(cell.switch_ms, longest.get(cell.label, 0.0))
+    if not longest:
+        return []
+    each = ", ".join(f"{label} up to {switch_ms:,.0f} ms" for label, switch_ms in longest.items())
+    return [f"a change of the batch size: its first call took longer than the next one: {each}; in no other figure"]
 
 
 def _clocks(report: Report) -> list[str]:

@@ -19,7 +19,9 @@ def report_text(report: Report, *, verbose: bool = False) -> str:
         parts.append(_parity(report, verbose=verbose))
     tables: list[list[Row]] = []
     if report.cells:
-        tables = compact_tables(report.cells, baseline=BASELINE, share=report.share, verbose=verbose)
+        tables = compact_tables(
+            report.cells, baseline=BASELINE, share=report.share, devices=report.devices, verbose=verbose
+        )
         nothing = compares_nothing(report.cells)
         parts += ["Throughput and latency", *([wrapped(nothing)] if nothing else []), *map(text_table, tables)]
     columns = {name for table in tables for name in table[0]}

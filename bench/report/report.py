@@ -25,9 +25,9 @@ from ..parity.compare import Parity
 from ..parity.verdict import Verdict
 from ..roofline.roofline import Ceiling, DeviceRates, Operations, Share, ceiling_of, share_of
 
-SCHEMA = "rtk-bench-6"
+SCHEMA = "rtk-bench-7"
 """The number increases with every change that an older reader would misread; SCHEMA.md describes it."""
-EARLIER = ("rtk-bench-2", "rtk-bench-3", "rtk-bench-4", "rtk-bench-5")
+EARLIER = ("rtk-bench-2", "rtk-bench-3", "rtk-bench-4", "rtk-bench-5", "rtk-bench-6")
 """The earlier schemas that are still read."""
 FAMILY = "rtk-bench-"
 """Beginning of the name of every schema."""
@@ -100,6 +100,7 @@ class Report:
                 fields["images_per_s_interval"] = rate_interval(cell)
                 fields |= {"mean_images_per_s": cell.mean_images_per_s, "outliers": cell.outliers}
                 fields |= {"other_share": cell.other_share, "disturbed": cell.disturbed}
+                fields["switch_ms"] = cell.switch_ms
                 ceiling, share = self.ceiling(cell), self.share(cell)
                 fields["ceiling"] = dataclasses.asdict(ceiling) if ceiling else None
                 fields["share_of_ceiling"] = dataclasses.asdict(share) | {"wrong": share.wrong} if share else None

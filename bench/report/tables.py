@@ -1,6 +1,6 @@
 """The tables of a report as rows: complete for Markdown and HTML, and at most 80 columns wide for the terminal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..config import SCOPES
 from ..measure.bootstrap import Interval, rate_interval
@@ -40,6 +40,9 @@ DETAILS = (
 LONGEST_CLASS = 16
 """Characters of a class name in the terminal."""
 
+ON_CPU = "on CPU"
+"""Instead of a ratio to a baseline on a GPU: it would be that of the processors, not of a backend or a precision."""
+
 ShareOf = Callable[[Cell], Share | None]
 
 
@@ -49,21 +52,36 @@ def _no_share(cell: Cell) -> None:
 
 def report_table(report: Report) -> list[Row]:
     """One row per cell of the report, compared with eager PyTorch."""
-    return throughput_table(report.cells, baseline=BASELINE, share=report.share)
+    return throughput_table(report.cells, baseline=BASELINE, share=report.share, devices=report.devices)
 
 
-def throughput_table(cells: Sequence[Cell], *, baseline: str | None = None, share: ShareOf = _no_share) -> list[Row]:
-    """One row per cell; `x` is the ratio to the baseline's cell, to the first backend's where none is named."""
+def throughput_table(
+    cells: Sequence[Cell],
+    *,
+    baseline: str | None = None,
+    share: ShareOf = _no_share,
+    devices: Mapping[str, str] | None = None,
+) -> list[Row]:
+    """One row per cell; `x` is the ratio to the baseline's cell, to the first backend's where none is named.
+
+    `devices`: the device of each backend, cpu or cuda:N, by label.
+    """
     base = baseline or (cells[0].label if cells else "")
     rows = []
     for cell in cells:
         row = {"backend": cell.backend, "precision": cell.precision, "scope": SCOPES[cell.scope].name}
-        rows.append(row | {"batch": f"{cell.batch:,}"} | _figures(cell, base_of(cell, cells, base), share(cell)))
+        figures = _figures(cell, base_of(cell, cells, base), share(cell), devices or {})
+        rows.append(row | {"batch": f"{cell.batch:,}"} | figures)
     return _columns(rows, COLUMNS)
 
 
 def compact_tables(
-    cells: Sequence[Cell], *, baseline: str | None = None, share: ShareOf = _no_share, verbose: bool = False
+    cells: Sequence[Cell],
+    *,
+    baseline: str | None = None,
+    share: ShareOf = _no_share,
+    devices: Mapping[str, str] | None = None,
+    verbose: bool = False,
 ) -> list[list[Row]]:
     """The same figures in at most 80 columns: a table, and with `verbose` two more with all other columns.
 
@@ -73,7 +91,7 @@ def compact_tables(
     rows = []
     for cell in cells:
         row = {"backend": cell.label, "scope": SCOPES[cell.scope].column, "batch": f"{cell.batch:,}"}
-        figures = _figures(cell, base_of(cell, cells, base), share(cell))
+        figures = _figures(cell, base_of(cell, cells, base), share(cell), devices or {})
         if not cell.valid:
             figures["images/s"] = "rejected" if cell.rejected else "failed" if cell.error else figures["images/s"]
         elif cell.error:
@@ -87,14 +105,14 @@ def _columns(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
     return [{name: row.get(name, "") for name in names if any(one.get(name, "") for one in rows)} for row in rows]
 
 
-def _figures(cell: Cell, base: Cell | None, share: Share | None) -> Row:
+def _figures(cell: Cell, base: Cell | None, share: Share | None, devices: Mapping[str, str]) -> Row:
     """What was measured, or why there are no figures."""
     if not cell.valid:
         return {"images/s": _reason(cell) or "no time"}
     interval = _plus_minus(rate_interval(cell), cell.images_per_s)
     return {
         "images/s": f"{cell.images_per_s:,.0f}{interval}",
-        "x": ratio_text(cell, base),
+        "x": ratio_text(cell, base, devices),
         **{f"p{percent} ms": f"{cell.percentile_ms(percent):.2f}" for percent in (50, 90, 99)},
         "spread": f"{cell.spread:.0%}{' noisy' if cell.noisy else ''}",
         "mean": f"{cell.mean_images_per_s:,.0f}",
@@ -116,10 +134,17 @@ def base_of(cell: Cell, cells: Sequence[Cell], baseline: str) -> Cell | None:
     return next(iter([*same, *(one for one in at_batch if one.scope == "sync")]), None)
 
 
-def ratio_text(cell: Cell, base: Cell | None) -> str:
+def on_cpu_beside_gpu(cell: Cell, base: Cell, devices: Mapping[str, str]) -> bool:
+    """Whether the cell ran on the CPU and its baseline on a GPU."""
+    return devices.get(cell.label) == "cpu" and devices.get(base.label, "cpu") != "cpu"
+
+
+def ratio_text(cell: Cell, base: Cell | None, devices: Mapping[str, str]) -> str:
     """The ratio to the base cell with the distance to the farther end of its interval; empty without a base."""
     if base is None:
         return ""
+    if on_cpu_beside_gpu(cell, base, devices):
+        return ON_CPU
     return f"{1:.2f}" if base is cell else ratio_of(cell, base).text
 
 

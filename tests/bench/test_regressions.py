@@ -232,7 +232,7 @@ def test_files_that_are_no_reports_are_refused(tmp_path: Path) -> None:
         compare_reports(tmp_path / "eval.json", good)
     with pytest.raises(
         ArtifactError,
-        match=r"old\.json: schema 'rtk-bench-1', expected one of 'rtk-bench-2', .*, 'rtk-bench-6'; measure again: ",
+        match=r"old\.json: schema 'rtk-bench-1', expected one of 'rtk-bench-2', .*, 'rtk-bench-7'; measure again: ",
     ):
         compare_reports(tmp_path / "old.json", good)
     with pytest.raises(ArtifactError, match=r"text\.json: not a report of rtk bench"):

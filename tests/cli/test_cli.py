@@ -436,7 +436,7 @@ def test_bench_compares_answers_and_writes_its_report(rtk: Rtk, shapes_model: Pa
     done = rtk("bench", "shapes.pt", *words)
     assert "Parity on shapes (test split, 2,000 images), against PyTorch fp32" in done.stdout
     report = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert report["schema"] == "rtk-bench-6"
+    assert report["schema"] == "rtk-bench-7"
     assert [one["candidate"] for one in report["parity"]][:2] == ["torch", "onnx"]
     for one in report["parity"]:
         assert one["images"] == one["agreeing"] == 2000

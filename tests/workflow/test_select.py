@@ -301,7 +301,9 @@ def test_on_a_gpu_no_node_may_run_on_the_cpu_and_no_other_provider_is_there(
     with pytest.raises(BackendError, match="^onnx: --device cuda:1: .*: not here$"):
         open_model(str(graph_path), backend="onnx", options=BackendOptions(device="cuda:1"))
     assert opened == {
-        "providers": [("CUDAExecutionProvider", {"device_id": "1", "use_tf32": "0"})],
+        "providers": [
+            ("CUDAExecutionProvider", {"device_id": "1", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
+        ],
         "enable_fallback": 0,
         "fallback": "1",
     }
