@@ -14,10 +14,12 @@ from rtk.bench.parity.verdict import judge
 from rtk.bench.report.answer import BASELINES, answer_table
 from rtk.bench.report.html import page_of, pictures_of
 from rtk.bench.report.not_run import not_run
+from rtk.bench.report.notes import notes_on
 from rtk.bench.report.plots import accuracy_points, pareto
 from rtk.bench.report.render import report_markdown, report_text
 from rtk.bench.report.report import Report
 from rtk.bench.report.series import COLOURS, MARKERS, STYLES, split_label
+from rtk.bench.report.tables import compact_tables, report_table
 from rtk.bench.roofline.roofline import DeviceRates, Operations
 from rtk.cli.bench import write_report
 from rtk.core.card import ModelCard
@@ -114,6 +116,44 @@ def test_a_speed_up_to_another_batch_size_names_it_and_has_no_interval(report: R
     rows = answer_table(dataclasses.replace(report, cells=on_device))
     assert rows[1]["x torch"] == "4.00 (torch: batch 8, host to host)"
     assert rows[1]["at"] == "batch 8, compute"
+
+
+def test_a_backend_on_the_cpu_has_no_ratio_to_pytorch_on_a_gpu(report: Report) -> None:
+    """onnx int8 fell back to the CPU in a run on an H100, and stood there with x 0.02."""
+    cells = [
+        Cell("torch", 8, rounds=[[0.4]] * 3),
+        Cell("onnx", 8, rounds=[[0.1]] * 3),
+        Cell("onnx", 8, "int8", rounds=[[8.0]] * 3),
+        Cell("onnx", 16, "int8", rounds=[[8.0]] * 3),
+    ]
+    devices = {"torch": "cuda:0", "onnx": "cuda:0", "onnx int8": "cpu"}
+    mixed = dataclasses.replace(report, cells=cells, devices=devices)
+    assert [row.get("x", "") for row in report_table(mixed)] == ["1.00", "4.00 ±0.00", "on CPU", ""]
+    (compact,) = compact_tables(cells, baseline="torch", devices=devices)
+    assert [row["x"] for row in compact] == ["1.00", "4.00 ±0.00", "on CPU", ""]
+    assert [row["x torch"] for row in answer_table(mixed)] == ["1.00", "4.00 ±0.00", "on CPU"]
+    line = (
+        "on CPU: onnx int8 ran on the CPU and torch on cuda:0, so no ratio is given: it would compare processors"
+    )
+    assert line in notes_on(mixed)
+    on_one_device = dataclasses.replace(mixed, devices=dict.fromkeys(devices, "cpu"))
+    assert report_table(on_one_device)[2]["x"] == "0.05 ±0.00"
+    assert not any(note.startswith("on CPU") for note in notes_on(on_one_device))
+
+
+def test_a_long_change_of_the_batch_size_is_one_note(report: Report) -> None:
+    cells = [
+        Cell("torch", 8, rounds=[[0.4]] * 3, first_call_s=[0.4] * 3),
+        Cell("onnx", 8, rounds=[[0.005]] * 3, first_call_s=[0.075, 0.065, 0.5]),
+        Cell("onnx", 8, "fp16", rounds=[[0.005]] * 3, first_call_s=[0.155] * 3),
+        Cell("onnx", 16, "fp16", rounds=[[0.005]] * 3, first_call_s=[0.1] * 3),
+    ]
+    notes = [one for one in notes_on(dataclasses.replace(report, cells=cells)) if one.startswith("a change of")]
+    assert notes == [
+        "a change of the batch size: its first call took longer than the next one: onnx up to 70 ms, onnx fp16 up to "
+        "150 ms; in no other figure"
+    ]
+    assert not [one for one in notes_on(report) if one.startswith("a change of")]
 
 
 def test_the_answer_says_what_failed_what_was_rejected_and_what_only_serves_for_comparison(report: Report) -> None:
