@@ -164,6 +164,11 @@ MUTATIONS = (
         "tests/workflow/test_select.py no_node",
     ),
     Mutation(
+        "ONNX Runtime makes int32 biases on a GPU",
+        "infer/onnx_backend.py", '"session.disable_quant_qdq", "1"', '"session.disable_quant_qdq", "0"',
+        "tests/infer/test_cuda_options.py precision",
+    ),
+    Mutation(
         "the CUDA provider is not alone",
         "infer/onnx_backend.py", "**cuda_options(precision_of(graph))})]",
         '**cuda_options(precision_of(graph))}), "CPUExecutionProvider"]',

@@ -132,9 +132,7 @@ def test_a_backend_on_the_cpu_has_no_ratio_to_pytorch_on_a_gpu(report: Report) -
     (compact,) = compact_tables(cells, baseline="torch", devices=devices)
     assert [row["x"] for row in compact] == ["1.00", "4.00 ±0.00", "on CPU", ""]
     assert [row["x torch"] for row in answer_table(mixed)] == ["1.00", "4.00 ±0.00", "on CPU"]
-    line = (
-        "on CPU: onnx int8 ran on the CPU and torch on cuda:0, so no ratio is given: it would compare processors"
-    )
+    line = "on CPU: onnx int8 ran on the CPU and torch on cuda:0, so no ratio is given: it would compare processors"
     assert line in notes_on(mixed)
     on_one_device = dataclasses.replace(mixed, devices=dict.fromkeys(devices, "cpu"))
     assert report_table(on_one_device)[2]["x"] == "0.05 ±0.00"
