@@ -21,6 +21,7 @@ from ..core.zoo import DEFAULT, zoo_card, zoo_names
 from ..train.augment.options import option_name
 from ..train.recipes import NO_AUGMENTATION
 from .busy_machine import busy_block
+from .gpu_tables import gpu_blocks
 from .int8_record import int8_block
 from .own_data_figures import own_data_block
 from .published import kept_cards, trained_rows, untrained_rows
@@ -48,6 +49,7 @@ def table_blocks(folder: Path = RESULTS) -> dict[str, str]:
         "int8": int8_block(folder / "int8"),
         "own-data": own_data_block(folder / "own-data"),
         "busy-machine": busy_block(folder / "busy-machine"),
+        **gpu_blocks(folder / "gpu"),
     }
 
 
