@@ -121,15 +121,14 @@ def test_parity_counts_answers_and_says_what_did_not_run(machine: Machine) -> No
 
 def test_an_epoch_of_training_is_391_steps_beside_the_seconds_of_the_keras_example(machine: Machine) -> None:
     unknown = {key: value for key, value in STEP.items() if key not in ("gpu_ms", "kernels")} | {"arch": "resnet8v1"}
-    failed = {"arch": "resnet110v1", "variant": "on", "error": f"RuntimeError: {'x' * 500}"}
+    failed = {"arch": "resnet110v1", "variant": "on", "error": f"RuntimeError: {'no ' * 200}"}
     block = training_block(record_of(machine, [STEP, unknown, failed]))
     assert rows_of(block) == [
         ["`resnet56v1`", "cudagraphs", "6.5", "1,437", "6.3", "2.5", "0.4", "90"],  # 391 x 6.499 ms
         ["`resnet8v1`", "cudagraphs", "6.5", "", "", "2.5", "0.4", ""],
     ]
     assert "bf16; an epoch is 391 steps of 128 images" in block
-    assert "x" * 150 in block
-    assert "x" * 200 not in block
+    assert 50 < block.count("no ") < 70  # the note is cut off
 
 
 @pytest.mark.parametrize(("difference", "shown"), [(120.136833, "120"), (1.3e-05, "1.3e-05")])
