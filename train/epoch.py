@@ -6,6 +6,20 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+SUMS = ("loss_sum", "correct", "images", "skipped")
+"""The sums of an epoch, by their names in last.pt."""
+
+
+def step_sums(losses_B: Tensor, hits: Tensor, not_finite: Tensor) -> Tensor:
+    """The sums of a step, in float64: losses, correct predictions, images; and 1 if it is skipped, which has no others.
+
+    A step is skipped if `not_finite` is 1.
+    """
+    skipped = not_finite.double()
+    loss_sum = torch.where(not_finite == 0, losses_B.double().sum(), 0.0)
+    finite = 1 - skipped
+    return torch.stack([loss_sum, hits * finite, len(losses_B) * finite, skipped])
+
 
 @dataclass
 class Epoch:
@@ -21,12 +35,8 @@ class Epoch:
     generator: Generator
     """The source of all random numbers of the epoch."""
     batch_size: int
-    loss_sum: Tensor
-    correct: Tensor
-    images: Tensor
-    """Number of images in the two sums: those of all steps except the skipped ones."""
-    skipped: Tensor
-    """Number of steps that changed nothing because they were not finite."""
+    sums_4: Tensor
+    """See `step_sums`, over the steps so far, in float64."""
     until: int
     """Number of steps to do: all of the epoch, unless the training ends earlier."""
     steps_done: int = 0
@@ -34,8 +44,8 @@ class Epoch:
     @classmethod
     def start(cls, order: Tensor, weights_N: Tensor, generator: Generator, *, batch_size: int) -> "Epoch":
         """An epoch before its first step."""
-        loss_sum, (correct, images, skipped) = torch.zeros((), device=order.device), order.new_zeros(3)
-        epoch = cls(order, weights_N, generator, batch_size, loss_sum, correct, images, skipped, until=0)
+        sums_4 = torch.zeros(4, dtype=torch.float64, device=order.device)
+        epoch = cls(order, weights_N, generator, batch_size, sums_4, until=0)
         epoch.until = epoch.steps
         return epoch
 
@@ -53,18 +63,16 @@ class Epoch:
         """The indices of the next step's images."""
         return self.order[self.images_seen : self.images_seen + self.batch_size]
 
-    def add(self, losses_B: Tensor, hits: Tensor, not_finite: Tensor) -> None:
-        """Add a step to the sums; if `not_finite` is 1, count it as skipped only."""
-        finite = not_finite == 0
-        self.loss_sum += torch.where(finite, losses_B.sum(), 0.0)
-        self.correct += torch.where(finite, hits, 0)
-        self.images += finite * len(losses_B)
-        self.skipped += ~finite
+    def add(self, sums_4: Tensor) -> None:
+        """Add the sums of a step."""
+        self.sums_4 += sums_4
         self.steps_done += 1
 
     def state(self) -> dict[str, Any]:
         """What `load` needs, in types that a checkpoint may hold."""
-        return {**vars(self), "generator": self.generator.get_state(), "device": self.order.device.type}
+        fields = {name: value for name, value in vars(self).items() if name != "sums_4"}
+        sums = dict(zip(SUMS, self.sums_4.unbind(), strict=True))
+        return {**fields, **sums, "generator": self.generator.get_state(), "device": self.order.device.type}
 
     @classmethod
     def load(cls, state: dict[str, Any], generator: Generator) -> "Epoch":
@@ -74,6 +82,8 @@ class Epoch:
         """
         if state["device"] == generator.device.type:
             generator.set_state(state["generator"])
-        fields = {name: value for name, value in state.items() if name != "device"}
+        sums_4 = torch.stack([torch.as_tensor(state[name], dtype=torch.float64) for name in SUMS])
+        fields = {name: value for name, value in state.items() if name not in ("device", *SUMS)}
+        fields["sums_4"] = sums_4
         moved = {name: value.to(generator.device) for name, value in fields.items() if isinstance(value, Tensor)}
         return cls(**{**fields, **moved, "generator": generator})

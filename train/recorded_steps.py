@@ -1,8 +1,8 @@
 """RecordedSteps: the work of a training step as a CUDA graph, which the host starts with a single call.
 
 A step of a small network is hundreds of short kernels. Starting one takes the host longer than the GPU needs to run it,
-so a GPU that gets them one by one mostly waits. A CUDA graph holds them all, from the forward pass to the update of the
-weights.
+so a GPU that gets them one by one mostly waits. A CUDA graph holds them all, from the crops of the images to the update
+of the weights.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ..core.errors import BackendError
 
@@ -24,8 +24,13 @@ Work = Callable[..., tuple[Tensor, ...]]
 class Recorder(Protocol):
     """Records work on a device without running it."""
 
-    def record(self, work: Callable[[], tuple[Tensor, ...]]) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
-        """What runs the recorded work, and the tensors that hold its results after each run. Raises RuntimeError."""
+    def record(
+        self, work: Callable[[], tuple[Tensor, ...]], generators: Sequence[Generator]
+    ) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
+        """What runs the recorded work, and the tensors that hold its results after each run. Raises RuntimeError.
+
+        `generators`: those that the work draws from, which go on from run to run.
+        """
         ...
 
 
@@ -35,9 +40,13 @@ class CudaGraphRecorder:
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
 
-    def record(self, work: Callable[[], tuple[Tensor, ...]]) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
+    def record(
+        self, work: Callable[[], tuple[Tensor, ...]], generators: Sequence[Generator]
+    ) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
         """See Recorder."""
         graph = torch.cuda.CUDAGraph()
+        for generator in generators:
+            graph.register_generator_state(generator)
         # Another thread may allocate memory meanwhile, for images that are streamed.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             results = work()
@@ -52,36 +61,37 @@ class _Recording:
 
 
 class RecordedSteps:
-    """Calls `work` in the first steps of each shape of its inputs, then records it once, and runs the recording.
+    """Calls `work` in the first steps of each kind, then records it once, and runs the recording.
 
-    `work` must not wait for the device, and must keep its state in the same tensors from step to step. An input None
-    stays None.
+    The first argument of `work` is a value of Python, the others are tensors or None. Steps of one kind have the same
+    value, and tensors of the same shapes and types. `work` must not wait for the device, must draw random numbers only
+    from `generators`, and must keep its state in the same tensors from step to step.
     """
 
-    def __init__(self, work: Work, recorder: Recorder) -> None:
-        self._work, self._recorder = work, recorder
+    def __init__(self, work: Work, recorder: Recorder, *, generators: Sequence[Generator] = ()) -> None:
+        self._work, self._recorder, self._generators = work, recorder, generators
         self._calls: Counter[Hashable] = Counter()
         self._recordings: dict[Hashable, _Recording] = {}
 
-    def __call__(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
-        """The results of one step, in new tensors. Raises BackendError if the work cannot be recorded."""
-        key = tuple(None if one is None else (one.shape, one.dtype) for one in inputs)
-        recording = self._recordings.get(key)
+    def __call__(self, value: Hashable, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        """The results of one step, valid until the next one. Raises BackendError if the work cannot be recorded."""
+        kind = (value, *(None if one is None else (one.shape, one.dtype) for one in inputs))
+        recording = self._recordings.get(kind)
         if recording is None:
-            self._calls[key] += 1
-            if self._calls[key] <= WARM_UP_STEPS:
-                return self._work(*inputs)
-            recording = self._recordings[key] = self._record(inputs)
+            self._calls[kind] += 1
+            if self._calls[kind] <= WARM_UP_STEPS:
+                return self._work(value, *inputs)
+            recording = self._recordings[kind] = self._record(value, inputs)
         given = [one for one in inputs if one is not None]
         for mine, theirs in zip(recording.inputs, given, strict=True):
             mine.copy_(theirs)
         recording.run()
-        return tuple(result.clone() for result in recording.results)
+        return recording.results
 
-    def _record(self, inputs: Sequence[Tensor | None]) -> _Recording:
+    def _record(self, value: Hashable, inputs: Sequence[Tensor | None]) -> _Recording:
         mine = tuple(None if one is None else one.clone() for one in inputs)
         try:
-            run, results = self._recorder.record(lambda: self._work(*mine))
+            run, results = self._recorder.record(lambda: self._work(value, *mine), self._generators)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:

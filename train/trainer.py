@@ -4,8 +4,8 @@ All random numbers of an epoch come from one generator seeded by (seed, epoch), 
 that resumed the training. Within an epoch, only saving the state waits for the device.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from .data.streamed_images import StreamedImages, images_on
 from .device import Arithmetic
 from .distributed.process_group import ALONE, Processes
 from .distributed.step_sync import StepRequests, StepSync
-from .epoch import Epoch
+from .epoch import Epoch, step_sums
 from .optim.deferred_read import DeferredRead
 from .optim.ema import MovingAverage
 from .optim.nan_guard import NanGuard, NotFinite
@@ -94,21 +94,41 @@ class Trainer:
         self.requests = StepRequests()
         """Requests of any process; all processes see a request in the same step, some steps after it was made."""
         self._reports: DeferredRead[dict[str, Any]] = DeferredRead(arithmetic.device)
-        self._work: Work = self._learn
+        # What changes between epochs stays in the same objects, because a recorded step finds it there.
+        self.generator = random_generator(seed, 0, arithmetic.device)
+        self.epoch_number = torch.zeros((), dtype=torch.int64, device=arithmetic.device)
+        self.image_weights_N = torch.ones(len(split), device=arithmetic.device)
+        self._work: Work = self._whole_step
 
     def record_steps(self, recorder: Recorder) -> None:
-        """From now on run the work of a step from a recording; only for a training of a single process."""
-        self._work = RecordedSteps(self._learn, recorder)
+        """From now on run steps from a recording; only for a training of a single process."""
+        self._work = RecordedSteps(self._whole_step, recorder, generators=[self.generator])
         self.guard.host_may_look = False
         self._keep_rates_on_device()
 
     def _keep_rates_on_device(self) -> None:
         """Keep the learning rates in tensors: a recorded step reads them where they were when it was recorded."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = torch.tensor(float(group["lr"]), device=self.arithmetic.device)
+        rates = [torch.tensor(self.rate, device=self.arithmetic.device) for _ in range(2)]
+        for number, group in enumerate(self.optimiser.param_groups):
+            group["lr"] = rates[self._rests_at_first(number)]
             if "capturable" in group:  # of Adam
                 group["capturable"] = True
         self.optimiser._warned_capturable_if_run_uncaptured = True  # as the first steps do
+
+    def _rests_at_first(self, group: int) -> bool:
+        """Whether the parameters of this group do not learn while the last layer learns alone."""
+        return bool(self.recipe.head_first) and group >= HEAD_GROUPS
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the next step."""
+        self.rate, filled = rate, set[int]()
+        for number, group in enumerate(self.optimiser.param_groups):
+            group_rate = 0.0 if self.backbone_rests and number >= HEAD_GROUPS else rate
+            if not isinstance(group["lr"], Tensor):
+                group["lr"] = group_rate
+            elif id(group["lr"]) not in filled:  # several groups share one
+                filled.add(id(group["lr"]))
+                group["lr"].fill_(group_rate)
 
     def run_epoch(self, after_step: Callable[[int], None]) -> dict[str, Any]:
         """Train one epoch and return its row of the history; the sampler and the last batch may leave images out.
@@ -122,7 +142,7 @@ class Trainer:
         epoch = self.under_way
         assert epoch is not None
         after_step(len(self.labels_N) - epoch.images_seen)
-        images, skipped = int(epoch.images), int(epoch.skipped)
+        loss_sum, correct, images, skipped = epoch.sums_4.tolist()
         self.under_way = None
         self.epoch += 1
         if not images:
@@ -133,39 +153,60 @@ class Trainer:
             "epoch": self.epoch,
             "lr": self.rate,
             "images": epoch.images_seen,
-            "train_loss": float(epoch.loss_sum) / images,
-            "train_accuracy": int(epoch.correct) / images,
+            "train_loss": loss_sum / images,
+            "train_accuracy": correct / images,
         }
-        return {**row, "skipped_steps": skipped} if self.guard.skip else row
+        return {**row, "skipped_steps": int(skipped)} if self.guard.skip else row
 
     def steps(self) -> Iterator[Tensor]:
-        """Perform the remaining steps of the current epoch; yield the losses of the images after each step."""
+        """Perform the remaining steps of the current epoch; yield the losses of the images after each step.
+
+        They are valid until the next step.
+        """
         to_training_mode(self.model)
         epoch = self.under_way = self.under_way or self._new_epoch()
         started = self.epoch / self.recipe.epochs
-        sides = [image_side(self.recipe, started, side) for side in (self.augmenter.height, self.augmenter.width)]
+        sides = tuple(image_side(self.recipe, started, side) for side in (self.augmenter.height, self.augmenter.width))
         streamed = self._streamed(epoch)
+        self.epoch_number.fill_(self.epoch)
+        self.image_weights_N.copy_(epoch.weights_N)
         while epoch.steps_done < epoch.until:
             index_B = epoch.next_batch()
             progress = progress_at(self.recipe, self.epoch, epoch.steps_done, epoch.steps)
-            rate = learning_rate(self.recipe, progress, self.history)
             self.backbone_rests = progress < self.recipe.head_first
-            # Augment the whole batch, not this process's share: the images do not depend on the number of processes.
-            views_BHWC = self.augmenter.views(
-                index_B, epoch=self.epoch, generator=epoch.generator, streamed_BHWC=next(streamed, None)
-            )
-            images_BHWC, labels_B, mix = scaled(views_BHWC, *sides), self.labels_N[index_B], None
-            if self.recipe.augmentation.mixup:
-                images_BHWC, mix = mixed(images_BHWC, labels_B, self.recipe.augmentation.mixup, epoch.generator)
-            losses_B, hits, requests_2 = self._step(images_BHWC, labels_B, epoch.weights_N[index_B], rate, mix)
-            self.sampler.record(index_B, losses_B)
-            epoch.add(losses_B, hits, self.guard.not_finite)
-            done = {"step": epoch.steps_done, "index": index_B, "images": images_BHWC, "labels": labels_B, "lr": rate}
-            done["image_weights"] = epoch.weights_N[index_B]
-            if mix is not None:
-                done |= {"mixed_with": mix.labels_B, "mixed_share": mix.share}
-            self._read_reports(self._reports.put(done, torch.cat([self.guard.not_finite[None], requests_2])))
+            self.set_rate(learning_rate(self.recipe, progress, self.history))
+            losses_B, sums_4, report, *images = self._work(sides, index_B, next(streamed, None))
+            self.average.step()
+            epoch.add(sums_4)
+            if isinstance(self._work, RecordedSteps):  # the next step has its images in the same memory
+                images = [tensor.clone() for tensor in images]
+            done = {"step": epoch.steps_done, "index": index_B, "lr": self.rate, "images": images}
+            if self.processes.count == 1:  # else they have gone to all processes
+                done["requests"] = self.own_requests().flags
+            self._read_reports(self._reports.put(done, report))
             yield losses_B
+
+    def _whole_step(self, sides: Hashable, index_B: Tensor, streamed_BHWC: Tensor | None) -> tuple[Tensor, ...]:
+        """A step on the images with these indices, scaled to these sides (height, width): all that a recording holds.
+
+        It never waits for the device, and what it changes stays in the same tensors. Returns the loss of each image;
+        the sums that an epoch adds up; whether the step was not finite, and with several processes, how many request a
+        stop and a save; the images, and with mixup the labels and the share that they were mixed with.
+        """
+        labels_B, mix = self.labels_N[index_B], None
+        # Augment the whole batch, not this process's share: the images do not depend on the number of processes.
+        views_BHWC = self.augmenter.views(
+            index_B, epoch=self.epoch_number, generator=self.generator, streamed_BHWC=streamed_BHWC
+        )
+        height, width = cast("tuple[int, int]", sides)
+        images_BHWC = scaled(views_BHWC, height, width)
+        if self.recipe.augmentation.mixup:
+            images_BHWC, mix = mixed(images_BHWC, labels_B, self.recipe.augmentation.mixup, self.generator)
+        losses_B, hits, requests = self._step(images_BHWC, labels_B, self.image_weights_N[index_B], mix)
+        self.sampler.record(index_B, losses_B)
+        sums_4 = step_sums(losses_B, hits, self.guard.not_finite)
+        report = torch.cat([self.guard.not_finite[None], requests])
+        return losses_B, sums_4, report, images_BHWC, *(() if mix is None else (mix.labels_B, mix.share))
 
     def _streamed(self, epoch: Epoch) -> Iterator[Tensor]:
         """The images of the remaining steps of an epoch, if they are streamed; else nothing."""
@@ -188,16 +229,23 @@ class Trainer:
 
     def _read_reports(self, reports: list[tuple[dict[str, Any], list[float]]]) -> None:
         """Read the reports of steps in order: requests, and whether the step was finite. Raises NotFinite."""
-        for step, (not_finite, stop, save) in reports:
+        for step, (not_finite, *requests) in reports:
+            stop, save = step.get("requests", requests)
             if not_finite and not self.guard.skip:
-                seen = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in step.items()}
                 weights = {name: value.cpu() for name, value in self.model.state_dict().items()}
-                evidence = {"seed": self.seed, "epoch": self.epoch + 1, **seen, "weights": weights}
+                evidence = {"seed": self.seed, "epoch": self.epoch + 1, **self._seen_in(step), "weights": weights}
                 raise NotFinite(f"in step {step['step']} of epoch {self.epoch + 1}", evidence)
             self.requests = StepRequests(stop=self.requests.stop or stop > 0, save=self.requests.save or save > 0)
 
+    def _seen_in(self, step: dict[str, Any]) -> dict[str, Any]:
+        """The images of a step of the current epoch, and all that its loss depended on besides the weights."""
+        index_B = step["index"]
+        tensors = {"index": index_B, "labels": self.labels_N[index_B], "image_weights": self.image_weights_N[index_B]}
+        tensors |= dict(zip(("images", "mixed_with", "mixed_share"), step["images"], strict=False))
+        return {"step": step["step"], "lr": step["lr"], **{name: value.cpu() for name, value in tensors.items()}}
+
     def _new_epoch(self) -> Epoch:
-        generator = random_generator(self.seed, self.epoch, self.arithmetic.device)
+        generator = self.generator.manual_seed(epoch_seed(self.seed, self.epoch))
         order, weights_N = self.sampler.draw(self.epoch / self.recipe.epochs, generator)
         size = min(self.batch_size, len(order))  # of a small split, the sampler may leave less than a batch
         rest = len(order) % size
@@ -209,38 +257,12 @@ class Trainer:
         return epoch
 
     def _step(
-        self, images_BHWC: Tensor, labels_B: Tensor, weights_B: Tensor, rate: float, mix: Mix | None = None
+        self, images_BHWC: Tensor, labels_B: Tensor, weights_B: Tensor, mix: Mix | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One step of the optimiser on a batch; each process computes its share of the images.
 
         Returns the loss of each image, the number of correct predictions, and how many processes request a stop and a
-        save.
-        """
-        self.rate = rate
-        for number, group in enumerate(self.optimiser.param_groups):
-            group_rate = 0.0 if self.backbone_rests and number >= HEAD_GROUPS else rate
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(group_rate)
-            else:
-                group["lr"] = group_rate
-        requests_2 = self.sync.flags_2(self.own_requests(), labels_B.device)
-        mixed_with = (None, None) if mix is None else (mix.labels_B, mix.share)
-        losses_B, hits, requests_2 = self._work(images_BHWC, labels_B, weights_B, requests_2, *mixed_with)
-        self.average.step()
-        return losses_B, hits, requests_2
-
-    def _learn(
-        self,
-        images_BHWC: Tensor,
-        labels_B: Tensor,
-        weights_B: Tensor,
-        requests_2: Tensor,
-        mixed_labels_B: Tensor | None,
-        mixed_share: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The work of a step that a CUDA graph can hold: it never waits, and its state stays in the same tensors.
-
-        Returns what `_step` does.
+        save: nothing for a process alone.
         """
         count, mine = len(labels_B), self.processes.share(len(labels_B))
         images_BHWC, labels_B, weights_B = images_BHWC[mine], labels_B[mine], weights_B[mine]
@@ -249,18 +271,18 @@ class Trainer:
         with torch.autocast(self.arithmetic.device.type, autocast, enabled=autocast is not None):
             logits_BK = self.forward(images_BHWC)
         losses_B, weighted_B = self._losses(logits_BK.float(), labels_B)
-        if mixed_labels_B is not None and mixed_share is not None:
-            others_B, weighted_others_B = self._losses(logits_BK.float(), mixed_labels_B[mine])
-            losses_B = torch.lerp(losses_B, others_B, mixed_share)
-            weighted_B = torch.lerp(weighted_B, weighted_others_B, mixed_share)
+        if mix is not None:
+            others_B, weighted_others_B = self._losses(logits_BK.float(), mix.labels_B[mine])
+            losses_B = torch.lerp(losses_B, others_B, mix.share)
+            weighted_B = torch.lerp(weighted_B, weighted_others_B, mix.share)
         self.optimiser.zero_grad(set_to_none=True)
         self.processes.weighted((weighted_B * weights_B).mean(), count).backward()
         hits = (logits_BK.argmax(1) == labels_B).sum()
-        losses_B, hits, requests_2 = self.sync(losses_B.detach(), hits, requests_2, count=count)
+        losses_B, hits, requests = self.sync(losses_B.detach(), hits, self.own_requests, count=count)
         self.guard.before_step(losses_B)
         self.optimiser.step()
         self.guard.after_step()
-        return losses_B, hits, requests_2
+        return losses_B, hits, requests
 
     def _losses(self, logits_BK: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of each image, for reports and the sampler, and the same times the weight of its class."""
@@ -307,7 +329,7 @@ class Trainer:
         self.sampler.losses_N.copy_(state["losses"])
         self.epoch = state["epoch"]
         if state.get("under_way"):
-            generator = random_generator(self.seed, self.epoch, self.arithmetic.device)
+            generator = self.generator.manual_seed(epoch_seed(self.seed, self.epoch))
             self.under_way = Epoch.load(state["under_way"], generator)
 
 
@@ -362,5 +384,10 @@ def device_tensors(split: Split, device: torch.device) -> tuple[Tensor | Streame
 
 def random_generator(seed: int, epoch: int, device: torch.device) -> torch.Generator:
     """A separate generator for each epoch; negative epochs are for what happens once, before the first epoch."""
+    return torch.Generator(device).manual_seed(epoch_seed(seed, epoch))
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of the generator of an epoch."""
     state = np.random.SeedSequence((seed, epoch + 2)).generate_state(1, np.uint64)
-    return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
+    return int(state[0] >> np.uint64(1))

@@ -74,7 +74,8 @@ def test_a_step_follows_the_gradient_of_the_weighted_loss(mixes: bool) -> None:
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
     trainer.model.train()
     mix = Mix(torch.from_numpy(others.copy()), torch.tensor(share)) if mixes else None
-    losses_B, _, _ = trainer._step(images, torch.from_numpy(labels), torch.from_numpy(pruning).float(), 0.1, mix)
+    trainer.set_rate(0.1)
+    losses_B, _, _ = trainer._step(images, torch.from_numpy(labels), torch.from_numpy(pruning).float(), mix)
     assert losses_B.tolist() == pytest.approx(plain, rel=1e-4)  # not weighted: pruning and the history use them
     for old, new, gradient in zip(before, trainer.model.parameters(), gradients, strict=True):
         torch.testing.assert_close((old - new.detach()) / 0.1, gradient, rtol=1e-2, atol=1e-4)  # fp32 differences

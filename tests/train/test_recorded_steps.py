@@ -1,7 +1,7 @@
 """Recorded steps: a training from recordings is the one without them. On a GPU the recordings are CUDA graphs."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rtk.core.data.datasets import Split
 from rtk.core.errors import BackendError
 from rtk.train.augment.options import augmentation_with
 from rtk.train.device import Arithmetic, compile_network
+from rtk.train.optim.nan_guard import NotFinite
 from rtk.train.recipes import Recipe, find_recipe
 from rtk.train.recorded_steps import WARM_UP_STEPS, CudaGraphRecorder, RecordedSteps
 from rtk.train.run import train
@@ -36,6 +37,7 @@ def tensors_of(trainer: Trainer) -> Iterator[Tensor]:
     for state in trainer.optimiser.state.values():
         yield from (value for value in state.values() if isinstance(value, Tensor))
     yield trainer.guard.not_finite
+    yield trainer.sampler.losses_N
 
 
 def trained(trainer: Trainer, epochs: int = EPOCHS) -> dict[str, Any]:
@@ -84,12 +86,11 @@ def test_a_step_that_is_not_finite_changes_nothing(shapes64: Split, card: ModelC
     """The recording keeps the number of the guard between its steps."""
     trainer = new_trainer(card, shapes64, short_recipe("paper"), skip_nan=skip)
     trainer.record_steps(ReplayRecorder(lambda: tensors_of(trainer)))
-    images, labels = torch.from_numpy(shapes64.images_NHWC[:8]), torch.from_numpy(shapes64.labels_N[:8])
-    before: dict[str, Tensor] = {}
     for number in range(WARM_UP_STEPS + 4):
         before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
         spoiled = number == WARM_UP_STEPS + 1
-        trainer._step(images, labels, torch.full((8,), torch.nan if spoiled else 1.0), 0.1)
+        trainer.image_weights_N.fill_(torch.nan if spoiled else 1.0)
+        run_step(trainer)
         stays = spoiled or (number > WARM_UP_STEPS + 1 and not skip)
         assert bool(trainer.guard.not_finite) == stays
         assert stays == all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
@@ -98,14 +99,62 @@ def test_a_step_that_is_not_finite_changes_nothing(shapes64: Split, card: ModelC
 def test_the_learning_rate_of_each_step_reaches_the_recording(shapes64: Split, card: ModelCard) -> None:
     trainer = new_trainer(card, shapes64, short_recipe("paper"))
     trainer.record_steps(ReplayRecorder(lambda: tensors_of(trainer)))
-    images, labels = torch.from_numpy(shapes64.images_NHWC[:8]), torch.from_numpy(shapes64.labels_N[:8])
     for _ in range(WARM_UP_STEPS + 1):
-        trainer._step(images, labels, torch.ones(8), 0.1)
+        run_step(trainer)
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
-    trainer._step(images, labels, torch.ones(8), 0.0)
+    run_step(trainer, rate=0.0)
     assert all(torch.equal(*pair) for pair in zip(before, trainer.model.parameters(), strict=True))
-    trainer._step(images, labels, torch.ones(8), 0.1)
+    run_step(trainer)
     assert not all(torch.equal(*pair) for pair in zip(before, trainer.model.parameters(), strict=True))
+
+
+def run_step(trainer: Trainer, rate: float = 0.1) -> None:
+    """A step on the first eight images."""
+    trainer.set_rate(rate)
+    trainer._work((32, 32), torch.arange(8), None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "rotation=10",
+        "shift=0.1",
+        "zoom=0.2",
+        "shear=5",
+        "brightness=0.3",
+        "channel-shift=20",
+        "cutout=0.25",
+        "flip=random",
+    ],
+)
+@pytest.mark.parametrize("fill", ["reflect", "constant", "nearest"])
+def test_every_augmentation_can_be_recorded(shapes64: Split, card: ModelCard, change: str, fill: str) -> None:
+    recipe = short_recipe("rtk", change, f"fill={fill}")
+    plain, recorded = (new_trainer(card, shapes64, recipe) for _ in range(2))
+    recorded.record_steps(ReplayRecorder(lambda: tensors_of(recorded)))
+    for trainer in (plain, recorded):
+        trainer.run_epoch(lambda images: None)
+    for name, value in plain.model.state_dict().items():
+        torch.testing.assert_close(recorded.model.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_images_of_a_step_that_was_not_finite_are_those_of_that_step(shapes64: Split, card: ModelCard) -> None:
+    """Later steps have theirs in the same memory."""
+    trainer = new_trainer(card, shapes64, short_recipe("rtk"))
+    trainer.record_steps(ReplayRecorder(lambda: tensors_of(trainer)))
+    reports, put = trainer._reports, trainer._reports.put
+    reports.delay = 2
+    reports.put = lambda step, numbers: put(step, numbers.clone())  # type: ignore[method-assign] # as on a GPU
+    seen: list[Tensor] = []
+    with pytest.raises(NotFinite) as caught:
+        for number, _ in enumerate(trainer.steps()):
+            seen.append(reports._waiting[-1][0]["images"][0].clone())
+            if number == WARM_UP_STEPS + 1:
+                trainer.image_weights_N.fill_(torch.nan)
+    spoiled = WARM_UP_STEPS + 3
+    assert caught.value.evidence["step"] == spoiled
+    assert torch.equal(caught.value.evidence["images"], seen[spoiled - 1])
+    assert not torch.equal(seen[spoiled - 1], seen[spoiled])
 
 
 def test_a_state_holds_numbers_and_resumes_with_or_without_recordings(shapes64: Split, card: ModelCard) -> None:
@@ -124,29 +173,28 @@ def test_a_state_holds_numbers_and_resumes_with_or_without_recordings(shapes64: 
         assert_same(rest, {**expected, "rows": expected["rows"][EPOCHS // 2 :]})
 
 
-def test_results_of_a_step_stay_when_the_next_one_runs() -> None:
-    steps = RecordedSteps(lambda values: (2 * values, values.sum()), ReplayRecorder(list))
-    found = [steps(torch.full((3,), float(number))) for number in range(WARM_UP_STEPS + 3)]
-    assert [double.tolist() for double, _ in found] == [[2.0 * number] * 3 for number in range(WARM_UP_STEPS + 3)]
-    assert [float(total) for _, total in found] == [3.0 * number for number in range(WARM_UP_STEPS + 3)]
-
-
-def test_every_shape_has_a_recording_of_its_own() -> None:
+def test_every_kind_of_step_has_a_recording_of_its_own() -> None:
     recorder = ReplayRecorder(list)
-    steps = RecordedSteps(lambda values, other: (values.sum() if other is None else other.sum(),), recorder)
+
+    def work(times: Hashable, values: Tensor | None, other: Tensor | None) -> tuple[Tensor, ...]:
+        return (float(str(times)) * (values if other is None else other).sum(),)
+
+    steps = RecordedSteps(work, recorder)
     for _ in range(WARM_UP_STEPS + 2):
-        assert [float(*steps(torch.ones(size), None)) for size in (2, 3)] == [2.0, 3.0]
-        assert float(*steps(torch.ones(2), torch.ones(5))) == 5.0
-        assert float(*steps(torch.ones(2, dtype=torch.int64), None)) == 2.0
-    assert (recorder.recorded, recorder.runs) == (4, 8)
+        assert [float(*steps(1, torch.ones(size), None)) for size in (2, 3)] == [2.0, 3.0]
+        assert float(*steps(1, torch.ones(2), torch.ones(5))) == 5.0
+        assert float(*steps(1, torch.ones(2, dtype=torch.int64), None)) == 2.0
+        assert float(*steps(7, torch.ones(2), None)) == 14.0
+    assert (recorder.recorded, recorder.runs) == (5, 10)
 
 
-def test_work_that_waits_for_the_device_is_refused_in_one_line() -> None:
-    steps = RecordedSteps(lambda values: (values * float(values.sum()),), ReplayRecorder(list))
+@pytest.mark.parametrize("wait", [Tensor.item, Tensor.nonzero, lambda values: values[values > 0]])
+def test_work_that_waits_for_the_device_is_refused_in_one_line(wait: Callable[[Tensor], Any]) -> None:
+    steps = RecordedSteps(lambda value, values: (values + wait(values.sum()[None]),), ReplayRecorder(list))
     for _ in range(WARM_UP_STEPS):
-        steps(torch.ones(2))
+        steps(1, torch.ones(2))
     with pytest.raises(BackendError, match=r"^a training step of this network cannot be recorded as a CUDA graph \(.*"):
-        steps(torch.ones(2))
+        steps(1, torch.ones(2))
 
 
 def test_several_processes_cannot_record_their_steps(card: ModelCard) -> None:

@@ -28,4 +28,7 @@ train() {
 link_packages
 step data 60 3 keep_data
 step train 0 60 train
+if [ -n "${SPEED:-}" ]; then # SPEED=ARCHS, for what time is left
+  step speed "${SPEED_LIMIT:-40}" 30 python3 "$kit/train_speed.py" $SPEED --variants cudagraphs off --seconds 1
+fi
 table

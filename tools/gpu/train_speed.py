@@ -27,13 +27,15 @@ VARIANTS: dict[str, Compile] = {name: name for name in MODES} | {
 }
 """The value of --compile by the name of a row. On a GPU rtk makes one code for all image sizes."""
 TRAIN_IMAGES = 50_000
+IMAGES = 20_000
+"""Random images: an epoch of several hundred steps."""
 PROFILED_STEPS, KERNELS = 5, 12
 
 
 def measure(arch: str, variant: str, device: str, seconds: float, *, size: int, precision: str) -> dict[str, Any]:
     """One row of the table."""
     pixels = np.random.default_rng(0)
-    split = Split(pixels.integers(0, 256, (5_000, size, size, 3), dtype=np.uint8), pixels.integers(0, 10, 5_000))
+    split = Split(pixels.integers(0, 256, (IMAGES, size, size, 3), dtype=np.uint8), pixels.integers(0, 10, IMAGES))
     original = nn.Module.compile
     torch._dynamo.reset()
     started_at = time.perf_counter()

@@ -35,7 +35,7 @@ class Augmenter:
         self.first_flip_N = torch.randint(2, (count,), generator=generator, device=images_NHWC.device)
 
     def views(
-        self, index_B: Tensor, *, epoch: int, generator: Generator, streamed_BHWC: Tensor | None = None
+        self, index_B: Tensor, *, epoch: int | Tensor, generator: Generator, streamed_BHWC: Tensor | None = None
     ) -> Tensor:
         """A random view of each of these images, B x H x W x C: uint8, or float32 from 0 to 255, not rounded.
 
@@ -55,7 +55,9 @@ class Augmenter:
             views_BHWC = cut_out(views_BHWC, whole_pixels(options.cutout, self.height), self.mean_C, generator)
         return views_BHWC
 
-    def _crops(self, index_B: Tensor, epoch: int, generator: Generator, streamed_BHWC: Tensor | None) -> Tensor:
+    def _crops(
+        self, index_B: Tensor, epoch: int | Tensor, generator: Generator, streamed_BHWC: Tensor | None
+    ) -> Tensor:
         device, count = index_B.device, len(index_B)
 
         def offsets() -> Tensor:
@@ -72,7 +74,7 @@ class Augmenter:
             padded_NHWC = self.padded_NHWC
         return padded_NHWC[index_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
 
-    def _flipped(self, index_B: Tensor, epoch: int, generator: Generator) -> Tensor:
+    def _flipped(self, index_B: Tensor, epoch: int | Tensor, generator: Generator) -> Tensor:
         match self.augmentation.flip:
             case "none":
                 return torch.zeros_like(index_B, dtype=torch.bool)
@@ -91,7 +93,8 @@ class Augmenter:
         inner_columns = inside_index(columns, self.width, fill)
         padded_NHWC = images_NHWC[:, inner_rows[:, None], inner_columns]
         if fill == "constant":
-            padded_NHWC[:, (rows[:, None] != inner_rows[:, None]) | (columns != inner_columns)] = self.mean_C
+            outside_HW = (rows[:, None] != inner_rows[:, None]) | (columns != inner_columns)
+            padded_NHWC = torch.where(outside_HW[..., None], self.mean_C, padded_NHWC)
         return padded_NHWC
 
 

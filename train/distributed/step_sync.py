@@ -1,5 +1,6 @@
 """StepSync: what the processes of one training exchange in each step besides gradients, in a single sum."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,11 @@ class StepRequests:
     stop: bool = False
     save: bool = False
 
+    @property
+    def flags(self) -> tuple[bool, bool]:
+        """Both, in the order of the numbers that the processes exchange."""
+        return self.stop, self.save
+
 
 class StepSync:
     """Sums losses, correct predictions and requests over all processes, and averages their batch norm statistics.
@@ -27,22 +33,16 @@ class StepSync:
     def __init__(self, processes: Processes, statistics: RunningStatistics) -> None:
         self.processes, self.statistics = processes, statistics
 
-    @staticmethod
-    def flags_2(requests: StepRequests, device: torch.device) -> Tensor:
-        """The requests of this process, as numbers on the device: 1 for a stop, and 1 for a save."""
-        if not (requests.stop or requests.save):
-            return torch.zeros(2, device=device)
-        return torch.cat([torch.full((1,), float(flag), device=device) for flag in (requests.stop, requests.save)])
-
     def __call__(
-        self, losses_M: Tensor, hits: Tensor, requests_2: Tensor, *, count: int
+        self, losses_M: Tensor, hits: Tensor, own_requests: Callable[[], StepRequests], *, count: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The losses of all `count` images, the correct predictions, and how many processes request a stop and a save.
 
-        `losses_M`: the losses of this process's share; `requests_2`: its own requests.
+        `losses_M`: the losses of this process's share. A process alone has nobody to hear from: its requests are empty.
         """
         if self.processes.count == 1:
-            return losses_M, hits, requests_2
+            return losses_M, hits, losses_M.new_zeros(0)
+        requests_2 = torch.cat([torch.full((1,), float(flag), device=losses_M.device) for flag in own_requests().flags])
         counted = self.processes.first or self.processes.splits(count)  # count once what every process computes whole
         losses_B = losses_M.new_zeros(count)
         losses_B[self.processes.share(count)] = losses_M * counted
