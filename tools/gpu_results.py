@@ -1,4 +1,4 @@
-"""Keep what was measured on a GPU: python -m rtk.tools.gpu_results FOLDER... [--date YYYY-MM-DD]
+"""Keep what was measured on a GPU: python -m rtk.tools.gpu_results FOLDER... [--date DATE] [--report FILE]
 
 The folders are those of `make gpu`, or $OUT of the scripts in tools/gpu/. Each kind of result becomes
 bench/results/gpu/GPU_DATE_KIND.json, from which `python -m rtk.tools.readme_tables --tables` makes the tables of the
@@ -21,7 +21,7 @@ from ..core.files import make_folder, write_whole
 from ..core.json_text import json_text
 from ..core.machine import Machine
 from ..core.records import restored
-from .gpu_record import slug
+from .gpu_record import keep_report, slug, without_folders
 
 RECORDS = Path(__file__).parent.parent / "bench" / "results" / "gpu"
 MACHINES = ("engine.json", "bench/report.json")
@@ -61,8 +61,11 @@ def main(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders with the raw results.")],
     date: Annotated[str, typer.Option(help="Day of the measurement (default: today).")] = "",
     out: Annotated[Path, typer.Option(help="Folder of the records.")] = RECORDS,
+    report: Annotated[Path | None, typer.Option(help="Keep this report.json of rtk bench as well.")] = None,
 ) -> None:
     """Keep the results of one GPU. A record of the same GPU, day and kind is replaced."""
+    if report is not None:
+        print(keep_report(report))
     for path in keep(folders, out, date=date or f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"):
         print(path)
 
@@ -121,9 +124,7 @@ def _without_folders(found: Any) -> Any:
         return [_without_folders(one) for one in found]
     if isinstance(found, dict):
         return {
-            key: re.sub(r"(?<!\S)(?:/[\w.+-]+)+/", "", value)
-            if key in ("error", "refused")
-            else _without_folders(value)
+            key: without_folders(value) if key in ("error", "refused") else _without_folders(value)
             for key, value in found.items()
         }
     return found

@@ -73,8 +73,16 @@ def picture_report(reports: Sequence[Report]) -> Report | None:
 
 
 def headline_block(reports: Sequence[Report]) -> str:
-    """Return one row for PyTorch, the fastest fp32 backend and the fastest backend of each report that has parity."""
-    rows = [row for report in reports for row in _headline_rows(report)]
+    """Return one row for PyTorch, the fastest fp32 backend and the fastest backend of each report that has parity.
+
+    Reports of several machines have a column with their GPU or processor.
+    """
+    several = len({report.machine.summary for report in reports}) > 1
+    rows = [
+        {"model": "", **({"machine": report.machine.gpu or report.machine.processor} if several else {}), **row}
+        for report in reports
+        for row in _headline_rows(report)
+    ]
     return markdown_table(rows) if rows else ""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rtk.core.errors import ArtifactError
 from rtk.core.machine import Machine, this_machine
+from rtk.tools.gpu_record import without_folders
 from rtk.tools.gpu_results import RECORDS, GpuRecord, keep, newest
 from rtk.tools.gpu_tables import gpu_blocks, options_block, parity_block, training_block
 from rtk.tools.readme_tables import block_in
@@ -93,6 +94,19 @@ def test_results_of_an_unknown_machine_and_damaged_files_are_refused(tmp_path: P
     (tmp_path / "engine.json").write_text(json.dumps({"machine": asdict(machine)}))
     with pytest.raises(ArtifactError, match=r"smoke\.json: cannot be read: "):
         keep([tmp_path], tmp_path / "kept", date="2026-12-01")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"trt": "/tmp/cache/graphs/fp16-1.onnx: refused"}', '{"trt": "fp16-1.onnx: refused"}'),
+        ('"/home/me/site/rtk/core/zoo/a.pt"', '"rtk/core/zoo/a.pt"'),
+        ("rtk export /tmp/x/a.onnx (/tmp/b/c)", "rtk export a.onnx (c)"),
+        ("118,000 images/s, N/A, https://example.org/a/b", "118,000 images/s, N/A, https://example.org/a/b"),
+    ],
+)
+def test_folders_of_the_machine_are_left_out_of_what_is_kept(text: str, expected: str) -> None:
+    assert without_folders(text) == expected
 
 
 # Tables.
