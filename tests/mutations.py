@@ -289,7 +289,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a recorded step keeps its first learning rate",
-        "train/trainer.py", 'group["lr"].fill_(group_rate)', "pass",
+        "train/optim/optimiser.py", 'group["lr"].fill_(group_rate)', "pass",
         "tests/train/test_recorded_steps.py",
     ),
     Mutation(

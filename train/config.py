@@ -173,8 +173,8 @@ class TrainConfig:
         help="Use torch.compile. On a GPU also: cudagraphs records each step as a CUDA graph, which needs no compiler; "
         "on+cudagraphs does both; reduce-overhead is PyTorch's own mode of this name.",
     )
-    """auto is on in runs of at least 2,000 steps where it was measured to help, which is on processors with AMX, and on
-    GPUs, where it was not measured yet."""
+    """auto is cudagraphs on a GPU. On a CPU it is on in runs of at least 2,000 steps on processors with AMX, where that
+    helps."""
     deterministic: bool = option(False, group="Machine", help="Make runs on a GPU repeatable bit by bit.")
     """Runs on a CPU always are."""
 

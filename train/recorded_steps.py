@@ -15,6 +15,17 @@ from torch import Generator, Tensor
 
 from ..core.errors import BackendError
 
+
+class RecordingError(BackendError):
+    """The work of a step cannot be recorded."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"a training step of this network cannot be recorded as a CUDA graph ({reason}); use --compile off"
+        )
+        self.reason = reason
+
+
 WARM_UP_STEPS = 3
 """Steps of each shape before one is recorded: libraries choose their algorithms, and allocate memory, in the first."""
 
@@ -74,7 +85,7 @@ class RecordedSteps:
         self._recordings: dict[Hashable, _Recording] = {}
 
     def __call__(self, value: Hashable, *inputs: Tensor | None) -> tuple[Tensor, ...]:
-        """The results of one step, valid until the next one. Raises BackendError if the work cannot be recorded."""
+        """The results of one step, valid until the next one. Raises RecordingError if the work cannot be recorded."""
         kind = (value, *(None if one is None else (one.shape, one.dtype) for one in inputs))
         recording = self._recordings.get(kind)
         if recording is None:
@@ -96,8 +107,5 @@ class RecordedSteps:
             raise
         except RuntimeError as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise BackendError(
-                f"a training step of this network cannot be recorded as a CUDA graph ({reason}); "
-                "use --compile on, or --compile off"
-            ) from error
+            raise RecordingError(reason) from error
         return _Recording(tuple(one for one in mine if one is not None), run, results)

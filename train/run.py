@@ -34,7 +34,7 @@ from .optim.norm_statistics import measure_statistics, too_short
 from .optim.schedule import epochs_since_best
 from .provenance import measured_here, new_card, provenance, selection, with_early_stop
 from .recipes import Recipe
-from .recorded_steps import CudaGraphRecorder
+from .recorded_steps import CudaGraphRecorder, RecordingError
 from .run_folder import Record, RunFolder
 from .start import Start, start_lines, start_of
 from .stop_signals import Stopped, StopRequest, stop_signals
@@ -69,7 +69,7 @@ def train(config: TrainConfig) -> Trained:
         processes.from_first(lambda: stack.enter_context(only_writer(folder.path)))
         processes.from_first(lambda: folder.begin(config))
         stack.enter_context(_explain_memory(config.resolved_recipe.batch_size))
-        return _Run(config, dataset, folder, processes, state=None).finish()
+        return _trained(config, dataset, folder, processes, state=None)
 
 
 def resume(run_dir: Path, *, given: Mapping[str, Any] | None = None) -> Trained:
@@ -99,12 +99,25 @@ def resume(run_dir: Path, *, given: Mapping[str, Any] | None = None) -> Trained:
             if config != saved:
                 processes.from_first(lambda: folder.write_config(config))
             stack.enter_context(_explain_memory(config.resolved_recipe.batch_size))
-            return _Run(config, dataset, folder, processes, state=state).finish()
+            return _trained(config, dataset, folder, processes, state=state)
         if processes.first:
             early = state.get("stopped_early")
             done = f"is done: it stopped early, after epoch {state['epoch']} of {epochs}" if early else ""
             _log.info(f"{run_dir}: {done or f'all {epochs} epochs are done'}")
         return processes.from_first(lambda: _finished(folder, state["history"]))
+
+
+def _trained(
+    config: TrainConfig, dataset: Dataset, folder: RunFolder, processes: Processes, *, state: dict[str, Any] | None
+) -> Trained:
+    """Train; if nobody asked for recorded steps and the network's cannot be recorded, begin again without."""
+    try:
+        return _Run(config, dataset, folder, processes, state=state).finish()
+    except RecordingError as error:
+        if config.compile != "auto":
+            raise
+        _log.warning(wrapped(f"steps of this network cannot be recorded ({error.reason}); beginning again without"))
+    return _Run(replace(config, compile="off"), dataset, folder, processes, state=state).finish()
 
 
 class _Run:

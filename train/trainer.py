@@ -29,13 +29,11 @@ from .epoch import Epoch, step_sums
 from .optim.deferred_read import DeferredRead
 from .optim.ema import MovingAverage
 from .optim.nan_guard import NanGuard, NotFinite
+from .optim.optimiser import keep_rates_on_device, new_optimiser, optimiser_state, parameter_groups, set_rates
 from .optim.schedule import image_side, learning_rate, progress_at
-from .recipes import Decays, Recipe
+from .recipes import Recipe
 from .recorded_steps import RecordedSteps, Recorder, Work
-from .weights import head_name, to_training_mode
-
-HEAD_GROUPS = 2
-"""The last layer's groups of parameters come first: with weight decay and without."""
+from .weights import to_training_mode
 
 
 def new_model(card: ModelCard, seed: int, arithmetic: Arithmetic) -> Model:
@@ -76,7 +74,7 @@ class Trainer:
                 layer.momentum = recipe.norm_momentum
         self.backbone_rests = False
         """Whether only the last layer learns in this step."""
-        self.optimiser = _optimiser(parameter_groups(model, recipe), recipe)
+        self.optimiser = new_optimiser(parameter_groups(model, recipe), recipe)
         self.rate = recipe.lr
         """The learning rate of the last step."""
         self.average = MovingAverage(model, horizon_steps=recipe.average * recipe.epochs * self.steps_per_epoch)
@@ -104,31 +102,12 @@ class Trainer:
         """From now on run steps from a recording; only for a training of a single process."""
         self._work = RecordedSteps(self._whole_step, recorder, generators=[self.generator])
         self.guard.host_may_look = False
-        self._keep_rates_on_device()
-
-    def _keep_rates_on_device(self) -> None:
-        """Keep the learning rates in tensors: a recorded step reads them where they were when it was recorded."""
-        rates = [torch.tensor(self.rate, device=self.arithmetic.device) for _ in range(2)]
-        for number, group in enumerate(self.optimiser.param_groups):
-            group["lr"] = rates[self._rests_at_first(number)]
-            if "capturable" in group:  # of Adam
-                group["capturable"] = True
-        self.optimiser._warned_capturable_if_run_uncaptured = True  # as the first steps do
-
-    def _rests_at_first(self, group: int) -> bool:
-        """Whether the parameters of this group do not learn while the last layer learns alone."""
-        return bool(self.recipe.head_first) and group >= HEAD_GROUPS
+        keep_rates_on_device(self.optimiser, self.arithmetic.device)
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the next step."""
-        self.rate, filled = rate, set[int]()
-        for number, group in enumerate(self.optimiser.param_groups):
-            group_rate = 0.0 if self.backbone_rests and number >= HEAD_GROUPS else rate
-            if not isinstance(group["lr"], Tensor):
-                group["lr"] = group_rate
-            elif id(group["lr"]) not in filled:  # several groups share one
-                filled.add(id(group["lr"]))
-                group["lr"].fill_(group_rate)
+        self.rate = rate
+        set_rates(self.optimiser, rate, rests=self.backbone_rests)
 
     def run_epoch(self, after_step: Callable[[int], None]) -> dict[str, Any]:
         """Train one epoch and return its row of the history; the sampler and the last batch may leave images out.
@@ -297,19 +276,10 @@ class Trainer:
             "epoch": self.epoch,
             "under_way": self.under_way.state() if self.under_way else None,
             "model": self.model.state_dict(),
-            "optimiser": self._optimiser_state(),
+            "optimiser": optimiser_state(self.optimiser),
             "average": {"weights": self.average.weights, "steps": self.average.steps},
             "losses": self.sampler.losses_N,
         }
-
-    def _optimiser_state(self) -> dict[str, Any]:
-        """The optimiser's state, with learning rates as numbers."""
-        state = self.optimiser.state_dict()
-        for group in state["param_groups"]:
-            group["lr"] = float(group["lr"])
-            if "capturable" in group:
-                group["capturable"] = False
-        return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned. Raises ArtifactError if it belongs to a training on other data."""
@@ -322,7 +292,7 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.rate = float(self.optimiser.param_groups[0]["lr"])
         if isinstance(self._work, RecordedSteps):
-            self._keep_rates_on_device()
+            keep_rates_on_device(self.optimiser, self.arithmetic.device)
         self.average.steps = state["average"]["steps"]
         for name, value in state["average"]["weights"].items():
             self.average.weights[name].copy_(value)
@@ -331,40 +301,6 @@ class Trainer:
         if state.get("under_way"):
             generator = self.generator.manual_seed(epoch_seed(self.seed, self.epoch))
             self.under_way = Epoch.load(state["under_way"], generator)
-
-
-def decayed(parameter: Tensor, decays: Decays) -> bool:
-    """Whether weight decay applies to a parameter of this shape; convolution kernels have four dimensions."""
-    return parameter.ndim >= {"all": 0, "matrices": 2, "convolutions": 4}[decays]
-
-
-def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """The trainable parameters in groups with one weight decay each; the last layer's come first if it learns first."""
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    parts = [trained]
-    if recipe.head_first:
-        head = f"{head_name(model)}."
-        parts = [[one for one in trained if one[0].startswith(head) == of_head] for of_head in (True, False)]
-    return [
-        {"params": [p for _, p in part if decayed(p, recipe.decays) == decays], "weight_decay": decay}
-        for part in parts
-        for decays, decay in ((True, recipe.weight_decay), (False, 0.0))
-    ]
-
-
-def _optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser of these groups of parameters."""
-    match recipe.optimiser:
-        case "sgd":
-            optimiser = torch.optim.SGD(
-                groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
-            )
-            if recipe.momentum:  # PyTorch allocates it in the first step, but not if that is skipped
-                for parameter in (parameter for group in groups for parameter in group["params"]):
-                    optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-            return optimiser
-        case "adam":
-            return torch.optim.Adam(groups, lr=recipe.lr, eps=recipe.epsilon, fused=True)
 
 
 def balanced_weights(labels_N: NDArray[np.int64]) -> Tensor:

@@ -17,9 +17,9 @@ from rtk.train.data.sampling import Sampler
 from rtk.train.device import Arithmetic, Compilation, choose_arithmetic, compile_network
 from rtk.train.evaluate import evaluate
 from rtk.train.optim.ema import MovingAverage, share_kept
+from rtk.train.optim.optimiser import decayed
 from rtk.train.optim.schedule import image_side, learning_rate, plateau_rate, progress_at
 from rtk.train.recipes import RECIPES, find_recipe
-from rtk.train.trainer import decayed
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -405,6 +405,10 @@ def test_cuda_graphs_need_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu, recorded = Arithmetic(torch.device("cuda"), None), "steps recorded as CUDA graphs"
     expected = Compilation(f"not compiled, {recorded}", records_steps=True)
     assert compile_network(small_model(), gpu, "cudagraphs") == expected
+    assert compile_network(small_model(), gpu, "auto", steps=1) == expected
+    assert compile_network(small_model(), gpu, "auto", alone=False, steps=5_000).description == (
+        "not compiled (torch.compile needs a C++ compiler)"
+    )
     with pytest.raises(BackendError, match=r"^--compile on\+cudagraphs: torch.compile needs a C\+\+ compiler"):
         compile_network(small_model(), gpu, "on+cudagraphs")
 

@@ -1,6 +1,7 @@
 """Recorded steps: a training from recordings is the one without them. On a GPU the recordings are CUDA graphs."""
 
 import copy
+import json
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from fakes.replayed import ReplayRecorder
-from fakes.train_runs import tiny
+from fakes.train_runs import assert_equal, tiny
+from rtk.core.artifacts.checkpoint import load_checkpoint
 from rtk.core.card import ModelCard
 from rtk.core.data.datasets import Split
 from rtk.core.errors import BackendError
+from rtk.train import run
 from rtk.train.augment.options import augmentation_with
-from rtk.train.device import Arithmetic, compile_network
+from rtk.train.device import Arithmetic, Compilation, compile_network
 from rtk.train.optim.nan_guard import NotFinite
 from rtk.train.recipes import Recipe, find_recipe
 from rtk.train.recorded_steps import WARM_UP_STEPS, CudaGraphRecorder, RecordedSteps
@@ -201,6 +204,54 @@ def test_several_processes_cannot_record_their_steps(card: ModelCard) -> None:
     gpu = Arithmetic(torch.device("cuda"), None)
     with pytest.raises(BackendError, match=r"^--compile cudagraphs: steps of several processes cannot be recorded"):
         compile_network(new_model(card, 0, CPU), gpu, "cudagraphs", alone=False)
+
+
+class Refusing:
+    """A recorder whose device refuses the work."""
+
+    def record(self, work: Any, generators: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing\nCompile with TORCH_USE_CUDA_DSA")
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU that cannot record the steps of a network."""
+
+    def compile_network(network: Any, arithmetic: Any, mode: str, **options: Any) -> Compilation:
+        return Compilation(mode, records_steps=mode != "off")
+
+    monkeypatch.setattr(run, "compile_network", compile_network)
+    monkeypatch.setattr(run, "CudaGraphRecorder", Refusing)
+    monkeypatch.setattr(RunFolder, "write_curves", lambda *arguments, **options: None)
+
+
+@pytest.mark.usefixtures("refusing")
+def test_auto_begins_again_without_recordings(
+    class_folders: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, again = (tiny(class_folders, tmp_path / name, compile=name) for name in ("off", "auto"))
+    train(plain)
+    with caplog.at_level("INFO"):
+        train(again)
+    said = (
+        "steps of this network cannot be recorded (operation not permitted when stream is capturing); beginning again"
+    )
+    assert said in caplog.text.replace("\n  ", " ")
+    assert_equal(*(load_checkpoint(tmp_path / name / "best.pt").weights for name in ("off", "auto")))
+    assert read_history(tmp_path / "off") == read_history(tmp_path / "auto")
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    rows = map(json.loads, (folder / "history.jsonl").read_text().splitlines())
+    return [{name: value for name, value in row.items() if not name.endswith("_s")} for row in rows]
+
+
+@pytest.mark.usefixtures("refusing")
+def test_recordings_that_were_asked_for_are_an_error_where_they_fail(class_folders: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        BackendError, match=r"^a training step .* \(operation not permitted .* capturing\); use --compile"
+    ):
+        train(tiny(class_folders, tmp_path / "run", compile="cudagraphs"))
 
 
 @pytest.mark.gpu
