@@ -45,6 +45,14 @@ class BackendError(RtkError):
     """A backend that cannot run on this machine, or that failed while it ran."""
 
 
+class UnavailableError(BackendError):
+    """A library that is not installed, or that does not support this machine's GPU; nothing has failed."""
+
+
+class OtherGpuError(ArtifactError):
+    """An engine that has no code for this machine's GPU; nothing has failed."""
+
+
 class ImageError(RtkError):
     """One image that cannot be read; the other images are still processed."""
 

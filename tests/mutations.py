@@ -290,7 +290,7 @@ MUTATIONS = (
     ),
     Mutation(
         "cudagraphs asks for a compiler",
-        "train/device.py", "    if compiler.settings is None:\n", "    if False:\n",
+        "train/device.py", "    if compiler.settings is None and on_gpu and alone:\n", "    if False:\n",
         "tests/train/test_parts.py cuda_graphs",
     ),
     Mutation(

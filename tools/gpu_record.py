@@ -14,6 +14,8 @@ from .gpu_steps import ROOT
 
 JSON, MARKDOWN = "summary.json", "summary.md"
 RESULTS = ROOT / "bench" / "results"
+FOLDERS = re.compile(r'(?<![^\s"(])(?:/(?:[\w.+-]+/)*?(?=rtk/core/)|(?:/[\w.+-]+)+/)')
+"""The folders of an absolute path in a text; of rtk's own files those above rtk/."""
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,20 @@ def slug(text: str) -> str:
     return "-".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
+def without_folders(text: str) -> str:
+    """The text without the folders of absolute paths, which say nothing on another machine."""
+    return FOLDERS.sub("", text)
+
+
 def keep_report(report: Path) -> Path:
-    """Copy report.json and report.md to bench/results/MACHINE_MODEL_DATE, where `make results` reads them."""
+    """Copy report.json and report.md to bench/results/MACHINE_MODEL_DATE, where `make results` reads them.
+
+    Folders of the machine are left out.
+    """
     content = json.loads(report.read_text(encoding="utf-8"))
     name = f"{slug(content['machine']['gpu'])}_{content['model']['name']}_{content['date'][:10]}"
     for path in (report, report.with_suffix(".md")):
-        write_whole(RESULTS / f"{name}{path.suffix}", path.read_bytes())
+        write_whole(RESULTS / f"{name}{path.suffix}", without_folders(path.read_text(encoding="utf-8")))
     return RESULTS / f"{name}.json"
 
 

@@ -28,6 +28,8 @@ class Row:
     """The best known re-implementation; from depth 44 on, probably with bottlenecks and more parameters."""
     erasing: float | None = None
     """With random erasing and 300 epochs, arXiv 1708.04896; from depth 44 on, the same remark."""
+    example_epoch_s: int | None = None
+    """Seconds of an epoch of the Keras CIFAR-10 example on a GTX 1080 Ti, from the comments in cifar10_resnet.py."""
 
     @property
     def name(self) -> str:
@@ -47,15 +49,15 @@ class Row:
 
 
 ROWS = (
-    Row("resnet20v1", "cifar10", 92.16, 91.25, 92.79, 93.27),
-    Row("resnet32v1", "cifar10", 92.46, 92.49, 93.59, 94.34),
-    Row("resnet44v1", "cifar10", 92.50, 92.83, 94.47, 94.87),
-    Row("resnet56v1", "cifar10", 92.71, 93.03, 94.69, 95.11),
-    Row("resnet110v1", "cifar10", 92.65, 93.39, 94.90, 95.39),
+    Row("resnet20v1", "cifar10", 92.16, 91.25, 92.79, 93.27, example_epoch_s=35),
+    Row("resnet32v1", "cifar10", 92.46, 92.49, 93.59, 94.34, example_epoch_s=50),
+    Row("resnet44v1", "cifar10", 92.50, 92.83, 94.47, 94.87, example_epoch_s=70),
+    Row("resnet56v1", "cifar10", 92.71, 93.03, 94.69, 95.11, example_epoch_s=90),
+    Row("resnet110v1", "cifar10", 92.65, 93.39, 94.90, 95.39, example_epoch_s=165),
     Row("resnet164v1", "cifar10", paper=94.07),
     Row("resnet20v2", "cifar10"),
-    Row("resnet56v2", "cifar10", 93.01),
-    Row("resnet110v2", "cifar10", 93.15, 93.63),
+    Row("resnet56v2", "cifar10", 93.01, example_epoch_s=100),
+    Row("resnet110v2", "cifar10", 93.15, 93.63, example_epoch_s=180),
     Row("resnet164v2", "cifar10", paper=94.54),
     Row("resnet1001v2", "cifar10", paper=95.08),
     Row("resnet20v1", "fashion-mnist", reimplemented=95.61, erasing=95.98),

@@ -21,6 +21,7 @@ from ..core.zoo import DEFAULT, zoo_card, zoo_names
 from ..train.augment.options import option_name
 from ..train.recipes import NO_AUGMENTATION
 from .busy_machine import busy_block
+from .gpu_tables import gpu_blocks
 from .int8_record import int8_block
 from .own_data_figures import own_data_block
 from .published import kept_cards, trained_rows, untrained_rows
@@ -48,6 +49,7 @@ def table_blocks(folder: Path = RESULTS) -> dict[str, str]:
         "int8": int8_block(folder / "int8"),
         "own-data": own_data_block(folder / "own-data"),
         "busy-machine": busy_block(folder / "busy-machine"),
+        **gpu_blocks(folder / "gpu"),
     }
 
 
@@ -71,8 +73,16 @@ def picture_report(reports: Sequence[Report]) -> Report | None:
 
 
 def headline_block(reports: Sequence[Report]) -> str:
-    """Return one row for PyTorch, the fastest fp32 backend and the fastest backend of each report that has parity."""
-    rows = [row for report in reports for row in _headline_rows(report)]
+    """Return one row for PyTorch, the fastest fp32 backend and the fastest backend of each report that has parity.
+
+    Reports of several machines have a column with their GPU or processor.
+    """
+    several = len({report.machine.summary for report in reports}) > 1
+    rows = [
+        {"model": "", **({"machine": report.machine.gpu or report.machine.processor} if several else {}), **row}
+        for report in reports
+        for row in _headline_rows(report)
+    ]
     return markdown_table(rows) if rows else ""
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib import metadata, util
 from typing import Any, ClassVar
 
-from ..errors import BackendError, UnknownNameError
+from ..errors import BackendError, UnavailableError, UnknownNameError
 from ..library_errors import reason_of
 from ..text import one_line
 from .driver import driver_cuda, gpu_count
@@ -60,9 +60,9 @@ class Flavor:
         return str(self.load().__version__)
 
     def load(self) -> Any:
-        """Import the module. Raises BackendError when it is missing or cannot be loaded."""
+        """Import the module. Raises UnavailableError when it is missing, BackendError when it cannot be loaded."""
         if not self.installed:
-            raise BackendError(f"{self.name} is not installed; {self.install_hint()}")
+            raise UnavailableError(f"{self.name} is not installed; {self.install_hint()}")
         try:
             return importlib.import_module(self.module)
         except (ImportError, OSError) as error:
@@ -101,12 +101,12 @@ def flavor_named(name: str) -> Flavor:
 def choose_flavor(name: str = AUTO) -> Flavor:
     """Choose the flavour to build with; for auto: `tensorrt` if it and a GPU are there, else `tensorrt_rtx`.
 
-    Raises UnknownNameError, and BackendError when the flavour, or for auto both, is not installed.
+    Raises UnknownNameError, and UnavailableError when the flavour, or for auto both, is not installed.
     """
     if name != AUTO:
         flavor = flavor_named(name)
         if not flavor.installed:
-            raise BackendError(f"--flavor {name}: not installed; {flavor.install_hint()}")
+            raise UnavailableError(f"--flavor {name}: not installed; {flavor.install_hint()}")
         return flavor
     regular, rtx = FLAVORS["tensorrt"], FLAVORS["tensorrt-rtx"]
     if regular.installed and gpu_count():
@@ -114,11 +114,11 @@ def choose_flavor(name: str = AUTO) -> Flavor:
     if rtx.installed:
         return rtx
     if regular.installed:
-        raise BackendError(
+        raise UnavailableError(
             f"tensorrt {regular.version()} needs a GPU to build, and this machine has none; "
             f"to build without a GPU: {rtx.install_hint()}"
         )
-    raise BackendError(
+    raise UnavailableError(
         f"no TensorRT is installed; {regular.install_hint()}, or without a GPU: pip install {rtx.package}"
     )
 

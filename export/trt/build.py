@@ -29,7 +29,7 @@ from ...core.artifacts.engine import (
 from ...core.artifacts.engine_cache import cache_engine, engine_folder, engine_key, find_engine
 from ...core.artifacts.graph import load_graph
 from ...core.card import ModelCard, engine_card
-from ...core.errors import ArtifactError, BackendError
+from ...core.errors import ArtifactError, BackendError, UnavailableError
 from ...core.files import made_by_one, make_folder
 from ...core.library_errors import reason_of
 from ...core.machine import this_machine
@@ -265,7 +265,7 @@ def _inspected(
     runtime = trt.Runtime(logger_of(trt))
     refusal = refusal_of(trt, runtime, plan) if flavor.checks_engines else None
     if refusal is not None and "UNSUPPORTED_CC" in refusal:
-        raise BackendError(
+        raise UnavailableError(
             f"{config.graph}: {flavor.name} {flavor.version()} does not support this GPU (UNSUPPORTED_CC); install the "
             "regular TensorRT and build with --flavor tensorrt, or use --backend onnx"
         )

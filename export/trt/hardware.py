@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ...core.errors import BackendError, UsageError
+from ...core.errors import UnavailableError, UsageError
 from ...core.nvidia.driver import Gpu, gpu, gpu_count, no_gpu_reason
 from ...core.nvidia.flavor import Flavor
 from ..config import EngineConfig
@@ -28,7 +28,7 @@ class Hardware:
 def hardware_for(config: EngineConfig, flavor: Flavor) -> Hardware:
     """Return the hardware to build for.
 
-    Raises BackendError if the flavour needs a GPU and there is none, UsageError for options that the flavour lacks.
+    Raises UnavailableError if the flavour needs a GPU and there is none, UsageError for options that the flavour lacks.
     """
     if not flavor.has_compatibility_levels and config.hardware_compatibility != "none":
         raise UsageError(
@@ -43,4 +43,4 @@ def hardware_for(config: EngineConfig, flavor: Flavor) -> Hardware:
         return Hardware(gpu(config.device), ())
     if flavor.builds_without_gpu:
         return Hardware(None, DEFAULT_TARGETS)
-    raise BackendError(f"{flavor.name} builds only on a GPU: {no_gpu_reason()}; or use --flavor tensorrt-rtx")
+    raise UnavailableError(f"{flavor.name} builds only on a GPU: {no_gpu_reason()}; or use --flavor tensorrt-rtx")

@@ -11,7 +11,7 @@ from typing import Any
 from ...core.artifacts.engine import rebuild_command
 from ...core.artifacts.engine_cache import KERNELS
 from ...core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME
-from ...core.errors import ArtifactError, BackendError, UsageError
+from ...core.errors import ArtifactError, BackendError, OtherGpuError, UnavailableError, UsageError
 from ...core.library_errors import reason_of
 from ...core.nvidia.flavor import LogLines, collected_errors, logger_of
 from ...core.nvidia.layer_types import layers_of_engine
@@ -229,11 +229,12 @@ def _check_validity(trt: Any, runtime: Any, loadable: Loadable, log: LogLines) -
             f"trt: {loadable.path.name}: {problem}: too little GPU memory; build it with a smaller --max-batch"
         )
     if "UNSUPPORTED_CC" in reasons and (info.gpu, info.compute_capability) == (found.name, found.compute_capability):
-        raise BackendError(  # it was built for this GPU: to build it again does not help
+        raise UnavailableError(  # it was built for this GPU: to build it again does not help
             f"trt: {loadable.path.name}: {problem}; this TensorRT-RTX does not support this GPU: {here}; install the "
             "regular TensorRT and build with --flavor tensorrt, or use --backend onnx"
         )
-    raise ArtifactError(
+    kind = OtherGpuError if reasons == {"UNSUPPORTED_CC"} else ArtifactError
+    raise kind(
         f"{loadable.path}: {problem}: built by {info.flavor} {info.version} for {info.built_for}, {here}; "
         f"build it again here: {rebuild_command(loadable.path)}"
     )

@@ -17,6 +17,7 @@ from rtk.export.int8.quantize import int8_from_checkpoint
 from rtk.export.to_onnx import RunGraph, onnx_from_checkpoint
 from rtk.export.trt.build import engine_from_onnx
 from rtk.export.trt.hardware import DEFAULT_TARGETS
+from rtk.tools.gpu_results import newest
 
 PAGE = text_of(ROOT / "docs" / "gpus.md")
 AS_PINNED = f"tensorrt_rtx=={FLAVORS['tensorrt-rtx'].version()}" if FLAVORS["tensorrt-rtx"].installed else ""
@@ -75,6 +76,18 @@ def test_the_words_about_an_unknown_target_are_those_of_rtk(stage: Stage, tmp_pa
 def test_the_engines_were_built_with_the_pinned_version() -> None:
     (pinned,) = re.findall(r"^tensorrt_rtx==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert f"tensorrt-rtx {pinned} built" in PAGE, "build the table of docs/gpus.md anew with this version"
+
+
+def test_the_words_of_tensorrt_rtx_about_a_gpu_are_those_of_the_record() -> None:
+    record = newest("rtx-probe")
+    assert record is not None
+    words = {one["targets"]: one["runtime_words"][0].removeprefix("INFO: ") for one in record.found["engines"]}
+    quotation = " ".join(line[2:] for line in PAGE.splitlines() if line.startswith("> "))
+    assert quotation == words["default"]
+    rows = PAGE.partition('| engine built for | "Supported compute capabilities" |')[2].partition("\n\n")[0]
+    shown = re.findall(r"^\| .* \| ([^|-]*) \|$", rows, re.MULTILINE)
+    assert shown == [re.findall(r"Supported compute capabilities: (.*?)\. T", text)[0] for text in words.values()]
+    assert not any(one["deserialised"] for one in record.found["engines"])
 
 
 @pytest.fixture(scope="module")

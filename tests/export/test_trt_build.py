@@ -29,7 +29,7 @@ from onnx import TensorProto, helper
 from rtk.core.artifacts.engine import json_path, read_engine_info, read_plan, write_engine
 from rtk.core.artifacts.engine_cache import cached_engines, find_engine
 from rtk.core.artifacts.graph import set_card
-from rtk.core.errors import ArtifactError, BackendError, OutputError, UnknownNameError, UsageError
+from rtk.core.errors import ArtifactError, BackendError, OutputError, UnavailableError, UnknownNameError, UsageError
 from rtk.core.nvidia.flavor import FLAVORS
 from rtk.export.config import EngineConfig
 from rtk.export.trt.build import engine_from_onnx, engine_in_cache
@@ -442,7 +442,7 @@ def test_all_errors_of_the_parser_are_reported(stage: Stage, graph: Path) -> Non
 def test_a_gpu_that_rtx_does_not_support_is_an_error_of_the_build(stage: Stage, graph: Path) -> None:
     on_a_gpu(stage, "tensorrt-rtx", Script(validity=("INVALID", 2)))
     reason = r"tensorrt-rtx 1\.7\.1\.116 does not support this GPU \(UNSUPPORTED_CC\); .* or use --backend onnx$"
-    with pytest.raises(BackendError, match=reason):
+    with pytest.raises(UnavailableError, match=reason):
         engine_from_onnx(EngineConfig(graph))
 
 

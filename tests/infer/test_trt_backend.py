@@ -25,7 +25,15 @@ from fakes.tensorrt_stand_in import (
 )
 from numpy.typing import NDArray
 from rtk.core.artifacts.engine import EngineInfo, PrecisionAsBuilt, Profile, json_path, write_engine
-from rtk.core.errors import ArtifactError, BackendError, OutputError, RtkError, UsageError
+from rtk.core.errors import (
+    ArtifactError,
+    BackendError,
+    OtherGpuError,
+    OutputError,
+    RtkError,
+    UnavailableError,
+    UsageError,
+)
 from rtk.core.nvidia import driver as cuda
 from rtk.core.nvidia.flavor import FLAVORS
 from rtk.core.probe import probe_images
@@ -307,7 +315,7 @@ def test_an_unknown_specialization_lists_the_known_ones(stage: Stage, tmp_path: 
         (1, ArtifactError, r"VERSION_MISMATCH\): built by tensorrt-rtx 1\.7\.1\.116 for compute capability 8\.0, 8\.9"),
         (
             2,
-            ArtifactError,
+            OtherGpuError,
             r"UNSUPPORTED_CC\): .*RTX 4090 \(compute capability 8\.9\); build it again here: rtk export",
         ),
         (4, BackendError, r"OLD_CUDA_DRIVER\); update the NVIDIA driver"),
@@ -588,10 +596,8 @@ def real_engine(graph_path: Path, tmp_path: Path) -> Path:
         pytest.skip(str(error))
     try:
         return engine_from_onnx(EngineConfig(graph_path, out=tmp_path, max_batch=64, opt_batch=16)).path
-    except BackendError as error:
-        if "UNSUPPORTED_CC" in str(error):
-            pytest.skip(str(error))
-        raise
+    except UnavailableError as error:
+        pytest.skip(str(error))
 
 
 @pytest.mark.gpu

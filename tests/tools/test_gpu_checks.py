@@ -8,11 +8,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import util
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rtk.core.errors import BackendError, UnknownNameError, UsageError
+from rtk.core.errors import (
+    ArtifactError,
+    BackendError,
+    OtherGpuError,
+    RtkError,
+    UnavailableError,
+    UnknownNameError,
+    UsageError,
+)
 from rtk.core.machine import this_machine
 from rtk.tools import gpu_checks, gpu_record
 from rtk.tools.gpu_steps import ROOT, Step, steps
@@ -328,25 +337,66 @@ def test_results_are_those_of_the_real_folder_also_through_the_link_of_make(tmp_
 
 
 @pytest.mark.parametrize(
-    ("error", "same", "message"),
+    ("found", "message"),
     [
-        ("tensorrt is not installed; pip install tensorrt", 0, ""),
-        ("TensorRT-RTX rejects it on this machine (UNSUPPORTED_CC)", 0, ""),
-        ("cuda:0: out of GPU memory", 0, "^tensorrt-rtx: an engine failed: cuda:0: out of GPU memory$"),
-        ("", 255, "^tensorrt-rtx: 255 of 256 answers are those of PyTorch$"),
-        ("", 256, ""),
+        ({"refused": "tensorrt-rtx is not installed"}, ""),
+        ({"error": "cuda:0: out of GPU memory"}, "^tensorrt-rtx: an engine failed: cuda:0: out of GPU memory$"),
+        ({"same_answers": 255}, "^tensorrt-rtx: 255 of 256 answers are those of PyTorch$"),
+        ({"same_answers": 256}, ""),
     ],
 )
 def test_an_engine_that_fails_or_answers_otherwise_fails_its_step_and_a_refusal_does_not(
-    error: str, same: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    found: dict[str, object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rtk.tools import gpu_engines
 
-    result: dict[str, object] = {"flavor": "tensorrt-rtx", **({"error": error} if error else {"same_answers": same})}
+    result: dict[str, object] = {"flavor": "tensorrt-rtx", **found}
     monkeypatch.setattr(gpu_engines, "_results", lambda *_, **__: [result])
     with pytest.raises(BackendError, match=message) if message else contextlib.nullcontext():
         gpu_engines.check_engines(tmp_path)
     assert json.loads((tmp_path / "engine.json").read_text())["engines"] == [result]
+
+
+def test_a_tensorrt_that_is_not_installed_is_a_refusal_and_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message of `--flavor` is another one than that of a module that is missing."""
+    from rtk.tools import gpu_engines
+
+    find = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda name, *more: None if "tensorrt" in name else find(name, *more))
+    monkeypatch.setattr(gpu_engines, "IMAGES", 2)
+    gpu_engines.check_engines(tmp_path)
+    found = [(one["flavor"], one["refused"]) for one in json.loads((tmp_path / "engine.json").read_text())["engines"]]
+    expected = "--flavor {}: not installed; pip install {}"
+    names = ("tensorrt", "tensorrt-rtx", "tensorrt-rtx")
+    assert [name for name, _ in found] == list(names)
+    assert all(text.startswith(expected.format(name, name)) for name, text in found)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "key"),
+    [
+        (UnavailableError("tensorrt-rtx 1.7 does not support this GPU (UNSUPPORTED_CC)"), "refused"),
+        (OtherGpuError("an.engine: built for compute capability 8.0"), "refused"),
+        (BackendError("cuda:0: out of GPU memory"), "error"),
+        (ArtifactError("an.engine: truncated"), "error"),
+    ],
+)
+def test_what_kind_of_error_it_is_decides_and_not_its_words(
+    refusal: RtkError, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rtk.tools import gpu_engines
+
+    def engine(config: object) -> None:
+        raise refusal
+
+    monkeypatch.setattr(gpu_engines, "engine_from_onnx", engine)
+    monkeypatch.setattr(gpu_engines, "IMAGES", 2)
+    with pytest.raises(BackendError, match="an engine failed") if key == "error" else contextlib.nullcontext():
+        gpu_engines.check_engines(tmp_path)
+    engines = json.loads((tmp_path / "engine.json").read_text())["engines"]
+    assert [one.get(key) for one in engines] == [str(refusal)] * 3
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,10 @@ def test_the_headline_has_torch_the_fastest_fp32_backend_and_the_fastest_of_all(
     assert rows[0].endswith("| 100.00% | 10 of 10 |  | 1 |")
     assert rows[2].endswith("| 100.00% | 10 of 10 | none; at most 27.75 points lost | 4.00 ±0.00 at batch 64 |")
     assert blocks.headline_block([]) == ""
+    machine = dataclasses.replace(report.machine, gpu="NVIDIA H100 80GB HBM3")
+    both = blocks.headline_block([report, dataclasses.replace(report, machine=machine)]).splitlines()
+    assert both[0].startswith("| model | machine | backend |")
+    assert [row.split(" | ")[1] for row in both[2:]] == ["A"] * 3 + ["NVIDIA H100 80GB HBM3"] * 3
 
 
 def test_the_picture_is_drawn_from_the_newest_report_of_the_default_model(card: ModelCard, tmp_path: Path) -> None:
