@@ -14,6 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from ..core.artifacts.graph_card import ARITHMETIC_KEY
 from ..core.models.model import Model
 
 
@@ -62,6 +63,7 @@ def rounded_after_every_layer(graph: onnx.ModelProto, half: Half) -> onnx.ModelP
     nodes = [rounded for node in graph.graph.node for rounded in _rounded(node, low, half)]
     del copied.graph.node[:]
     copied.graph.node.extend(nodes)
+    copied.metadata_props.add(key=ARITHMETIC_KEY, value="fp32")
     return copied
 
 

@@ -20,6 +20,8 @@ twice as fast with NHWC in fp16 (104,577 against 53,245).
 wrong in one layout is not trusted in the other one.
 """
 
+from ..core.artifacts.graph_card import GraphArithmetic
+
 HEURISTIC = {"cudnn_conv_algo_search": "HEURISTIC"}
 BY_PRECISION = {
     "fp32": HEURISTIC,
@@ -27,8 +29,18 @@ BY_PRECISION = {
     "bf16": HEURISTIC,  # NHWC is not measured
     "int8": HEURISTIC,  # its convolutions run in fp32
 }
+TENSOR_CORES = ("fp16", "bf16")
+"""Precisions that need tensor cores.
+
+ONNX Runtime's option `use_tf32` means more than TF32: without it, a convolution of any type gets no algorithm on tensor
+cores (onnxruntime/core/providers/cuda/nn/conv.cc). The figures above were measured without it, so in fp16 each
+convolution used slower ones, or logged "No execution plans support the graph" and then took tensor cores after all.
+"""
 
 
-def cuda_options(precision: str | None) -> dict[str, str]:
-    """Return the options for a graph in this precision; None: it is unknown. No graph computes in TF32."""
-    return {"use_tf32": "0", **BY_PRECISION.get(precision or "", HEURISTIC)}
+def cuda_options(arithmetic: GraphArithmetic | None) -> dict[str, str]:
+    """Return the options for a graph that computes so; None: it is unknown. Nothing in fp32 is computed in TF32."""
+    if arithmetic is None:
+        return {"use_tf32": "0", **HEURISTIC}
+    tensor_cores = arithmetic.precision in TENSOR_CORES and arithmetic.uniform
+    return {"use_tf32": str(int(tensor_cores)), **BY_PRECISION.get(arithmetic.precision, HEURISTIC)}

@@ -20,7 +20,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     NoSuchFile,
 )
 
-from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME, graph_card, precision_of
+from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME, arithmetic_of, graph_card
 from ..core.card import ModelCard
 from ..core.errors import ArtifactError, BackendError, noted
 from ..core.library_errors import raise_translated
@@ -251,4 +251,4 @@ def _providers(device: str, graph: Path | bytes) -> list[str | tuple[str, dict[s
         reason = no_gpu_reason() or f"this machine has {gpu_count()} CUDA GPU(s), numbered from 0"
         raise BackendError(f"onnx: --device {device}: {reason}")
     onnxruntime.preload_dlls()
-    return [(CUDA, {"device_id": str(index), **cuda_options(precision_of(graph))})]
+    return [(CUDA, {"device_id": str(index), **cuda_options(arithmetic_of(graph))})]

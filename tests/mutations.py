@@ -170,8 +170,8 @@ MUTATIONS = (
     ),
     Mutation(
         "the CUDA provider is not alone",
-        "infer/onnx_backend.py", "**cuda_options(precision_of(graph))})]",
-        '**cuda_options(precision_of(graph))}), "CPUExecutionProvider"]',
+        "infer/onnx_backend.py", "**cuda_options(arithmetic_of(graph))})]",
+        '**cuda_options(arithmetic_of(graph))}), "CPUExecutionProvider"]',
         "tests/workflow/test_select.py no_node",
     ),
     Mutation(

@@ -3,6 +3,7 @@
 import contextlib
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +12,8 @@ from ..errors import ArtifactError
 
 CARD_KEY = "rtk.card"
 """Key of the card's JSON in the ONNX file's metadata."""
+ARITHMETIC_KEY = "rtk.arithmetic"
+"""Key of the precision that a graph computes in, if it is not that of its card."""
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
 METADATA, KEY, VALUE = 14, 1, 2
 """Numbers of the fields `metadata_props` of a model, and `key` and `value` of its entries, in onnx.proto."""
@@ -30,11 +33,23 @@ def graph_card(path: Path, metadata: dict[str, str], producer: str) -> ModelCard
     return ModelCard.from_json(metadata[CARD_KEY], source=str(path))
 
 
-def precision_of(graph: Path | bytes) -> str | None:
-    """Return the precision in a graph's card without loading the graph; None without a card that can be read."""
+@dataclass(frozen=True)
+class GraphArithmetic:
+    """What a graph computes in."""
+
+    precision: str
+    uniform: bool
+    """Whether every product is in that precision; pixels are whitened in fp32, whatever the network has."""
+
+
+def arithmetic_of(graph: Path | bytes) -> GraphArithmetic | None:
+    """Return what a graph computes in, without loading the graph; None without a card that can be read."""
     with contextlib.suppress(OSError, ArtifactError):
-        card = metadata_of(graph).get(CARD_KEY)
-        return ModelCard.from_json(card, source="the graph").precision if card else None
+        metadata = metadata_of(graph)
+        if CARD_KEY in metadata:
+            card = ModelCard.from_json(metadata[CARD_KEY], source="the graph")
+            precision = metadata.get(ARITHMETIC_KEY, card.precision)
+            return GraphArithmetic(precision, uniform=precision == "fp32" or not card.preprocessing.whitening)
     return None
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from rtk.core.artifacts.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rtk.core.artifacts.graph import load_graph
+from rtk.core.artifacts.graph_card import GraphArithmetic, arithmetic_of
 from rtk.core.card import Input, ModelCard, Preprocessing
 from rtk.core.models.model import build_model
 from rtk.core.nvidia.flavor import FLAVORS
@@ -95,6 +96,24 @@ def test_a_lower_precision_leaves_preprocessing_in_fp32(
     assert {"ReduceMean", "MatMul", "Resize"} <= set(before)
     assert before[-1] == "Cast"  # the last operator casts to the lower precision
     assert types == {TensorProto.FLOAT} or types == {TensorProto.FLOAT, TensorProto.INT64}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_a_lower_precision_only_whitening_multiplies_in_fp32(
+    checkpoints: dict[str, Checkpoint], tmp_path: Path, run_in_onnxruntime: RunGraph, kind: str, precision: str
+) -> None:
+    """Without fp32 products ONNX Runtime may use tensor cores, which would compute these in TF32."""
+    path = tmp_path / "a.onnx"
+    onnx_from_checkpoint(checkpoints[kind], path, run_graph=run_in_onnxruntime, precision=precision)
+    typed = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in typed.value_info}
+    products = [node for node in typed.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    assert len(products) > 8
+    in_fp32 = [node.op_type for node in products if types[node.output[0]] == TensorProto.FLOAT]
+    whitens = KINDS[kind][1].whitening
+    assert in_fp32 == (["MatMul"] if whitens else [])
+    assert arithmetic_of(path) == GraphArithmetic(precision, uniform=not whitens)
 
 
 @pytest.mark.parametrize("flavor", ["tensorrt", "cpu"])

@@ -1,18 +1,20 @@
 """The options of ONNX Runtime's CUDA provider, which follow from the precision in the graph's card."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
-from rtk.core.artifacts.graph_card import CARD_KEY, metadata_of, precision_of
+from rtk.core.artifacts.graph_card import ARITHMETIC_KEY, CARD_KEY, GraphArithmetic, arithmetic_of, metadata_of
 from rtk.core.card import ModelCard
 from rtk.core.errors import BackendError
 from rtk.core.tolerances import PRECISIONS
+from rtk.export.reduced_precision import HALVES, rounded_after_every_layer
 from rtk.infer import onnx_backend
 from rtk.infer.backend import BackendOptions
-from rtk.infer.cuda_options import BY_PRECISION
+from rtk.infer.cuda_options import BY_PRECISION, cuda_options
 from rtk.infer.onnx_backend import open_session
 
 PLAIN = {"device_id": "0", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
@@ -25,8 +27,6 @@ def graph_of(precision: str | None, card: ModelCard, *, weights: int = 100_000) 
     node = helper.make_node("Add", ["images", "w"], ["logits"])
     graph = helper.make_model(helper.make_graph([node], "g", values[:1], values[1:], [constant]), producer_name="p")
     if precision is not None:
-        from dataclasses import replace
-
         graph.metadata_props.add(key=CARD_KEY, value=replace(card, precision=precision).to_json())
     return graph
 
@@ -52,8 +52,8 @@ def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     ("precision", "options"),
     [
         ("fp32", PLAIN),
-        ("fp16", PLAIN | {"prefer_nhwc": "1"}),
-        ("bf16", PLAIN),
+        ("fp16", PLAIN | {"prefer_nhwc": "1", "use_tf32": "1"}),
+        ("bf16", PLAIN | {"use_tf32": "1"}),
         ("int8", PLAIN),
         (None, PLAIN),  # a graph of another program
     ],
@@ -65,6 +65,21 @@ def test_the_options_follow_from_the_precision(
         open_session(graph_of(precision, card).SerializeToString(), BackendOptions(device="cuda"))
     assert given["providers"] == [("CUDAExecutionProvider", options)]
     assert given["qdq"] == "1"  # no integer kernels: the int8 graph runs as it is written
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_nothing_in_fp32_is_computed_in_tf32(precision: str, card: ModelCard) -> None:
+    """Neither the pixels that are whitened before the network, nor a graph's copy that rounds after every layer."""
+    half = replace(card, precision=precision)
+    whitened = replace(half, preprocessing=replace(card.preprocessing, whitening=True, image_mean=True))
+    content = graph_of(precision, whitened).SerializeToString()
+    assert arithmetic_of(content) == GraphArithmetic(precision, uniform=False)
+    assert cuda_options(arithmetic_of(content))["use_tf32"] == "0"
+    rounded = rounded_after_every_layer(graph_of(precision, card), HALVES[precision])
+    assert [one.value for one in rounded.metadata_props if one.key == ARITHMETIC_KEY] == ["fp32"]
+    assert cuda_options(arithmetic_of(rounded.SerializeToString())) == cuda_options(
+        GraphArithmetic("fp32", uniform=True)
+    )
 
 
 def test_every_precision_has_options_and_none_fuses_biases() -> None:
@@ -80,13 +95,13 @@ def test_metadata_is_read_without_the_graph_and_as_onnx_reads_it(card: ModelCard
     onnx.save(graph, path)
     expected = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert metadata_of(path) == metadata_of(path.read_bytes()) == expected
-    assert precision_of(path) == "fp16"
+    assert arithmetic_of(path) == GraphArithmetic("fp16", uniform=True)
 
 
 def test_damaged_files_have_no_precision(card: ModelCard, tmp_path: Path) -> None:
     content = graph_of("fp16", card, weights=10).SerializeToString()
     for size in range(0, len(content), 7):
-        assert precision_of(content[:size]) is None
+        assert arithmetic_of(content[:size]) is None
     for damaged in (
         b"",
         b"\xff" * 100,
@@ -94,5 +109,5 @@ def test_damaged_files_have_no_precision(card: ModelCard, tmp_path: Path) -> Non
         bytes(100),
         content.replace(b'"precision"', b'"precisiom"'),
     ):
-        assert precision_of(damaged) is None
-    assert precision_of(tmp_path / "missing.onnx") is None
+        assert arithmetic_of(damaged) is None
+    assert arithmetic_of(tmp_path / "missing.onnx") is None
