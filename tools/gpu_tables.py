@@ -6,8 +6,10 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+from ..bench.report.report import Report, read_report
+from ..bench.report.tables import BASELINE, throughput_table
 from ..core.text import markdown_table
-from .gpu_results import RECORDS, GpuRecord, newest
+from .gpu_results import RECORDS, GpuRecord, newest, newest_bench
 from .published import ROWS
 
 WIDTH = 120
@@ -24,10 +26,12 @@ def gpu_blocks(folder: Path = RECORDS) -> dict[str, str]:
     tables = {"parity": parity_block, "training-speed": training_block, "onnxruntime-options": options_block}
     names = {"onnxruntime-options": "gpu-onnxruntime"}
     records = {kind: newest(kind, folder) for kind in tables}
-    return {
+    report = newest_bench(folder)
+    blocks = {
         names.get(kind, f"gpu-{kind}"): table(record) if (record := records[kind]) else ""
         for kind, table in tables.items()
     }
+    return blocks | {"gpu-bench": bench_block(read_report(report)) if report else ""}
 
 
 def parity_block(record: GpuRecord) -> str:
@@ -96,6 +100,25 @@ def options_block(record: GpuRecord) -> str:
     )
     compared = f"Differences are from the row *{AS_RTK}* of the precision. " if ran else ""
     return _block(rows, notes, compared + wrong + _measured(record, "onnxruntime-gpu"))
+
+
+def bench_block(report: Report) -> str:
+    """The rates of a report from host to host that are neither noisy nor disturbed, of backends on the GPU."""
+    kept = [
+        cell
+        for cell in report.cells
+        if cell.valid and cell.scope == "sync" and report.devices[cell.label] != "cpu"
+        if not (cell.noisy or cell.disturbed)
+    ]
+    rows = throughput_table(kept, baseline=BASELINE, share=report.share, devices=report.devices)
+    columns = ("backend", "precision", "batch", "images/s", "x", "p50 ms", "p99 ms", "of ceiling")
+    others = len(report.cells) - len(kept)
+    text = (
+        f"x: images/s relative to eager PyTorch (torch); ±: 95 % interval. {others} of {len(report.cells)} "
+        "measurements of this run are left out: noisy ones, those on the CPU, and the scope *compute*. "
+        f"{report.machine.summary}; {report.date}."
+    )
+    return _block([{name: row[name] for name in columns} for row in rows], (), text)
 
 
 def _parted(found: Iterable[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:

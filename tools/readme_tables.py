@@ -11,7 +11,8 @@ A generated part is between `<!-- NAME:begin -->` and `<!-- NAME:end -->`:
     folders     every folder of the package, by the first line of its docstring
     own-data    starts and memory of a large data set of the user's own, from bench/results/own-data/*.json
     busy-machine    whether two runs on a busy machine agree, from bench/results/busy-machine/*.json
-    gpu-parity, gpu-training-speed, gpu-onnxruntime    measured on a GPU, from bench/results/gpu/*.json
+    gpu-parity, gpu-bench, gpu-training-speed, gpu-onnxruntime
+                measured on a GPU, from bench/results/gpu/*.json
     int8        int8 graphs of rtk and of other programs, from bench/results/int8/*.json
     commands    what the commands of the README's tour print
     files       what `rtk bench-files` prints

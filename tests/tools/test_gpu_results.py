@@ -6,15 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rtk.bench.report.report import read_report
 from rtk.core.errors import ArtifactError
 from rtk.core.machine import Machine, this_machine
 from rtk.tools.gpu_record import without_folders
-from rtk.tools.gpu_results import RECORDS, GpuRecord, keep, newest
-from rtk.tools.gpu_tables import gpu_blocks, options_block, parity_block, training_block
+from rtk.tools.gpu_results import RECORDS, GpuRecord, keep, newest, newest_bench
+from rtk.tools.gpu_tables import bench_block, gpu_blocks, options_block, parity_block, training_block
 from rtk.tools.readme_tables import block_in
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-PAGES = {"gpu-parity": "gpus.md", "gpu-onnxruntime": "gpus.md", "gpu-training-speed": "training.md"}
+PAGES = {
+    "gpu-bench": "gpus.md",
+    "gpu-parity": "gpus.md",
+    "gpu-onnxruntime": "gpus.md",
+    "gpu-training-speed": "training.md",
+}
 STEP = {
     "arch": "resnet56v1",
     "variant": "cudagraphs",
@@ -131,6 +137,43 @@ def test_parity_counts_answers_and_says_what_did_not_run(machine: Machine) -> No
     assert "- onnx int8: nodes on the CPU\n" in block
     assert "PyTorch in fp32 on the CPU has 9,278 right." in block
     assert "driver 580.1, torch 2.11.0, onnxruntime-gpu 1.31.1; 2026-12-01." in " ".join(block.split())
+
+
+def test_rates_of_a_benchmark_are_those_that_compare_something() -> None:
+    path = newest_bench(RECORDS)
+    assert path is not None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    rows = rows_of(bench_block(read_report(path)))
+    kept = [
+        cell
+        for cell in content["cells"]
+        if cell["scope"] == "sync" and not cell["noisy"] and not cell["disturbed"]
+        if content["devices"][f"{cell['backend']} {cell['precision']}".removesuffix(" fp32")] != "cpu"
+    ]
+    names = [[cell["backend"], cell["precision"], f"{cell['batch']:,}"] for cell in kept]
+    assert [row[:3] for row in rows] == names
+    assert [row[3].split()[0] for row in rows] == [f"{cell['images_per_s']:,.0f}" for cell in kept]
+    assert rows
+
+
+def test_a_report_becomes_a_record_without_pictures_and_folders(tmp_path: Path, machine: Machine) -> None:
+    report = tmp_path / "out" / "bench" / "report.json"
+    report.parent.mkdir(parents=True)
+    content = {"machine": asdict(machine), "pictures": {"7": "iVBORw0KGgo="}, "files": {"onnx": "/tmp/x/a.onnx"}}
+    report.write_text(json.dumps(content))
+    report.with_suffix(".md").write_text("files: /tmp/x/a.onnx")
+    kept = keep([tmp_path / "out"], tmp_path / "kept", date="2026-12-01")
+    assert [path.name for path in kept] == ["nvidia-h100_2026-12-01_bench.json", "nvidia-h100_2026-12-01_bench.md"]
+    found = json.loads(kept[0].read_text())
+    assert (found["pictures"], found["files"]) == ({}, {"onnx": "a.onnx"})
+    assert kept[1].read_text() == "files: a.onnx"
+    assert newest_bench(tmp_path / "kept") == kept[0]
+    assert keep([tmp_path / "out"], tmp_path / "other", date="2026-12-01", with_bench=False) == []
+
+
+@pytest.mark.parametrize("path", sorted(RECORDS.parent.rglob("*.json")), ids=lambda path: path.stem)
+def test_no_kept_result_holds_images_of_a_data_set(path: Path) -> None:
+    assert "iVBORw0KGgo" not in path.read_text(encoding="utf-8")  # how a PNG file begins, in base64
 
 
 def test_an_epoch_of_training_is_391_steps_beside_the_seconds_of_the_keras_example(machine: Machine) -> None:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Call 5 (payload a without TensorRT-RTX; about 110 s): the table again, without int8 on the CPU and on fewer batches.
+# Call 5 (payload a, without call 1 and 2 before it; about 200 s): what changed since the first run on a GPU. Whole steps
+# recorded as CUDA graphs, tensor cores for fp16 and bf16 in ONNX Runtime, int8 on the GPU, and the table again.
 source "$(dirname "$0")/prepare.sh"
 
 install() {
@@ -8,12 +9,16 @@ install() {
   keep_data
 }
 bench() { # the signal of Ctrl-C: the report then holds what was measured until then
-  timeout -s INT -k 20 "${TABLE_LIMIT:-110}" python3 "$kit/bench_with_int8.py" bench \
-    --batch "${BATCHES:-1,64,1024,4096}" --seconds "${TABLE_SECONDS:-40}" \
+  timeout -s INT -k 20 "${TABLE_LIMIT:-200}" python3 "$kit/bench_with_int8.py" bench \
+    --batch "${BATCHES:-1,8,64,256,1024,4096}" --seconds "${TABLE_SECONDS:-100}" \
     --precision fp32 --precision fp16 --precision bf16 --precision int8 --report "$OUT/bench"
 }
 
 link_packages
 step install 60 3 install
-step table 130 60 bench
+step tests 60 15 python3 -m pytest -q -o addopts= -m gpu $training_gpu_tests $recording_gpu_tests
+step smoke 60 10 python3 "$kit/smoke.py" --seconds 0.1 --backends "onnx,onnx fp16,onnx bf16,onnx int8"
+step table 220 60 bench
+step options 40 20 python3 "$kit/onnxruntime_options.py" --precisions fp16,bf16 --batches 1024
+step speed 40 20 python3 "$kit/train_speed.py" resnet20v1 resnet56v1 resnet110v1 resnet56v2 --seconds 1 --variants cudagraphs off
 table
