@@ -155,23 +155,17 @@ def without_folders(text: str) -> str:
     return FOLDERS.sub("", text)
 
 
-def copy_report(report: Path, target: Path) -> list[Path]:
-    """Copy report.json and report.md to `target` with these endings; return both.
+def keep_report(report: Path) -> Path:
+    """Copy report.json and report.md to bench/results/MACHINE_MODEL_DATE, where `make results` reads them.
 
     Folders of the machine are left out, and the pictures: images of data sets do not belong in the repository.
     """
-    content = json.loads(report.read_text(encoding="utf-8")) | {"pictures": {}}
-    texts = {".json": json_text(content) + "\n", ".md": report.with_suffix(".md").read_text(encoding="utf-8")}
-    for ending, text in texts.items():
-        write_whole(target.with_name(target.name + ending), without_folders(text))
-    return [target.with_name(target.name + ending) for ending in texts]
-
-
-def keep_report(report: Path) -> Path:
-    """Copy a report to bench/results/MACHINE_MODEL_DATE, where `make results` reads it; return the JSON."""
     content = json.loads(report.read_text(encoding="utf-8"))
     name = f"{slug(content['machine']['gpu'])}_{content['model']['name']}_{content['date'][:10]}"
-    return copy_report(report, RESULTS / name)[0]
+    text = json_text(content | {"pictures": {}}) + "\n"
+    write_whole(RESULTS / f"{name}.json", without_folders(text))
+    write_whole(RESULTS / f"{name}.md", without_folders(report.with_suffix(".md").read_text(encoding="utf-8")))
+    return RESULTS / f"{name}.json"
 
 
 def report_lines(path: Path) -> tuple[str, ...]:

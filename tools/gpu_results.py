@@ -21,11 +21,9 @@ from ..core.files import make_folder, write_whole
 from ..core.json_text import json_text
 from ..core.machine import Machine
 from ..core.records import restored
-from .gpu_record import copy_report, keep_report, slug, without_folders
+from .gpu_record import keep_report, slug, without_folders
 
 RECORDS = Path(__file__).parent.parent / "bench" / "results" / "gpu"
-BENCH = "bench"
-"""Kind of a report of rtk bench."""
 MACHINES = ("engine.json", "bench/report.json")
 """Files that name the machine."""
 
@@ -46,6 +44,7 @@ KINDS = {
     "engines": Kind("engine.json"),
     "training-speed": Kind("train_speed*.json", ("arch", "variant")),
     "onnxruntime-options": Kind("onnxruntime_options*.json", ("precision", "options")),
+    "onnxruntime-half": Kind("half_options*.json", ("precision", "options")),
 }
 
 
@@ -65,29 +64,22 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the records.")] = RECORDS,
     report: Annotated[Path | None, typer.Option(help="Keep this report.json of rtk bench as well.")] = None,
 ) -> None:
-    """Keep the results of one GPU. A record of the same GPU, day and kind is replaced.
-
-    A report of rtk bench that is not named by --report becomes a record too, and no part of the README.
-    """
+    """Keep the results of one GPU. A record of the same GPU, day and kind is replaced."""
     if report is not None:
         print(keep_report(report))
-    for path in keep(
-        folders, out, date=date or f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}", with_bench=not report
-    ):
+    today = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
+    for path in keep(folders, out, date=date or today):
         print(path)
 
 
-def keep(folders: Sequence[Path], out: Path, *, date: str, with_bench: bool = True) -> list[Path]:
-    """Write a record of each kind that the folders hold, and return their paths; `with_bench`: rtk bench's report too.
+def keep(folders: Sequence[Path], out: Path, *, date: str) -> list[Path]:
+    """Write a record of each kind that the folders hold, and return their paths.
 
     Rows of several files are joined; of rows with the same key the last one counts. Raises ArtifactError if no folder
     names the machine, or a file cannot be read.
     """
     machine, kept = _machine_of(folders), list[Path]()
     start = f"{slug(re.split(r' [0-9]+ ?GB', machine.gpu)[0])}_{date}"
-    if with_bench:
-        for report in (folder / "bench" / "report.json" for folder in folders):
-            kept += copy_report(report, make_folder(out) / f"{start}_{BENCH}") if report.is_file() else []
     for name, kind in KINDS.items():
         contents = [_read(path) for folder in folders for path in sorted(folder.glob(kind.files))]
         if not contents:
@@ -109,11 +101,6 @@ def newest(kind: str, folder: Path = RECORDS) -> GpuRecord | None:
         restored(GpuRecord, json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob(f"*_{kind}.json")
     ]
     return max(records, key=lambda one: one.date, default=None)
-
-
-def newest_bench(folder: Path = RECORDS) -> Path | None:
-    """The newest report of rtk bench among the records; None without any."""
-    return max(folder.glob(f"*_{BENCH}.json"), key=lambda path: path.stem.split("_")[1], default=None)
 
 
 def _machine_of(folders: Sequence[Path]) -> Machine:

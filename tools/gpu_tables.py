@@ -9,7 +9,7 @@ from typing import Any
 from ..bench.report.report import Report, read_report
 from ..bench.report.tables import BASELINE, throughput_table
 from ..core.text import markdown_table
-from .gpu_results import RECORDS, GpuRecord, newest, newest_bench
+from .gpu_results import RECORDS, GpuRecord, newest
 from .published import ROWS
 
 WIDTH = 120
@@ -23,15 +23,26 @@ AS_RTK = "as rtk"
 
 def gpu_blocks(folder: Path = RECORDS) -> dict[str, str]:
     """Every block by its name; empty texts without records."""
-    tables = {"parity": parity_block, "training-speed": training_block, "onnxruntime-options": options_block}
+    tables = {
+        "parity": parity_block,
+        "training-speed": training_block,
+        "onnxruntime-options": options_block,
+        "onnxruntime-half": options_block,
+    }
     names = {"onnxruntime-options": "gpu-onnxruntime"}
     records = {kind: newest(kind, folder) for kind in tables}
-    report = newest_bench(folder)
+    report = newest_on_a_gpu(folder.parent)
     blocks = {
         names.get(kind, f"gpu-{kind}"): table(record) if (record := records[kind]) else ""
         for kind, table in tables.items()
     }
-    return blocks | {"gpu-bench": bench_block(read_report(report)) if report else ""}
+    return blocks | {"gpu-bench": bench_block(report) if report else ""}
+
+
+def newest_on_a_gpu(folder: Path) -> Report | None:
+    """The newest of the folder's reports of rtk bench that was made on a GPU; None without any."""
+    reports = [read_report(path) for path in folder.glob("*.json")]
+    return max((one for one in reports if one.machine.gpu), key=lambda one: one.date, default=None)
 
 
 def parity_block(record: GpuRecord) -> str:
@@ -103,22 +114,22 @@ def options_block(record: GpuRecord) -> str:
 
 
 def bench_block(report: Report) -> str:
-    """The rates of a report from host to host that are neither noisy nor disturbed, of backends on the GPU."""
+    """The rates of a report that are neither noisy nor disturbed, of backends on the GPU."""
     kept = [
         cell
         for cell in report.cells
-        if cell.valid and cell.scope == "sync" and report.devices[cell.label] != "cpu"
-        if not (cell.noisy or cell.disturbed)
+        if cell.valid and report.devices[cell.label] != "cpu" and not (cell.noisy or cell.disturbed)
     ]
     rows = throughput_table(kept, baseline=BASELINE, share=report.share, devices=report.devices)
-    columns = ("backend", "precision", "batch", "images/s", "x", "p50 ms", "p99 ms", "of ceiling")
-    others = len(report.cells) - len(kept)
+    columns = ("backend", "precision", "scope", "batch", "images/s", "x", "p50 ms", "p99 ms", "of ceiling")
+    others = len(report.cells) - sum(bool(row["x"]) for row in rows)
     text = (
         f"x: images/s relative to eager PyTorch (torch); ±: 95 % interval. {others} of {len(report.cells)} "
-        "measurements of this run are left out: noisy ones, those on the CPU, and the scope *compute*. "
+        "measurements of this run are left out, because they or PyTorch's vary by more than 10 % between rounds. "
         f"{report.machine.summary}; {report.date}."
     )
-    return _block([{name: row[name] for name in columns} for row in rows], (), text)
+    compared = [{name: row[name] for name in columns} for row in rows if row["x"]]
+    return _block(compared, (), text)
 
 
 def _parted(found: Iterable[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
@@ -129,6 +140,8 @@ def _parted(found: Iterable[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]]
 
 def _block(rows: Sequence[Mapping[str, object]], notes: Sequence[str], text: str) -> str:
     short = [note if len(note) <= LONGEST_REASON else f"{note[:LONGEST_REASON].rstrip()} ..." for note in notes]
+    names = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
+    rows = [{name: row[name] for name in names} for row in rows]
     failed = ["\n".join(fill(f"- {note}", WIDTH, subsequent_indent="  ") for note in short)] if short else []
     return "\n\n".join([markdown_table(rows), *(["Failed:", *failed] if failed else []), fill(text, WIDTH)])
 

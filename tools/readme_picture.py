@@ -21,7 +21,7 @@ def write_picture(report: Report, path: Path) -> None:
     figure = Figure(figsize=SIZE_INCHES, layout="constrained")
     axes = figure.subplots()
     throughput(report.cells)(axes)
-    axes.set_title(f"{report.model.name} on {report.machine.summary}", fontsize="medium")
+    axes.set_title(f"{report.model.name} on\n{report.machine.summary}", fontsize="medium")
     axes.grid(alpha=0.3)
     lines = sorted(axes.get_lines(), key=lambda line: float(np.asarray(line.get_ydata())[-1]), reverse=True)
     figure.legend(handles=lines, loc="outside right center", frameon=False)  # in the order in which the lines end

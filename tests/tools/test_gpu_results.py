@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rtk.bench.report.report import read_report
 from rtk.core.errors import ArtifactError
 from rtk.core.machine import Machine, this_machine
+from rtk.tools import gpu_record
 from rtk.tools.gpu_record import without_folders
-from rtk.tools.gpu_results import RECORDS, GpuRecord, keep, newest, newest_bench
-from rtk.tools.gpu_tables import bench_block, gpu_blocks, options_block, parity_block, training_block
+from rtk.tools.gpu_results import RECORDS, GpuRecord, keep, newest
+from rtk.tools.gpu_tables import bench_block, gpu_blocks, newest_on_a_gpu, options_block, parity_block, training_block
 from rtk.tools.readme_tables import block_in
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -19,6 +19,7 @@ PAGES = {
     "gpu-bench": "gpus.md",
     "gpu-parity": "gpus.md",
     "gpu-onnxruntime": "gpus.md",
+    "gpu-onnxruntime-half": "gpus.md",
     "gpu-training-speed": "training.md",
 }
 STEP = {
@@ -140,35 +141,48 @@ def test_parity_counts_answers_and_says_what_did_not_run(machine: Machine) -> No
 
 
 def test_rates_of_a_benchmark_are_those_that_compare_something() -> None:
-    path = newest_bench(RECORDS)
-    assert path is not None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    rows = rows_of(bench_block(read_report(path)))
-    kept = [
-        cell
-        for cell in content["cells"]
-        if cell["scope"] == "sync" and not cell["noisy"] and not cell["disturbed"]
-        if content["devices"][f"{cell['backend']} {cell['precision']}".removesuffix(" fp32")] != "cpu"
-    ]
-    names = [[cell["backend"], cell["precision"], f"{cell['batch']:,}"] for cell in kept]
-    assert [row[:3] for row in rows] == names
-    assert [row[3].split()[0] for row in rows] == [f"{cell['images_per_s']:,.0f}" for cell in kept]
-    assert rows
+    report = newest_on_a_gpu(RECORDS.parent)
+    assert report is not None
+    quiet = [cell for cell in report.cells if cell.spread <= 0.1 and report.devices[cell.label] != "cpu"]
+    torch = {cell.batch for cell in quiet if cell.label == "torch"}
+    kept = [cell for cell in quiet if cell.batch in torch]
+    rows = rows_of(bench_block(report))
+    assert 0 < len(rows) < len(report.cells)
+    assert [(row[0], row[1], row[3]) for row in rows] == [(c.backend, c.precision, f"{c.batch:,}") for c in kept]
+    assert [row[4].split()[0] for row in rows] == [f"{cell.images_per_s:,.0f}" for cell in kept]
 
 
-def test_a_report_becomes_a_record_without_pictures_and_folders(tmp_path: Path, machine: Machine) -> None:
-    report = tmp_path / "out" / "bench" / "report.json"
-    report.parent.mkdir(parents=True)
-    content = {"machine": asdict(machine), "pictures": {"7": "iVBORw0KGgo="}, "files": {"onnx": "/tmp/x/a.onnx"}}
+def test_the_newest_report_of_a_gpu_is_shown_whatever_was_measured_on_a_cpu_since(
+    tmp_path: Path, machine: Machine
+) -> None:
+    content = json.loads(next(RECORDS.parent.glob("nvidia-h100*.json")).read_text(encoding="utf-8"))
+    dates = {"old": ("2026-11-01", machine.gpu), "new": ("2026-12-01", machine.gpu), "cpu": ("2026-12-24", "")}
+    for name, (date, gpu) in dates.items():
+        changed = {**content, "date": date, "machine": {**content["machine"], "gpu": gpu}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(changed))
+    found = newest_on_a_gpu(tmp_path)
+    assert found is not None
+    assert found.date == "2026-12-01"
+    (tmp_path / "old.json").unlink()
+    (tmp_path / "new.json").unlink()
+    assert newest_on_a_gpu(tmp_path) is None
+
+
+def test_a_report_is_kept_without_pictures_and_folders(
+    tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_record, "RESULTS", tmp_path)
+    report = tmp_path / "out" / "report.json"
+    report.parent.mkdir()
+    content = {"machine": asdict(machine), "model": {"name": "a-b"}, "date": "2026-12-01 10:00 UTC"}
+    content |= {"pictures": {"7": "iVBORw0KGgo="}, "files": {"onnx": "/tmp/x/a.onnx"}}
     report.write_text(json.dumps(content))
     report.with_suffix(".md").write_text("files: /tmp/x/a.onnx")
-    kept = keep([tmp_path / "out"], tmp_path / "kept", date="2026-12-01")
-    assert [path.name for path in kept] == ["nvidia-h100_2026-12-01_bench.json", "nvidia-h100_2026-12-01_bench.md"]
-    found = json.loads(kept[0].read_text())
+    kept = gpu_record.keep_report(report)
+    assert kept == tmp_path / "nvidia-h100-80gb-hbm3_a-b_2026-12-01.json"
+    found = json.loads(kept.read_text())
     assert (found["pictures"], found["files"]) == ({}, {"onnx": "a.onnx"})
-    assert kept[1].read_text() == "files: a.onnx"
-    assert newest_bench(tmp_path / "kept") == kept[0]
-    assert keep([tmp_path / "out"], tmp_path / "other", date="2026-12-01", with_bench=False) == []
+    assert kept.with_suffix(".md").read_text() == "files: a.onnx"
 
 
 @pytest.mark.parametrize("path", sorted(RECORDS.parent.rglob("*.json")), ids=lambda path: path.stem)
@@ -193,5 +207,5 @@ def test_options_that_give_wrong_logits_are_named(machine: Machine, difference: 
     rates = {"call 64": 93_693, "resident 64": 96_656, "call 1024": 174_004}
     found = [{"precision": "fp32", "options": "fused", **rates, "largest_difference": difference}]
     block = options_block(record_of(machine, found))
-    assert rows_of(block) == [["fp32", "fused", "93,693", "174,004", "96,656", "", shown]]
+    assert rows_of(block) == [["fp32", "fused", "93,693", "174,004", "96,656", shown]]  # without an empty column
     assert ("gave wrong logits, with a difference of 120;" in " ".join(block.split())) == (shown == "120")

@@ -1,6 +1,6 @@
 """Measure ONNX Runtime's CUDA provider with several of its options, and that the answers stay: which are the fastest?
 
-Writes $OUT/onnxruntime_options.json: images a second from memory of the GPU and from the host, by batch.
+Writes JSON to $OUT: images a second from memory of the GPU and from the host, by batch.
 """
 
 import argparse
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--batches", default="64,1024")
     parser.add_argument("--seconds", type=float, default=0.15)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--out", default="onnxruntime_options.json", help="name of the file in $OUT")
     asked = parser.parse_args()
     images_NHWC = np.ascontiguousarray(open_dataset("cifar10").split("test").head(4096).images_NHWC)
     original = onnx_backend._providers
@@ -89,7 +90,7 @@ def main() -> None:
             finally:
                 onnx_backend._providers = original
             print(json.dumps(row), flush=True)
-            (OUT / "onnxruntime_options.json").write_text(json.dumps(rows, indent=1) + "\n")
+            (OUT / asked.out).write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
