@@ -1,6 +1,7 @@
 """The README's picture: images per second of every backend over the batch size, from a kept report."""
 
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 
@@ -21,7 +22,7 @@ def write_picture(report: Report, path: Path) -> None:
     figure = Figure(figsize=SIZE_INCHES, layout="constrained")
     axes = figure.subplots()
     throughput(report.cells)(axes)
-    axes.set_title(f"{report.model.name} on\n{report.machine.summary}", fontsize="medium")
+    axes.set_title(fill(f"{report.model.name} on {report.machine.summary}", 60), fontsize="medium")
     axes.grid(alpha=0.3)
     lines = sorted(axes.get_lines(), key=lambda line: float(np.asarray(line.get_ydata())[-1]), reverse=True)
     figure.legend(handles=lines, loc="outside right center", frameon=False)  # in the order in which the lines end
