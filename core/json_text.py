@@ -17,13 +17,16 @@ def json_text(
     indent: int | None = None,
     ensure_ascii: bool = True,
     default: Callable[[Any], Any] | None = None,
+    compact: bool = False,
 ) -> str:
     """Return the value as JSON. Numbers that are not finite become null, or with `read_back` one of NAMES as text.
 
-    `default`: converts values that JSON lacks, as for json.dumps.
+    `default`: converts values that JSON lacks, as for json.dumps. `compact`: without spaces between values.
     """
-    finite = _finite(value, read_back=read_back)
-    return json.dumps(finite, indent=indent, ensure_ascii=ensure_ascii, default=default, allow_nan=False)
+    finite, separators = _finite(value, read_back=read_back), (",", ":") if compact else None
+    return json.dumps(
+        finite, indent=indent, ensure_ascii=ensure_ascii, default=default, allow_nan=False, separators=separators
+    )
 
 
 def with_numbers_on_one_line(text: str) -> str:

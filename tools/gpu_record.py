@@ -16,6 +16,8 @@ JSON, MARKDOWN = "summary.json", "summary.md"
 RESULTS = ROOT / "bench" / "results"
 FOLDERS = re.compile(r'(?<![^\s"(])(?:/(?:[\w.+-]+/)*?(?=rtk/core/)|(?:/[\w.+-]+)+/)')
 """The folders of an absolute path in a text; of rtk's own files those above rtk/."""
+DIGITS = 6
+"""Digits of a number in a kept report, which is a third smaller so; nothing is measured that exactly."""
 
 
 @dataclass(frozen=True)
@@ -158,14 +160,23 @@ def without_folders(text: str) -> str:
 def keep_report(report: Path) -> Path:
     """Copy report.json and report.md to bench/results/MACHINE_MODEL_DATE, where `make results` reads them.
 
-    Folders of the machine are left out, and the pictures: images of data sets do not belong in the repository.
+    Folders of the machine are left out, and the pictures: images of data sets do not belong in the repository. Numbers
+    keep DIGITS digits.
     """
     content = json.loads(report.read_text(encoding="utf-8"))
     name = f"{slug(content['machine']['gpu'])}_{content['model']['name']}_{content['date'][:10]}"
-    text = json_text(content | {"pictures": {}}) + "\n"
+    text = json_text(_rounded(content | {"pictures": {}}), compact=True) + "\n"
     write_whole(RESULTS / f"{name}.json", without_folders(text))
     write_whole(RESULTS / f"{name}.md", without_folders(report.with_suffix(".md").read_text(encoding="utf-8")))
     return RESULTS / f"{name}.json"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return {key: _rounded(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
 def report_lines(path: Path) -> tuple[str, ...]:
