@@ -14,17 +14,12 @@ engine() { # engines have too many files to bring back: only the JSON is copied
   cp /tmp/engine/engine.json "$OUT/"
   return $code
 }
-bench() { # the signal of Ctrl-C: the report then holds what was measured until then
-  timeout -s INT -k 20 "${TABLE_LIMIT:-240}" python3 "$kit/bench_with_int8.py" bench \
-    --batch "${BATCHES:-1,8,64,256,1024,4096}" --seconds "${TABLE_SECONDS:-60}" \
-    --precision fp32 --precision fp16 --precision bf16 --precision int8 --report "$OUT/bench"
-}
 
 link_packages
 step install 60 3 install
 step rtx 90 34 python3 "$kit/tensorrt_rtx_probe.py"
 step engine 90 12 engine
-step table 260 70 bench
+step table 260 70 bench_table "${TABLE_LIMIT:-240}" "${TABLE_SECONDS:-60}"
 step tests 60 15 python3 -m pytest -q -o addopts= -m gpu $trt_gpu_tests
 step opens 50 3 python3 "$kit/open_close.py" trt --limit 30
 table

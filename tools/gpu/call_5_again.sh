@@ -8,17 +8,12 @@ install() {
   cp -r "$kit/cache/." "$RTK_CACHE_DIR/"
   keep_data
 }
-bench() { # the signal of Ctrl-C: the report then holds what was measured until then
-  timeout -s INT -k 20 "${TABLE_LIMIT:-150}" python3 "$kit/bench_with_int8.py" bench \
-    --batch "${BATCHES:-1,8,64,256,1024,4096}" --seconds "${TABLE_SECONDS:-65}" \
-    --precision fp32 --precision fp16 --precision bf16 --precision int8 --report "$OUT/bench"
-}
 
 link_packages
 step install 60 3 install
 step tests 50 15 python3 -m pytest -q -o addopts= -m gpu $training_gpu_tests $recording_gpu_tests
 step speed 30 20 python3 "$kit/train_speed.py" resnet20v1 resnet56v1 resnet110v1 resnet56v2 --seconds 1 --variants cudagraphs
-step table 170 60 bench
+step table 170 60 bench_table "${TABLE_LIMIT:-150}" "${TABLE_SECONDS:-65}"
 step options 30 20 python3 "$kit/onnxruntime_options.py" --precisions fp16,bf16 --batches 1024 \
   --seconds 0.1 --out half_options.json
 table

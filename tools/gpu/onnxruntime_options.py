@@ -6,7 +6,6 @@ Writes JSON to $OUT: images a second from memory of the GPU and from the host, b
 import argparse
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from rtk.core.zoo import zoo_file
 from rtk.infer import onnx_backend
 from rtk.infer.backend import BackendOptions
 from rtk.infer.open_backend import open_backend
+from smoke import images_per_s
 
 OUT = Path(os.environ.get("OUT", "."))
 OPTIONS: dict[str, dict[str, str]] = {
@@ -30,18 +30,6 @@ OPTIONS: dict[str, dict[str, str]] = {
     "cuda graph": {"enable_cuda_graph": "1"},
     "nhwc cuda graph": {"prefer_nhwc": "1", "enable_cuda_graph": "1"},
 }
-
-
-def images_per_s(call: Any, count: int, seconds: float) -> int:
-    """Images per second by the median call."""
-    for _ in range(4):
-        call()
-    times: list[float] = []
-    while len(times) < 5 or (sum(times) < seconds and len(times) < 500):
-        started_at = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started_at)
-    return round(count / float(np.median(times)))
 
 
 def main() -> None:

@@ -35,6 +35,13 @@ keep_data() {
   python3 "$kept/data/unpack.py" "$RTK_DATA_DIR" && ls "$RTK_DATA_DIR"/*
 }
 
+# bench_table LIMIT_S SECONDS: the table into $OUT/bench. It ends by the signal of Ctrl-C: the report then holds what was
+# measured until then.
+bench_table() {
+  timeout -s INT -k 20 "$1" python3 "$kit/bench_with_int8.py" bench --batch "${BATCHES:-1,8,64,256,1024,4096}" \
+    --seconds "$2" --precision fp32 --precision fp16 --precision bf16 --precision int8 --report "$OUT/bench"
+}
+
 # step NAME LIMIT_S LINES COMMAND...: run the command, show its last lines, keep all lines in $OUT/log.txt. A function
 # applies its own limit. (Variables begin with step_, because functions called from here would see other names.)
 rows=()
