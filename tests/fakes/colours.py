@@ -1,4 +1,4 @@
-"""Draws a data set that any network learns in seconds: pictures of brighter and darker blocks in one of four colours."""
+"""Draws a data set that any network learns in seconds: brighter and darker blocks in one of four colours."""
 
 from pathlib import Path
 
