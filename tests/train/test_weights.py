@@ -192,7 +192,8 @@ def test_a_file_that_contains_code_runs_nothing(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     torch.save({"conv1.weight": RunsCode()}, tmp_path / "mine.pth", _use_new_zipfile_serialization=zipped)
     assert rejection(fresh(), tmp_path / "mine.pth") == (
-        "refused: it holds Python objects that would run code when loaded; expected a checkpoint of rtk or a state dict"
+        "refused: it holds a pickled posix.mkdir, which would run code when loaded; expected a checkpoint of rtk or a "
+        "state dict; to save the weights alone, where that code is: torch.save(network.state_dict(), 'weights.pth')"
     )
     assert not (tmp_path / "canary").exists()
 
