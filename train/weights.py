@@ -15,11 +15,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.artifacts.weight_files import StateDict, read_weight_file
-from ..core.artifacts.weight_fit import bare_names, check_fit, fit_weights
+from ..core.artifacts.weight_fit import bare_names, check_fit, fit_weights, stem_channels
 from ..core.card import ModelCard
 from ..core.data.download import check_download, download
 from ..core.errors import ArtifactError, UnknownNameError
 from ..core.files import sha256_of
+from ..core.models.model import build_network
 from ..core.models.names import PUBLISHED, PUBLISHED_URL, published_checksum, published_file
 from ..core.paths import default_data_dir
 from ..core.zoo import zoo_file, zoo_names
@@ -40,9 +41,8 @@ class InitialWeights:
 
     @property
     def channels(self) -> int:
-        """Number of channels that the first convolution takes; 3 if the file has none of the expected shape."""
-        kernel = next((value for value in self.states[0].tensors.values() if value.ndim == 4), None)
-        return 3 if kernel is None else kernel.shape[1]
+        """Number of channels that the first convolution takes; 3 if the file has none."""
+        return stem_channels(self.states, build_network(self.arch, in_channels=3, classes=2)) or 3
 
     @property
     def of_imagenet(self) -> bool:

@@ -62,13 +62,17 @@ def read_torch_file(path: Path, *, expected: str) -> Any:
 
 
 def _loaded(path: Path) -> Any:
-    """The content of the file. Other types are allowed only if it needs them, and only while it is read."""
-    with warnings.catch_warnings():
+    """The content of the file. Other types are allowed only if it needs them, and only while it is read.
+
+    torch.load gets the open file, as it would judge a path by its suffix.
+    """
+    with warnings.catch_warnings(), path.open("rb") as file:
         warnings.simplefilter("ignore")  # torch warns about unusual pickles, which are refused
         with contextlib.suppress(pickle.UnpicklingError):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
+        file.seek(0)
         with torch.serialization.safe_globals(HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _refuse_other_files(path: Path, start: bytes) -> None:

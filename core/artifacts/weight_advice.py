@@ -4,13 +4,12 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..models.recognise import architecture_of
 from .weight_files import StateDict
-from .weight_fit import bare_names
+from .weight_fit import architecture_in
 
 
 def import_command(path: Path, states: Sequence[StateDict]) -> str:
     """Return the command that imports the weights; it names the architecture if the layers are those of one."""
-    arch = next((arch for state in states if (arch := architecture_of(bare_names(state.tensors)))), None)
+    arch = architecture_in(states)
     options = "--classes FILE --preprocess imagenet --image-size 224 --out DIR"
     return f"rtk import {shlex.quote(str(path))} --arch {arch or 'ARCH'} {options}"

@@ -25,8 +25,6 @@ WRAPPERS = (*AVERAGED, "state_dict", "model_state_dict", "model", "model_state",
 """Keys under which training scripts save weights together with other things."""
 DEPTH = 3
 """Wrappers within each other at most, as in `ema`, `module`."""
-SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".pt2")
-"""Usual suffixes, in lower case; used only to recognise a file that is named where a model is expected."""
 EXPECTED = "a checkpoint of rtk or a state dict"
 
 

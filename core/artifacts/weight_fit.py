@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ArtifactError
 from ..models.recognise import architecture_of
@@ -65,7 +65,10 @@ def fit_weights(states: Sequence[StateDict], wanted: Mapping[str, Tensor], *, av
 
 
 def check_fit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, path: Path, arch: str) -> None:
-    """Raise ArtifactError unless names, shapes and number types agree; old files may lack num_batches_tracked."""
+    """Raise ArtifactError unless names, shapes and number types agree and all numbers are finite.
+
+    Old files may lack num_batches_tracked.
+    """
     missing = [name for name in wanted if name not in weights and not name.endswith(NOT_NEEDED)]
     unknown = [name for name in weights if name not in wanted]
     reshaped = [
@@ -78,12 +81,32 @@ def check_fit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, pa
         for name, value in wanted.items()
         if name in weights and value.is_floating_point() and weights[name].dtype not in FLOATS
     ]
-    found = (("missing", missing), ("unknown", unknown), ("wrong shape", reshaped), ("wrong type", retyped))
+    broken = [name for name, value in weights.items() if value.dtype in FLOATS and not bool(value.isfinite().all())]
+    found = (
+        *(("missing", missing), ("unknown", unknown), ("wrong shape", reshaped), ("wrong type", retyped)),
+        ("not finite", broken),
+    )
     problems = [f"{kind}: {_some(names)}" for kind, names in found if names]
     if (missing or unknown) and (other := architecture_of(weights)) not in (None, arch):
         problems.append(f"its layers are those of {other}")
     if problems:
         raise ArtifactError(f"{path}: its weights do not fit {arch}; {'; '.join(problems)}")
+
+
+def stem_channels(states: Sequence[StateDict], network: nn.Module) -> int | None:
+    """Return the number of channels that the network's first convolution takes in the file; None without one there.
+
+    The network may have been built for another number. The order of names in the file says nothing: safetensors sorts.
+    """
+    wanted = network.state_dict()
+    weights = fit_weights(states, wanted).weights
+    kernel = next((weights.get(name) for name, value in wanted.items() if value.ndim == 4), None)
+    return kernel.shape[1] if kernel is not None and kernel.ndim == 4 else None
+
+
+def architecture_in(states: Sequence[StateDict]) -> str | None:
+    """Return the architecture of rtk whose layers one of the state dicts has, under any prefix; None without one."""
+    return next((arch for state in states if (arch := architecture_of(bare_names(state.tensors)))), None)
 
 
 def bare_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -157,7 +180,8 @@ def _in_network(name: str, wanted: Mapping[str, Tensor]) -> str:
     """The name, without what wrappers of inner layers have put into it, if the network has a layer of that name."""
     if name in wanted:
         return name
-    inner = ".".join(part for part in name.split(".") if part not in WITHIN)
+    first, *rest = name.split(".")  # what is in front is a prefix
+    inner = ".".join((first, *(part for part in rest if part not in WITHIN)))
     return inner if inner in wanted else name
 
 
