@@ -23,7 +23,10 @@ OF_GRAPHS: tuple[str, ...] = ()
 def import_model(
     context: typer.Context,
     weights: Annotated[
-        Path, typer.Argument(help="Weights (.pth, .pt, .ckpt, .bin, .safetensors) of a network that rtk knows.")
+        Path,
+        typer.Argument(
+            metavar="WEIGHTS", help="Weights (.pth, .pt, .ckpt, .bin, .safetensors) of a network that rtk knows."
+        ),
     ],
     arch: Annotated[
         str | None,

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import ArtifactError
 from ..library_errors import reason_of
 from ..text import first_few
+from ..urls import url_problem
 from .torch_file import read_torch_file
 
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
@@ -54,7 +55,9 @@ def read_weight_file(path: Path, *, expected: str = EXPECTED) -> WeightFile:
 
     Raises ArtifactError when the file is missing, damaged, holds code, or holds no weights.
     """
-    if path.is_file() and _is_safetensors(path):
+    if not path.is_file():
+        raise ArtifactError(f"{path}: {url_problem(str(path)) or 'no such file'}; expected {expected}")
+    if _is_safetensors(path):
         return WeightFile((StateDict(_safetensors(path)),))
     content = read_torch_file(path, expected=expected)
     states = tuple(states_in(content))

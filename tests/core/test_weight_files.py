@@ -246,7 +246,7 @@ def test_files_of_other_kinds_are_named(tmp_path: Path, content: bytes, message:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    assert rejection(tmp_path / "x.pth") == "no such checkpoint"
+    assert rejection(tmp_path / "x.pth") == "no such file; expected a checkpoint of rtk or a state dict"
 
 
 def test_a_damaged_safetensors_file_is_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
