@@ -13,6 +13,7 @@ from ..core.files import make_folder, make_writable_folder, write_whole
 from ..core.text import text_table
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from . import help as groups
+from .network_options import AllowCode
 from .options import INTERRUPTED, DataDir, WaitQuiet, given
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ LIMIT = 5.0
 def bench(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="Checkpoint, graph, engine, or model of the zoo.")] = ZOO_DEFAULT,
+    allow_code: AllowCode = None,
     reference: Annotated[
         Path | None,
         typer.Option(

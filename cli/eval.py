@@ -12,6 +12,7 @@ from ..core.files import check_local, make_writable_folder
 from ..core.text import wrapped
 from ..workflow.eval_request import EvalRequest, Wanted
 from . import help as groups
+from .network_options import AllowCode
 from .options import DataDir
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def evaluate(
         str | None,
         typer.Argument(help="Second model, to compare with the first on the same images.", show_default=False),
     ] = None,
+    allow_code: AllowCode = None,
     dataset: Annotated[
         str | None,
         typer.Option(

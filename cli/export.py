@@ -10,6 +10,7 @@ from ..core.nvidia.driver import device_index
 from ..core.text import text_table
 from ..export.config import EngineConfig, Int8Config, Int8Flavor, Method, WeightBits
 from . import help as groups
+from .network_options import AllowCode
 from .options import DataDir
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def export(
             "Several checkpoints become one model, an ensemble.",
         ),
     ],
+    allow_code: AllowCode = None,
     precision: Annotated[
         str | None,
         typer.Option(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.errors import BackendError
 from ..core.machine import usable_cores
-from ..core.models.model import exact_logits, rounded_logits, tensor_from_images
+from ..core.models.model import exact_logits, tensor_from_images
+from ..core.models.rounded import rounded_logits
 from .backend import Backend, BackendOptions, Resident
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
