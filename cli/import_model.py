@@ -9,12 +9,13 @@ import typer
 from ..core.data.options import Fit
 from ..core.errors import UsageError
 from . import help as groups
+from .network_options import NetArg, named_network
 from .options import given
 
 _log = logging.getLogger(__name__)
 
 GRAPH_SUFFIX = ".onnx"
-OF_WEIGHTS = ("arch", "ema")
+OF_WEIGHTS = ("arch", "net_arg", "ema")
 """The options that a graph does not need: it has its network in itself."""
 OF_GRAPHS: tuple[str, ...] = ()
 """The options that weights do not need."""
@@ -32,12 +33,13 @@ def import_model(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Architecture, such as resnet50; see rtk models. Default: recognised by the layers, if it is one of "
-            "torchvision's ResNets.",
+            help="Architecture, such as resnet50 (see rtk models), or package.module:function; default: recognised "
+            "by the layers, if it is one of torchvision's ResNets.",
             show_default=False,
             rich_help_panel=groups.MODEL,
         ),
     ] = None,
+    net_arg: NetArg = None,
     classes: Annotated[
         str | None,
         typer.Option(
@@ -129,12 +131,14 @@ def import_model(
         # Graphs are imported here: workflow/import_graph.py.
         raise UsageError(f"{weights}: a graph; expected weights, such as a state dict in a .pth or .safetensors file")
     _refuse(options, OF_GRAPHS, f"{weights}: is a weight file, not a graph")
+    if net_arg and arch is None:
+        raise UsageError(f"--net-arg {net_arg[0]}: needs --arch package.module:function")
     from ..workflow.import_weights import ImportConfig, import_weights, imported_text
 
     imported = import_weights(
         ImportConfig(
             weights=weights,
-            arch=arch,
+            arch=named_network(arch, net_arg) if arch is not None else None,
             classes=classes,
             image_size=image_size,
             preprocess=preprocess,

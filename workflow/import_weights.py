@@ -1,5 +1,6 @@
 """Make a checkpoint of a network's weights from elsewhere, without training: `rtk import WEIGHTS`."""
 
+import contextlib
 import logging
 import re
 import shlex
@@ -156,9 +157,17 @@ def _new_model(config: ImportConfig, arch: str, classes: ClassList, file: Weight
             fit=config.fit,
         )
 
-    chosen = card(3)
-    model = build_model(chosen)
-    if stem_channels(file.states, model.network) == 1:
+    try:
+        chosen = card(3)
+        model = build_model(chosen)
+        grey = stem_channels(file.states, model.network) == 1
+    except UsageError as error:  # code outside of rtk may build networks of grey images alone
+        if parse_architecture(arch).code is None or config.rgb:
+            raise
+        with contextlib.suppress(UsageError):
+            return build_model(card(1)), card(1)
+        raise error from None
+    if grey:
         if config.rgb:
             raise UsageError(f"{config.weights}: its network takes grey images; leave out --rgb")
         chosen = card(1)
@@ -186,7 +195,7 @@ def _check_head(
     found, named = len(weights[different[0]]), len(wanted[different[0]])
     raise ArtifactError(
         f"{config.weights}: its last layer, {layers.pop()}, has {found:,} rows, but --classes names {named:,}; name "
-        f"all {found:,} in their order, or train a new last layer: rtk train {arch} --weights "
+        f"all {found:,} in their order, or train a new last layer: rtk train {shlex.quote(arch)} --weights "
         f"{shlex.quote(str(config.weights))}"
     )
 

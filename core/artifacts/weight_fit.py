@@ -24,6 +24,7 @@ COUNTERS = ("n_averaged",)
 """What a wrapper keeps beside the weights: AveragedModel's number of averaged steps."""
 NOT_NEEDED = "num_batches_tracked"
 """Ending of names that old files lack; only training without a momentum reads these numbers."""
+COLOURS = 3
 FLOATS = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64"}
 NAMED_IN_ERRORS = 3
 """Number of layers of each kind that an error lists; the others are counted."""
@@ -94,13 +95,13 @@ def check_fit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, pa
 
 
 def stem_channels(states: Sequence[StateDict], network: nn.Module) -> int | None:
-    """Return the number of channels that the network's first convolution takes in the file; None without one there.
+    """Return the number of channels that the first convolution takes in the file; None if the file lacks it.
 
-    The network may have been built for another number. The order of names in the file says nothing: safetensors sorts.
+    `network`: the network, built for three channels. The order of names in the file says nothing: safetensors sorts.
     """
     wanted = network.state_dict()
-    weights = fit_weights(states, wanted).weights
-    kernel = next((weights.get(name) for name, value in wanted.items() if value.ndim == 4), None)
+    first = next((name for name, value in wanted.items() if value.ndim == 4 and value.shape[1] == COLOURS), "")
+    kernel = fit_weights(states, wanted).weights.get(first)
     return kernel.shape[1] if kernel is not None and kernel.ndim == 4 else None
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rtk.core.artifacts.checkpoint import load_checkpoint
 from rtk.core.models.model import build_network
 from safetensors.torch import save_file
 from torch import Tensor
@@ -50,6 +51,53 @@ def test_an_imported_model_is_inspected_and_classifies(
     words = ("classify", "a.png", "--model", "out/tiny.pt", "--backend", "torch", "--format", "csv")
     out, _ = command_line(*words)
     assert len(out.splitlines()) == 2
+
+
+def test_the_weights_of_a_network_of_ones_own_are_imported(
+    command_line: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imported_birds.py").write_text(
+        """from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes, width=2):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.model = nn.Linear(width, num_classes)
+
+    def forward(self, x):
+        return {"logits": self.model(self.backbone(x))}
+"""
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    weights = {"backbone.0.weight": torch.ones(5, 1, 3, 3), "backbone.0.bias": torch.zeros(5)}
+    weights |= {"model.weight": torch.arange(10.0).reshape(2, 5), "model.bias": torch.tensor([100.0, 0.0])}
+    torch.save({f"module.{name}": value for name, value in weights.items()}, tmp_path / "mine.pth")
+    words = (
+        "import",
+        "mine.pth",
+        "--arch",
+        "imported_birds:Net",
+        "--image-size",
+        "16x12",
+        "--preprocess",
+        "unit",
+        "--out",
+        "o",
+    )
+    out, log = command_line(*words, "--classes", "emu,owl", "--net-arg", "width=5")
+    assert (out, "prefix module. removed" in " ".join(log.split())) == ("o/mine.pt\n", True)
+    loaded = load_checkpoint(tmp_path / "o" / "mine.pt")
+    assert (loaded.card.arch, loaded.card.input.shape) == ("imported_birds:Net(width=5)", (16, 12, 1))
+    pixels = torch.full((1, 16, 12, 1), 51, dtype=torch.uint8)  # every output of the convolution: 9 * 51 / 255 = 1.8
+    with torch.inference_mode():
+        logits_NK = loaded.model()(pixels)
+    torch.testing.assert_close(logits_NK, torch.tensor([[100 + 1.8 * 10, 1.8 * 35]]))
+    _, err = command_line(*words, "--classes", "emu,owl", "--net-arg", "width=3", "--force", code=1)
+    assert (
+        "do not fit imported_birds:Net(width=3); wrong shape: backbone.0.weight is 5 x 1 x 3 x 3 instead of 3 x 1 x 3 x 3"
+        in err
+    )
 
 
 @pytest.mark.slow
@@ -118,6 +166,7 @@ def test_a_renamed_checkpoint_and_a_damaged_file_are_named(
             1,
             "gone.pth: no such file",
         ),
+        (("mine.ckpt", "--net-arg", "width=4"), 2, "--net-arg width=4: needs --arch package.module:function"),
         (("mine.ckpt", "--mean", "half"), 2, "--mean half: expected one number, or three with commas between them"),
         (("net.onnx", "--arch", "resnet18"), 2, "--arch: net.onnx: is a graph, which has its network in itself"),
         (("net.ONNX", "--no-ema"), 2, "--ema: net.ONNX: is a graph, which has its network in itself; leave it out"),
