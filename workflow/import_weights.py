@@ -217,6 +217,6 @@ def imported_text(imported: Imported) -> str:
         wrapped(imported.source, first="weights: "),
         wrapped(f"{shape}; in the model: {card.preprocessing.to_text()}", first="input: "),
         wrapped(f"{len(card.classes):,}: {first_few(card.classes)}", first="classes: "),
-        wrapped(f"not known; to measure it on labelled images: {measure}", first="accuracy: "),
+        f"accuracy: not known; to measure it on labelled images:\n  {measure}",
     )
     return "\n".join(lines)

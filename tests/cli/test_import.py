@@ -94,10 +94,7 @@ class Net(nn.Module):
         logits_NK = loaded.model()(pixels)
     torch.testing.assert_close(logits_NK, torch.tensor([[100 + 1.8 * 10, 1.8 * 35]]))
     _, err = command_line(*words, "--classes", "emu,owl", "--net-arg", "width=3", "--force", code=1)
-    assert (
-        "do not fit imported_birds:Net(width=3); wrong shape: backbone.0.weight is 5 x 1 x 3 x 3 instead of 3 x 1 x 3 x 3"
-        in err
-    )
+    assert "do not fit imported_birds:Net(width=3); wrong shape: backbone.0.weight is 5 x 1 x 3 x 3 instead of" in err
 
 
 @pytest.mark.slow
