@@ -94,7 +94,11 @@ def freeze_backbone(network: nn.Module) -> None:
 def frozen_norms(model: nn.Module) -> frozenset[str]:
     """The names of the frozen batch norm layers: these keep using their statistics unchanged."""
     layers = model.named_modules()
-    return frozenset(name for name, one in layers if isinstance(one, _BatchNorm) and not one.weight.requires_grad)
+    return frozenset(
+        name
+        for name, one in layers
+        if isinstance(one, _BatchNorm) and one.weight is not None and not one.weight.requires_grad
+    )
 
 
 def to_training_mode(model: nn.Module) -> None:
