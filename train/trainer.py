@@ -106,6 +106,8 @@ class Trainer:
         self._work: Work = self._whole_step
         self.draws = has_other_code(model.network)
         """Whether layers may draw from PyTorch's own random numbers, as dropout does; rtk's networks do not."""
+        self._random_states: list[Tensor] = []
+        """Those with which a resumed epoch goes on."""
 
     def record_steps(self, recorder: Recorder) -> None:
         """From now on run steps from a recording; only for a training of a single process."""
@@ -153,6 +155,8 @@ class Trainer:
         """
         to_training_mode(self.model)
         epoch = self.under_way = self.under_way or self._new_epoch()
+        if self._random_states:
+            self._resume_random()
         started = self.epoch / self.recipe.epochs
         sides = tuple(image_side(self.recipe, started, side) for side in (self.augmenter.height, self.augmenter.width))
         streamed = self._streamed(epoch)
@@ -231,6 +235,14 @@ class Trainer:
         tensors = {"index": index_B, "labels": self.labels_N[index_B], "image_weights": self.image_weights_N[index_B]}
         tensors |= dict(zip(("images", "mixed_with", "mixed_share"), step["images"], strict=False))
         return {"step": step["step"], "lr": step["lr"], **{name: value.cpu() for name, value in tensors.items()}}
+
+    def _resume_random(self) -> None:
+        """Go on with the random numbers of the first process, which saved them; other processes take new ones."""
+        if self.processes.first:
+            set_random_states(self._random_states, self.arithmetic.device)
+        else:
+            torch.manual_seed(epoch_seed(self.seed, self.epoch) + self.processes.rank)
+        self._random_states = []
 
     def _new_epoch(self) -> Epoch:
         generator = self.generator.manual_seed(epoch_seed(self.seed, self.epoch))
@@ -313,10 +325,7 @@ class Trainer:
         if state.get("under_way"):
             generator = self.generator.manual_seed(epoch_seed(self.seed, self.epoch))
             self.under_way = Epoch.load(state["under_way"], generator)
-            if self.processes.first:
-                set_random_states(state.get("random", []), self.arithmetic.device)
-            elif self.draws:
-                torch.manual_seed(epoch_seed(self.seed, self.epoch) + self.processes.rank)
+            self._random_states = state.get("random", [])
 
 
 def balanced_weights(labels_N: NDArray[np.int64]) -> Tensor:

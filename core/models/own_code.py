@@ -40,7 +40,10 @@ def code_network(code: CodeName, *, in_channels: int, classes: int, size: tuple[
     function = _function(code)
     arguments = _filled(function, code.arguments, in_channels=in_channels, classes=classes, size=size)
     try:
-        network = _called(function, arguments)
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # what it draws depends on the numbers outside, and does not change them
+            network = _called(function, arguments)
     except Exception as error:  # the user's own code may raise anything
         raise UsageError(f"{code.text}: building the network fails: {_described(error)}") from error
     if not isinstance(network, nn.Module):
