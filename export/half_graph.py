@@ -47,7 +47,7 @@ class _Converter:
     """Converts nodes in their order, and keeps what they share."""
 
     def __init__(self, graph: onnx.ModelProto, half: Half, start: str) -> None:
-        self.half, self.start = half, start
+        self.half = half
         self.weights = {tensor.name: tensor for tensor in graph.graph.initializer}
         self.floats = _float_values(graph)
         self.network = _computed_from(graph.graph.node, start)
@@ -82,7 +82,7 @@ class _Converter:
         copied, made = onnx.NodeProto(), list[onnx.NodeProto]()
         copied.CopyFrom(node)
         for index, name in enumerate(node.input):
-            if name in self.network and name in self.floats and name != self.start:
+            if name in self.network and name in self.floats:
                 copied.input[index] = f"{node.output[0]}.fp32_input{index}"
                 made.append(_cast(name, copied.input[index], TensorProto.FLOAT))
         copied.output[0] = f"{node.output[0]}.fp32"
@@ -90,7 +90,7 @@ class _Converter:
 
     def _read(self, name: str) -> tuple[str, list[onnx.NodeProto]]:
         """The name of a value in the lower precision, and the cast that makes it, if there is none yet."""
-        if name in self.network and name != self.start:
+        if name in self.network:
             return name, []
         lower = f"{name}.half"
         if name in self.weights:
@@ -123,12 +123,12 @@ def _float_values(graph: onnx.ModelProto) -> set[str]:
 
 
 def _computed_from(nodes: Iterable[onnx.NodeProto], start: str) -> set[str]:
-    """The names of `start` and of all values that are computed from it."""
+    """The names of all values that are computed from `start`."""
     found = {start}
     for node in nodes:  # in the order of computation
         if found & set(node.input):
             found |= set(node.output)
-    return found
+    return found - {start}
 
 
 def _with_renamed(node: onnx.NodeProto, name: str, new: str) -> onnx.NodeProto:
