@@ -118,8 +118,12 @@ def build_network(arch: str, *, in_channels: int, classes: int) -> nn.Module:
 
 
 def build_model(card: ModelCard) -> Model:
-    """Build the model that the card describes, with new weights, in the faster memory format channels_last."""
-    network = build_network(card.arch, in_channels=card.preprocessing.channels, classes=len(card.classes))
+    """Build the model that the card describes, with new weights, in the faster memory format channels_last.
+
+    The random numbers of the process go on as if no weights had been drawn.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(card.arch, in_channels=card.preprocessing.channels, classes=len(card.classes))
     model = Model(build_normalise(card.preprocessing, card.input), network)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
     return model
