@@ -25,8 +25,44 @@ True
 >>> model.close()
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ..infer.classify import Answer, Prediction
+from ..workflow.export_options import ExportResult
+from .benching import BenchResult, ReportComparison, bench
+from .evaluating import evaluate
+from .exporting import export
 from .images import Image, Layout
 from .model import Model, load
+from .training import TrainResult, train
 
-__all__ = ["Answer", "Image", "Layout", "Model", "Prediction", "load"]
+if TYPE_CHECKING:
+    from ..bench.evaluation.result import Comparison, Evaluation
+
+__all__ = [
+    "Answer",
+    "BenchResult",
+    "Comparison",
+    "Evaluation",
+    "ExportResult",
+    "Image",
+    "Layout",
+    "Model",
+    "Prediction",
+    "ReportComparison",
+    "TrainResult",
+    "bench",
+    "evaluate",
+    "export",
+    "load",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The types of an evaluation, whose module loads more than the others need."""
+    if name not in ("Comparison", "Evaluation"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ..bench.evaluation import result
+
+    return getattr(result, name)
