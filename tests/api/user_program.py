@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import rtk
-import rtk.train.config
 import torch
 from PIL import Image
+from rtk.train.config import TrainConfig
 
 
 def trained(folder: Path) -> Path:
@@ -37,10 +37,17 @@ def exported(checkpoint: Path, folder: Path) -> Path:
     return result.graph
 
 
-def measured(graph: Path, folder: Path) -> None:
+def measured(graph: Path, checkpoint: Path, folder: Path) -> None:
     """Measure it, and compare the report with itself."""
     result: rtk.BenchResult = rtk.bench(
-        graph, backend=["onnx"], batch=[8], scope="sync", seconds=0.2, baselines=False, report=folder / "report"
+        graph,
+        reference=checkpoint,
+        backend=["onnx"],
+        batch=[8],
+        scope="sync",
+        seconds=0.2,
+        baselines=False,
+        report=folder / "report",
     )
     print(f"{len(result.report.cells)} cells, passed: {result.passed}, failure: {result.failure}")
     compared: rtk.ReportComparison = rtk.bench(compare=(folder / "report", folder / "report"), limit=10.0)
@@ -75,9 +82,10 @@ def classified(graph: Path, folder: Path) -> None:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    assert rtk.train.config.TrainConfig("resnet8v1").arch == "resnet8v1"
-    graph = exported(trained(folder), folder)
-    measured(graph, folder)
+    assert TrainConfig("resnet8v1").arch == "resnet8v1"
+    checkpoint = trained(folder)
+    graph = exported(checkpoint, folder)
+    measured(graph, checkpoint, folder)
     classified(graph, folder)
 
 
