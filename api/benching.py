@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ..core.errors import RtkError
 from ..core.files import make_writable_folder
-from ..core.process_settings import settings_put_back
 from ..core.zoo import DEFAULT
 from ..workflow.bench_options import (
     LIMIT,
@@ -21,6 +20,7 @@ from ..workflow.bench_options import (
 )
 from ..workflow.benchmark import BenchRequest, run_benchmark
 from .arguments import PathLike, path_or_none, several, text, text_or_none
+from .own_call import own_call
 
 if TYPE_CHECKING:
     from ..bench.report.regressions import ComparedReports
@@ -117,7 +117,7 @@ def bench(
     """
     given = _given(dict(locals()))
     refuse_unused(given, compares=compare is not None)
-    with settings_put_back():
+    with own_call():
         if compare is not None:
             return _compared(Path(compare[0]), Path(compare[1]), limit=limit, force=force)
         batches = None if batch is None else (batch,) if isinstance(batch, int) else tuple(dict.fromkeys(batch))

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, overload
 
-from ..core.process_settings import settings_put_back
 from ..workflow.eval_options import EvalOptions, fit_first, prepare_outputs, run_evaluation
 from ..workflow.eval_request import EvalRequest, Wanted
 from .arguments import PathLike, path_or_none, text, text_or_none
+from .own_call import own_call
 
 if TYPE_CHECKING:
     from ..bench.evaluation.result import Comparison, Evaluation
@@ -75,7 +75,7 @@ def evaluate(
 
     Raises UsageError, ArtifactError, DataError, BackendError and OutputError; all of them are RtkError.
     """
-    with settings_put_back():
+    with own_call():
         options = EvalOptions(
             EvalRequest(
                 model=text(model),

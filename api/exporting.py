@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from ..core.process_settings import settings_put_back
 from ..export.config import EngineConfig, Int8Config
 from ..workflow.export_options import ExportResult, export_config, run_export
 from .arguments import PathLike, path_or_none, several, text, text_or_none
+from .own_call import own_call
 
 
 def export(
@@ -44,7 +44,7 @@ def export(
     InconclusiveError if the images are too few to show it: then there is no file. Raises UsageError, ArtifactError,
     DataError, BackendError and OutputError otherwise. All of them are RtkError.
     """
-    with settings_put_back():
+    with own_call():
         return run_export(
             export_config(
                 models=[text(models)]

@@ -16,11 +16,11 @@ from ..core.data.decode import Decoder
 from ..core.data.options import MAX_PIXELS, Fit
 from ..core.data.sources.entry import Entry
 from ..core.errors import UsageError
-from ..core.process_settings import settings_put_back
 from ..infer.backend import Backend, BackendOptions
 from ..infer.classify import Answer, ClassifyConfig, classify
 from ..workflow.select import open_model
 from .images import Image, Layout, image_entries
+from .own_call import own_call
 from .shared import SharedBackend
 
 
@@ -48,7 +48,7 @@ def load(
     written by rtk, and BackendError if the backend cannot run on this machine. All of them are RtkError.
     """
     options = BackendOptions(device=device, shares_cores=True)
-    with settings_put_back():
+    with own_call():
         opened = open_model(os.fspath(name), backend=backend, options=options)
     card = opened.card
     pixels = (card.data.max_pixels if card.data else 0) or MAX_PIXELS

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from ..core.card import ModelCard
 from ..core.data.options import Fit
 from ..core.errors import UsageError
-from ..core.process_settings import settings_put_back
 from ..train.config import Compile, Precision, TrainConfig, resumed_config
 from ..train.recipes import ClassWeights, Select
 from .arguments import PathLike, path_or_none, text, text_or_none
+from .own_call import own_call
 
 if TYPE_CHECKING:
     from ..train.run import Trained
@@ -99,7 +99,7 @@ def train(
     values: dict[str, Any] = {field.name: options[field.name] for field in fields(TrainConfig)}
     values |= {"dataset": text(dataset), "weights": text_or_none(weights), "augment": augment and tuple(augment)}
     values |= {"data_dir": path_or_none(data_dir), "out": path_or_none(out)}
-    with settings_put_back():
+    with own_call():
         if resume is not None:
             if seeds is not None:
                 raise UsageError("resume takes one run; to resume several seeds, repeat the call without resume")

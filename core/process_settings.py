@@ -87,16 +87,20 @@ def put_back_attribute(owner: Any, name: str) -> None:
     put_back(lambda: getattr(owner, name), lambda before: setattr(owner, name, before))
 
 
-def set_in_environment(name: str, value: str) -> None:
-    """Set an environment variable as `change` does, unless the user has set it."""
+def put_back_in_environment(name: str) -> None:
+    """Remember an environment variable as `put_back` does."""
 
-    def write(new: str | None) -> None:
-        if new is None:
+    def write(value: str | None) -> None:
+        if value is None:
             os.environ.pop(name, None)
         else:
-            os.environ[name] = new
-
-    with _process.lock:
-        if name not in os.environ:
-            put_back(lambda: os.environ.get(name), write)
             os.environ[name] = value
+
+    put_back(lambda: os.environ.get(name), write)
+
+
+def set_in_environment(name: str, value: str) -> None:
+    """Set an environment variable as `change` does, unless the user has set it."""
+    if name not in os.environ:
+        put_back_in_environment(name)
+        os.environ[name] = value
