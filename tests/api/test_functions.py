@@ -20,9 +20,6 @@ COMMANDS = {"train": "train", "evaluate": "eval", "export": "export", "bench": "
 """The command of each function."""
 ONLY_COMMANDS = {"bench": {"verbose"}}
 """Options without a parameter: they are about what is printed."""
-OTHER_DEFAULTS = {
-    ("bench", "limit"), ("evaluate", "batch_size"), ("bench", "model"),
-}  # fmt: skip
 
 
 def options(name: str) -> dict[str, Any]:
@@ -94,7 +91,7 @@ def test_every_public_name_is_there_and_importing_rtk_stays_light(in_new_process
         assert name in dir(rtk)
     assert set(rtk.LAZY) < set(rtk.__all__)
     printed = in_new_process(
-        "import sys, rtk\nprint({'numpy', 'PIL', 'torch', 'onnx', 'onnxruntime', 'rtk.api', 'typer'} & {*sys.modules})\n"
+        "import sys, rtk\nprint({'numpy', 'PIL', 'torch', 'onnxruntime', 'rtk.api', 'typer'} & {*sys.modules})\n"
         "rtk.train, rtk.bench, rtk.export\nprint('rtk.api' in sys.modules)\n"
         "rtk.evaluate, rtk.load\nprint('rtk.api' in sys.modules, 'torch' in sys.modules)"
     )
