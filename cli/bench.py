@@ -13,6 +13,7 @@ from ..core.text import text_table
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from ..workflow.bench_options import LIMIT
 from . import help as groups
+from .network_options import AllowCode
 from .options import INTERRUPTED, DataDir, WaitQuiet, given
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ COMPARISON = "Comparing reports"
 def bench(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="Checkpoint, graph, engine, or model of the zoo.")] = ZOO_DEFAULT,
+    allow_code: AllowCode = None,
     reference: Annotated[
         Path | None,
         typer.Option(

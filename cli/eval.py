@@ -9,6 +9,7 @@ import typer
 from ..core.text import wrapped
 from ..workflow.eval_request import EvalRequest, Wanted
 from . import help as groups
+from .network_options import AllowCode
 from .options import DataDir
 
 _log = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ def evaluate(
         str | None,
         typer.Argument(help="Second model, to compare with the first on the same images.", show_default=False),
     ] = None,
+    allow_code: AllowCode = None,
     dataset: Annotated[
         str | None,
         typer.Option(

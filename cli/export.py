@@ -9,6 +9,7 @@ import typer
 from ..core.text import text_table
 from ..export.config import EngineConfig, Int8Config
 from . import help as groups
+from .network_options import AllowCode
 from .options import DataDir
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def export(
             "Several checkpoints become one model, an ensemble.",
         ),
     ],
+    allow_code: AllowCode = None,
     precision: Annotated[
         str | None,
         typer.Option(
@@ -189,7 +191,7 @@ def export(
     ] = None,
 ) -> None:
     """Export a model: checkpoint -> ONNX graph, compared with PyTorch; with --trt -> TensorRT engine."""
-    options = locals()
+    options = {name: value for name, value in locals().items() if name != "allow_code"}  # its callback has read it
     from ..workflow.export_options import export_config, run_export
 
     config = export_config(**options)

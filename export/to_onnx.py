@@ -18,6 +18,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.export import ExportedProgram
 from torch.nn.utils import fuse_conv_bn_eval
 
 from ..core.artifacts.checkpoint import Checkpoint
@@ -27,8 +28,11 @@ from ..core.errors import ArtifactError, UsageError
 from ..core.files import write_whole
 from ..core.machine import this_machine
 from ..core.models.model import Model, exact_logits
+from ..core.models.own_code import has_other_code
 from ..core.probe import probe_images
 from ..core.tolerances import differences, largest_share, precision_named, rounding_limit
+from .half_graph import in_half
+from .own_code_graph import Marked, traced_program, without_mark
 from .reduced_precision import CHECKED, HALVES, UNCHECKED, LowerPrecision, rounded_after_every_layer
 
 OPSET = 20
@@ -130,10 +134,11 @@ def _check_rounding(
 
 def graph_from_checkpoint(checkpoint: Checkpoint, precision: str = "fp32") -> onnx.ModelProto:
     """Return the checkpoint as a graph in fp32, fp16 or bf16, without a card; ONNX's checker has accepted it."""
-    model: nn.Module = folded(checkpoint.model())
+    model = folded(checkpoint.model())
     images_NHWC = probe_images(2, checkpoint.card.input)
-    if precision in HALVES:
-        assert isinstance(model, Model)
+    if has_other_code(model.network):
+        graph = _graph_of_own_code(model, images_NHWC, precision, arch=checkpoint.card.arch)
+    elif precision in HALVES:
         half = HALVES[precision]
         graph = _traced(LowerPrecision(model, half), images_NHWC, opset=half.opset)
     else:
@@ -142,8 +147,20 @@ def graph_from_checkpoint(checkpoint: Checkpoint, precision: str = "fp32") -> on
     return graph
 
 
-def _traced(model: nn.Module, images_NHWC: NDArray[np.uint8], *, opset: int = OPSET) -> onnx.ModelProto:
-    """Return the model as ONNX, without the paths of this machine that tracing writes into it."""
+def _graph_of_own_code(model: Model, images_NHWC: NDArray[np.uint8], precision: str, *, arch: str) -> onnx.ModelProto:
+    """Return a model whose network has code outside of rtk as a graph; a 16-bit graph is made from one in fp32."""
+    half = HALVES.get(precision)
+    if half is None:
+        return _traced(traced_program(model, images_NHWC, arch=arch), images_NHWC)
+    program = traced_program(Marked(model, half), images_NHWC, arch=arch)
+    graph, start = without_mark(_traced(program, images_NHWC, opset=half.opset), half)
+    return in_half(graph, half, start=start)
+
+
+def _traced(
+    model: nn.Module | ExportedProgram, images_NHWC: NDArray[np.uint8], *, opset: int = OPSET
+) -> onnx.ModelProto:
+    """Return the model, or its trace, as ONNX, without the paths of this machine that tracing writes into it."""
     with _quiet():
         program = torch.onnx.export(
             model,

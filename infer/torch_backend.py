@@ -18,7 +18,8 @@ from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.errors import BackendError
 from ..core.machine import usable_cores
 from ..core.models.full_precision import use_full_precision
-from ..core.models.model import exact_logits, rounded_logits, tensor_from_images
+from ..core.models.model import exact_logits, tensor_from_images
+from ..core.models.rounded import rounded_logits
 from ..core.process_settings import change, process_is_owned, settings_put_back
 from .backend import Backend, BackendOptions, Resident
 

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..core.artifacts.checkpoint import FORMAT, load_checkpoint, read_tensors
 from ..core.card import ModelCard
 from ..core.data.download import check_download, download
-from ..core.errors import ArtifactError, UnknownNameError
+from ..core.errors import ArtifactError, UnknownNameError, UsageError
 from ..core.files import sha256_of
 from ..core.models.names import PUBLISHED, PUBLISHED_URL, published_checksum, published_file
 from ..core.paths import default_data_dir
@@ -76,12 +76,17 @@ def load_weights(network: nn.Module, arch: str, name: str, *, data_dir: Path | N
 
 
 def head_name(network: nn.Module) -> str:
-    """The name of the last dense layer."""
-    return _names(network, nn.Linear)[-1]
+    """The name of the last layer: the last dense one, or the last convolution. Raises UsageError without both."""
+    names = _names(network, nn.Linear) or _names(network, nn.Conv2d)
+    if not names:
+        raise UsageError(
+            "the network has neither dense layers nor convolutions, so it has no last layer to train first"
+        )
+    return names[-1]
 
 
 def freeze_backbone(network: nn.Module) -> None:
-    """Make only the last dense layer trainable."""
+    """Make only the last layer trainable."""
     head = head_name(network)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(f"{head}."))
@@ -145,10 +150,10 @@ def _without_prefix(weights: dict[str, Any], prefix: str) -> dict[str, Tensor]:
 def _adapt(weights: dict[str, Tensor], network: nn.Module) -> list[str]:
     """Adapt the weights to another number of classes and to grey images; return descriptions of the changes."""
     changes, wanted = [], network.state_dict()
-    head, first = head_name(network), _names(network, nn.Conv2d)[0]
+    head, first = head_name(network), next(iter(_names(network, nn.Conv2d)), "")
     old, new = weights.get(f"{head}.weight"), wanted[f"{head}.weight"]
-    if old is not None and old.ndim == 2 and old.shape[1] == new.shape[1] and len(old) != len(new):
-        for name in (f"{head}.weight", f"{head}.bias"):
+    if old is not None and old.ndim == new.ndim and old.shape[1:] == new.shape[1:] and len(old) != len(new):
+        for name in {f"{head}.weight", f"{head}.bias"} & set(wanted):
             weights[name] = wanted[name]
         changes.append(f"last layer reinitialised for {len(new):,} instead of {len(old):,} classes")
     kernel = weights.get(f"{first}.weight")

@@ -14,10 +14,10 @@ import onnx
 
 from ..config import Int8Flavor
 
-LAYERS = ("Conv", "Gemm")
-"""Operators with weights."""
+LAYERS = ("Conv", "Gemm", "MatMul")
+"""Operators with weights; a product of two activations, as in attention, stays in fp32."""
 QUANTISED = (*LAYERS, "Add")
-"""Operators that run in int8; an Add is a residual addition."""
+"""Operators that run in int8; an Add is a residual addition to the result of a convolution."""
 
 Place = tuple[str, int]
 """The name of a node and the index of one of its inputs."""
@@ -34,16 +34,18 @@ def quantised_places(graph: onnx.ModelProto, flavor: Int8Flavor, *, keep_fp32: C
     for node in nodes:
         if node.op_type == "Add" and not weights & set(node.input):
             inside = next((index for index, name in enumerate(node.input) if name in made_by_convolution), None)
-            places |= {(node.name, index) for index in range(2) if flavor == "cpu" or index != inside}
+            if inside is not None:
+                places |= {(node.name, index) for index in range(2) if flavor == "cpu" or index != inside}
     return places
 
 
 def last_dense_layers(graph: onnx.ModelProto) -> set[str]:
     """Return the dense layers that no layer comes after."""
-    layers = [node for node in graph.graph.node if node.op_type in LAYERS]
+    weights = {tensor.name for tensor in graph.graph.initializer}
+    layers = [node for node in graph.graph.node if node.op_type in LAYERS and node.input[1] in weights]
     lasts = set()
     for node in layers:
-        if node.op_type == "Gemm":
+        if node.op_type in ("Gemm", "MatMul"):
             later = _reached(graph.graph.node, set(node.output))
             if not any(other.input[0] in later for other in layers):
                 lasts.add(node.name)
@@ -61,9 +63,9 @@ def _reached(nodes: Iterable[onnx.NodeProto], start: set[str]) -> set[str]:
 
 def layer_names(graph: onnx.ModelProto) -> dict[str, str]:
     """Map readable layer names, such as network.blocks.0.conv1, to the names of the graph's nodes."""
-    names = {}
+    names, weights = {}, {tensor.name for tensor in graph.graph.initializer}
     for node in graph.graph.node:
-        if node.op_type in QUANTISED:
+        if node.op_type == "Add" or (node.op_type in QUANTISED and node.input[1] in weights):
             weight = next((name for name in node.input if name.endswith(".weight")), "")
             names[weight.removesuffix(".weight") or node.name.removeprefix("node_")] = node.name
     return names

@@ -18,8 +18,15 @@ from rtk.core import errors
 
 COMMANDS = {"train": "train", "evaluate": "eval", "export": "export", "bench": "bench"}
 """The command of each function."""
-ONLY_COMMANDS = {"bench": {"verbose"}}
-"""Options without a parameter: they are about what is printed."""
+OF_NETWORKS = {"allow_code", "net_arg"}
+"""A program that uses code outside of rtk imports it by itself."""
+ONLY_COMMANDS = {
+    "train": OF_NETWORKS,
+    "evaluate": OF_NETWORKS,
+    "export": OF_NETWORKS,
+    "bench": {"verbose", *OF_NETWORKS},
+}
+"""Options without a parameter. `verbose` is about what is printed."""
 
 
 def options(name: str) -> dict[str, Any]:
@@ -38,7 +45,7 @@ def options(name: str) -> dict[str, Any]:
 def test_the_parameters_are_the_options_of_the_command_with_their_defaults(function: str) -> None:
     parameters = inspect.signature(getattr(rtk, function)).parameters
     known = options(COMMANDS[function])
-    assert set(parameters) == known.keys() - ONLY_COMMANDS.get(function, set())
+    assert set(parameters) == known.keys() - ONLY_COMMANDS[function]
     for name, parameter in parameters.items():
         of_command = known[name].default
         if known[name].param_type_name == "argument" and known[name].required:
