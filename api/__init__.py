@@ -1,4 +1,4 @@
-"""The Python API: what the commands do, as functions. docs/python.md shows all of it.
+"""The Python API: what the commands do, as functions; docs/python.md shows all of it.
 
 >>> import numpy as np
 >>> import rtk

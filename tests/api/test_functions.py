@@ -20,12 +20,7 @@ COMMANDS = {"train": "train", "evaluate": "eval", "export": "export", "bench": "
 """The command of each function."""
 OF_NETWORKS = {"allow_code", "net_arg"}
 """A program that uses code outside of rtk imports it by itself."""
-ONLY_COMMANDS = {
-    "train": OF_NETWORKS,
-    "evaluate": OF_NETWORKS,
-    "export": OF_NETWORKS,
-    "bench": {"verbose", *OF_NETWORKS},
-}
+ONLY_COMMANDS = {**dict.fromkeys(COMMANDS, OF_NETWORKS), "bench": {"verbose", *OF_NETWORKS}}
 """Options without a parameter. `verbose` is about what is printed."""
 
 

@@ -10,7 +10,7 @@ import pytest
 from rtk.cli.export import export
 from rtk.core.errors import UnknownNameError, UsageError
 from rtk.export.config import EngineConfig, Int8Config
-from rtk.workflow import export_model as module
+from rtk.workflow import export_options as module
 from rtk.workflow.export_model import ExportConfig, export_model
 
 OPTION_OF = {"models": "models", "targets": "target"}
