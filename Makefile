@@ -126,7 +126,7 @@ $(LIGHT_VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(LIGHT_VENV)
 	$(LIGHT_VENV)/bin/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 		wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]; \
-		print(*(one for one in wanted if not one.startswith(("torch", "keras"))), sep="\n")' > $(LIGHT_VENV)/wanted
+		print(*(one for one in wanted if not one.startswith(("torch", "keras", "transformers"))), sep="\n")' > $(LIGHT_VENV)/wanted
 	$(LIGHT_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -r $(LIGHT_VENV)/wanted
 	$(LIGHT_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -e .
 	touch $@

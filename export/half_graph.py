@@ -16,6 +16,8 @@ from .reduced_precision import Half
 
 IN_FP32 = {"Resize": (1, 2), "Upsample": (1,)}
 """Inputs that have to be float32 by the definition of the operator."""
+NOT_IN_BF16 = frozenset({"HardSwish", "Mish", "LpNormalization", "LpPool"})
+"""Operators that TensorRT (RTX 1.7) refuses in bf16, of all that classifiers use; they compute in fp32."""
 TYPED = {"Cast": "to", "RandomNormal": "dtype", "RandomUniform": "dtype", "EyeLike": "dtype"}
 """Attributes that hold the type of a result."""
 
@@ -32,7 +34,7 @@ def in_half(graph: onnx.ModelProto, half: Half, *, start: str) -> onnx.ModelProt
     nodes = [made for node in graph.graph.node for made in converter.converted(node)]
     output = graph.graph.output[0].name
     nodes = [_with_renamed(node, output, f"{output}.half") for node in nodes]
-    nodes.append(helper.make_node("Cast", [f"{output}.half"], [output], name="node_logits", to=TensorProto.FLOAT))
+    nodes.append(_cast(f"{output}.half", output, TensorProto.FLOAT))
     del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]
     result.graph.node.extend(nodes)
     read = {name for node in nodes for name in node.input}
@@ -60,7 +62,9 @@ class _Converter:
             raise ArtifactError(
                 f"the graph has a branch or a loop ({node.op_type}), which is not converted to a lower precision"
             )
-        copied, made = onnx.NodeProto(), []
+        if self.half.onnx_type == TensorProto.BFLOAT16 and node.op_type in NOT_IN_BF16:
+            return self._in_fp32(node)
+        copied, made = onnx.NodeProto(), list[onnx.NodeProto]()
         copied.CopyFrom(node)
         for index, name in enumerate(node.input):
             if name in self.floats and index not in IN_FP32.get(node.op_type, ()):
@@ -72,6 +76,17 @@ class _Converter:
             if one.type == one.TENSOR and one.t.data_type == TensorProto.FLOAT:
                 one.t.CopyFrom(tensor_in_half(one.t, self.half, one.t.name))
         return [*made, copied]
+
+    def _in_fp32(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """The node as it is, between casts of what it reads from the network, and of its result."""
+        copied, made = onnx.NodeProto(), list[onnx.NodeProto]()
+        copied.CopyFrom(node)
+        for index, name in enumerate(node.input):
+            if name in self.network and name in self.floats and name != self.start:
+                copied.input[index] = f"{node.output[0]}.fp32_input{index}"
+                made.append(_cast(name, copied.input[index], TensorProto.FLOAT))
+        copied.output[0] = f"{node.output[0]}.fp32"
+        return [*made, copied, _cast(copied.output[0], node.output[0], self.half.onnx_type)]
 
     def _read(self, name: str) -> tuple[str, list[onnx.NodeProto]]:
         """The name of a value in the lower precision, and the cast that makes it, if there is none yet."""
@@ -85,7 +100,11 @@ class _Converter:
         if lower in self.casts:
             return lower, []
         self.casts.add(lower)
-        return lower, [helper.make_node("Cast", [name], [lower], name=f"node_{lower}", to=self.half.onnx_type)]
+        return lower, [_cast(name, lower, self.half.onnx_type)]
+
+
+def _cast(name: str, new: str, onnx_type: int) -> onnx.NodeProto:
+    return helper.make_node("Cast", [name], [new], name=f"node_{new}", to=onnx_type)
 
 
 def tensor_in_half(tensor: onnx.TensorProto, half: Half, name: str) -> onnx.TensorProto:

@@ -154,8 +154,8 @@ class TrainConfig:
     weights: str | None = option(
         None,
         group="Model",
-        help="Initial weights: a checkpoint of rtk, a torchvision file for this network, a model of the zoo, or "
-        "imagenet or imagenet-v1 (downloaded).",
+        help="Initial weights: a checkpoint of rtk, a file with the weights of this network (.pth, .ckpt, "
+        ".safetensors), a model of the zoo, or imagenet or imagenet-v1 (downloaded).",
     )
     freeze: bool = option(False, group="Model", help="With --weights: train the last layer only.")
     """All other layers keep their weights and their batch norm statistics."""

@@ -8,15 +8,12 @@ names that it has for them; arguments in the name of the network come before the
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ArtifactError, UsageError
-from ..files import sha256_of
 from ..library_errors import reason_of
 from .allowed_code import is_allowed
 from .code_names import CodeName
@@ -75,22 +72,6 @@ def has_other_code(network: nn.Module) -> bool:
     if type(network).__module__.partition(".")[0] != OWN_PACKAGE:
         return True
     return any(type(layer).__module__.partition(".")[0] not in (OWN_PACKAGE, "torch") for layer in network.modules())
-
-
-def source_sha256(code: CodeName) -> str:
-    """The SHA-256 of the source file of the network's module, without importing it; empty if it is not found."""
-    top, *rest = code.module.split(".")
-    try:
-        spec = find_spec(top)
-    except (ImportError, ValueError):
-        return ""
-    if spec is None or not spec.origin:
-        return ""
-    path = Path(spec.origin)
-    if rest:
-        below = path.parent.joinpath(*rest)
-        path = next((one for one in (below.with_suffix(".py"), below / "__init__.py") if one.is_file()), path)
-    return sha256_of(path) if path.is_file() else ""
 
 
 def _function(code: CodeName) -> Callable[..., Any]:
