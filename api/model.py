@@ -178,7 +178,8 @@ class Model:
                 yield self._decoder, self._decoding
             finally:
                 if self._backend.closed:  # in the meantime: a call that was running may have started processes again
-                    self._decoder.close()
+                    with self._decoding:
+                        self._decoder.close()
                 self._lent.release()
         else:
             reading = self._decoder.reading
