@@ -9,6 +9,7 @@ import typer
 
 from .. import __version__
 from ..core.errors import DataError, OutputError, RtkError, UsageError
+from ..core.process_settings import own_process
 from ..core.text import one_line
 from . import (
     bench,
@@ -82,6 +83,7 @@ def options(
 
 def main() -> None:
     """Run the command line. Errors of rtk and wrong usage become one line and an exit code."""
+    own_process()
     make_lasting()
     try:
         _run()

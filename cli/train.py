@@ -105,7 +105,7 @@ def _resume(run_dir: Path, options: dict[str, Any], *, evaluation: bool) -> None
 def _train_seeds(config: TrainConfig, count: int, *, evaluation: bool) -> None:
     """Train several seeds and print the mean and spread of their accuracies."""
     from ..train.distributed.process_group import rank
-    from ..train.seeds import train_seeds
+    from ..train.seeds import seed_folders, train_seeds
 
     with _stoppable("the same command (it keeps the seeds that are finished)"):
         path, summary = train_seeds(config, count)
@@ -113,8 +113,7 @@ def _train_seeds(config: TrainConfig, count: int, *, evaluation: bool) -> None:
         print(f"{summary.scores[0].split} accuracy {summary.text}")
         print(path)
     if evaluation:
-        base = path.parent
-        _evaluate([base.with_name(f"{base.name}-s{seed}") / "best.pt" for seed in summary.seeds], config)
+        _evaluate([folder / "best.pt" for folder in seed_folders(path, summary.seeds)], config)
 
 
 def _evaluate(checkpoints: Sequence[Path], config: TrainConfig) -> None:

@@ -106,10 +106,11 @@ def build_network(arch: str, *, in_channels: int, classes: int, size: tuple[int,
 def build_model(card: ModelCard) -> Model:
     """Build the model that the card describes, with new weights, in the faster memory format channels_last if it can.
 
-    Raises the errors of `build_network`.
+    The random numbers of the process go on as if no weights had been drawn. Raises the errors of `build_network`.
     """
-    size = network_size(card.preprocessing, card.input)
-    network = build_network(card.arch, in_channels=card.preprocessing.channels, classes=len(card.classes), size=size)
+    size, channels = network_size(card.preprocessing, card.input), card.preprocessing.channels
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(card.arch, in_channels=channels, classes=len(card.classes), size=size)
     model = Model(build_normalise(card.preprocessing, card.input), network)
     if not model.takes_contiguous:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
