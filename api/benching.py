@@ -19,7 +19,7 @@ from ..workflow.bench_options import (
     write_report,
 )
 from ..workflow.benchmark import BenchRequest, run_benchmark
-from .arguments import PathLike, path_or_none, several, text, text_or_none
+from .arguments import PathLike, allow, path_or_none, several, text, text_or_none
 from .own_call import own_call
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class ReportComparison:
 def bench(
     model: PathLike = DEFAULT,
     *,
+    allow_code: str | Sequence[str] | None = None,
     reference: PathLike | None = None,
     force: bool = False,
     backend: str | Sequence[str] | None = None,
@@ -89,6 +90,7 @@ def bench(*, compare: tuple[PathLike, PathLike], limit: float = LIMIT, force: bo
 def bench(
     model: PathLike = DEFAULT,
     *,
+    allow_code: str | Sequence[str] | None = None,
     reference: PathLike | None = None,
     force: bool = False,
     backend: str | Sequence[str] | None = None,
@@ -118,6 +120,7 @@ def bench(
     given = _given(dict(locals()))
     refuse_unused(given, compares=compare is not None)
     with own_call():
+        allow(allow_code)
         if compare is not None:
             return _compared(Path(compare[0]), Path(compare[1]), limit=limit, force=force)
         batches = None if batch is None else (batch,) if isinstance(batch, int) else tuple(dict.fromkeys(batch))

@@ -1,10 +1,11 @@
 """rtk.evaluate: an evaluation as `rtk eval` does it."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, overload
 
 from ..workflow.eval_options import EvalOptions, fit_first, prepare_outputs, run_evaluation
 from ..workflow.eval_request import EvalRequest, Wanted
-from .arguments import PathLike, path_or_none, text, text_or_none
+from .arguments import PathLike, allow, path_or_none, text, text_or_none
 from .own_call import own_call
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ def evaluate(
     model: PathLike,
     model2: None = None,
     *,
+    allow_code: str | Sequence[str] | None = None,
     dataset: PathLike | None = None,
     split: str | None = None,
     data_dir: PathLike | None = None,
@@ -37,6 +39,7 @@ def evaluate(
     model: PathLike,
     model2: PathLike,
     *,
+    allow_code: str | Sequence[str] | None = None,
     dataset: PathLike | None = None,
     split: str | None = None,
     data_dir: PathLike | None = None,
@@ -54,6 +57,7 @@ def evaluate(
     model: PathLike,
     model2: PathLike | None = None,
     *,
+    allow_code: str | Sequence[str] | None = None,
     dataset: PathLike | None = None,
     split: str | None = None,
     data_dir: PathLike | None = None,
@@ -76,6 +80,7 @@ def evaluate(
     Raises UsageError, ArtifactError, DataError, BackendError and OutputError; all of them are RtkError.
     """
     with own_call():
+        allow(allow_code)
         options = EvalOptions(
             EvalRequest(
                 model=text(model),

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from ..export.config import EngineConfig, Int8Config
 from ..workflow.export_options import ExportResult, export_config, run_export
-from .arguments import PathLike, path_or_none, several, text, text_or_none
+from .arguments import PathLike, allow, path_or_none, several, text, text_or_none
 from .own_call import own_call
 
 
 def export(
     models: PathLike | Sequence[PathLike],
     *,
+    allow_code: str | Sequence[str] | None = None,
     precision: str | None = None,
     int8_flavor: str = Int8Config.flavor,
     int8_method: str = Int8Config.method,
@@ -45,6 +46,7 @@ def export(
     DataError, BackendError and OutputError otherwise. All of them are RtkError.
     """
     with own_call():
+        allow(allow_code)
         return run_export(
             export_config(
                 models=[text(models)]

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
@@ -19,6 +19,7 @@ from ..core.errors import UsageError
 from ..infer.backend import Backend, BackendOptions
 from ..infer.classify import Answer, ClassifyConfig, classify
 from ..workflow.select import open_model
+from .arguments import allow
 from .images import Image, Layout, image_entries
 from .own_call import own_call
 from .shared import SharedBackend
@@ -31,6 +32,7 @@ def load(
     device: str = "auto",
     workers: int = 0,
     fit: Fit | None = None,
+    allow_code: str | Sequence[str] | None = None,
 ) -> "Model":
     """Open a model.
 
@@ -41,6 +43,7 @@ def load(
     program needs `if __name__ == "__main__":`, because the processes import it.
     `fit`: "crop" cuts the edges of images with other proportions than the model's; "letterbox" adds black bars;
     "stretch" changes their proportions. None: as the model was trained.
+    `allow_code`: modules that a checkpoint may import to build its network, such as "mynets".
 
     Settings of the process, such as TF32, are changed only while rtk computes.
 
@@ -49,6 +52,7 @@ def load(
     """
     options = BackendOptions(device=device, shares_cores=True)
     with own_call():
+        allow(allow_code)
         opened = open_model(os.fspath(name), backend=backend, options=options)
     card = opened.card
     pixels = (card.data.max_pixels if card.data else 0) or MAX_PIXELS

@@ -1,6 +1,6 @@
 """rtk.train: a training as `rtk train` does it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from ..core.data.options import Fit
 from ..core.errors import UsageError
 from ..train.config import Compile, Precision, TrainConfig, resumed_config
 from ..train.recipes import ClassWeights, Select
-from .arguments import PathLike, path_or_none, text, text_or_none
+from .arguments import PathLike, allow, named_network, path_or_none, text, text_or_none
 from .own_call import own_call
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class TrainResult:
 def train(
     arch: str | None = None,
     *,
+    net_arg: Mapping[str, Any] | Sequence[str] | None = None,
+    allow_code: str | Sequence[str] | None = None,
     dataset: PathLike = TrainConfig.dataset,
     image_size: str | None = TrainConfig.image_size,
     fit: Fit = TrainConfig.fit,
@@ -85,9 +87,10 @@ def train(
 ) -> TrainResult:
     """Train a network: data set -> checkpoint. The options are those of `rtk train`, which explains each.
 
-    `seeds`: number of runs with consecutive random seeds. `resume`: the folder of a run to continue; options that
-    differ from their defaults must be those of the run. `eval`: evaluate the trained model at the end, into
-    RUN/eval; what prevents that is logged.
+    `net_arg`: arguments of the function that builds a network of your own, {"width": 32} or ["width=32"].
+    `allow_code`: modules that a checkpoint may import to build its network. `seeds`: number of runs with consecutive
+    random seeds. `resume`: the folder of a run to continue; options that differ from their defaults must be those of
+    the run. `eval`: evaluate the trained model at the end, into RUN/eval; what prevents that is logged.
 
     Ctrl-C raises KeyboardInterrupt after everything is saved that `resume` needs. Lines about the progress go to the
     log, `logging.getLogger("rtk")`.
@@ -100,13 +103,14 @@ def train(
     values |= {"dataset": text(dataset), "weights": text_or_none(weights), "augment": augment and tuple(augment)}
     values |= {"data_dir": path_or_none(data_dir), "out": path_or_none(out)}
     with own_call():
+        allow(allow_code)
         if resume is not None:
             if seeds is not None:
                 raise UsageError("resume takes one run; to resume several seeds, repeat the call without resume")
             return _resumed(Path(resume), values, evaluation=eval)
         if arch is None:
             raise UsageError("the architecture is missing; expected a name such as resnet20v1, listed by: rtk models")
-        config = TrainConfig(**values)
+        config = TrainConfig(**values | {"arch": named_network(arch, net_arg)})
         if seeds is not None:
             return _several(config, seeds, evaluation=eval)
         return _one(config, evaluation=eval)

@@ -130,7 +130,7 @@ def _filled(
 
 def _parameters(function: Callable[..., Any]) -> tuple[set[str], bool]:
     """The names of the parameters, and whether it takes any other name too."""
-    if isinstance(function, type) and function.__init__ is nn.Module.__init__:  # its signature says that it takes any
+    if getattr(function, "__init__", None) is nn.Module.__init__:  # its signature says that it takes any
         return set(), False
     try:
         parameters = inspect.signature(function).parameters.values()

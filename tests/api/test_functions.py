@@ -18,9 +18,7 @@ from rtk.core import errors
 
 COMMANDS = {"train": "train", "evaluate": "eval", "export": "export", "bench": "bench"}
 """The command of each function."""
-OF_NETWORKS = {"allow_code", "net_arg"}
-"""A program that uses code outside of rtk imports it by itself."""
-ONLY_COMMANDS = {**dict.fromkeys(COMMANDS, OF_NETWORKS), "bench": {"verbose", *OF_NETWORKS}}
+ONLY_COMMANDS = {"train": set[str](), "evaluate": set[str](), "export": set[str](), "bench": {"verbose"}}
 """Options without a parameter. `verbose` is about what is printed."""
 
 
@@ -71,7 +69,7 @@ def test_help_shows_the_function_and_a_package_stays_a_package() -> None:
     assert package is rtk.train
     assert inspect.ismodule(package)
     assert callable(package)
-    assert str(inspect.signature(package)).startswith("(arch: str | None = None, *, dataset:")
+    assert str(inspect.signature(package)).startswith("(arch: str | None = None, *, net_arg:")
     assert package.__doc__.startswith("rtk.train(arch: str | None = None")
     assert "Train a network: data set -> checkpoint." in package.__doc__
     assert pickle.loads(pickle.dumps(package)) is package
@@ -113,6 +111,24 @@ def test_options_without_an_effect_are_refused_as_by_the_command(tmp_path: Path)
         rtk.train(resume=tmp_path, seeds=2)
     with pytest.raises(rtk.UnknownNameError, match="'fp12' is unknown"):
         rtk.export("resnet20v1-cifar10", precision="fp12")
+
+
+@pytest.mark.torch
+def test_a_network_of_other_code_is_allowed_by_name_or_by_permission(
+    class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtk.core.models.allowed_code._allowed", set[str]())
+    options: dict[str, Any] = {"recipe": "quick", "epochs": 1, "compile": "off", "eval": False}
+    network = {"net_arg": {"width": 4, "dropout": 0.1}, "dataset": class_folders, "out": tmp_path / "run"}
+    trained = rtk.train("fakes.networks:Mobile", **network, **options)
+    assert trained.card.arch == "fakes.networks:Mobile(width=4, dropout=0.1)"
+    monkeypatch.setattr("rtk.core.models.allowed_code._allowed", set[str]())
+    with pytest.raises(
+        rtk.ArtifactError, match=r"add --allow-code fakes\.networks \(in Python: allow_code='fakes.netw"
+    ):
+        rtk.load(trained.best, backend="torch")
+    with rtk.load(trained.best, backend="torch", allow_code="fakes.networks") as model:
+        assert len(model.classify(class_folders)) == 36
 
 
 def test_functions_print_nothing(
