@@ -9,6 +9,7 @@ import typer
 from ..core.nvidia.driver import device_index
 from ..core.text import text_table
 from ..export.config import EngineConfig, Int8Config, Int8Flavor, Method, WeightBits
+from ..export.opset import FIRST, IR_VERSIONS, OPSET
 from . import help as groups
 from .options import DataDir
 
@@ -33,6 +34,15 @@ def export(
             help="fp32, fp16, bf16 or int8; default: fp32, or the precision of the given graph.",
             show_default=False,
             rich_help_panel=groups.PRECISION,
+        ),
+    ] = None,
+    opset: Annotated[
+        int | None,
+        typer.Option(
+            help=f"ONNX opset of the graph, {min(IR_VERSIONS)} to {max(IR_VERSIONS)}; default: {OPSET}, for bf16 "
+            f"{FIRST['bf16']}.",
+            show_default=False,
+            rich_help_panel=groups.OUTPUT,
         ),
     ] = None,
     int8_flavor: Annotated[
@@ -203,6 +213,7 @@ def export(
         models=tuple(models),
         out=out,
         precision=precision,
+        opset=opset,
         int8=Int8Config(
             flavor=cast(Int8Flavor, int8_flavor),  # Int8Config checks the names
             method=cast(Method, int8_method),

@@ -24,13 +24,11 @@ class Half:
 
     torch_type: torch.dtype
     onnx_type: int
-    opset: int
-    """The first opset with a convolution of this type, but at least the opset of rtk's fp32 graphs."""
 
 
 HALVES = {
-    "fp16": Half(torch.float16, TensorProto.FLOAT16, 20),
-    "bf16": Half(torch.bfloat16, TensorProto.BFLOAT16, 22),
+    "fp16": Half(torch.float16, TensorProto.FLOAT16),
+    "bf16": Half(torch.bfloat16, TensorProto.BFLOAT16),
 }
 CHECKED = "the same graph in fp32 arithmetic, weights and every layer's result rounded to {precision}"
 UNCHECKED = "arithmetic in {precision} itself: the hardware's order of sums"

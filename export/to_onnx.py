@@ -29,9 +29,9 @@ from ..core.machine import this_machine
 from ..core.models.model import Model, exact_logits
 from ..core.probe import probe_images
 from ..core.tolerances import differences, largest_share, precision_named, rounding_limit
+from .opset import IR_VERSIONS, opset_of
 from .reduced_precision import CHECKED, HALVES, UNCHECKED, LowerPrecision, rounded_after_every_layer
 
-OPSET = 20
 PROBE_IMAGES = 48
 
 RunGraph = Callable[[bytes, NDArray[np.uint8]], NDArray[np.float32]]
@@ -50,22 +50,24 @@ class Exported:
 
 
 def onnx_from_checkpoint(
-    checkpoint: Checkpoint, path: Path, *, run_graph: RunGraph, precision: str = "fp32"
+    checkpoint: Checkpoint, path: Path, *, run_graph: RunGraph, precision: str = "fp32", opset: int | None = None
 ) -> Exported:
     """Write the checkpoint as a graph in fp32, fp16 or bf16 that has passed ONNX's checker and a comparison of logits.
+
+    `opset`: see `opset_of`; its IR version is that of IR_VERSIONS.
 
     `run_graph` computes the logits that are compared with PyTorch's, on synthetic images. For fp16 and bf16 it runs the
     graph in fp32 arithmetic with the result of every layer rounded, and the card says so.
 
     Raises ArtifactError, and writes no file, if the logits differ by more than the precision allows; UsageError for
-    int8, which needs calibration images; OutputError if `path` cannot be written.
+    int8, which needs calibration images, and for an opset that does not fit; OutputError if `path` cannot be written.
     """
     precision_named(precision)
     if precision == "int8":
         raise UsageError("--precision int8: needs images of the training split to calibrate with")
     model = checkpoint.model()
     images_NHWC = probe_images(PROBE_IMAGES, checkpoint.card.input)
-    graph = graph_from_checkpoint(checkpoint, precision)
+    graph = graph_from_checkpoint(checkpoint, precision, opset=opset)
     with torch.inference_mode():
         reference_NK = model(torch.from_numpy(images_NHWC)).numpy()
     exact_NK = exact_logits(model, images_NHWC) if precision == "fp32" else None
@@ -74,7 +76,12 @@ def onnx_from_checkpoint(
     largest, relative = _check_closeness(logits_NK, reference_NK, precision, path)
     if exact_NK is not None:
         _check_rounding(logits_NK, reference_NK, exact_NK, path)
-    check = {"images": len(images_NHWC), "largest_logit_difference": largest, "libraries": this_machine().libraries}
+    check = {
+        "opset": opset_of(precision, opset),
+        "images": len(images_NHWC),
+        "largest_logit_difference": largest,
+        "libraries": this_machine().libraries,
+    }
     if precision in HALVES:
         check |= {
             "relative_logit_error": relative,
@@ -128,21 +135,32 @@ def _check_rounding(
         )
 
 
-def graph_from_checkpoint(checkpoint: Checkpoint, precision: str = "fp32") -> onnx.ModelProto:
-    """Return the checkpoint as a graph in fp32, fp16 or bf16, without a card; ONNX's checker has accepted it."""
+def graph_from_checkpoint(
+    checkpoint: Checkpoint, precision: str = "fp32", *, opset: int | None = None
+) -> onnx.ModelProto:
+    """Return the checkpoint as a graph in fp32, fp16 or bf16, without a card; ONNX's checker has accepted it.
+
+    `opset`: see `opset_of`. Raises UsageError if it does not fit, ArtifactError if PyTorch's exporter writes another.
+    """
+    chosen = opset_of(precision, opset)
     model: nn.Module = folded(checkpoint.model())
     images_NHWC = probe_images(2, checkpoint.card.input)
     if precision in HALVES:
         assert isinstance(model, Model)
-        half = HALVES[precision]
-        graph = _traced(LowerPrecision(model, half), images_NHWC, opset=half.opset)
-    else:
-        graph = _traced(model, images_NHWC)
+        model = LowerPrecision(model, HALVES[precision])
+    graph = _traced(model, images_NHWC, opset=chosen)
+    written = next(entry.version for entry in graph.opset_import if entry.domain == "")
+    if written != chosen:
+        raise ArtifactError(
+            f"{checkpoint.card.name}: PyTorch's exporter wrote opset {written} instead of {chosen}; "
+            "choose another --opset"
+        )
+    graph.ir_version = IR_VERSIONS[chosen]
     onnx.checker.check_model(graph, full_check=True)
     return graph
 
 
-def _traced(model: nn.Module, images_NHWC: NDArray[np.uint8], *, opset: int = OPSET) -> onnx.ModelProto:
+def _traced(model: nn.Module, images_NHWC: NDArray[np.uint8], *, opset: int) -> onnx.ModelProto:
     """Return the model as ONNX, without the paths of this machine that tracing writes into it."""
     with _quiet():
         program = torch.onnx.export(

@@ -34,7 +34,9 @@ EXPORTER, QUANTISER = ("torch", "onnx", "onnxscript"), ("onnxruntime",)
 """The libraries that make a graph, and those that make it int8."""
 
 
-def export_graph(checkpoint: "Checkpoint", path: Path, *, precision: str = "fp32") -> "Exported":
+def export_graph(
+    checkpoint: "Checkpoint", path: Path, *, precision: str = "fp32", opset: int | None = None
+) -> "Exported":
     """Export to ONNX in fp32, fp16 or bf16, with ONNX Runtime on the CPU to check the logits.
 
     Raises the errors of onnx_from_checkpoint.
@@ -49,7 +51,7 @@ def export_graph(checkpoint: "Checkpoint", path: Path, *, precision: str = "fp32
         return logits_NK
 
     with translated_errors(f"{path}: not written: the export fails"):
-        return onnx_from_checkpoint(checkpoint, path, run_graph=run_graph, precision=precision)
+        return onnx_from_checkpoint(checkpoint, path, run_graph=run_graph, precision=precision, opset=opset)
 
 
 def graph_parts(checkpoint: Path, *, precision: str = "fp32", int8: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from ..core.nvidia.flavor import choose_flavor
 from ..core.text import wrapped
 from ..core.tolerances import precision_named
 from ..export.config import EngineConfig, Int8Config
+from ..export.opset import opset_of
 from .export_files import ExportFiles, export_files, name_in_triton
 from .model_data import dataset_of
 from .models import NAME_IT, ModelFiles, check_card, find_model, find_reference, read_card
@@ -45,6 +46,8 @@ class ExportConfig:
     """Folder for the files; default: the folder of the model."""
     precision: str | None = None
     """fp32, fp16, bf16 or int8; default: fp32, or the precision of the given graph."""
+    opset: int | None = None
+    """The opset of the graph; default: see `opset_of`."""
     int8: Int8Config = field(default_factory=Int8Config)
     require_parity: str | None = None
     """The requirement in words, as --require-parity takes it; None means no gate."""
@@ -70,6 +73,7 @@ class ExportConfig:
             check_name(self.name)
         if self.precision is not None:
             precision_named(self.precision)
+        opset_of(self.precision or "fp32", self.opset)
         if self.require_parity is not None:
             requirement(self.require_parity)
         if self.precision != "int8" and self.int8_only:
@@ -102,7 +106,7 @@ class ExportConfig:
     @property
     def files_only(self) -> list[str]:
         """Names of the given options that apply only to files that are written."""
-        given = {"--name": self.name is not None, "--force": self.force}
+        given = {"--name": self.name is not None, "--force": self.force, "--opset": self.opset is not None}
         return [name for name, value in given.items() if value]
 
     @property
@@ -231,6 +235,8 @@ def _find_source(config: ExportConfig) -> ModelFiles:
     for option in (["--out"] if config.out is not None else []) + config.files_only:
         if unchanged and config.triton is None:
             raise UsageError(f"{name}: {option}: --require-parity judges this graph and writes no file; omit {option}")
+    if not found.checkpoint and config.opset is not None:
+        raise UsageError(f"{name}: --opset: a graph keeps its opset; expected a checkpoint")
     if not found.checkpoint and config.int8_only:
         raise UsageError(f"{name}: {', '.join(config.int8_only)}: expected a checkpoint, not a graph")
     if config.trt:
@@ -295,7 +301,7 @@ def _write_graph(config: ExportConfig, source: ModelFiles, path: Path) -> Path |
     if source.checkpoint is None:
         return None
     precision = config.precision or "fp32"
-    if config.trt and source.in_zoo and source.graph and precision == "fp32":
+    if config.trt and source.in_zoo and source.graph and precision == "fp32" and config.opset is None:
         write_whole(path, source.graph.read_bytes())
         return path
     if precision == "int8":
@@ -303,7 +309,7 @@ def _write_graph(config: ExportConfig, source: ModelFiles, path: Path) -> Path |
     from ..core.artifacts.checkpoint import load_checkpoint
     from .artifacts import export_graph
 
-    exported = export_graph(load_checkpoint(source.checkpoint), path, precision=precision)
+    exported = export_graph(load_checkpoint(source.checkpoint), path, precision=precision, opset=config.opset)
     _log.info(f"largest logit difference from PyTorch: {exported.largest_difference:.2g}")
     return exported.path
 
@@ -314,7 +320,9 @@ def _write_int8_graph(config: ExportConfig, source: Path, path: Path) -> Path:
 
     checkpoint, calibration = _load_for_int8(config, source)
     with translated_errors(f"{path}: not written: the export fails"):
-        exported = int8_from_checkpoint(checkpoint, path, calibration=calibration, config=config.int8)
+        exported = int8_from_checkpoint(
+            checkpoint, path, calibration=calibration, config=config.int8, opset=config.opset
+        )
     _log.info(
         wrapped(
             f"calibrated by {exported.method} on {len(calibration.images_NHWC):,} training images; "

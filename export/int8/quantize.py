@@ -35,6 +35,7 @@ from ...core.machine import this_machine
 from ...core.text import wrapped
 from ...core.tolerances import differences, largest_share, precision_named
 from ..config import METHODS, Int8Config, Method
+from ..opset import opset_of
 from ..to_onnx import graph_from_checkpoint
 from .calibration import Calibration
 from .placement import activations, layer_names, quantised_places
@@ -134,14 +135,20 @@ class Int8Exported:
 
 
 def int8_from_checkpoint(
-    checkpoint: Checkpoint, path: Path, *, calibration: Calibration, config: Int8Config | None = None
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    calibration: Calibration,
+    config: Int8Config | None = None,
+    opset: int | None = None,
 ) -> Int8Exported:
     """Write the checkpoint as an int8 graph whose logits are close to PyTorch's on the held-out images.
 
-    Raises ArtifactError, and writes no file, if they are not; UnknownNameError for an unknown layer in keep_fp32.
+    `opset`: see `opset_of`. Raises ArtifactError, and writes no file, if they are not; UnknownNameError for an unknown
+    layer in keep_fp32; UsageError for an opset that does not fit.
     """
     config = config or Int8Config()
-    graph = graph_from_checkpoint(checkpoint)
+    graph = graph_from_checkpoint(checkpoint, opset=opset)
     keep_fp32 = _nodes_named(graph, config.keep_fp32)
     _log_weight_bits(config)
     quantiser = Quantiser.of(graph, config, calibration.images_NHWC)
@@ -161,7 +168,7 @@ def int8_from_checkpoint(
     agreeing = int((logits_NK.argmax(axis=1) == reference_NK.argmax(axis=1)).sum())
     places = {name for name, _ in quantised_places(graph, config.flavor, keep_fp32=keep_fp32)}
     in_fp32 = [layer for layer, node in layer_names(graph).items() if node not in places]
-    note = _note(config, calibration, method, tried, agreeing, in_fp32)
+    note = {"opset": opset_of("int8", opset)} | _note(config, calibration, method, tried, agreeing, in_fp32)
     set_card(best, replace(checkpoint.card, precision="int8", notes={**checkpoint.card.notes, "export": note}))
     best.producer_name, best.producer_version = "rtk", ""
     write_whole(path, best.SerializeToString())
