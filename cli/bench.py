@@ -17,6 +17,7 @@ from .options import INTERRUPTED, DataDir, WaitQuiet, given
 
 if TYPE_CHECKING:
     from ..bench.report.report import Report
+    from ..workflow.bench_request import BenchRequest
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +31,9 @@ LIMIT = 5.0
 
 def bench(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="Checkpoint, graph, engine, or model of the zoo.")] = ZOO_DEFAULT,
+    model: Annotated[
+        str, typer.Argument(help="Checkpoint, graph, engine, model of the zoo, or architecture.")
+    ] = ZOO_DEFAULT,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -79,6 +82,15 @@ def bench(
         ),
     ] = None,
     data_dir: DataDir = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|HxW",
+            help="Size of the images for an architecture; default: the size that it is known for.",
+            rich_help_panel=groups.DATA,
+            show_default=False,
+        ),
+    ] = None,
     batch: Annotated[
         str | None,
         typer.Option(
@@ -124,6 +136,15 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    parity: Annotated[
+        bool,
+        typer.Option(
+            "--parity/--no-parity",
+            help="Compare answers on the test split; --no-parity measures speed alone, on random images, and needs no "
+            "data set and no reference.",
+            rich_help_panel=groups.PARITY,
+        ),
+    ] = True,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -151,13 +172,14 @@ def bench(
         ),
     ] = LIMIT,
 ) -> None:
-    """Measure throughput, latency and test-set parity of every backend."""
+    """Measure throughput, latency and test-set parity of every backend; of an architecture its speed alone."""
     if compare is not None:
         _refuse_unused(context, with_compare=True)
         _compare(*compare, limit=limit, force=force)
         return
     _refuse_unused(context, with_compare=False)
-    from ..workflow.benchmark import BenchRequest, run_benchmark
+    from ..workflow.bench_request import BenchRequest
+    from ..workflow.benchmark import run_benchmark
 
     request = BenchRequest(
         model=model,
@@ -172,7 +194,11 @@ def bench(
         device=device,
         require_parity=require_parity or "default",
         force=force,
+        parity=parity,
+        image_size=image_size,
     )
+    if not request.measures_parity:
+        _refuse_parity_options(request, reference=reference, required=require_parity)
     if force and reference is None:
         raise UsageError("--force goes with --reference FILE or --compare OLD NEW")
     if require_parity is not None and set(request.backends) == {"torch"} and reference is None:
@@ -186,6 +212,14 @@ def bench(
         raise typer.Exit(INTERRUPTED)
     if require_parity is not None:
         _enforce_parity(found, judged=judged)
+
+
+def _refuse_parity_options(request: "BenchRequest", *, reference: Path | None, required: str | None) -> None:
+    """Raise UsageError for options that ask for a comparison of answers, where none is made."""
+    asked = {"--require-parity": required is not None, "--reference": reference is not None}
+    for option in (name for name, value in asked.items() if value):
+        why = "it has no weights" if request.parity else "--no-parity compares no answers"
+        raise UsageError(f"{request.model}: {option}: {why}; omit {option}")
 
 
 def _refuse_unused(context: typer.Context, *, with_compare: bool) -> None:
