@@ -30,7 +30,7 @@ from .parity.reference import Reference
 from .parity.verdict import Requirement, Verdict, judge
 from .report.html import pictures_of
 from .report.live import live_table
-from .report.report import CEILING, REFERENCE, Report
+from .report.report import CEILING, PYTORCH, REFERENCE, Report
 from .roofline.device_rates import DeviceProbe
 from .roofline.graph_cost import operations_of
 
@@ -59,10 +59,12 @@ def run(
     required: Requirement | None = None,
     graph: Path | None = None,
     reference_file: RanFile | None = None,
+    reference_text: str = PYTORCH,
 ) -> Report:
     """Compare each contender's answers with the reference's on the test split, then measure all contenders.
 
-    `graph`: the graph whose operations define the ceiling. `reference_file`: what `reference` runs, for the report.
+    `graph`: the graph whose operations define the ceiling. `reference_file`: what `reference` runs, for the report, and
+    `reference_text`: what it is, in words.
     After Ctrl-C the report holds the results so far. Raises DataError.
     """
     split = dataset.scored()
@@ -89,6 +91,7 @@ def run(
         devices={one.label: one.backend.device for one in contenders},
         pictures=pictures_of(split, comparison.parity),
         interrupted=comparison.interrupted,
+        reference=reference_text,
         files=_files(contenders, reference_file, graph),
     )
     usable = [one for one in contenders if one.label not in unusable and one.timed]

@@ -21,7 +21,7 @@ from ..core.models.normalise import MIN_DEVIATION, resize_factor
 LOWEST_OPSET = 11
 """The first one with a Resize whose pixels are where PyTorch has them."""
 PREFIX = "rtk.preprocessing"
-AXES_AS_INPUT = 18
+AXES_AS_INPUT, REGION_IS_OPTIONAL = 18, 13
 
 
 def check_preprocessing(preprocessing: Preprocessing, size: Input) -> None:
@@ -88,7 +88,8 @@ def preprocessing_nodes(
     if preprocessing.resize:
         height, width = preprocessing.resize
         factors = [1.0, 1.0, resize_factor(size.height, height), resize_factor(size.width, width)]
-        steps.apply("Resize", "", steps.constant(np.array(factors, np.float32)), mode="linear")
+        region = "" if opset >= REGION_IS_OPTIONAL else steps.constant(np.zeros(0, np.float32))
+        steps.apply("Resize", region, steps.constant(np.array(factors, np.float32)), mode="linear")
     if nhwc:
         steps.apply("Transpose", perm=[0, 2, 3, 1])
     return steps.nodes, steps.constants, steps.last

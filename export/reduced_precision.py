@@ -73,7 +73,8 @@ def _rounded(node: onnx.NodeProto, low: set[str], half: Half) -> list[onnx.NodeP
     copied = onnx.NodeProto()
     copied.CopyFrom(node)
     output = node.output[0]
-    if node.op_type == "Cast" and node.input[0] in low:  # from 16 bits to fp32: its input is fp32 now
+    if node.op_type == "Cast" and node.input[0] in low and output not in low and _casts_to_float(node):
+        # from 16 bits to fp32: its input is fp32 now
         copied.op_type = "Identity"
         del copied.attribute[:]
         return [copied]
@@ -88,6 +89,10 @@ def _rounded(node: onnx.NodeProto, low: set[str], half: Half) -> list[onnx.NodeP
     to_half = helper.make_node("Cast", [exact], [rounded], to=half.onnx_type)
     to_float = helper.make_node("Cast", [rounded], [output], to=TensorProto.FLOAT)
     return [*nodes, to_half, to_float]
+
+
+def _casts_to_float(node: onnx.NodeProto) -> bool:
+    return any(one.name == "to" and one.i == TensorProto.FLOAT for one in node.attribute)
 
 
 def _tensors_of_type(graph: onnx.ModelProto, onnx_type: int) -> set[str]:

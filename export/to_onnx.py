@@ -73,7 +73,7 @@ def onnx_from_checkpoint(
     exact_NK = exact_logits(model, images_NHWC) if precision == "fp32" else None
     runnable = rounded_after_every_layer(graph, HALVES[precision]) if precision in HALVES else graph
     logits_NK = run_graph(runnable.SerializeToString(), images_NHWC)
-    largest, relative = _check_closeness(logits_NK, reference_NK, precision, path)
+    largest, relative = check_closeness(logits_NK, reference_NK, precision, path)
     if exact_NK is not None:
         _check_rounding(logits_NK, reference_NK, exact_NK, path)
     check = {
@@ -93,12 +93,17 @@ def onnx_from_checkpoint(
     return Exported(path, largest, relative)
 
 
-def _check_closeness(
-    logits_NK: NDArray[np.float32], reference_NK: NDArray[np.float32], precision: str, path: Path
+def check_closeness(
+    logits_NK: NDArray[np.float32],
+    reference_NK: NDArray[np.float32],
+    precision: str,
+    path: Path,
+    *,
+    of: str = "PyTorch's logits",
 ) -> tuple[float, float]:
     """Return the largest and the relative difference. Raises ArtifactError if the precision does not allow them.
 
-    fp32 has its own limit, see `_check_rounding`.
+    fp32 has its own limit, see `_check_rounding`. `of`: whose logits the reference's are, for the message.
     """
     limits = precision_named(precision)
     if logits_NK.shape != reference_NK.shape:
@@ -111,7 +116,7 @@ def _check_closeness(
     share = largest_share(logits_NK, reference_NK)
     if not share <= limits.largest_share:
         raise ArtifactError(
-            f"{path}: not written: largest logit error {share:.2g} standard deviations of PyTorch's logits, "
+            f"{path}: not written: largest logit error {share:.2g} standard deviations of {of}, "
             f"expected at most {limits.largest_share:.2g} in {precision}"
         )
     if precision in HALVES and not relative <= limits.relative_error:

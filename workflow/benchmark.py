@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..bench.config import PRESETS
 from .bench_request import BenchRequest
 from .open_backends import BenchModel, open_contenders
+from .open_reference import open_reference, reference_text
 from .speed import run_speed_alone
 
 if TYPE_CHECKING:
@@ -51,7 +52,6 @@ def _measured(request: BenchRequest, model: "BenchModel", required: "Requirement
     from ..bench.measure.contenders import RanFile
     from ..bench.parity.compare import check_labels
     from ..bench.run import run
-    from ..infer.open_backend import open_backend
     from .model_data import dataset_of, report_other_score
 
     config = request.config
@@ -59,7 +59,7 @@ def _measured(request: BenchRequest, model: "BenchModel", required: "Requirement
     options = _backend_options(request)
     with ExitStack() as stack:
         reference_file = RanFile.of(model.checkpoint)
-        reference = stack.enter_context(open_backend("torch", model.checkpoint, replace(options, cuda_graphs=False)))
+        reference = stack.enter_context(open_reference(model.checkpoint, replace(options, cuda_graphs=False)))
         check_labels(reference.card.classes, data.scored(), data.classes, name=data.name)  # before any export
         opened = open_contenders(
             model,
@@ -82,6 +82,7 @@ def _measured(request: BenchRequest, model: "BenchModel", required: "Requirement
             required=required,
             graph=graph,
             reference_file=reference_file,
+            reference_text=reference_text(model.checkpoint),
         )
         for parity in report.parity[:1]:
             report_other_score(reference.card, data, correct=parity.reference_correct, total=parity.images)

@@ -23,7 +23,7 @@ from ..core.text import wrapped
 from ..core.tolerances import precision_named
 from ..export.config import EngineConfig, Int8Config
 from ..export.opset import opset_of
-from .export_files import ExportFiles, export_files, name_in_triton
+from .export_files import ExportFiles, converts, export_files, name_in_triton
 from .model_data import dataset_of
 from .models import NAME_IT, ModelFiles, check_card, find_model, find_reference, read_card
 from .parity_gate import Gate
@@ -31,6 +31,7 @@ from .parity_gate import Gate
 if TYPE_CHECKING:
     from ..core.artifacts.checkpoint import Checkpoint
     from ..export.int8.calibration import Calibration
+    from ..export.int8.quantize import Int8Exported
     from ..export.int8.sensitivity import LayerCost
 
 _log = logging.getLogger(__name__)
@@ -165,7 +166,9 @@ def export_model(config: ExportConfig) -> list[Path]:
 
 def judges_only(config: ExportConfig) -> bool:
     """Whether the gate is all that the user asked for: a given graph, from which nothing is made."""
-    return config.require_parity is not None and not config.trt and find_model(config.models[0]).checkpoint is None
+    found = find_model(config.models[0])
+    makes_file = config.trt or found.checkpoint is not None or converts(found, config.precision)
+    return config.require_parity is not None and not makes_file
 
 
 def judge_given_graph(config: ExportConfig) -> Verdict:
@@ -219,7 +222,8 @@ def _find_source(config: ExportConfig) -> ModelFiles:
     """Find the first model. Raises UsageError, before any file is made, if the options do not fit it."""
     name = config.models[0]
     found = find_model(name)
-    unchanged = not found.checkpoint and not config.trt
+    converted = converts(found, config.precision)
+    unchanged = not found.checkpoint and not config.trt and not converted
     judged = bool(found.graph) and config.require_parity is not None
     if found.engine and (config.trt or config.triton is None):
         raise UsageError(f"{name}: is an engine already; expected a checkpoint or a graph")
@@ -237,7 +241,7 @@ def _find_source(config: ExportConfig) -> ModelFiles:
             raise UsageError(f"{name}: {option}: --require-parity judges this graph and writes no file; omit {option}")
     if not found.checkpoint and config.opset is not None:
         raise UsageError(f"{name}: --opset: a graph keeps its opset; expected a checkpoint")
-    if not found.checkpoint and config.int8_only:
+    if not found.checkpoint and config.int8_only and (not converted or config.explain):
         raise UsageError(f"{name}: {', '.join(config.int8_only)}: expected a checkpoint, not a graph")
     if config.trt:
         from ..export.trt.hardware import hardware_for
@@ -298,6 +302,8 @@ def _open_gate(config: ExportConfig, source: ModelFiles) -> Gate | None:
 
 def _write_graph(config: ExportConfig, source: ModelFiles, path: Path) -> Path | None:
     """Write the graph of a checkpoint; return None if the user gave a graph or an engine."""
+    if source.graph is not None and converts(source, config.precision):
+        return _converted(config, source.graph, path)
     if source.checkpoint is None:
         return None
     precision = config.precision or "fp32"
@@ -314,6 +320,27 @@ def _write_graph(config: ExportConfig, source: ModelFiles, path: Path) -> Path |
     return exported.path
 
 
+def _converted(config: ExportConfig, source: Path, path: Path) -> Path:
+    """Write an imported graph in another precision."""
+    from ..core.artifacts.graph import load_graph
+    from ..export.convert_graph import converted_from_graph
+    from ..export.int8.calibration import draw_calibration
+    from ..export.int8.quantize import int8_from_graph
+
+    assert config.precision is not None  # converts() has checked it
+    with translated_errors(f"{path}: not written: the conversion fails"):
+        if config.precision != "int8":
+            done = converted_from_graph(source, path, precision=config.precision)
+            _log.info(f"largest logit difference from the imported graph: {done.largest_difference:.2g}")
+            return done.path
+        card = load_graph(source)[1]
+        dataset = dataset_of(card, config.dataset, data_dir=config.data_dir)
+        calibration = draw_calibration(dataset, card, images=config.int8.calibration_images)
+        exported = int8_from_graph(source, path, calibration=calibration, config=config.int8)
+    _log_int8(exported, len(calibration.images_NHWC), "the imported graph's")
+    return exported.path
+
+
 def _write_int8_graph(config: ExportConfig, source: Path, path: Path) -> Path:
     """Calibrate, quantise, and log how close the logits are."""
     from ..export.int8.quantize import int8_from_checkpoint
@@ -323,14 +350,18 @@ def _write_int8_graph(config: ExportConfig, source: Path, path: Path) -> Path:
         exported = int8_from_checkpoint(
             checkpoint, path, calibration=calibration, config=config.int8, opset=config.opset
         )
+    _log_int8(exported, len(calibration.images_NHWC), "PyTorch's")
+    return exported.path
+
+
+def _log_int8(exported: "Int8Exported", images: int, whose: str) -> None:
     _log.info(
         wrapped(
-            f"calibrated by {exported.method} on {len(calibration.images_NHWC):,} training images; "
-            f"{exported.agreeing:,} of {exported.images:,} held-out images have PyTorch's prediction, "
+            f"calibrated by {exported.method} on {images:,} training images; "
+            f"{exported.agreeing:,} of {exported.images:,} held-out images have {whose} prediction, "
             f"largest logit difference {exported.tried[exported.method].largest_difference:.2g}"
         )
     )
-    return exported.path
 
 
 def _load_for_int8(config: ExportConfig, path: Path) -> "tuple[Checkpoint, Calibration]":

@@ -184,7 +184,7 @@ def open_contenders(
             else:
                 opened.contenders.append(contender)
     _add_rounded_graphs(opened, options, stack)
-    if baselines and reference is not None:
+    if baselines and reference is not None and not model.card.from_graph:
         _add_baselines(opened, reference, model.checkpoint, config, options, stack)
     return opened
 
@@ -204,7 +204,13 @@ def _open_contender(
     from ..infer.open_backend import open_backend
 
     started_at = time.perf_counter()
-    if name == "torch" and reference is not None and model.reference_is_own and precision in (None, "fp32"):
+    if (
+        name == "torch"
+        and reference is not None
+        and not model.card.from_graph
+        and model.reference_is_own
+        and precision in (None, "fp32")
+    ):
         backend, for_files, file = reference, reference, RanFile.of(model.checkpoint)
     else:
         artifact, hint = artifact_and_hint(
@@ -235,6 +241,10 @@ def artifact_and_hint(
 
     found, own = model.found, model.card.precision
     if backend == "torch":
+        if model.card.from_graph:
+            from .models import NO_NETWORK
+
+            raise BackendError(NO_NETWORK)
         if precision not in (None, "fp32"):
             raise BackendError("torch: it is the reference here, so it runs in fp32 only")
         return model.own_checkpoint, None

@@ -9,6 +9,7 @@ from ..core.errors import ArtifactError, UsageError, noted
 from ..core.files import temporary_folder
 from ..core.text import wrapped
 from .bench_request import BenchRequest
+from .models import NO_NETWORK
 from .open_backends import BenchModel, open_contenders
 from .speed_model import speed_model
 
@@ -61,6 +62,8 @@ def _torch(
     """PyTorch on the model's checkpoint; or None and the reason, if it is neither given nor beside the file."""
     from ..infer.open_backend import open_backend
 
+    if model.card.from_graph:
+        return None, NO_NETWORK
     try:
         checkpoint = model.checkpoint
     except ArtifactError as error:

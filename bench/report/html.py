@@ -49,7 +49,7 @@ def _answer(report: Report) -> str:
     warnings += [nothing] if (nothing := compares_nothing(report.cells)) else []
     lines = []
     if answers := answer_table(report):
-        answers_of = f"right and changed answers: on {report.dataset}, against PyTorch fp32; "
+        answers_of = f"right and changed answers: on {report.dataset}, against {report.reference}; "
         lines.append(
             f"{answers_of if report.parity_measured else ''}x {BASELINE}: the backend's "
             "highest rate relative to that of eager PyTorch; ±: 95 % interval, of x only where both have the same "
@@ -81,7 +81,8 @@ def _plots(report: Report) -> str:
     changed = [one for one in report.parity if one.changed]
     if changed:
         caption = (
-            "Answers that differ from PyTorch fp32's: lost (full colour), won (lighter), wrong in both (lightest); "
+            f"Answers that differ from those of {report.reference}: lost (full colour), won (lighter), wrong in both "
+            "(lightest); "
             "error: relative RMS error of the logits."
         )
         same = [one.candidate for one in report.parity if not one.changed]
@@ -113,7 +114,8 @@ def _parity(report: Report) -> list[str]:
     if not report.parity:
         return []
     return [
-        f"<h2>Parity</h2><p>Answers on {escaped(report.dataset)}, image by image, against PyTorch fp32.</p>",
+        f"<h2>Parity</h2><p>Answers on {escaped(report.dataset)}, image by image, against "
+        f"{escaped(report.reference)}.</p>",
         _table(parity_table(report.parity)),
         *map(_verdict, report.verdicts),
         "<h2>Images whose answers changed</h2>",
@@ -141,7 +143,7 @@ def _changed_images(report: Report) -> str:
         return picture_grid(figures)
     if any(one.changed for one in report.parity):
         return "<p>The report holds no pictures of them.</p>"
-    return "<p>None: every backend answers every image as PyTorch fp32 does.</p>"
+    return f"<p>None: every backend answers every image as {escaped(report.reference)} does.</p>"
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> str:

@@ -17,7 +17,7 @@ def report_text(report: Report, *, verbose: bool = False) -> str:
     if said := not_compared(report):
         parts.append("\n".join(wrapped(line, first="  ", rest="    ") for line in said))
     if report.parity:
-        parts.append(wrapped(f"Parity on {report.dataset}, against PyTorch fp32", rest=""))
+        parts.append(wrapped(f"Parity on {report.dataset}, against {report.reference}", rest=""))
         parts.append(_parity(report, verbose=verbose))
     tables: list[list[Row]] = []
     if report.cells:
@@ -87,7 +87,7 @@ def report_markdown(report: Report) -> str:
     if report.config.preset:
         lines += ["", *preset_lines(report)]
     if report.parity:
-        heading = f"Parity on {report.dataset}, against PyTorch fp32."
+        heading = f"Parity on {report.dataset}, against {report.reference}."
         lines += ["", heading, "", markdown_table(parity_table(report.parity))]
     lines += [f"\n```\n{verdict.to_text()}\n```" for verdict in report.verdicts]
     if causes := not_run(report):

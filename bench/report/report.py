@@ -34,6 +34,7 @@ FAMILY = "rtk-bench-"
 EARLIER_REJECTED = "not believed: returns before its work is done"
 """Beginning of `caught` in an earlier report, which REJECTED replaces."""
 NOT_MEASURED = "parity was not measured: speed alone, on random images; it says nothing about the answers"
+PYTORCH = "PyTorch fp32"
 REFERENCE, CEILING = "reference", "ceiling"
 """Keys of `Report.files` besides the labels: the reference's checkpoint, and the graph whose operations are counted."""
 
@@ -73,6 +74,8 @@ class Report:
     """Whether the self-check ran for every backend; it notes in the cells what it rejected."""
     interrupted: bool = False
     """Whether Ctrl-C stopped it early."""
+    reference: str = PYTORCH
+    """What the answers are compared with, in words."""
     parity_measured: bool = True
     """False: speed alone was measured, on random images, and nothing is known about the answers."""
     remarks: list[str] = field(default_factory=list)
