@@ -18,7 +18,8 @@ from ..workflow.bench_options import (
     refuse_unused,
     write_report,
 )
-from ..workflow.benchmark import BenchRequest, run_benchmark
+from ..workflow.bench_request import BenchRequest
+from ..workflow.benchmark import run_benchmark
 from .arguments import PathLike, allow, path_or_none, several, text, text_or_none
 from .own_call import own_call
 
@@ -71,6 +72,7 @@ def bench(
     baselines: bool = True,
     dataset: PathLike | None = None,
     data_dir: PathLike | None = None,
+    image_size: str | None = None,
     batch: int | Sequence[int] | None = None,
     scope: str | Sequence[str] | None = None,
     preset: str | None = None,
@@ -78,6 +80,7 @@ def bench(
     wait_quiet: bool = False,
     device: str = "auto",
     require_parity: str | float | None = None,
+    parity: bool = True,
     report: PathLike | None = None,
     compare: None = None,
 ) -> BenchResult: ...
@@ -98,6 +101,7 @@ def bench(
     baselines: bool = True,
     dataset: PathLike | None = None,
     data_dir: PathLike | None = None,
+    image_size: str | None = None,
     batch: int | Sequence[int] | None = None,
     scope: str | Sequence[str] | None = None,
     preset: str | None = None,
@@ -105,15 +109,17 @@ def bench(
     wait_quiet: bool = False,
     device: str = "auto",
     require_parity: str | float | None = None,
+    parity: bool = True,
     report: PathLike | None = None,
     compare: tuple[PathLike, PathLike] | None = None,
     limit: float = LIMIT,
 ) -> BenchResult | ReportComparison:
     """Measure throughput, latency and test-set parity of every backend; with `compare`, compare two reports instead.
 
-    The options are those of `rtk bench`, which explains each. A requirement or limit that is not met is no exception:
-    the result has `passed` and `failure`. The process keeps its own memory allocator settings, with which eager
-    PyTorch can be slower on a CPU than in `rtk bench`.
+    `parity=False`, and the name of an architecture as the model, measure speed alone. The options are those of
+    `rtk bench`, which explains each. A requirement or limit that is not met is no exception: the result has `passed`
+    and `failure`. The process keeps its own memory allocator settings, with which eager PyTorch can be slower on a CPU
+    than in `rtk bench`.
 
     Raises UsageError, ArtifactError, DataError, BackendError and OutputError; all of them are RtkError.
     """
@@ -137,6 +143,8 @@ def bench(
             device=device,
             require_parity="default" if require_parity is None else str(require_parity),
             force=force,
+            parity=parity,
+            image_size=image_size,
         )
         required = None if require_parity is None else str(require_parity)
         check_request(request, require_parity=required)

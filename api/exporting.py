@@ -13,6 +13,7 @@ def export(
     *,
     allow_code: str | Sequence[str] | None = None,
     precision: str | None = None,
+    opset: int | None = None,
     int8_flavor: str = Int8Config.flavor,
     int8_method: str = Int8Config.method,
     int8_weight_bits: str = Int8Config.weight_bits,
@@ -53,6 +54,7 @@ def export(
                 if not isinstance(models, Sequence) or isinstance(models, str)
                 else [*map(text, models)],
                 precision=precision,
+                opset=opset,
                 int8_flavor=int8_flavor,
                 int8_method=int8_method,
                 int8_weight_bits=int8_weight_bits,

@@ -6,9 +6,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
+from ..core.card import ModelCard
 from ..core.data.datasets import Dataset, Split
 from ..core.errors import BackendError, RtkError, noted
 from ..core.machine import this_machine
+from ..core.probe import probe_images
 from ..core.progress import progress_bar
 from ..infer.backend import Backend
 from .config import BenchConfig
@@ -26,12 +30,15 @@ from .parity.reference import Reference
 from .parity.verdict import Requirement, Verdict, judge
 from .report.html import pictures_of
 from .report.live import live_table
-from .report.report import CEILING, REFERENCE, Report
+from .report.report import CEILING, PYTORCH, REFERENCE, Report
 from .roofline.device_rates import DeviceProbe
 from .roofline.graph_cost import operations_of
 
 CHECKED_BATCH, CHECKED_BATCHES = 32, 6
 """The self-check uses the measured batch size nearest to this one, and this number of different batches."""
+
+PNG_IMAGES = 96
+"""Random images that are written as files when speed alone is measured."""
 
 
 @dataclass
@@ -52,10 +59,12 @@ def run(
     required: Requirement | None = None,
     graph: Path | None = None,
     reference_file: RanFile | None = None,
+    reference_text: str = PYTORCH,
 ) -> Report:
     """Compare each contender's answers with the reference's on the test split, then measure all contenders.
 
-    `graph`: the graph whose operations define the ceiling. `reference_file`: what `reference` runs, for the report.
+    `graph`: the graph whose operations define the ceiling. `reference_file`: what `reference` runs, for the report, and
+    `reference_text`: what it is, in words.
     After Ctrl-C the report holds the results so far. Raises DataError.
     """
     split = dataset.scored()
@@ -82,10 +91,46 @@ def run(
         devices={one.label: one.backend.device for one in contenders},
         pictures=pictures_of(split, comparison.parity),
         interrupted=comparison.interrupted,
+        reference=reference_text,
         files=_files(contenders, reference_file, graph),
     )
     usable = [one for one in contenders if one.label not in unusable and one.timed]
     return report if comparison.interrupted or not usable else _measured(report, usable, split, config, graph)
+
+
+def run_speed(
+    contenders: Sequence[Contender],
+    card: ModelCard,
+    config: BenchConfig,
+    *,
+    unusable: dict[str, str],
+    graph: Path | None = None,
+    remarks: Sequence[str] = (),
+) -> Report:
+    """Measure all contenders on random images, and compare no answers. `card`: the model's; `remarks`: see Report.
+
+    After Ctrl-C the report holds the results so far.
+    """
+    report = Report(
+        model=card,
+        machine=this_machine(),
+        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        config=config,
+        backends={one.label: one.backend.runs_on for one in contenders},
+        unusable=dict(unusable),
+        cells=[],
+        dataset=f"random images, {' x '.join(map(str, card.input.shape))}",
+        parity=[],
+        ready_s={one.label: one.ready_s for one in contenders if one.timed},
+        devices={one.label: one.backend.device for one in contenders},
+        parity_measured=False,
+        remarks=list(remarks),
+        files=_files(contenders, None, graph),
+    )
+    usable = [one for one in contenders if one.timed]
+    images_NHWC = probe_images(PNG_IMAGES, card.input)
+    split = Split(images_NHWC, np.zeros(PNG_IMAGES, np.int64))
+    return _measured(report, usable, split, config, graph) if usable else report
 
 
 def _files(contenders: Sequence[Contender], reference: RanFile | None, graph: Path | None) -> dict[str, RanFile]:

@@ -28,7 +28,9 @@ COMPARISON = "Comparing reports"
 
 def bench(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="Checkpoint, graph, engine, or model of the zoo.")] = ZOO_DEFAULT,
+    model: Annotated[
+        str, typer.Argument(help="Checkpoint, graph, engine, model of the zoo, or architecture.")
+    ] = ZOO_DEFAULT,
     allow_code: AllowCode = None,
     reference: Annotated[
         Path | None,
@@ -78,6 +80,15 @@ def bench(
         ),
     ] = None,
     data_dir: DataDir = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|HxW",
+            help="Size of the images for an architecture; default: the size that it is known for.",
+            rich_help_panel=groups.DATA,
+            show_default=False,
+        ),
+    ] = None,
     batch: Annotated[
         str | None,
         typer.Option(
@@ -123,6 +134,15 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    parity: Annotated[
+        bool,
+        typer.Option(
+            "--parity/--no-parity",
+            help="Compare answers on the test split; --no-parity measures speed alone, on random images, and needs no "
+            "data set and no reference.",
+            rich_help_panel=groups.PARITY,
+        ),
+    ] = True,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -150,14 +170,15 @@ def bench(
         ),
     ] = LIMIT,
 ) -> None:
-    """Measure throughput, latency and test-set parity of every backend."""
+    """Measure throughput, latency and test-set parity of every backend; of an architecture its speed alone."""
     if compare is not None:
         _refuse_unused(context, with_compare=True)
         _compare(*compare, limit=limit, force=force)
         return
     _refuse_unused(context, with_compare=False)
     from ..workflow.bench_options import bench_config, check_request
-    from ..workflow.benchmark import BenchRequest, run_benchmark
+    from ..workflow.bench_request import BenchRequest
+    from ..workflow.benchmark import run_benchmark
 
     request = BenchRequest(
         model=model,
@@ -178,6 +199,8 @@ def bench(
         device=device,
         require_parity=require_parity or "default",
         force=force,
+        parity=parity,
+        image_size=image_size,
     )
     check_request(request, require_parity=require_parity)
     if report is not None:

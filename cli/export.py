@@ -8,6 +8,7 @@ import typer
 
 from ..core.text import text_table
 from ..export.config import EngineConfig, Int8Config
+from ..export.opset import FIRST, IR_VERSIONS, OPSET
 from . import help as groups
 from .network_options import AllowCode
 from .options import DataDir
@@ -34,6 +35,15 @@ def export(
             help="fp32, fp16, bf16 or int8; default: fp32, or the precision of the given graph.",
             show_default=False,
             rich_help_panel=groups.PRECISION,
+        ),
+    ] = None,
+    opset: Annotated[
+        int | None,
+        typer.Option(
+            help=f"ONNX opset of the graph, {min(IR_VERSIONS)} to {max(IR_VERSIONS)}; default: {OPSET}, for bf16 "
+            f"{FIRST['bf16']}.",
+            show_default=False,
+            rich_help_panel=groups.OUTPUT,
         ),
     ] = None,
     int8_flavor: Annotated[

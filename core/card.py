@@ -38,6 +38,8 @@ SHOWN_CLASSES = 20
 PARITY, GRAPH_PARITY = "parity", "graph_parity"
 """Keys of the notes that the parity gate writes: on this very artifact, and on the graph that an engine was built from.
 """
+IMPORTED = "imported_graph"
+"""Key of the note on a graph of another program, in the card of its import and of all that is derived from it."""
 MEASURED = "measured_sha256"
 """Key in such a note: the SHA-256 of the graph without its card, or of the engine's plan, that the gate measured."""
 
@@ -158,10 +160,16 @@ class ModelCard:
     temperature_fit: TemperatureFit | None = None
     """What the temperature was fitted on; None: it was not."""
     checkpoint_sha256: str = ""
-    """SHA-256 of the checkpoint that this artifact comes from. Inside the checkpoint itself it is empty, until a fitted
+    """SHA-256 of the checkpoint that this artifact comes from; of an imported graph, and of what comes from it, that of
+    the imported graph without its card. Inside the checkpoint itself it is empty, until a fitted
     temperature changes the file: then it is that of the file before, by which exports still find their checkpoint."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Results of making this artifact, by topic: checks passed, library versions."""
+
+    @property
+    def from_graph(self) -> bool:
+        """True if there is no checkpoint: the model was imported as a graph, which is its own reference."""
+        return IMPORTED in self.notes
 
     @property
     def for_cpus_only(self) -> bool:
@@ -255,7 +263,7 @@ class ModelCard:
             )
         if self.checkpoint_sha256:
             before = " before its temperature was fitted" if is_checkpoint and self.temperature_fit else ""
-            facts["checkpoint"] = f"sha256{before} {self.checkpoint_sha256}"
+            facts["imported" if self.from_graph else "checkpoint"] = f"sha256{before} {self.checkpoint_sha256}"
         notes = {_label(name, note): note for name, note in self.notes.items()}
         return outline(facts | notes)
 

@@ -24,13 +24,11 @@ class Half:
 
     torch_type: torch.dtype
     onnx_type: int
-    opset: int
-    """The first opset with a convolution of this type, but at least the opset of rtk's fp32 graphs."""
 
 
 HALVES = {
-    "fp16": Half(torch.float16, TensorProto.FLOAT16, 20),
-    "bf16": Half(torch.bfloat16, TensorProto.BFLOAT16, 22),
+    "fp16": Half(torch.float16, TensorProto.FLOAT16),
+    "bf16": Half(torch.bfloat16, TensorProto.BFLOAT16),
 }
 CHECKED = "the same graph in fp32 arithmetic, weights and every layer's result rounded to {precision}"
 UNCHECKED = "arithmetic in {precision} itself: the hardware's order of sums"
@@ -72,7 +70,8 @@ def _rounded(node: onnx.NodeProto, low: set[str], half: Half) -> list[onnx.NodeP
     copied = onnx.NodeProto()
     copied.CopyFrom(node)
     output = node.output[0]
-    if node.op_type == "Cast" and node.input[0] in low:  # from 16 bits to fp32: its input is fp32 now
+    if node.op_type == "Cast" and node.input[0] in low and output not in low and _casts_to_float(node):
+        # from 16 bits to fp32: its input is fp32 now
         copied.op_type = "Identity"
         del copied.attribute[:]
         return [copied]
@@ -87,6 +86,10 @@ def _rounded(node: onnx.NodeProto, low: set[str], half: Half) -> list[onnx.NodeP
     to_half = helper.make_node("Cast", [exact], [rounded], to=half.onnx_type)
     to_float = helper.make_node("Cast", [rounded], [output], to=TensorProto.FLOAT)
     return [*nodes, to_half, to_float]
+
+
+def _casts_to_float(node: onnx.NodeProto) -> bool:
+    return any(one.name == "to" and one.i == TensorProto.FLOAT for one in node.attribute)
 
 
 def _tensors_of_type(graph: onnx.ModelProto, onnx_type: int) -> set[str]:

@@ -32,10 +32,10 @@ from ..core.models.own_code import has_other_code
 from ..core.probe import probe_images
 from ..core.tolerances import differences, largest_share, precision_named, rounding_limit
 from .half_graph import in_half
+from .opset import IR_VERSIONS, opset_of
 from .own_code_graph import Marked, traced_program, without_mark
 from .reduced_precision import CHECKED, HALVES, UNCHECKED, LowerPrecision, rounded_after_every_layer
 
-OPSET = 20
 PROBE_IMAGES = 48
 
 RunGraph = Callable[[bytes, NDArray[np.uint8]], NDArray[np.float32]]
@@ -54,31 +54,38 @@ class Exported:
 
 
 def onnx_from_checkpoint(
-    checkpoint: Checkpoint, path: Path, *, run_graph: RunGraph, precision: str = "fp32"
+    checkpoint: Checkpoint, path: Path, *, run_graph: RunGraph, precision: str = "fp32", opset: int | None = None
 ) -> Exported:
     """Write the checkpoint as a graph in fp32, fp16 or bf16 that has passed ONNX's checker and a comparison of logits.
+
+    `opset`: see `opset_of`; its IR version is that of IR_VERSIONS.
 
     `run_graph` computes the logits that are compared with PyTorch's, on synthetic images. For fp16 and bf16 it runs the
     graph in fp32 arithmetic with the result of every layer rounded, and the card says so.
 
     Raises ArtifactError, and writes no file, if the logits differ by more than the precision allows; UsageError for
-    int8, which needs calibration images; OutputError if `path` cannot be written.
+    int8, which needs calibration images, and for an opset that does not fit; OutputError if `path` cannot be written.
     """
     precision_named(precision)
     if precision == "int8":
         raise UsageError("--precision int8: needs images of the training split to calibrate with")
     model = checkpoint.model()
     images_NHWC = probe_images(PROBE_IMAGES, checkpoint.card.input)
-    graph = graph_from_checkpoint(checkpoint, precision)
+    graph = graph_from_checkpoint(checkpoint, precision, opset=opset)
     with torch.inference_mode():
         reference_NK = model(torch.from_numpy(images_NHWC)).numpy()
     exact_NK = exact_logits(model, images_NHWC) if precision == "fp32" else None
     runnable = rounded_after_every_layer(graph, HALVES[precision]) if precision in HALVES else graph
     logits_NK = run_graph(runnable.SerializeToString(), images_NHWC)
-    largest, relative = _check_closeness(logits_NK, reference_NK, precision, path)
+    largest, relative = check_closeness(logits_NK, reference_NK, precision, path)
     if exact_NK is not None:
         _check_rounding(logits_NK, reference_NK, exact_NK, path)
-    check = {"images": len(images_NHWC), "largest_logit_difference": largest, "libraries": this_machine().libraries}
+    check = {
+        "opset": opset_of(precision, opset),
+        "images": len(images_NHWC),
+        "largest_logit_difference": largest,
+        "libraries": this_machine().libraries,
+    }
     if precision in HALVES:
         check |= {
             "relative_logit_error": relative,
@@ -90,12 +97,17 @@ def onnx_from_checkpoint(
     return Exported(path, largest, relative)
 
 
-def _check_closeness(
-    logits_NK: NDArray[np.float32], reference_NK: NDArray[np.float32], precision: str, path: Path
+def check_closeness(
+    logits_NK: NDArray[np.float32],
+    reference_NK: NDArray[np.float32],
+    precision: str,
+    path: Path,
+    *,
+    of: str = "PyTorch's logits",
 ) -> tuple[float, float]:
     """Return the largest and the relative difference. Raises ArtifactError if the precision does not allow them.
 
-    fp32 has its own limit, see `_check_rounding`.
+    fp32 has its own limit, see `_check_rounding`. `of`: whose logits the reference's are, for the message.
     """
     limits = precision_named(precision)
     if logits_NK.shape != reference_NK.shape:
@@ -108,7 +120,7 @@ def _check_closeness(
     share = largest_share(logits_NK, reference_NK)
     if not share <= limits.largest_share:
         raise ArtifactError(
-            f"{path}: not written: largest logit error {share:.2g} standard deviations of PyTorch's logits, "
+            f"{path}: not written: largest logit error {share:.2g} standard deviations of {of}, "
             f"expected at most {limits.largest_share:.2g} in {precision}"
         )
     if precision in HALVES and not relative <= limits.relative_error:
@@ -132,34 +144,45 @@ def _check_rounding(
         )
 
 
-def graph_from_checkpoint(checkpoint: Checkpoint, precision: str = "fp32") -> onnx.ModelProto:
-    """Return the checkpoint as a graph in fp32, fp16 or bf16, without a card; ONNX's checker has accepted it."""
+def graph_from_checkpoint(
+    checkpoint: Checkpoint, precision: str = "fp32", *, opset: int | None = None
+) -> onnx.ModelProto:
+    """Return the checkpoint as a graph in fp32, fp16 or bf16, without a card; ONNX's checker has accepted it.
+
+    `opset`: see `opset_of`. Raises UsageError if it does not fit, ArtifactError if PyTorch's exporter writes another.
+    """
+    chosen = opset_of(precision, opset)
     model = folded(checkpoint.model())
     images_NHWC = probe_images(2, checkpoint.card.input)
     if has_other_code(model.network):
-        graph = _graph_of_own_code(model, images_NHWC, precision, arch=checkpoint.card.arch)
-    elif precision in HALVES:
-        half = HALVES[precision]
-        graph = _traced(LowerPrecision(model, half), images_NHWC, opset=half.opset)
+        graph = _graph_of_own_code(model, images_NHWC, precision, arch=checkpoint.card.arch, opset=chosen)
     else:
-        graph = _traced(model, images_NHWC)
+        runnable = LowerPrecision(model, HALVES[precision]) if precision in HALVES else model
+        graph = _traced(runnable, images_NHWC, opset=chosen)
+    written = next(entry.version for entry in graph.opset_import if entry.domain == "")
+    if written != chosen:
+        raise ArtifactError(
+            f"{checkpoint.card.name}: PyTorch's exporter wrote opset {written} instead of {chosen}; "
+            "choose another --opset"
+        )
+    graph.ir_version = IR_VERSIONS[chosen]
     onnx.checker.check_model(graph, full_check=True)
     return graph
 
 
-def _graph_of_own_code(model: Model, images_NHWC: NDArray[np.uint8], precision: str, *, arch: str) -> onnx.ModelProto:
+def _graph_of_own_code(
+    model: Model, images_NHWC: NDArray[np.uint8], precision: str, *, arch: str, opset: int
+) -> onnx.ModelProto:
     """Return a model whose network has code outside of rtk as a graph; a 16-bit graph is made from one in fp32."""
     half = HALVES.get(precision)
     if half is None:
-        return _traced(traced_program(model, images_NHWC, arch=arch), images_NHWC)
+        return _traced(traced_program(model, images_NHWC, arch=arch), images_NHWC, opset=opset)
     program = traced_program(Marked(model, half), images_NHWC, arch=arch)
-    graph, start = without_mark(_traced(program, images_NHWC, opset=half.opset), half)
+    graph, start = without_mark(_traced(program, images_NHWC, opset=opset), half)
     return in_half(graph, half, start=start)
 
 
-def _traced(
-    model: nn.Module | ExportedProgram, images_NHWC: NDArray[np.uint8], *, opset: int = OPSET
-) -> onnx.ModelProto:
+def _traced(model: nn.Module | ExportedProgram, images_NHWC: NDArray[np.uint8], *, opset: int) -> onnx.ModelProto:
     """Return the model, or its trace, as ONNX, without the paths of this machine that tracing writes into it."""
     with _quiet():
         program = torch.onnx.export(

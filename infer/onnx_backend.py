@@ -20,7 +20,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     NoSuchFile,
 )
 
-from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME, arithmetic_of, graph_card
+from ..core.artifacts.graph_card import INPUT_NAME, OUTPUT_NAME, arithmetic_of, graph_card, is_from_graph
 from ..core.card import ModelCard
 from ..core.errors import ArtifactError, BackendError, noted
 from ..core.library_errors import raise_translated
@@ -144,29 +144,32 @@ class OnDevice(Resident):
 
 
 def open_session(
-    graph: Path | bytes, options: BackendOptions, *, exact_int8: bool = False
+    graph: Path | bytes, options: BackendOptions, *, exact_int8: bool = False, optimised: bool = True
 ) -> onnxruntime.InferenceSession:
     """Open a session of ONNX Runtime on the requested device; auto: on a GPU if that works, else on the CPU.
 
-    `exact_int8`: on a CPU whose int8 kernels overflow, use slower ones that do not.
+    `exact_int8`: on a CPU whose int8 kernels overflow, use slower ones that do not. `optimised` False: compute the
+    nodes one by one, as they are written.
     Logs why a GPU that is there is not used. Raises ArtifactError or BackendError.
     """
     if options.device != "auto":
-        return _session_on(options.device, graph, options, exact_int8=exact_int8)
+        return _session_on(options.device, graph, options, exact_int8=exact_int8, optimised=optimised)
     if gpu_count() and CUDA in onnxruntime.get_available_providers():
         try:
             return _session_on("cuda", graph, options)
         except BackendError as error:
             reason = noted(error).removeprefix("onnx: --device cuda: ")
             _log.warning(wrapped(f"onnx: the GPU is not used: {reason}; the CPU is used instead"))
-    return _session_on("cpu", graph, options, exact_int8=exact_int8)
+    return _session_on("cpu", graph, options, exact_int8=exact_int8, optimised=optimised)
 
 
 def _session_on(
-    device: str, graph: Path | bytes, options: BackendOptions, *, exact_int8: bool = False
+    device: str, graph: Path | bytes, options: BackendOptions, *, exact_int8: bool = False, optimised: bool = True
 ) -> onnxruntime.InferenceSession:
     """Open a session on exactly this device. Raises ArtifactError or BackendError."""
-    settings = session_settings(device, options, exact_int8=exact_int8)
+    settings = session_settings(device, options, exact_int8=exact_int8, shapes_on_cpu=is_from_graph(graph))
+    if not optimised:
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     name = "the graph" if isinstance(graph, bytes) else str(graph)
     try:
         with _silent() if device != "cpu" else contextlib.nullcontext():
@@ -186,8 +189,13 @@ def _session_on(
     return session
 
 
-def session_settings(device: str, options: BackendOptions, *, exact_int8: bool = False) -> onnxruntime.SessionOptions:
-    """Return the settings of a session on that device; see `open_session`."""
+def session_settings(
+    device: str, options: BackendOptions, *, exact_int8: bool = False, shapes_on_cpu: bool = False
+) -> onnxruntime.SessionOptions:
+    """Return the settings of a session on that device; see `open_session`.
+
+    `shapes_on_cpu`: nodes that the GPU has no kernel for may run on the CPU; those of imported graphs compute shapes.
+    """
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = ERRORS_ONLY
     settings.intra_op_num_threads = options.threads or usable_cores()
@@ -195,8 +203,8 @@ def session_settings(device: str, options: BackendOptions, *, exact_int8: bool =
     if exact_int8:  # uint8 weights instead of int8 ones, in ONNX Runtime's words
         settings.add_session_config_entry("session.x64quantprecision", "1")
     if device != "cpu":
-        # No node may run on the CPU in silence.
-        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        if not shapes_on_cpu:  # no node of rtk's own graphs may run on the CPU in silence
+            settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         # The CUDA provider has no integer convolutions, so rewriting an int8 graph for them gains nothing. It even
         # makes int32 biases (WeightBiasQuantization), for whose DequantizeLinear there is no CUDA kernel.
         settings.add_session_config_entry("session.disable_quant_qdq", "1")

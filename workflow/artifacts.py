@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 from ..core.artifacts.engine import other_model, read_engine_info
 from ..core.artifacts.graph_cache import graph_file, graph_problem, record_graph, sound_graph
 from ..core.artifacts.graph_card import INPUT_NAME
-from ..core.errors import ArtifactError, UnknownNameError
+from ..core.errors import ArtifactError, BackendError, UnknownNameError
 from ..core.files import made_by_one
 from ..core.library_errors import translated_errors
 from ..core.machine import this_machine
 from ..core.own_sources import sources_sha256, version_of
 from ..core.text import wrapped
-from .models import NAME_IT, ModelFiles, check_card, file_sha256, find_reference, named_file
+from .models import GRAPH, NAME_IT, NO_NETWORK, ModelFiles, check_card, file_sha256, find_reference, named_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,9 @@ EXPORTER, QUANTISER = ("torch", "onnx", "onnxscript"), ("onnxruntime",)
 """The libraries that make a graph, and those that make it int8."""
 
 
-def export_graph(checkpoint: "Checkpoint", path: Path, *, precision: str = "fp32") -> "Exported":
+def export_graph(
+    checkpoint: "Checkpoint", path: Path, *, precision: str = "fp32", opset: int | None = None
+) -> "Exported":
     """Export to ONNX in fp32, fp16 or bf16, with ONNX Runtime on the CPU to check the logits.
 
     Raises the errors of onnx_from_checkpoint.
@@ -49,7 +51,7 @@ def export_graph(checkpoint: "Checkpoint", path: Path, *, precision: str = "fp32
         return logits_NK
 
     with translated_errors(f"{path}: not written: the export fails"):
-        return onnx_from_checkpoint(checkpoint, path, run_graph=run_graph, precision=precision)
+        return onnx_from_checkpoint(checkpoint, path, run_graph=run_graph, precision=precision, opset=opset)
 
 
 def graph_parts(checkpoint: Path, *, precision: str = "fp32", int8: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -103,9 +105,11 @@ def cached_graph(
 ) -> Path:
     """Return the checkpoint's graph in the cache; if it is missing or damaged, export it and log that.
 
-    int8 needs a data set, whose training split calibrates it. Raises the errors of onnx_from_checkpoint and
-    int8_from_checkpoint.
+    int8 needs a data set, whose training split calibrates it. `checkpoint` may be an imported graph. Raises the errors
+    of onnx_from_checkpoint and int8_from_checkpoint.
     """
+    if checkpoint.suffix == GRAPH:
+        return _cached_from_graph(checkpoint, precision=precision, int8_flavor=int8_flavor, dataset=dataset)
     if precision == "int8":
         from ..core.artifacts.checkpoint import load_checkpoint
         from ..export.config import Int8Config
@@ -126,6 +130,39 @@ def cached_graph(
         export_graph(load_checkpoint(checkpoint), path, precision=precision)
 
     return _made_once(checkpoint, graph_parts(checkpoint, precision=precision), export)
+
+
+def _cached_from_graph(graph: Path, *, precision: str, int8_flavor: str, dataset: "Dataset | None" = None) -> Path:
+    """An imported graph in a precision, from the cache or made."""
+    from ..export.config import Int8Config
+
+    if precision == "fp32":
+        return graph
+    if precision != "int8":
+        parts = graph_parts(graph, precision=precision)
+        return _made_once(graph, parts, lambda path: _convert(graph, path, precision=precision))
+    from ..core.artifacts.graph import load_graph
+    from ..export.int8.calibration import draw_calibration
+
+    assert dataset is not None
+    config = Int8Config(flavor=cast("Int8Flavor", int8_flavor))  # it checks the name
+    calibration = draw_calibration(dataset, load_graph(graph)[1], images=config.calibration_images)
+    parts = graph_parts(graph, precision=precision, int8=int8_parts(config, calibration))
+    return _made_once(graph, parts, lambda path: _quantise(graph, path, calibration=calibration, config=config))
+
+
+def _convert(graph: Path, path: Path, *, precision: str) -> None:
+    from ..export.convert_graph import converted_from_graph
+
+    with translated_errors(f"{path}: not written: the conversion fails"):
+        converted_from_graph(graph, path, precision=precision)
+
+
+def _quantise(graph: Path, path: Path, *, calibration: "Calibration", config: "Int8Config") -> None:
+    from ..export.int8.quantize import int8_from_graph
+
+    with translated_errors(f"{path}: not written: the conversion fails"):
+        int8_from_graph(graph, path, calibration=calibration, config=config)
 
 
 def _made_once(checkpoint: Path, parts: Mapping[str, Any], export: Callable[[Path], None]) -> Path:
@@ -165,6 +202,8 @@ def artifact_for(backend: str, found: ModelFiles, *, max_batch: int = 1, device:
     """
     match backend:
         case "torch":
+            if found.card.from_graph:
+                raise BackendError(NO_NETWORK)
             if found.checkpoint is None:
                 checkpoint = find_reference(found, advice=NAME_IT)
                 _log.info(wrapped(f"{found.given}: torch runs its checkpoint instead: {named_file(checkpoint)}"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..bench.config import BenchConfig, parse_scopes
 from ..core.errors import InconclusiveError, LimitError, ParityError, RtkError, UsageError
 from ..core.files import make_folder, write_whole
-from .benchmark import BenchRequest
+from .bench_request import BenchRequest
 
 if TYPE_CHECKING:
     from ..bench.report.regressions import ComparedReports
@@ -50,10 +50,20 @@ def refuse_unused(given: Collection[str], *, compares: bool) -> None:
 
 def check_request(request: BenchRequest, *, require_parity: str | None) -> None:
     """Raise UsageError or ParityError for options that do not fit together."""
+    if not request.measures_parity:
+        _refuse_parity_options(request, require_parity=require_parity)
     if request.force and request.reference is None:
         raise UsageError("--force goes with --reference FILE or --compare OLD NEW")
     if require_parity is not None and set(request.backends) == {"torch"} and request.reference is None:
         raise ParityError(NOTHING_TO_JUDGE)
+
+
+def _refuse_parity_options(request: BenchRequest, *, require_parity: str | None) -> None:
+    """Raise UsageError for options that ask for a comparison of answers, where none is made."""
+    asked = {"--require-parity": require_parity is not None, "--reference": request.reference is not None}
+    for option in (name for name, value in asked.items() if value):
+        why = "it has no weights" if request.parity else "--no-parity compares no answers"
+        raise UsageError(f"{request.model}: {option}: {why}; omit {option}")
 
 
 def write_report(report: "Report", folder: Path) -> Path:

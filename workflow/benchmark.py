@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..bench.config import PRESETS, BenchConfig
-from .open_backends import BenchModel, check_names, open_contenders
+from ..bench.config import PRESETS
+from .bench_request import BenchRequest
+from .open_backends import BenchModel, open_contenders
+from .open_reference import open_reference, reference_text
+from .speed import run_speed_alone
 
 if TYPE_CHECKING:
     from ..bench.measure.cell import Cell
@@ -16,36 +18,7 @@ if TYPE_CHECKING:
     from ..infer.backend import BackendOptions
 
 
-@dataclass(frozen=True)
-class BenchRequest:
-    """The options of one benchmark."""
-
-    model: str
-    reference: Path | None
-    """Checkpoint that the user named; None: the model's own."""
-    backends: tuple[str, ...]
-    """Empty: all that work here."""
-    precisions: tuple[str, ...]
-    """Empty: the model's."""
-    baselines: bool
-    dataset: str | None
-    """None: the one that the model was trained on."""
-    data_dir: Path | None
-    config: BenchConfig
-    seconds_given: bool
-    """Whether the user named the measuring time."""
-    device: str
-    require_parity: str
-    """See `requirement`."""
-    force: bool = False
-    """Accept another checkpoint than the model's own as the reference."""
-
-    def __post_init__(self) -> None:
-        """Raises UsageError or UnknownNameError, before anything is opened."""
-        from ..infer.backend import BackendOptions
-
-        check_names(self.backends, self.precisions)
-        BackendOptions(device=self.device)
+__all__ = ["BenchRequest", "is_faster", "note_openvino", "run_benchmark"]
 
 
 def run_benchmark(request: BenchRequest) -> "tuple[Report, list[str]]":
@@ -58,6 +31,8 @@ def run_benchmark(request: BenchRequest) -> "tuple[Report, list[str]]":
     from .models import find_model
 
     required = requirement(request.require_parity)
+    if not request.measures_parity:
+        return run_speed_alone(request, _backend_options(request)), []
     found = find_model(request.model)
     if "trt" in request.backends:
         # fails before anything heavy is loaded
@@ -77,7 +52,6 @@ def _measured(request: BenchRequest, model: "BenchModel", required: "Requirement
     from ..bench.measure.contenders import RanFile
     from ..bench.parity.compare import check_labels
     from ..bench.run import run
-    from ..infer.open_backend import open_backend
     from .model_data import dataset_of, report_other_score
 
     config = request.config
@@ -85,7 +59,7 @@ def _measured(request: BenchRequest, model: "BenchModel", required: "Requirement
     options = _backend_options(request)
     with ExitStack() as stack:
         reference_file = RanFile.of(model.checkpoint)
-        reference = stack.enter_context(open_backend("torch", model.checkpoint, replace(options, cuda_graphs=False)))
+        reference = stack.enter_context(open_reference(model.checkpoint, replace(options, cuda_graphs=False)))
         check_labels(reference.card.classes, data.scored(), data.classes, name=data.name)  # before any export
         opened = open_contenders(
             model,
@@ -108,6 +82,7 @@ def _measured(request: BenchRequest, model: "BenchModel", required: "Requirement
             required=required,
             graph=graph,
             reference_file=reference_file,
+            reference_text=reference_text(model.checkpoint),
         )
         for parity in report.parity[:1]:
             report_other_score(reference.card, data, correct=parity.reference_correct, total=parity.images)

@@ -51,7 +51,7 @@ def export_files(
     """
     from ..export.triton import model_folder
 
-    exports = source.checkpoint is not None
+    exports = source.checkpoint is not None or converts(source, precision)
     if exports:
         precision, own = precision or "fp32", source.name if source.in_zoo else _own_name(source)
     elif trt:  # the engine of a graph has the graph's name: by it rtk says what to build the engine from again
@@ -66,6 +66,13 @@ def export_files(
         engine=folder / f"{stem}{SUFFIX}" if trt else None,
         triton=model_folder(triton, name_in_triton(stem, source, name)) if triton else None,
     )
+
+
+def converts(source: ModelFiles, precision: str | None) -> bool:
+    """Whether an export of these files in that precision makes a graph of an imported graph."""
+    if source.checkpoint or source.graph is None or precision in (None, "fp32"):
+        return False
+    return source.card.from_graph and source.card.precision == "fp32"
 
 
 def name_in_triton(stem: str, source: ModelFiles, name: str | None) -> str:

@@ -22,7 +22,8 @@ from ..core.nvidia.flavor import choose_flavor
 from ..core.text import wrapped
 from ..core.tolerances import precision_named
 from ..export.config import EngineConfig, Int8Config
-from .export_files import ExportFiles, export_files, name_in_triton
+from ..export.opset import opset_of
+from .export_files import ExportFiles, converts, export_files, name_in_triton
 from .model_data import dataset_of
 from .models import NAME_IT, ModelFiles, check_card, find_model, find_reference, read_card
 from .parity_gate import Gate
@@ -30,6 +31,7 @@ from .parity_gate import Gate
 if TYPE_CHECKING:
     from ..core.artifacts.checkpoint import Checkpoint
     from ..export.int8.calibration import Calibration
+    from ..export.int8.quantize import Int8Exported
     from ..export.int8.sensitivity import LayerCost
 
 _log = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ class ExportConfig:
     """Folder for the files; default: the folder of the model."""
     precision: str | None = None
     """fp32, fp16, bf16 or int8; default: fp32, or the precision of the given graph."""
+    opset: int | None = None
+    """The opset of the graph; default: see `opset_of`."""
     int8: Int8Config = field(default_factory=Int8Config)
     require_parity: str | None = None
     """The requirement in words, as --require-parity takes it; None means no gate."""
@@ -70,6 +74,7 @@ class ExportConfig:
             check_name(self.name)
         if self.precision is not None:
             precision_named(self.precision)
+        opset_of(self.precision or "fp32", self.opset)
         if self.require_parity is not None:
             requirement(self.require_parity)
         if self.precision != "int8" and self.int8_only:
@@ -102,7 +107,7 @@ class ExportConfig:
     @property
     def files_only(self) -> list[str]:
         """Names of the given options that apply only to files that are written."""
-        given = {"--name": self.name is not None, "--force": self.force}
+        given = {"--name": self.name is not None, "--force": self.force, "--opset": self.opset is not None}
         return [name for name, value in given.items() if value]
 
     @property
@@ -161,7 +166,9 @@ def export_model(config: ExportConfig) -> list[Path]:
 
 def judges_only(config: ExportConfig) -> bool:
     """Whether the gate is all that the user asked for: a given graph, from which nothing is made."""
-    return config.require_parity is not None and not config.trt and find_model(config.models[0]).checkpoint is None
+    found = find_model(config.models[0])
+    makes_file = config.trt or found.checkpoint is not None or converts(found, config.precision)
+    return config.require_parity is not None and not makes_file
 
 
 def judge_given_graph(config: ExportConfig) -> Verdict:
@@ -215,7 +222,8 @@ def _find_source(config: ExportConfig) -> ModelFiles:
     """Find the first model. Raises UsageError, before any file is made, if the options do not fit it."""
     name = config.models[0]
     found = find_model(name)
-    unchanged = not found.checkpoint and not config.trt
+    converted = converts(found, config.precision)
+    unchanged = not found.checkpoint and not config.trt and not converted
     judged = bool(found.graph) and config.require_parity is not None
     if found.engine and (config.trt or config.triton is None):
         raise UsageError(f"{name}: is an engine already; expected a checkpoint or a graph")
@@ -231,7 +239,9 @@ def _find_source(config: ExportConfig) -> ModelFiles:
     for option in (["--out"] if config.out is not None else []) + config.files_only:
         if unchanged and config.triton is None:
             raise UsageError(f"{name}: {option}: --require-parity judges this graph and writes no file; omit {option}")
-    if not found.checkpoint and config.int8_only:
+    if not found.checkpoint and config.opset is not None:
+        raise UsageError(f"{name}: --opset: a graph keeps its opset; expected a checkpoint")
+    if not found.checkpoint and config.int8_only and (not converted or config.explain):
         raise UsageError(f"{name}: {', '.join(config.int8_only)}: expected a checkpoint, not a graph")
     if config.trt:
         from ..export.trt.hardware import hardware_for
@@ -292,10 +302,12 @@ def _open_gate(config: ExportConfig, source: ModelFiles) -> Gate | None:
 
 def _write_graph(config: ExportConfig, source: ModelFiles, path: Path) -> Path | None:
     """Write the graph of a checkpoint; return None if the user gave a graph or an engine."""
+    if source.graph is not None and converts(source, config.precision):
+        return _converted(config, source.graph, path)
     if source.checkpoint is None:
         return None
     precision = config.precision or "fp32"
-    if config.trt and source.in_zoo and source.graph and precision == "fp32":
+    if config.trt and source.in_zoo and source.graph and precision == "fp32" and config.opset is None:
         write_whole(path, source.graph.read_bytes())
         return path
     if precision == "int8":
@@ -303,8 +315,29 @@ def _write_graph(config: ExportConfig, source: ModelFiles, path: Path) -> Path |
     from ..core.artifacts.checkpoint import load_checkpoint
     from .artifacts import export_graph
 
-    exported = export_graph(load_checkpoint(source.checkpoint), path, precision=precision)
+    exported = export_graph(load_checkpoint(source.checkpoint), path, precision=precision, opset=config.opset)
     _log.info(f"largest logit difference from PyTorch: {exported.largest_difference:.2g}")
+    return exported.path
+
+
+def _converted(config: ExportConfig, source: Path, path: Path) -> Path:
+    """Write an imported graph in another precision."""
+    from ..core.artifacts.graph import load_graph
+    from ..export.convert_graph import converted_from_graph
+    from ..export.int8.calibration import draw_calibration
+    from ..export.int8.quantize import int8_from_graph
+
+    assert config.precision is not None  # converts() has checked it
+    with translated_errors(f"{path}: not written: the conversion fails"):
+        if config.precision != "int8":
+            done = converted_from_graph(source, path, precision=config.precision)
+            _log.info(f"largest logit difference from the imported graph: {done.largest_difference:.2g}")
+            return done.path
+        card = load_graph(source)[1]
+        dataset = dataset_of(card, config.dataset, data_dir=config.data_dir)
+        calibration = draw_calibration(dataset, card, images=config.int8.calibration_images)
+        exported = int8_from_graph(source, path, calibration=calibration, config=config.int8)
+    _log_int8(exported, len(calibration.images_NHWC), "the imported graph's")
     return exported.path
 
 
@@ -314,15 +347,21 @@ def _write_int8_graph(config: ExportConfig, source: Path, path: Path) -> Path:
 
     checkpoint, calibration = _load_for_int8(config, source)
     with translated_errors(f"{path}: not written: the export fails"):
-        exported = int8_from_checkpoint(checkpoint, path, calibration=calibration, config=config.int8)
+        exported = int8_from_checkpoint(
+            checkpoint, path, calibration=calibration, config=config.int8, opset=config.opset
+        )
+    _log_int8(exported, len(calibration.images_NHWC), "PyTorch's")
+    return exported.path
+
+
+def _log_int8(exported: "Int8Exported", images: int, whose: str) -> None:
     _log.info(
         wrapped(
-            f"calibrated by {exported.method} on {len(calibration.images_NHWC):,} training images; "
-            f"{exported.agreeing:,} of {exported.images:,} held-out images have PyTorch's prediction, "
+            f"calibrated by {exported.method} on {images:,} training images; "
+            f"{exported.agreeing:,} of {exported.images:,} held-out images have {whose} prediction, "
             f"largest logit difference {exported.tried[exported.method].largest_difference:.2g}"
         )
     )
-    return exported.path
 
 
 def _load_for_int8(config: ExportConfig, path: Path) -> "tuple[Checkpoint, Calibration]":

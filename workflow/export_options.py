@@ -49,6 +49,7 @@ def export_config(
     *,
     models: Sequence[str],
     precision: str | None,
+    opset: int | None,
     int8_flavor: str,
     int8_method: str,
     int8_weight_bits: str,
@@ -77,6 +78,7 @@ def export_config(
         models=tuple(models),
         out=out,
         precision=precision,
+        opset=opset,
         int8=Int8Config(
             flavor=cast(Int8Flavor, int8_flavor),  # Int8Config checks the names
             method=cast(Method, int8_method),

@@ -18,11 +18,13 @@ from ..core.zoo import zoo_card, zoo_file, zoo_names
 
 _log = logging.getLogger(__name__)
 
+GRAPH = ".onnx"
 KINDS = {".pt": "checkpoint", ".onnx": "graph", ".engine": "engine"}
 
 WEIGHT_SUFFIXES = (".pth", ".pt", ".pt2", ".ckpt", ".bin", ".safetensors")
 """Usual suffixes of weight files, in lower case. What such a file holds decides its content."""
 
+NO_NETWORK = "torch: the model was imported as a graph, so there is no network for PyTorch; use onnx, openvino or trt"
 NAME_IT = "put it there, or name it instead of this file"
 """Advice for commands without --reference."""
 
@@ -114,18 +116,24 @@ def find_reference(
     advice: str = "name it with --reference FILE",
     force: bool | None = None,
 ) -> Path:
-    """Return the checkpoint that parity compares a model with: `explicit`, or the checkpoint that it was exported from.
+    """Return what parity compares a model with: `explicit`, or the checkpoint that it was exported from.
 
-    The latter is found by the sha256 in the card, first in the folder of the file, then in the zoo. Raises
-    ArtifactError, which ends with `advice`, if it is missing. `force`: accept another checkpoint as the explicit one;
-    None: the command has no such option.
+    Of an imported graph, and of what comes from it, it is the imported graph. It is found by the sha256 in the card,
+    first in the folder of the file, then in the zoo. Raises ArtifactError, which ends with `advice`, if it is missing.
+    `force`: accept another checkpoint as the explicit one; None: the command has no such option.
     """
     if explicit is not None:
         _check_reference(explicit, found, force=force)
         return explicit
     path = found.checkpoint or _own_checkpoint(found)
     if path is None:
-        sha256 = read_card(found).checkpoint_sha256
+        card = read_card(found)
+        sha256 = card.checkpoint_sha256
+        if card.from_graph:
+            raise ArtifactError(
+                f"{found.given}: the imported graph that it comes from (sha256 {sha256[:12]}...) is not beside it, or "
+                f"has changed since its import; {advice}"
+            )
         raise ArtifactError(
             f"{found.given}: its checkpoint (sha256 {sha256[:12]}...) is neither beside it nor in the zoo; {advice}"
         )
@@ -141,7 +149,7 @@ def check_card(found: ModelFiles) -> None:
     if path is None:
         return
     reference = find_model(str(path))
-    if not reference.in_zoo and find_spec("torch") is None:
+    if reference.checkpoint and not reference.in_zoo and find_spec("torch") is None:
         return
     different = " and ".join(read_card(found).differences_from(read_card(reference)))
     if different:
@@ -152,8 +160,15 @@ def check_card(found: ModelFiles) -> None:
 
 
 def _own_checkpoint(found: ModelFiles) -> Path | None:
-    """The checkpoint that a graph or an engine was exported from, if it is beside the file or in the zoo."""
-    sha256 = read_card(found).checkpoint_sha256
+    """The checkpoint that a graph or an engine was exported from, if it is beside the file or in the zoo.
+
+    Of what comes from an imported graph, that graph: the file itself, or one beside it.
+    """
+    card = read_card(found)
+    sha256 = card.checkpoint_sha256
+    if card.from_graph:
+        graphs = sorted(found.given.parent.glob("*.onnx"), key=lambda path: path != found.given)
+        return next((path for path in graphs if is_imported_graph(path, sha256)), None)
     neighbours = [path for path in sorted(found.given.parent.glob("*.pt")) if path.is_file()]
     for path in (*neighbours, *(zoo_file(name, ".pt") for name in zoo_names())):
         if file_sha256(path) == sha256:
@@ -166,11 +181,38 @@ def is_checkpoint(path: Path, sha256: str) -> bool:
 
     Without torch, which reads the latter, only by its own. A damaged file is not.
     """
+    if path.suffix == GRAPH:
+        return is_imported_graph(path, sha256)
     if file_sha256(path) == sha256:
         return True
     with contextlib.suppress(ArtifactError):
         return find_spec("torch") is not None and _named_sha256(path, file_sha256(path)) == sha256
     return False
+
+
+def is_imported_graph(path: Path, sha256: str) -> bool:
+    """Whether a file is the imported graph that a card names, unchanged since the import. A damaged file is not.
+
+    Most files are told apart by their card alone, without loading them.
+    """
+    from ..core.artifacts.graph_card import CARD_KEY, metadata_of
+
+    with contextlib.suppress(ArtifactError, OSError):
+        text = metadata_of(path).get(CARD_KEY)
+        card = ModelCard.from_json(text, source=str(path)) if text else None
+        if card is None or not card.from_graph or (card.checkpoint_sha256, card.precision) != (sha256, "fp32"):
+            return False
+        return _sha256_without_card(path, file_sha256(path)) == sha256
+    return False
+
+
+@lru_cache(maxsize=1_024)
+def _sha256_without_card(path: Path, file_sha256: str) -> str:
+    """The SHA-256 of a graph without its card. `file_sha256`: its own; if it changes, the file is read again."""
+    from ..core.artifacts.graph import load_graph, sha256_without_card
+
+    del file_sha256
+    return sha256_without_card(load_graph(path)[0])
 
 
 @lru_cache(maxsize=1_024)
@@ -189,6 +231,12 @@ def _check_reference(path: Path, found: ModelFiles, *, force: bool | None) -> No
     """
     if not path.is_file():
         raise ArtifactError(f"{path}: {url_problem(str(path)) or 'no such checkpoint; expected a .pt file'}")
+    if path.suffix == GRAPH and read_card(found).from_graph:
+        if not is_imported_graph(path, read_card(found).checkpoint_sha256):
+            raise ArtifactError(
+                f"{path}: --reference: is not the graph that {found.given} was imported as, or has changed since"
+            )
+        return
     if path.suffix != ".pt":
         raise ArtifactError(f"{path}: --reference: expected a checkpoint that rtk train wrote, whose suffix is .pt")
     from ..core.artifacts.checkpoint import load_checkpoint

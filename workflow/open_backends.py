@@ -87,13 +87,15 @@ class BenchModel:
         graph = artifact_for("onnx", find_model(str(self.own_checkpoint)))
         return self._another_graph("fp32", "", graph)
 
-    def graph_in(self, precision: str, *, flavor: str, dataset: "Dataset") -> Path:
+    def graph_in(self, precision: str, *, flavor: str, dataset: "Dataset | None") -> Path:
         """The checkpoint's graph in another precision, from the cache or exported. Raises ArtifactError."""
         from .artifacts import cached_graph
 
         flavor = flavor if precision == "int8" else ""
         if (precision, flavor) in self._graphs:
             return self._graphs[precision, flavor]
+        if precision == "int8" and dataset is None:
+            raise ArtifactError("int8: needs images to calibrate with; name a data set: --dataset NAME|DIR")
         graph = cached_graph(self.own_checkpoint, precision=precision, int8_flavor=flavor, dataset=dataset)
         return self._another_graph(precision, flavor, graph)
 
@@ -145,14 +147,14 @@ class Opened:
 
 def open_contenders(
     model: BenchModel,
-    reference: "Backend",
+    reference: "Backend | None",
     *,
     backends: Sequence[str],
     precisions: Sequence[str],
     baselines: bool,
     config: "BenchConfig",
     options: "BackendOptions",
-    dataset: "Dataset",
+    dataset: "Dataset | None",
     stack: ExitStack,
 ) -> Opened:
     """Open every backend in every precision; `stack` closes them.
@@ -160,6 +162,9 @@ def open_contenders(
     `backends` and `precisions` are those that the user named, and passed `check_names`; empty: all backends, the
     model's precision. A named backend that cannot run is an error, unless several precisions were named: then it is
     noted as unusable, like every backend that the user did not name. Raises BackendError, ArtifactError.
+
+    `reference` None: the model has no checkpoint here, so torch and the baselines cannot run. `dataset` None: int8 has
+    no images to calibrate with.
     """
     from ..infer.backend import BACKENDS
 
@@ -179,7 +184,7 @@ def open_contenders(
             else:
                 opened.contenders.append(contender)
     _add_rounded_graphs(opened, options, stack)
-    if baselines:
+    if baselines and reference is not None and not model.card.from_graph:
         _add_baselines(opened, reference, model.checkpoint, config, options, stack)
     return opened
 
@@ -188,18 +193,24 @@ def _open_contender(
     name: str,
     precision: str | None,
     model: BenchModel,
-    reference: "Backend",
+    reference: "Backend | None",
     *,
     config: "BenchConfig",
     options: "BackendOptions",
-    dataset: "Dataset",
+    dataset: "Dataset | None",
     stack: ExitStack,
 ) -> "Contender":
     from ..bench.measure.contenders import Contender, RanFile
     from ..infer.open_backend import open_backend
 
     started_at = time.perf_counter()
-    if name == "torch" and model.reference_is_own and precision in (None, "fp32"):
+    if (
+        name == "torch"
+        and reference is not None
+        and not model.card.from_graph
+        and model.reference_is_own
+        and precision in (None, "fp32")
+    ):
         backend, for_files, file = reference, reference, RanFile.of(model.checkpoint)
     else:
         artifact, hint = artifact_and_hint(
@@ -217,7 +228,7 @@ def artifact_and_hint(
     precision: str | None,
     model: BenchModel,
     *,
-    dataset: "Dataset",
+    dataset: "Dataset | None",
     max_batch: int,
     options: "BackendOptions",
 ) -> tuple[Path, str | None]:
@@ -230,6 +241,10 @@ def artifact_and_hint(
 
     found, own = model.found, model.card.precision
     if backend == "torch":
+        if model.card.from_graph:
+            from .models import NO_NETWORK
+
+            raise BackendError(NO_NETWORK)
         if precision not in (None, "fp32"):
             raise BackendError("torch: it is the reference here, so it runs in fp32 only")
         return model.own_checkpoint, None
@@ -249,7 +264,9 @@ def artifact_and_hint(
     return model.graph_in(precision, flavor=_int8_flavor(backend, options), dataset=dataset), None
 
 
-def _engine_of(model: BenchModel, precision: str | None, *, dataset: "Dataset", max_batch: int, device: str) -> Path:
+def _engine_of(
+    model: BenchModel, precision: str | None, *, dataset: "Dataset | None", max_batch: int, device: str
+) -> Path:
     """An engine in the model's own or another precision. Raises BackendError before any export if none could run."""
     from ..infer.trt.preflight import check_machine
     from .artifacts import built_engine

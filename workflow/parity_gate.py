@@ -27,6 +27,7 @@ from ..core.tolerances import PRECISIONS
 from ..infer.backend import Backend, BackendOptions
 from ..infer.open_backend import open_backend
 from .model_data import report_other_score
+from .open_reference import open_reference
 from .rounded_graph import NAME as ROUNDED
 from .rounded_graph import open_rounded
 
@@ -35,13 +36,13 @@ OTHERS = "the other GPUs that it was built for"
 
 
 class Gate:
-    """Judges the exports of one checkpoint on one test split; the reference runs on it once."""
+    """Judges the exports of one checkpoint or imported graph on one test split; the reference runs on it once."""
 
     def __init__(self, checkpoint: Path, dataset: Dataset, required: Requirement) -> None:
         """Raises ArtifactError for the checkpoint, DataError if the classes of the data set are not the model's."""
         split = dataset.scored()
         self._dataset, self._required = f"{dataset.name}, {dataset.scored_split} split", required
-        with open_backend("torch", checkpoint, ON_CPU) as reference:
+        with open_reference(checkpoint, ON_CPU) as reference:
             check_labels(reference.card.classes, split, dataset.classes, name=dataset.name)
             with _progress_bar(reference, split) as advance:
                 self._reference = Reference.of(reference, split, precisions=PRECISIONS, advance=advance)

@@ -48,8 +48,9 @@ def _row(report: Report, label: str) -> Row:
     parity = next((one for one in report.parity if one.candidate == label), None)
     best = best_cell(report.cells, label)
     row = {"backend": backend, "precision": precision, "verdict": _verdict(report, label, mine)}
-    row["right answers"] = f"{parity.candidate_correct:,} of {parity.images:,}" if parity else ""
-    row["changed"] = f"{parity.changed:,}" if parity else ""
+    if report.parity_measured:
+        row["right answers"] = f"{parity.candidate_correct:,} of {parity.images:,}" if parity else ""
+        row["changed"] = f"{parity.changed:,}" if parity else ""
     row["best images/s"] = throughput_table([best])[0]["images/s"] if best else _without_figures(mine)
     row["at"] = f"batch {best.batch:,}, {SCOPES[best.scope].name}" if best else ""
     row[f"x {BASELINE}"] = _speed_up(report, best) if best else ""
@@ -61,6 +62,8 @@ def _verdict(report: Report, label: str, mine: Sequence[Cell]) -> str:
     verdict = next((one for one in report.verdicts if one.candidate == label), None)
     if label in report.unusable:
         word = "failed"
+    elif not report.parity_measured:
+        word = "baseline" if label in BASELINES[1:] else "not compared"
     elif verdict:
         word = WORDS[verdict.outcome]
     elif any(one.candidate == label for one in report.parity):

@@ -16,9 +16,9 @@ from ..parity.verdict import Verdict
 from ..pictures import picture_of
 from .answer import answer_table
 from .not_run import not_run
-from .notes import interruption, notes_on, preset_lines
+from .notes import interruption, not_compared, notes_on, preset_lines
 from .plots import accuracy, accuracy_points, changes, changes_size, latency, throughput
-from .report import Report
+from .report import NOT_MEASURED, Report
 from .series import legend_html
 from .tables import BASELINE, Row, parity_table, report_table
 
@@ -45,12 +45,13 @@ def page_of(report: Report) -> str:
 
 def _answer(report: Report) -> str:
     """The first table, and a sentence on what it does not show."""
-    warnings = interruption(report)
+    warnings = interruption(report) + not_compared(report)
     warnings += [nothing] if (nothing := compares_nothing(report.cells)) else []
     lines = []
     if answers := answer_table(report):
+        answers_of = f"right and changed answers: on {report.dataset}, against {report.reference}; "
         lines.append(
-            f"right and changed answers: on {report.dataset}, against PyTorch fp32; x {BASELINE}: the backend's "
+            f"{answers_of if report.parity_measured else ''}x {BASELINE}: the backend's "
             "highest rate relative to that of eager PyTorch; ±: 95 % interval, of x only where both have the same "
             "batch size and scope"
         )
@@ -80,7 +81,8 @@ def _plots(report: Report) -> str:
     changed = [one for one in report.parity if one.changed]
     if changed:
         caption = (
-            "Answers that differ from PyTorch fp32's: lost (full colour), won (lighter), wrong in both (lightest); "
+            f"Answers that differ from those of {report.reference}: lost (full colour), won (lighter), wrong in both "
+            "(lightest); "
             "error: relative RMS error of the logits."
         )
         same = [one.candidate for one in report.parity if not one.changed]
@@ -107,10 +109,13 @@ def _figure(caption: str, draw: Draw, legend: str) -> str:
 
 
 def _parity(report: Report) -> list[str]:
+    if not report.parity_measured:
+        return [f"<h2>Parity</h2><p>{escaped(NOT_MEASURED)}</p>"]
     if not report.parity:
         return []
     return [
-        f"<h2>Parity</h2><p>Answers on {escaped(report.dataset)}, image by image, against PyTorch fp32.</p>",
+        f"<h2>Parity</h2><p>Answers on {escaped(report.dataset)}, image by image, against "
+        f"{escaped(report.reference)}.</p>",
         _table(parity_table(report.parity)),
         *map(_verdict, report.verdicts),
         "<h2>Images whose answers changed</h2>",
@@ -138,7 +143,7 @@ def _changed_images(report: Report) -> str:
         return picture_grid(figures)
     if any(one.changed for one in report.parity):
         return "<p>The report holds no pictures of them.</p>"
-    return "<p>None: every backend answers every image as PyTorch fp32 does.</p>"
+    return f"<p>None: every backend answers every image as {escaped(report.reference)} does.</p>"
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> str:

@@ -8,7 +8,7 @@ from ..config import PRESETS, SCOPES
 from ..measure.cell import NOISY_SPREAD, Cell
 from ..measure.environment import processors
 from ..roofline.roofline import COPY, WRONG_CEILING, DeviceRates
-from .report import Report
+from .report import NOT_MEASURED, Report
 from .tables import BASELINE, ON_CPU, base_of, on_cpu_beside_gpu
 
 ALL = frozenset({"x", "spread", "of ceiling"})
@@ -56,6 +56,11 @@ def notes_on(report: Report, *, columns: Collection[str] = ALL, short_scopes: bo
 def interruption(report: Report) -> list[str]:
     """Says that Ctrl-C stopped the benchmark, if it did."""
     return ["stopped by Ctrl-C: the figures are those measured until then"] if report.interrupted else []
+
+
+def not_compared(report: Report) -> list[str]:
+    """Says that only speed was measured, if so, and what else a reader must know about the model."""
+    return ([] if report.parity_measured else [NOT_MEASURED]) + report.remarks
 
 
 def noise(cells: Sequence[Cell]) -> list[str]:

@@ -6,7 +6,7 @@ from ...core.text import markdown_table, text_table, wrapped
 from ..measure.ratio import compares_nothing
 from .answer import answer_table
 from .not_run import not_run
-from .notes import interruption, noise, notes_on, preset_lines, wrong_ceilings
+from .notes import interruption, noise, not_compared, notes_on, preset_lines, wrong_ceilings
 from .report import Report
 from .tables import BASELINE, Row, compact_tables, parity_table, report_table
 
@@ -14,8 +14,10 @@ from .tables import BASELINE, Row, compact_tables, parity_table, report_table
 def report_text(report: Report, *, verbose: bool = False) -> str:
     """The report for the terminal: the main figures in 80 columns; `verbose` adds all columns, checks and notes."""
     parts = [_header(report)]
+    if said := not_compared(report):
+        parts.append("\n".join(wrapped(line, first="  ", rest="    ") for line in said))
     if report.parity:
-        parts.append(wrapped(f"Parity on {report.dataset}, against PyTorch fp32", rest=""))
+        parts.append(wrapped(f"Parity on {report.dataset}, against {report.reference}", rest=""))
         parts.append(_parity(report, verbose=verbose))
     tables: list[list[Row]] = []
     if report.cells:
@@ -70,6 +72,7 @@ def report_markdown(report: Report) -> str:
     """The complete report for a README or a paper."""
     model, machine = report.model, report.machine
     lines = [f"Model: {model.name}, {model.precision}. Machine: {machine.summary}. {report.date}.", ""]
+    lines += [f"**{line}**\n" for line in not_compared(report)]
     if answers := answer_table(report):
         lines += [markdown_table(answers), ""]
     lines += [f"- {names}: {text}" for names, text in report.backends.items()]
@@ -84,7 +87,7 @@ def report_markdown(report: Report) -> str:
     if report.config.preset:
         lines += ["", *preset_lines(report)]
     if report.parity:
-        heading = f"Parity on {report.dataset}, against PyTorch fp32."
+        heading = f"Parity on {report.dataset}, against {report.reference}."
         lines += ["", heading, "", markdown_table(parity_table(report.parity))]
     lines += [f"\n```\n{verdict.to_text()}\n```" for verdict in report.verdicts]
     if causes := not_run(report):

@@ -33,6 +33,8 @@ FAMILY = "rtk-bench-"
 """Beginning of the name of every schema."""
 EARLIER_REJECTED = "not believed: returns before its work is done"
 """Beginning of `caught` in an earlier report, which REJECTED replaces."""
+NOT_MEASURED = "parity was not measured: speed alone, on random images; it says nothing about the answers"
+PYTORCH = "PyTorch fp32"
 REFERENCE, CEILING = "reference", "ceiling"
 """Keys of `Report.files` besides the labels: the reference's checkpoint, and the graph whose operations are counted."""
 
@@ -72,6 +74,12 @@ class Report:
     """Whether the self-check ran for every backend; it notes in the cells what it rejected."""
     interrupted: bool = False
     """Whether Ctrl-C stopped it early."""
+    reference: str = PYTORCH
+    """What the answers are compared with, in words."""
+    parity_measured: bool = True
+    """False: speed alone was measured, on random images, and nothing is known about the answers."""
+    remarks: list[str] = field(default_factory=list)
+    """What a reader must know about the model besides its card: random weights, for example."""
     files: dict[str, RanFile] = field(default_factory=dict)
     """Every file that took part: by label, and REFERENCE and CEILING; empty in earlier reports."""
 

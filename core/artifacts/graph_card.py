@@ -53,6 +53,14 @@ def arithmetic_of(graph: Path | bytes) -> GraphArithmetic | None:
     return None
 
 
+def is_from_graph(graph: Path | bytes) -> bool:
+    """Whether a graph is imported from another program, or comes from such a graph, without loading it."""
+    with contextlib.suppress(OSError, ArtifactError):
+        text = metadata_of(graph).get(CARD_KEY)
+        return text is not None and ModelCard.from_json(text, source="the graph").from_graph
+    return False
+
+
 def metadata_of(graph: Path | bytes) -> dict[str, str]:
     """Read the metadata of an ONNX file and skip the rest; as much as there is of a damaged file.
 

@@ -28,7 +28,8 @@ import torch
 from numpy.typing import NDArray
 
 from ...core.artifacts.checkpoint import Checkpoint
-from ...core.artifacts.graph import set_card
+from ...core.artifacts.graph import load_graph, set_card
+from ...core.card import ModelCard
 from ...core.errors import ArtifactError, UnknownNameError
 from ...core.files import write_whole
 from ...core.machine import this_machine
@@ -37,12 +38,15 @@ from ...core.tolerances import differences, largest_share, precision_named
 from ..config import METHODS, Int8Config, Method
 from ..to_onnx import graph_from_checkpoint
 from .calibration import Calibration
-from .placement import activations, layer_names, quantised_places
+from .placement import activations, layer_names, not_quantised, quantised_places
 from .qdq import with_quantisation
 from .ranges import BATCH, Histogram, histograms, logits_as_written, range_of
 from .weights import RoundedWeights, rounded_weights
 
 _log = logging.getLogger(__name__)
+
+LOWEST_OPSET = 13
+"""The first opset in which a scale for each channel can be written."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Quantiser:
     @classmethod
     def of(cls, graph: onnx.ModelProto, config: Int8Config, images_NHWC: NDArray[np.uint8]) -> "Quantiser":
         """Measure the activations of the graph and round its weights."""
-        places = quantised_places(graph, config.flavor)
+        places = quantised_places(graph, config.flavor, keep_fp32=not_quantised(graph))
         counted = histograms(graph, activations(graph, places), images_NHWC)
         return cls(
             graph, config, counted, rounded_weights(graph, {n for n, _ in places}, images_NHWC, bits=config.bits)
@@ -134,18 +138,59 @@ class Int8Exported:
 
 
 def int8_from_checkpoint(
-    checkpoint: Checkpoint, path: Path, *, calibration: Calibration, config: Int8Config | None = None
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    calibration: Calibration,
+    config: Int8Config | None = None,
+    opset: int | None = None,
 ) -> Int8Exported:
     """Write the checkpoint as an int8 graph whose logits are close to PyTorch's on the held-out images.
 
-    Raises ArtifactError, and writes no file, if they are not; UnknownNameError for an unknown layer in keep_fp32.
+    `opset`: see `opset_of`. Raises ArtifactError, and writes no file, if they are not; UnknownNameError for an unknown
+    layer in keep_fp32; UsageError for an opset that does not fit.
     """
+    graph = graph_from_checkpoint(checkpoint, opset=opset)
+    reference_NK = reference_logits(checkpoint, calibration.held_out_NHWC)
+    return _quantised(graph, checkpoint.card, reference_NK, path, calibration=calibration, config=config)
+
+
+def int8_from_graph(
+    source: Path, path: Path, *, calibration: Calibration, config: Int8Config | None = None
+) -> Int8Exported:
+    """Write an imported fp32 graph as an int8 graph whose logits are close to its own on the held-out images.
+
+    Raises the errors of int8_from_checkpoint, and ArtifactError if no layer of the graph can be quantised.
+    """
+    graph, card = load_graph(source)
+    del graph.metadata_props[:]
+    if graph.opset_import[0].version < LOWEST_OPSET:
+        raise ArtifactError(
+            f"{path}: not written: opset {graph.opset_import[0].version}, and quantisation by channel begins in opset "
+            f"{LOWEST_OPSET}"
+        )
+    if not quantised_places(graph, (config or Int8Config()).flavor, keep_fp32=not_quantised(graph)):
+        raise ArtifactError(
+            f"{path}: not written: {source} has no convolution or dense layer (Conv, Gemm) that int8 could quantise; "
+            "use fp16 or bf16"
+        )
+    reference_NK = logits_as_written(graph, calibration.held_out_NHWC)
+    return _quantised(graph, card, reference_NK, path, calibration=calibration, config=config)
+
+
+def _quantised(
+    graph: onnx.ModelProto,
+    card: ModelCard,
+    reference_NK: NDArray[np.float32],
+    path: Path,
+    *,
+    calibration: Calibration,
+    config: Int8Config | None,
+) -> Int8Exported:
     config = config or Int8Config()
-    graph = graph_from_checkpoint(checkpoint)
-    keep_fp32 = _nodes_named(graph, config.keep_fp32)
+    keep_fp32 = {*_nodes_named(graph, config.keep_fp32), *not_quantised(graph)}
     _log_weight_bits(config)
     quantiser = Quantiser.of(graph, config, calibration.images_NHWC)
-    reference_NK = reference_logits(checkpoint, calibration.held_out_NHWC)
 
     tried: dict[Method, Closeness] = {}
     candidates: dict[Method, tuple[onnx.ModelProto, NDArray[np.float32]]] = {}
@@ -161,8 +206,8 @@ def int8_from_checkpoint(
     agreeing = int((logits_NK.argmax(axis=1) == reference_NK.argmax(axis=1)).sum())
     places = {name for name, _ in quantised_places(graph, config.flavor, keep_fp32=keep_fp32)}
     in_fp32 = [layer for layer, node in layer_names(graph).items() if node not in places]
-    note = _note(config, calibration, method, tried, agreeing, in_fp32)
-    set_card(best, replace(checkpoint.card, precision="int8", notes={**checkpoint.card.notes, "export": note}))
+    note = {"opset": graph.opset_import[0].version} | _note(config, calibration, method, tried, agreeing, in_fp32)
+    set_card(best, replace(card, precision="int8", notes={**card.notes, "export": note}))
     best.producer_name, best.producer_version = "rtk", ""
     write_whole(path, best.SerializeToString())
     return Int8Exported(path, method, tried, agreeing, len(logits_NK))

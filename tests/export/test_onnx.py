@@ -202,7 +202,7 @@ def test_a_missing_graph_and_a_text_file_have_different_errors(tmp_path: Path) -
 @pytest.fixture
 def traced_before(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use a graph that was traced before, because tracing takes seconds."""
-    monkeypatch.setattr(to_onnx, "_traced", lambda model, images_NHWC: onnx.load(graph_path))
+    monkeypatch.setattr(to_onnx, "_traced", lambda model, images_NHWC, *, opset: onnx.load(graph_path))
 
 
 @pytest.mark.usefixtures("traced_before")
