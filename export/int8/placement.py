@@ -42,18 +42,19 @@ def quantised_places(graph: onnx.ModelProto, flavor: Int8Flavor, *, keep_fp32: C
 def not_quantised(graph: onnx.ModelProto) -> set[str]:
     """Return the layers of imported graphs that stay in fp32: GPTQ samples plain convolutions of images alone.
 
-    rtk's own graphs have none of them: convolutions of groups, of one or three dimensions, with automatic padding, and
-    dense layers whose input is transposed.
+    rtk's own graphs have none of them: convolutions of one or three dimensions, with automatic padding, dense layers
+    whose input is transposed, and products with weights of other than two dimensions.
     """
     shapes = {tensor.name: len(tensor.dims) for tensor in graph.graph.initializer}
     found = set()
     for node in graph.graph.node:
         given = {one.name: one for one in node.attribute}
-        grouped = "group" in given and given["group"].i != 1
         padded = "auto_pad" in given and given["auto_pad"].s not in (b"", b"NOTSET")
-        if node.op_type == "Conv" and (grouped or padded or shapes.get(node.input[1], 4) != 4):
+        if node.op_type == "Conv" and (padded or shapes.get(node.input[1], 4) != 4):
             found.add(node.name)
         if node.op_type == "Gemm" and "transA" in given and given["transA"].i:
+            found.add(node.name)
+        if node.op_type == "MatMul" and shapes.get(node.input[1], 2) != 2:
             found.add(node.name)
     return found
 
