@@ -32,7 +32,8 @@ LIMIT = 5.0
 def bench(
     context: typer.Context,
     model: Annotated[
-        str, typer.Argument(help="Checkpoint, graph, engine, model of the zoo, or architecture.")
+        str,
+        typer.Argument(help="Checkpoint, graph, engine, model of the zoo, or architecture; also a foreign graph."),
     ] = ZOO_DEFAULT,
     reference: Annotated[
         Path | None,
@@ -86,7 +87,8 @@ def bench(
         str | None,
         typer.Option(
             metavar="N|HxW",
-            help="Size of the images for an architecture; default: the size that it is known for.",
+            help="Size of the images for an architecture, by default the one that it is known for, or for a graph of "
+            "another program that takes any.",
             rich_help_panel=groups.DATA,
             show_default=False,
         ),
@@ -216,9 +218,11 @@ def bench(
 
 def _refuse_parity_options(request: "BenchRequest", *, reference: Path | None, required: str | None) -> None:
     """Raise UsageError for options that ask for a comparison of answers, where none is made."""
+    from ..workflow.speed_model import no_reference
+
     asked = {"--require-parity": required is not None, "--reference": reference is not None}
     for option in (name for name, value in asked.items() if value):
-        why = "it has no weights" if request.parity else "--no-parity compares no answers"
+        why = no_reference(request.model) or "--no-parity compares no answers"
         raise UsageError(f"{request.model}: {option}: {why}; omit {option}")
 
 

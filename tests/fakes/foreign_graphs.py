@@ -130,9 +130,10 @@ def export(
     if half:
         network, example = network.half(), example.half()
     if batch is None:
-        options |= (
+        any_batch = (
             {"dynamic_shapes": ({0: torch.export.Dim("n")},)} if dynamo else {"dynamic_axes": {names[0]: {0: "n"}}}
         )
+        options = any_batch | options
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
