@@ -47,8 +47,8 @@ class SpeedModel:
 def speed_model(name: str, folder: Path, *, image_size: str | None = None) -> SpeedModel:
     """Find the model; of an architecture, and of a graph of another program, make one in the folder.
 
-    `image_size`: as --image-size takes it, for architectures and for graphs that take images of any size. Raises the errors of find_model and image_size_of;
-    UsageError for a size that a model has already.
+    `image_size`: as --image-size takes it, for architectures and for graphs that take images of any size. Raises the
+    errors of find_model, image_size_of and import_graph; UsageError for a size that a model has already.
     """
     size = image_size_of(image_size)
     if is_foreign(name):

@@ -16,6 +16,7 @@ from rtk.core.errors import ArtifactError, UnknownNameError, UsageError
 from rtk.core.models.names import FAMILIES
 from rtk.workflow import speed_model as speed
 from rtk.workflow.speed_model import USUAL, names_architecture, speed_model
+from torch import nn
 
 Run = Callable[..., tuple[str, str]]
 QUICK = ("--batch", "2", "--seconds", "0.2", "--no-baselines", "--device", "cpu")
@@ -171,7 +172,8 @@ def test_a_graph_of_another_program_is_measured_as_it_is(command_line: Run, tmp_
 
 def test_a_graph_for_images_of_any_size_needs_one(tmp_path: Path) -> None:
     axes = {"dynamic_axes": {"pixel_values": {0: "n", 2: "h", 3: "w"}}}
-    path = export(ConvNet().eval(), tmp_path / "any.onnx", batch=None, **axes)
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)]
+    path = export(nn.Sequential(*layers).eval(), tmp_path / "any.onnx", batch=None, **axes)
     with pytest.raises(UsageError, match="takes images of any size; name one: --image-size N or HxW$"):
         speed_model(str(path), tmp_path)
     (tmp_path / "made").mkdir()

@@ -7,7 +7,6 @@ Shapes: N images, C channels, H rows, W columns, K classes, T tokens, F features
 
 import contextlib
 import io
-import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,7 +133,6 @@ def export(
             {"dynamic_shapes": ({0: torch.export.Dim("n")},)} if dynamo else {"dynamic_axes": {names[0]: {0: "n"}}}
         )
         options = any_batch | options
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
