@@ -41,7 +41,7 @@ NUMERICAL = $(patsubst %,tests/%.py, \
 ROOMS = $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 LESSER_PROCESSOR = $(if $(shell grep -m 1 -o avx512vl /proc/cpuinfo 2> /dev/null), \
 	ONEDNN_MAX_CPU_ISA=AVX512_CORE ATEN_CPU_CAPABILITY=avx512, ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default)
-TYPED = -m rtk -m rtk.__main__ -m rtk.api $(addprefix -p rtk.,$(ROOMS))
+TYPED = -m rtk -m rtk.__main__ $(addprefix -p rtk.,$(ROOMS))
 
 # Only these tests may see the fake libcuda. Without a C++ compiler there is nothing to run.
 define driver_tests
@@ -126,7 +126,7 @@ $(LIGHT_VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(LIGHT_VENV)
 	$(LIGHT_VENV)/bin/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 		wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]; \
-		print(*(one for one in wanted if not one.startswith(("torch", "keras"))), sep="\n")' > $(LIGHT_VENV)/wanted
+		print(*(one for one in wanted if not one.startswith(("torch", "keras", "transformers"))), sep="\n")' > $(LIGHT_VENV)/wanted
 	$(LIGHT_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -r $(LIGHT_VENV)/wanted
 	$(LIGHT_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -e .
 	touch $@

@@ -9,6 +9,7 @@ import typer
 
 from .. import __version__
 from ..core.errors import DataError, OutputError, RtkError, UsageError
+from ..core.process_settings import own_process
 from ..core.text import one_line
 from . import (
     bench,
@@ -20,6 +21,7 @@ from . import (
     demo,
     doctor,
     export,
+    import_model,
     inspect,
     models,
     train,
@@ -40,6 +42,7 @@ app = typer.Typer(
 SUMMARIES: dict[Callable[..., None], str] = {
     train.train: "Train a network: data set -> checkpoint.",
     evaluation.evaluate: "Evaluate a model on labelled images, or compare two.",
+    import_model.import_model: "Import weights of other programs: weights -> checkpoint.",
     export.export: "Export a model: checkpoint -> ONNX graph, TensorRT engine.",
     classify.classify: "Classify images: images -> labels.",
     bench.bench: "Measure throughput, latency and parity of every backend.",
@@ -51,7 +54,7 @@ SUMMARIES: dict[Callable[..., None], str] = {
     demo.demo: "Run the full workflow on synthetic images.",
 }
 """The commands, in the order of `rtk --help`, and what each is for in at most 60 characters."""
-NAMES = {evaluation.evaluate: "eval"}
+NAMES = {evaluation.evaluate: "eval", import_model.import_model: "import"}
 """Names of commands that differ from those of their functions."""
 for command, summary in SUMMARIES.items():
     form = bench_old_forms.BenchCommand if command is bench.bench else GroupedCommand
@@ -80,6 +83,7 @@ def options(
 
 def main() -> None:
     """Run the command line. Errors of rtk and wrong usage become one line and an exit code."""
+    own_process()
     make_lasting()
     try:
         _run()

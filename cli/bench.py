@@ -7,26 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..bench.config import PRESETS, SCOPES, BenchConfig, parse_batches, parse_scopes
-from ..core.errors import LimitError, ParityError, UsageError
-from ..core.files import make_folder, make_writable_folder, write_whole
+from ..bench.config import PRESETS, SCOPES, BenchConfig, parse_batches
+from ..core.files import make_writable_folder
 from ..core.text import text_table
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
+from ..workflow.bench_options import LIMIT
 from . import help as groups
+from .network_options import AllowCode
 from .options import INTERRUPTED, DataDir, WaitQuiet, given
 
 if TYPE_CHECKING:
     from ..bench.report.report import Report
-    from ..workflow.bench_request import BenchRequest
 
 _log = logging.getLogger(__name__)
 
 BATCHES = ",".join(map(str, BenchConfig.batches))
-NOTHING_TO_JUDGE = "--require-parity: there is no backend to judge, except the reference"
 COMPARISON = "Comparing reports"
 """The group of options in `--help`."""
-LIMIT = 5.0
-"""Per cent that `--compare` lets a cell lose."""
 
 
 def bench(
@@ -35,6 +32,7 @@ def bench(
         str,
         typer.Argument(help="Checkpoint, graph, engine, model of the zoo, or architecture; also a foreign graph."),
     ] = ZOO_DEFAULT,
+    allow_code: AllowCode = None,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -180,6 +178,7 @@ def bench(
         _compare(*compare, limit=limit, force=force)
         return
     _refuse_unused(context, with_compare=False)
+    from ..workflow.bench_options import bench_config, check_request
     from ..workflow.bench_request import BenchRequest
     from ..workflow.benchmark import run_benchmark
 
@@ -191,7 +190,13 @@ def bench(
         baselines=baselines,
         dataset=dataset,
         data_dir=data_dir,
-        config=_config(preset, batch=batch, scopes=scope or (), seconds=seconds, wait_quiet=wait_quiet),
+        config=bench_config(
+            preset,
+            batches=None if batch is None else parse_batches(batch),
+            scopes=scope or (),
+            seconds=seconds,
+            wait_quiet=wait_quiet,
+        ),
         seconds_given=seconds is not None,
         device=device,
         require_parity=require_parity or "default",
@@ -199,12 +204,7 @@ def bench(
         parity=parity,
         image_size=image_size,
     )
-    if not request.measures_parity:
-        _refuse_parity_options(request, reference=reference, required=require_parity)
-    if force and reference is None:
-        raise UsageError("--force goes with --reference FILE or --compare OLD NEW")
-    if require_parity is not None and set(request.backends) == {"torch"} and reference is None:
-        raise ParityError(NOTHING_TO_JUDGE)
+    check_request(request, require_parity=require_parity)
     if report is not None:
         make_writable_folder(report)
     found, judged = run_benchmark(request)
@@ -216,103 +216,43 @@ def bench(
         _enforce_parity(found, judged=judged)
 
 
-def _refuse_parity_options(request: "BenchRequest", *, reference: Path | None, required: str | None) -> None:
-    """Raise UsageError for options that ask for a comparison of answers, where none is made."""
-    from ..workflow.speed_model import no_reference
-
-    asked = {"--require-parity": required is not None, "--reference": reference is not None}
-    for option in (name for name, value in asked.items() if value):
-        why = no_reference(request.model) or "--no-parity compares no answers"
-        raise UsageError(f"{request.model}: {option}: {why}; omit {option}")
-
-
 def _refuse_unused(context: typer.Context, *, with_compare: bool) -> None:
     """Raise UsageError for options that would have no effect with, or without, --compare."""
+    from ..workflow.bench_options import refuse_unused
+
     names = {str(one.name): one.opts[0] if one.opts[0].startswith("-") else "MODEL" for one in context.command.params}
-    requested = given(context)
-    if not with_compare and "limit" in requested:
-        raise UsageError("--limit goes with --compare OLD NEW")
-    unused = [names[name] for name in requested if name not in ("compare", "limit", "force")]
-    if with_compare and unused:
-        raise UsageError(f"--compare: leave out {', '.join(unused)}, which would have no effect")
-
-
-def _config(
-    preset: str | None, *, batch: str | None, scopes: Sequence[str], seconds: float | None, wait_quiet: bool
-) -> BenchConfig:
-    """The options of the measurement as a config. Raises UsageError."""
-    batches = parse_batches(batch) if batch is not None else None
-    if preset is None:
-        return BenchConfig(
-            batches=batches or BenchConfig.batches,
-            seconds=BenchConfig.seconds if seconds is None else seconds,
-            scopes=parse_scopes(scopes) or BenchConfig.scopes,
-            wait_quiet=wait_quiet,
-        )
-    if scopes:
-        raise UsageError(f"--preset {preset} defines the scope; leave out --scope")
-    return BenchConfig.from_preset(preset, batches=batches, seconds=seconds, wait_quiet=wait_quiet)
+    refuse_unused([names[name] for name in given(context)], compares=with_compare)
 
 
 def _print_report(report: "Report", *, folder: Path | None, verbose: bool) -> None:
     from ..bench.report.render import report_text
+    from ..workflow.bench_options import write_report
 
     print(report_text(report, verbose=verbose))
     if folder:
-        write_report(report, folder)
-        print(f"\n{folder / 'report.html'}")
-
-
-def write_report(report: "Report", folder: Path) -> None:
-    """Write report.json, report.md and report.html, without the paths of the user's home and of rtk itself."""
-    from ..bench.report.html import page_of
-    from ..bench.report.render import report_markdown
-    from ..core.paths import as_published
-
-    make_folder(folder)
-    for suffix, text in (("json", report.to_json()), ("md", report_markdown(report)), ("html", page_of(report))):
-        write_whole(folder / f"report.{suffix}", as_published(text))
+        print(f"\n{write_report(report, folder)}")
 
 
 def _enforce_parity(report: "Report", *, judged: Sequence[str]) -> None:
-    """Raise ParityError for no parity, after printing its worst images, and for a missing verdict.
-
-    Raises InconclusiveError if a verdict is inconclusive and none is no parity.
-    """
+    """Raise the failure of parity, if there is one, after printing the worst images of the first faulty backend."""
     from ..bench.report.tables import worst_table
+    from ..workflow.bench_options import parity_failure
 
-    if not report.verdicts:
-        raise ParityError(NOTHING_TO_JUDGE)
-    for verdict in report.verdicts:
-        if verdict.outcome == "failed":
-            parity = next(one for one in report.parity if one.candidate == verdict.candidate)
-            table = text_table(worst_table(parity, report.model.classes))
-            print(f"\nThe worst answers of {verdict.candidate}\n\n{table}")
-            verdict.enforce()
-    missing = sorted({*judged} - {"torch"} - {verdict.candidate for verdict in report.verdicts})
-    if missing:
-        raise ParityError(f"--require-parity: {missing[0]} could not be judged: {report.unusable[missing[0]]}")
-    for verdict in report.verdicts:
-        verdict.enforce()
+    failed = next((verdict for verdict in report.verdicts if verdict.outcome == "failed"), None)
+    if failed is not None:
+        parity = next(one for one in report.parity if one.candidate == failed.candidate)
+        table = text_table(worst_table(parity, report.model.classes))
+        print(f"\nThe worst answers of {failed.candidate}\n\n{table}")
+    if (failure := parity_failure(report, judged=judged)) is not None:
+        raise failure
 
 
 def _compare(old: Path, new: Path, *, limit: float, force: bool) -> None:
     """Print which cells changed beyond noise; exit code 4 if one of them lost more than the limit."""
     from ..bench.report.regressions import changes_text, compare_reports
+    from ..workflow.bench_options import limit_failure
 
     compared = compare_reports(old, new, force=force)
     print(changes_text(compared))
-    slower = [change for change in compared.changes if change.slower_by_more_than(limit)]
-    pooled = [change for change in compared.pooled if change.slower_by_more_than(limit)]
-    if slower:
-        worst = min(slower, key=lambda change: change.ratio)
-        raise LimitError(
-            f"{len(slower)} of {len(compared.changes)} cells are slower by more than {limit:g} %, "
-            f"{worst.new.label} at batch {worst.new.batch} by {100 * (1 - worst.ratio):.1f} %"
-        )
-    if pooled:
-        worst = min(pooled, key=lambda change: change.ratio)
-        raise LimitError(
-            f"{worst.new.label} is slower by more than {limit:g} % in all batch sizes together, "
-            f"by {100 * (1 - worst.ratio):.1f} %"
-        )
+    if (failure := limit_failure(compared, limit)) is not None:
+        raise failure

@@ -13,6 +13,7 @@ from ..core.progress import progress_bar
 from ..core.text import text_table, wrapped
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from . import help as groups
+from .network_options import AllowCode
 from .options import DataDir, WaitQuiet
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ IMAGES = 10_000
 
 def bench_files(
     model: Annotated[str, typer.Argument(help="Checkpoint, graph, engine, or model of the zoo.")] = ZOO_DEFAULT,
+    allow_code: AllowCode = None,
     reference: Annotated[
         Path | None,
         typer.Option(

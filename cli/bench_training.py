@@ -11,6 +11,7 @@ from ..core.progress import progress_bar
 from ..core.text import text_table, wrapped
 from ..train.config import TrainConfig
 from . import help as groups
+from .network_options import NetArg, named_network
 from .options import INTERRUPTED, DataDir, WaitQuiet
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ _log = logging.getLogger(__name__)
 
 
 def bench_train(
-    arch: Annotated[str, typer.Argument(help="Architecture, such as resnet20v1; see rtk models.")],
+    arch: Annotated[
+        str, typer.Argument(help="Architecture, such as resnet20v1 (see rtk models), or package.module:function.")
+    ],
+    net_arg: NetArg = None,
     dataset: Annotated[
         str,
         typer.Option(help="Data set: cifar10, fashion-mnist, shapes, or a folder.", rich_help_panel=groups.DATA),
@@ -54,6 +58,7 @@ def bench_train(
     from ..core.machine import this_machine
     from ..train.throughput import endless_steps
 
+    arch = named_network(arch, net_arg)
     config = TrainConfig(arch, dataset=dataset, device=device, data_dir=data_dir)
     bench_config = BenchConfig(seconds=seconds, wait_quiet=wait_quiet)
     split = open_dataset(config.dataset, data_dir=config.data_dir, options=config.data_options()).split("train")

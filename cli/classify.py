@@ -20,6 +20,7 @@ from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from ..core.zoo import zoo_card
 from .classify_options import ClassifyOptions
 from .config_options import options_from
+from .network_options import allow_named
 from .streams import stdout_failure
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def classify(
     if options.backend not in ("auto", *BACKENDS):
         raise UnknownNameError("backend", options.backend, ("auto", *BACKENDS))
     _check_outputs(options)
+    allow_named(*(options.allow_code or ()))
     if options.model is None:
         _log.info(_default_model_text())
     started_at = time.monotonic()
@@ -284,8 +286,10 @@ def _classify_on_ray(options: ClassifyOptions, address: str) -> _Done:
         raise UsageError("--ray: Ray Data is not installed; pip install 'ray[data]'")
     card = read_card(find_model(options.model_name))
     model, backend, batch_size = options.model_name, options.backend, options.batch_size
+    modules = options.allow_code or ()
 
     def open_there(backend_options: BackendOptions) -> Backend:
+        allow_named(*modules)
         return open_model(model, backend=backend, options=backend_options, max_batch=batch_size)
 
     work = Work(

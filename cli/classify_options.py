@@ -19,6 +19,7 @@ from ..infer.output.formats import (
     Format,
 )
 from . import help as groups
+from .network_options import ALLOW_CODE
 
 NOT_WITH_RAY = "--resume, --sort-into, --link, --report, --cuda-graphs, --csv-bom, --format"
 
@@ -34,6 +35,7 @@ class ClassifyOptions:
         names=("--model", "-m"),
         help=f"Model file or name of a zoo model; default: {ZOO_DEFAULT}.",
     )
+    allow_code: tuple[str, ...] | None = option(None, group=groups.MODEL, metavar="MODULE", help=ALLOW_CODE)
     backend: str = option("auto", group=groups.BACKEND, help="Backend: auto, torch, onnx, openvino or trt.")
     device: str = option("auto", group=groups.BACKEND, help="Device: auto, cpu, cuda or cuda:N.")
     cuda_graphs: bool = option(

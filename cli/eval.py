@@ -1,21 +1,16 @@
 """rtk eval."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ..core.errors import UsageError
-from ..core.files import check_local, make_writable_folder
 from ..core.text import wrapped
 from ..workflow.eval_request import EvalRequest, Wanted
 from . import help as groups
+from .network_options import AllowCode
 from .options import DataDir
-
-if TYPE_CHECKING:
-    from ..bench.evaluation.result import Comparison, Evaluation
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +21,7 @@ def evaluate(
         str | None,
         typer.Argument(help="Second model, to compare with the first on the same images.", show_default=False),
     ] = None,
+    allow_code: AllowCode = None,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -122,8 +118,9 @@ def evaluate(
 
     With two models, compare them on the same images.
     """
+    from ..bench.evaluation.result import Comparison
     from ..bench.evaluation.text import comparison_text, evaluation_text
-    from ..workflow.evaluation import compare_models, evaluated, write_images
+    from ..workflow.eval_options import EvalOptions, fit_first, prepare_outputs, run_evaluation
 
     request = EvalRequest(
         model=model,
@@ -133,53 +130,16 @@ def evaluate(
         device=device,
         batch_size=batch_size,
     )
-    _check_outputs(report, per_image)
-    if fit_temperature:
-        if model2 is not None:
-            raise UsageError(f"--fit-temperature fits one model; leave out {model2}, or compare without the option")
-        request = _with_temperature(request, held_out=held_out, out=out)
-    elif held_out is not None or out is not None:
-        raise UsageError(f"{'--held-out' if held_out is not None else '--out'} goes with --fit-temperature")
-    if model2 is None:
-        done = evaluated(request)
-        print(evaluation_text(done.evaluation))
-        models = {"": done}
-        _write_report(done.evaluation, report)
-    else:
-        compared = compare_models(request, model2)
-        print(comparison_text(compared.comparison))
-        models = {"a_": compared.first, "b_": compared.second}
-        _write_report(compared.comparison, report)
+    options = EvalOptions(request, model2, report, per_image, fit_temperature, held_out, out)
+    prepare_outputs(options)
+    options, fitted = fit_first(options)
+    if fitted is not None:
+        print(f"{wrapped(fitted.to_text())}\n")
+        for path in fitted.written:
+            _log.info(f"output: {path}")
+    result, page = run_evaluation(options)
+    print(comparison_text(result) if isinstance(result, Comparison) else evaluation_text(result))
+    if page is not None:
+        print(f"\n{page}")
     if per_image is not None:
-        write_images(per_image, models)
         _log.info(f"output: {per_image}")
-
-
-def _with_temperature(request: EvalRequest, *, held_out: str | None, out: Path | None) -> EvalRequest:
-    """Fit the temperature, print it, log the files, and return the request for the file that has it."""
-    from ..workflow.fit_temperature import FitConfig, fit_temperature
-
-    fitted = fit_temperature(FitConfig(request, held_out, out))
-    print(f"{wrapped(fitted.to_text())}\n")
-    for path in fitted.written:
-        _log.info(f"output: {path}")
-    return replace(request, model=str(fitted.written[0]))
-
-
-def _check_outputs(report: Path | None, per_image: Path | None) -> None:
-    """Make the folders of the outputs. Raise UsageError or OutputError for outputs that cannot be written here."""
-    if report is not None:
-        make_writable_folder(report)
-    if per_image is not None:
-        from ..bench.evaluation.per_image import check_suffix
-
-        check_suffix(per_image)
-        check_local(per_image)
-        make_writable_folder(per_image.parent)
-
-
-def _write_report(result: "Evaluation | Comparison", folder: Path | None) -> None:
-    from ..workflow.evaluation import write_evaluation
-
-    if folder is not None:
-        print(f"\n{write_evaluation(result, folder)[-1]}")

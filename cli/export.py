@@ -2,15 +2,15 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..core.nvidia.driver import device_index
 from ..core.text import text_table
-from ..export.config import EngineConfig, Int8Config, Int8Flavor, Method, WeightBits
+from ..export.config import EngineConfig, Int8Config
 from ..export.opset import FIRST, IR_VERSIONS, OPSET
 from . import help as groups
+from .network_options import AllowCode
 from .options import DataDir
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def export(
             "Several checkpoints become one model, an ensemble.",
         ),
     ],
+    allow_code: AllowCode = None,
     precision: Annotated[
         str | None,
         typer.Option(
@@ -200,59 +201,20 @@ def export(
     ] = None,
 ) -> None:
     """Export a model: checkpoint -> ONNX graph, compared with PyTorch; with --trt -> TensorRT engine."""
-    from ..workflow.export_model import (
-        ExportConfig,
-        explain_layers,
-        export_model,
-        judge_given_graph,
-        judges_only,
-        write_triton_repository,
-    )
+    options = {name: value for name, value in locals().items() if name != "allow_code"}  # its callback has read it
+    from ..workflow.export_options import export_config, run_export
 
-    config = ExportConfig(
-        models=tuple(models),
-        out=out,
-        precision=precision,
-        opset=opset,
-        int8=Int8Config(
-            flavor=cast(Int8Flavor, int8_flavor),  # Int8Config checks the names
-            method=cast(Method, int8_method),
-            weight_bits=cast(WeightBits, int8_weight_bits),
-            keep_fp32=tuple(keep_fp32 or ()),
-            calibration_images=calibration_images,
-        ),
-        require_parity=require_parity,
-        dataset=dataset,
-        data_dir=data_dir,
-        trt=trt,
-        engine=EngineConfig(
-            graph=Path(models[0]),
-            flavor=flavor,
-            max_batch=max_batch,
-            opt_batch=opt_batch,
-            device=device_index(device),
-            targets=tuple(target or ()),
-            workspace_mib=workspace_mib,
-            hardware_compatibility=hardware_compatibility,
-            cache=cache,
-        ),
-        triton=triton,
-        explain=explain,
-        name=name,
-        force=force,
-    )
+    config = export_config(**options)
+    done = run_export(config)
     if config.explain:
-        print(cost_table(explain_layers(config)))
+        print(cost_table(list(done.costs)))
         return
-    if judges_only(config):
-        print(judge_given_graph(config).summary())
-        files: list[Path] = []
-    else:
-        files = export_model(config)
-    for path in files:
+    if done.verdict is not None:
+        print(done.verdict.summary())
+    for path in done.files:
         print(path)
-    if config.triton is not None:
-        print(write_triton_repository(config, files))
+    if done.triton is not None:
+        print(done.triton)
         _log.info(f"to serve it: tritonserver --model-repository={config.triton}")
 
 

@@ -8,10 +8,17 @@ from ..core.errors import UsageError
 from ..core.json_text import json_text
 from ..core.text import fitting_table, text_table
 from . import help as groups
+from .network_options import NetArg, named_network
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="Architecture to list the layers of.", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Architecture to list the layers of; package.module:function for your own.", show_default=False
+        ),
+    ] = None,
+    net_arg: NetArg = None,
     image_size: Annotated[
         int, typer.Option(min=1, help="Image side in pixels, for the output shapes.", rich_help_panel=groups.MODEL)
     ] = 32,
@@ -29,6 +36,7 @@ def models(
     if name in zoo_names():
         raise UsageError(f"{name}: is a model of the zoo; run: rtk inspect {name}")
     if name is not None:
+        name = named_network(name, net_arg)
         rows = layer_table(name, side=image_size, in_channels=channels, classes=classes)
         print(json_text(rows, indent=1) if as_json else fitting_table(rows))
         return

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ..core.errors import RtkError
+from ..core.process_settings import own_process
 from ..core.text import visible
 from .help import DATA, MEASUREMENT
 
@@ -83,6 +84,7 @@ def fail(error: RtkError) -> NoReturn:
 
 def run_module(function: Callable[..., None]) -> None:
     """Run a function as the command line of a module (python -m rtk.tools.NAME): its parameters are the options."""
+    own_process()
     try:
         typer.run(function)
     except RtkError as error:

@@ -14,6 +14,7 @@ from ..core.text import wrapped
 from ..train.config import TrainConfig, resumed_config
 from . import help as groups
 from .config_options import options_from
+from .network_options import AllowCode, NetArg, named_network
 from .options import INTERRUPTED, SIGNALLED, given
 
 if TYPE_CHECKING:
@@ -21,15 +22,20 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-OF_THE_COMMAND = ("seeds", "resume", "evaluation")
+OF_THE_COMMAND = ("seeds", "resume", "evaluation", "net_arg", "allow_code")
 """The parameters that are no fields of TrainConfig."""
 
 
 @options_from(TrainConfig)
 def train(
     context: typer.Context,
-    arch: Annotated[str | None, typer.Argument(help="resnet20v1, resnet56v2, ...; see rtk models.")] = None,
+    arch: Annotated[
+        str | None,
+        typer.Argument(help="resnet20v1, resnet56v2, ... (see rtk models), or package.module:function."),
+    ] = None,
     *,
+    net_arg: NetArg = None,
+    allow_code: AllowCode = None,
     seeds: Annotated[
         int | None,
         typer.Option(
@@ -60,7 +66,7 @@ def train(
         return
     if arch is None:
         raise UsageError("the architecture is missing; expected a name such as resnet20v1, listed by: rtk models")
-    config = TrainConfig(**_config_values({"arch": arch, **values}))
+    config = TrainConfig(**_config_values({"arch": named_network(arch, net_arg), **values}))
     if seeds is not None:
         _train_seeds(config, seeds, evaluation=evaluation)
     else:
@@ -99,7 +105,7 @@ def _resume(run_dir: Path, options: dict[str, Any], *, evaluation: bool) -> None
 def _train_seeds(config: TrainConfig, count: int, *, evaluation: bool) -> None:
     """Train several seeds and print the mean and spread of their accuracies."""
     from ..train.distributed.process_group import rank
-    from ..train.seeds import train_seeds
+    from ..train.seeds import seed_folders, train_seeds
 
     with _stoppable("the same command (it keeps the seeds that are finished)"):
         path, summary = train_seeds(config, count)
@@ -107,8 +113,7 @@ def _train_seeds(config: TrainConfig, count: int, *, evaluation: bool) -> None:
         print(f"{summary.scores[0].split} accuracy {summary.text}")
         print(path)
     if evaluation:
-        base = path.parent
-        _evaluate([base.with_name(f"{base.name}-s{seed}") / "best.pt" for seed in summary.seeds], config)
+        _evaluate([folder / "best.pt" for folder in seed_folders(path, summary.seeds)], config)
 
 
 def _evaluate(checkpoints: Sequence[Path], config: TrainConfig) -> None:

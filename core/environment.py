@@ -1,7 +1,8 @@
 """What rtk sets in the environment for the libraries that it loads. What the user has set stays as it is.
 
 `import rtk` calls `switch_off_telemetry`, so that every process passes there before a library is loaded: commands,
-programs that use the Python API, decoding processes, Ray's actors.
+programs that use the Python API, decoding processes, Ray's actors. Those two variables stay, because libraries may read
+them at any time; the others are set during a call only, except in the process of a command.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from .errors import OutputError
 from .paths import cache_path, can_write, home_dir
+from .process_settings import set_in_environment
 
 OPENVINO_TELEMETRY = "openvino_telemetry"
 """The package by which OpenVINO sends its statistics. OpenVINO works without it."""
@@ -51,7 +53,7 @@ def use_writable_matplotlib_folder() -> None:
         with contextlib.suppress(OutputError):  # then Matplotlib complains itself
             folder = cache_path("matplotlib")
             if can_write(folder):
-                os.environ["MPLCONFIGDIR"] = str(folder)
+                set_in_environment("MPLCONFIGDIR", str(folder))
 
 
 def use_writable_compiler_folders() -> None:
@@ -60,9 +62,8 @@ def use_writable_compiler_folders() -> None:
         try:
             getpass.getuser()
         except (KeyError, OSError):
-            os.environ.setdefault(
-                "TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir(), f"torchinductor_uid_{os.getuid()}"))
-            )
+            folder = Path(tempfile.gettempdir(), f"torchinductor_uid_{os.getuid()}")
+            set_in_environment("TORCHINDUCTOR_CACHE_DIR", str(folder))
         home = home_dir()
         if home is None or not os.access(home, os.W_OK):
-            os.environ.setdefault("TRITON_CACHE_DIR", str(cache_path("triton")))
+            set_in_environment("TRITON_CACHE_DIR", str(cache_path("triton")))

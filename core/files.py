@@ -203,6 +203,11 @@ def sha256_of(path: Path) -> str:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
+    """The mask of this process. Only where the system does not list it, it is set to be read."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("Umask:"):
+                return int(line.removeprefix("Umask:"), 8)
+    mask = os.umask(0)  # another thread that makes a file just now gets a mask of 0
     os.umask(mask)
     return mask

@@ -15,12 +15,16 @@ def fonts_for(text: str) -> Iterator[None]:
 
     A character that no installed font has is drawn as a box. matplotlib's own messages about fonts are not printed.
     """
-    logging.getLogger("matplotlib").addHandler(logging.NullHandler())  # without a handler, Python prints them
-    import matplotlib as mpl
+    log, nowhere = logging.getLogger("matplotlib"), logging.NullHandler()
+    log.addHandler(nowhere)  # without a handler, Python prints them
+    try:
+        import matplotlib as mpl
 
-    with mpl.rc_context({"font.family": _families(text)}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
-        yield
+        with mpl.rc_context({"font.family": _families(text)}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+            yield
+    finally:
+        log.removeHandler(nowhere)
 
 
 def plain_text(text: str) -> str:

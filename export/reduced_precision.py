@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.artifacts.graph_card import ARITHMETIC_KEY
 from ..core.models.model import Model
@@ -34,18 +34,15 @@ CHECKED = "the same graph in fp32 arithmetic, weights and every layer's result r
 UNCHECKED = "arithmetic in {precision} itself: the hardware's order of sums"
 
 
-class LowerPrecision(nn.Module):
+class LowerPrecision(Model):
     """A model whose network computes in a 16-bit precision; normalised pixels and logits are fp32."""
 
     def __init__(self, model: Model, half: Half) -> None:
-        super().__init__()
-        self.normalise = model.normalise
-        self.network = model.network.to(half.torch_type)
+        super().__init__(model.normalise, model.network.to(half.torch_type))
         self.torch_type = half.torch_type
 
     def forward(self, images_NHWC: Tensor) -> Tensor:
-        logits_NK: Tensor = self.network(self.normalise(images_NHWC).to(self.torch_type))
-        return logits_NK.to(torch.float32)
+        return self.logits_of_pixels(self.normalise(images_NHWC).to(self.torch_type)).to(torch.float32)
 
 
 def rounded_after_every_layer(graph: onnx.ModelProto, half: Half) -> onnx.ModelProto:

@@ -18,6 +18,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.export import ExportedProgram
 from torch.nn.utils import fuse_conv_bn_eval
 
 from ..core.artifacts.checkpoint import Checkpoint
@@ -27,9 +28,12 @@ from ..core.errors import ArtifactError, UsageError
 from ..core.files import write_whole
 from ..core.machine import this_machine
 from ..core.models.model import Model, exact_logits
+from ..core.models.own_code import has_other_code
 from ..core.probe import probe_images
 from ..core.tolerances import differences, largest_share, precision_named, rounding_limit
+from .half_graph import in_half
 from .opset import IR_VERSIONS, opset_of
+from .own_code_graph import Marked, traced_program, without_mark
 from .reduced_precision import CHECKED, HALVES, UNCHECKED, LowerPrecision, rounded_after_every_layer
 
 PROBE_IMAGES = 48
@@ -148,12 +152,13 @@ def graph_from_checkpoint(
     `opset`: see `opset_of`. Raises UsageError if it does not fit, ArtifactError if PyTorch's exporter writes another.
     """
     chosen = opset_of(precision, opset)
-    model: nn.Module = folded(checkpoint.model())
+    model = folded(checkpoint.model())
     images_NHWC = probe_images(2, checkpoint.card.input)
-    if precision in HALVES:
-        assert isinstance(model, Model)
-        model = LowerPrecision(model, HALVES[precision])
-    graph = _traced(model, images_NHWC, opset=chosen)
+    if has_other_code(model.network):
+        graph = _graph_of_own_code(model, images_NHWC, precision, arch=checkpoint.card.arch, opset=chosen)
+    else:
+        runnable = LowerPrecision(model, HALVES[precision]) if precision in HALVES else model
+        graph = _traced(runnable, images_NHWC, opset=chosen)
     written = next(entry.version for entry in graph.opset_import if entry.domain == "")
     if written != chosen:
         raise ArtifactError(
@@ -165,8 +170,20 @@ def graph_from_checkpoint(
     return graph
 
 
-def _traced(model: nn.Module, images_NHWC: NDArray[np.uint8], *, opset: int) -> onnx.ModelProto:
-    """Return the model as ONNX, without the paths of this machine that tracing writes into it."""
+def _graph_of_own_code(
+    model: Model, images_NHWC: NDArray[np.uint8], precision: str, *, arch: str, opset: int
+) -> onnx.ModelProto:
+    """Return a model whose network has code outside of rtk as a graph; a 16-bit graph is made from one in fp32."""
+    half = HALVES.get(precision)
+    if half is None:
+        return _traced(traced_program(model, images_NHWC, arch=arch), images_NHWC, opset=opset)
+    program = traced_program(Marked(model, half), images_NHWC, arch=arch)
+    graph, start = without_mark(_traced(program, images_NHWC, opset=opset), half)
+    return in_half(graph, half, start=start)
+
+
+def _traced(model: nn.Module | ExportedProgram, images_NHWC: NDArray[np.uint8], *, opset: int) -> onnx.ModelProto:
+    """Return the model, or its trace, as ONNX, without the paths of this machine that tracing writes into it."""
     with _quiet():
         program = torch.onnx.export(
             model,

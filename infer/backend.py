@@ -56,11 +56,14 @@ class Backend(abc.ABC):
     """The batch that it is optimised for; None means that no batch is special."""
     precision: str = ""
     """The precision of the computation, if it differs from the card's."""
+    closed: bool = False
+    """Whether it is closed; every use is then an error."""
 
     def __call__(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute the logits N x K of one batch. The caller owns the returned array.
 
-        Raises BackendError if the images do not fit the card, the batch is too large, or the computation fails.
+        Raises BackendError if the images do not fit the card, the batch is too large, the backend is closed, or the
+        computation fails.
         """
         self.checked(images_NHWC)
         if len(images_NHWC) == 0:
@@ -72,6 +75,7 @@ class Backend(abc.ABC):
 
     def checked(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the batch if a call accepts it. Raises BackendError as a call does."""
+        self._check_open()
         expected = self.card.input.shape
         if images_NHWC.dtype != np.uint8 or images_NHWC.ndim != 4 or images_NHWC.shape[1:] != expected:
             raise BackendError(
@@ -99,6 +103,7 @@ class Backend(abc.ABC):
 
         Raises BackendError, as does its `run`.
         """
+        self._check_open()
         with translated_errors(f"{self.name}: {len(images_NHWC)} images on the device"):
             resident = self._resident(images_NHWC)
         return None if resident is None else _Translated(resident, self.name)
@@ -108,6 +113,7 @@ class Backend(abc.ABC):
 
         Raises BackendError as a call does.
         """
+        self._check_open()
         if not len(images_NHWC):
             return 0.0
         with translated_errors(f"{self.name}: {len(images_NHWC)} images in fp64"):
@@ -118,6 +124,7 @@ class Backend(abc.ABC):
 
         Raises BackendError as a call does.
         """
+        self._check_open()
         with translated_errors(f"{self.name}: {len(images_NHWC)} images in {precision}"):
             return self._rounded(images_NHWC, precision)
 
@@ -153,8 +160,18 @@ class Backend(abc.ABC):
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute the logits of a checked batch."""
 
-    def close(self) -> None:  # noqa: B027 - most backends own only memory
+    def close(self) -> None:
         """Free everything. A second call does nothing."""
+        self.closed = True
+        self._free()
+
+    def _check_open(self) -> None:
+        """Raises BackendError if the backend is closed."""
+        if self.closed:
+            raise BackendError(f"{self.name}: this backend is closed; open the model again")
+
+    def _free(self) -> None:  # noqa: B027 - some backends own only memory
+        """Free what `close` frees; it may be called again."""
 
     def __enter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from ..core.card import ModelCard
 from ..core.data.decode import Chunk, Decoder
 from ..core.data.sources.entry import Entry
-from ..core.text import wrapped
+from ..core.text import decodable, wrapped
 from .backend import Backend
 
 _log = logging.getLogger(__name__)
@@ -51,6 +52,27 @@ class Answer:
     def probability(self) -> float:
         """The probability of the most probable class; 0 if the image cannot be read."""
         return self.predictions[0].probability if self.predictions else 0.0
+
+    def to_dict(self, top_k: int | None = None) -> dict[str, Any]:
+        """The answer in types of JSON, with the fields of a line of `rtk classify --format jsonl --top-k TOP_K`.
+
+        Fields without a value are None. `top_k` None: as many predictions as it has, at least one.
+        """
+        fields: dict[str, Any] = dict.fromkeys(columns(max(len(self.predictions), 1) if top_k is None else top_k))
+        fields |= {"file": decodable(self.file), "error": decodable(self.error) or None}
+        for rank, prediction in enumerate(self.predictions[:top_k], 1):
+            suffix = "" if rank == 1 else f"_{rank}"
+            fields |= {f"label{suffix}": prediction.label, f"index{suffix}": prediction.index}
+            fields[f"probability{suffix}"] = round(prediction.probability, 6)
+        return fields
+
+
+def columns(top_k: int) -> list[str]:
+    """Names of the fields of an answer: file, label, index, probability, error, then the further predictions."""
+    others = itertools.chain.from_iterable(
+        (f"label_{rank}", f"index_{rank}", f"probability_{rank}") for rank in range(2, top_k + 1)
+    )
+    return ["file", "label", "index", "probability", "error", *others]
 
 
 ENTRIES_PER_IMAGE = 4

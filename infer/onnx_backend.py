@@ -72,7 +72,7 @@ class OnnxBackend(Backend):
             return None
         return OnDevice(self._session, self.card, images_NHWC, "cuda", int(self.device.partition(":")[2]))
 
-    def close(self) -> None:
+    def _free(self) -> None:
         """Free the session and its buffers."""
         self._buffers = None
         self._session = None

@@ -73,7 +73,7 @@ class OpenVinoBackend(Backend):
         logits_NK: NDArray[np.float32] = np.array(answer[OUTPUT_NAME], np.float32)
         return logits_NK
 
-    def close(self) -> None:
+    def _free(self) -> None:
         """Free the compiled model."""
         self._request = self._model = None
 

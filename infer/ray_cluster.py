@@ -26,6 +26,7 @@ from ..core.data.options import MAX_PIXELS, Fit
 from ..core.data.sources.entry import Entry
 from ..core.errors import BackendError, RtkError
 from ..core.library_errors import reason_of
+from ..core.process_settings import own_process
 from .backend import Backend, BackendOptions
 from .classify import Answer, ClassifyConfig, Prediction, classify
 from .sources.listing import kind_of, listed, within
@@ -158,6 +159,7 @@ class Classifier:
 
     def __init__(self, work: Work, actors: Actors) -> None:
         """Open the model, in the folder where relative paths start."""
+        own_process()
         os.chdir(work.folder)
         self.work = work
         self.backend = work.open_backend(replace(work.options, threads=actors.cores))

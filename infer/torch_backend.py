@@ -1,7 +1,13 @@
-"""The torch backend: a checkpoint in PyTorch, fp32 without TF32. It is the reference for all other backends."""
+"""The torch backend: a checkpoint in PyTorch, fp32 without TF32. It is the reference for all other backends.
 
+TF32 and the number of threads are settings of the whole process. A command sets them for good; in a program that uses
+rtk as a library they are set during a call only.
+"""
+
+import contextlib
 import ctypes
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +17,10 @@ from numpy.typing import NDArray
 from ..core.artifacts.checkpoint import load_checkpoint
 from ..core.errors import BackendError
 from ..core.machine import usable_cores
-from ..core.models.model import exact_logits, rounded_logits, tensor_from_images
+from ..core.models.full_precision import use_full_precision
+from ..core.models.model import exact_logits, tensor_from_images
+from ..core.models.rounded import rounded_logits
+from ..core.process_settings import change, process_is_owned, settings_put_back
 from .backend import Backend, BackendOptions, Resident
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -43,40 +52,59 @@ class TorchBackend(Backend):
             raise BackendError(
                 f"torch: --device {device}: this machine has {torch.cuda.device_count()} CUDA GPU(s), numbered from 0"
             )
-        # Without --threads: PyTorch's own number, but it knows no quotas of containers.
-        torch.set_num_threads(options.threads or min(torch.get_num_threads(), usable_cores()))
-        if device == "cpu":
-            keep_freed_memory()
-        else:
-            torch.backends.cuda.matmul.allow_tf32 = False
-            torch.backends.cudnn.allow_tf32 = False
+        self._threads = options.threads
+        if process_is_owned():
+            self._set()
+            if device == "cpu":
+                keep_freed_memory()
         loaded = load_checkpoint(checkpoint)
         self.card = loaded.card
         self._torch_device = torch.device(device)
         self._model = loaded.model().to(self._torch_device)
         self.device = "cpu" if device == "cpu" else f"cuda:{self._torch_device.index or 0}"
-        self.runs_on = f"PyTorch {torch.__version__}, eager, {_hardware(self._torch_device)}"
+        with self._settings():
+            self.runs_on = f"PyTorch {torch.__version__}, eager, {_hardware(self._torch_device)}"
+
+    @contextlib.contextmanager
+    def _settings(self) -> Iterator[None]:
+        """Compute with this backend's threads, and without TF32, inside the block.
+
+        Without --threads: PyTorch's own number, but it knows no quotas of containers.
+        """
+        if process_is_owned():  # the constructor has set them
+            yield
+            return
+        with settings_put_back():
+            self._set()
+            yield
+
+    def _set(self) -> None:
+        threads = self._threads or min(torch.get_num_threads(), usable_cores())
+        change(torch.get_num_threads, torch.set_num_threads, threads)
+        use_full_precision()
 
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with torch.inference_mode():
+        with self._settings(), torch.inference_mode():
             logits_NK = self._model(tensor_from_images(images_NHWC).to(self._torch_device))
-        result: NDArray[np.float32] = logits_NK.cpu().numpy()
+            result: NDArray[np.float32] = logits_NK.cpu().numpy()
         return result
 
     def _rounding(self, images_NHWC: NDArray[np.uint8]) -> float:
         """Return the largest difference of the logits from those in fp64."""
-        return float(np.abs(self(images_NHWC) - exact_logits(self._model, images_NHWC)).max())
+        with self._settings():
+            return float(np.abs(self(images_NHWC) - exact_logits(self._model, images_NHWC)).max())
 
     def _rounded(self, images_NHWC: NDArray[np.uint8], precision: str) -> NDArray[np.float32]:
-        return rounded_logits(self._model, images_NHWC, TORCH_TYPES[precision])
+        with self._settings():
+            return rounded_logits(self._model, images_NHWC, TORCH_TYPES[precision])
 
     def _resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
         """Copy the images to the GPU; None on the CPU."""
         return None if self.device == "cpu" else _OnGpu(self._model, images_NHWC, self._torch_device)
 
-    def close(self) -> None:
+    def _free(self) -> None:
         """Drop the model."""
-        self._model = torch.nn.Identity()  # type: ignore[assignment]
+        vars(self).pop("_model", None)
 
 
 class _OnGpu(Resident):
@@ -85,7 +113,8 @@ class _OnGpu(Resident):
         self._images_NHWC = tensor_from_images(images_NHWC).to(device)
 
     def run(self, start: int, count: int) -> float:
-        with torch.inference_mode(), torch.cuda.device(self._device):
+        with settings_put_back(), torch.inference_mode(), torch.cuda.device(self._device):
+            use_full_precision()
             began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             began.record()
             self._model(self._images_NHWC[start : start + count])

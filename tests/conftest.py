@@ -248,8 +248,10 @@ def command_line(
     command_line("classify", "-", code=3, stdin="a.png"): `code` is the exit code that the command must have.
     """
     from rtk.cli import app
+    from rtk.core import process_settings
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(process_settings._process, "owned", False)  # a command owns its process, but not this one
 
     def run(*words: str, code: int = 0, stdin: str = "") -> tuple[str, str]:
         monkeypatch.setattr(sys, "argv", ["rtk", *words])

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TOP = "rtk"
-"""The modules at the root: __init__, __main__ and api."""
+"""The modules at the root: __init__ and __main__."""
 BELOW_WORKFLOW = {"train", "export", "infer", "bench", "core"}
 ALLOWED = {
     "core": {"core"},
@@ -23,8 +23,9 @@ ALLOWED = {
     "bench": {"bench", "infer", "core"},
     "workflow": {"workflow", *BELOW_WORKFLOW},
     "cli": {"cli", "workflow", *BELOW_WORKFLOW},
+    "api": {"api", "workflow", *BELOW_WORKFLOW},
     "tools": {"tools", "cli", "workflow", *BELOW_WORKFLOW},
-    TOP: {TOP, "cli", "workflow", *BELOW_WORKFLOW},
+    TOP: {TOP, "cli", "api", "workflow", *BELOW_WORKFLOW},
 }
 ROOMS = tuple(room for room in ALLOWED if room != TOP)
 HEAVY = {

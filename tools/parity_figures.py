@@ -25,7 +25,7 @@ from ..core.artifacts.graph_card import INPUT_NAME
 from ..core.data.datasets import Split
 from ..core.data.open_dataset import open_dataset
 from ..core.files import temporary_folder
-from ..core.models.model import rounded_logits
+from ..core.models.rounded import rounded_logits
 from ..core.text import text_table
 from ..core.tolerances import PRECISIONS, differences, precision_named
 from ..core.zoo import zoo_names

@@ -28,6 +28,7 @@ from ..core.device import check_device
 from ..core.errors import ArtifactError, UnknownNameError, UsageError
 from ..core.file_names import check_name, safe_name
 from ..core.json_text import json_text, number_from_json
+from ..core.models.code_names import CodeName
 from ..core.models.names import PUBLISHED, parse_architecture, published_file
 from ..core.options import option
 from .augment.options import NAMES, augmentation_with
@@ -153,8 +154,8 @@ class TrainConfig:
     weights: str | None = option(
         None,
         group="Model",
-        help="Initial weights: a checkpoint of rtk, a torchvision file for this network, a model of the zoo, or "
-        "imagenet or imagenet-v1 (downloaded).",
+        help="Initial weights: a checkpoint of rtk, a file with the weights of this network (.pth, .ckpt, "
+        ".safetensors), a model of the zoo, or imagenet or imagenet-v1 (downloaded).",
     )
     freeze: bool = option(False, group="Model", help="With --weights: train the last layer only.")
     """All other layers keep their weights and their batch norm statistics."""
@@ -257,6 +258,8 @@ class TrainConfig:
             raise UsageError(
                 f"--checkpoint-activations and --compile {self.compile} exclude each other; leave one of them out"
             )
+        if self.checkpoint_activations and self.own_code:
+            raise UsageError(f"--checkpoint-activations works for the networks of rtk, not for {self.arch}")
         if not self.save_every >= 0:
             raise UsageError(f"--save-every {self.save_every:g}: expected 0 or more minutes")
 
@@ -280,11 +283,16 @@ class TrainConfig:
             schedule="plateau" if self.plateau else recipe.schedule,
             augmentation=augmentation_with(recipe.augmentation, self.augment or ()),
             preprocess=preprocess,
-            resizing=() if find_preprocess(preprocess).fixed_size else recipe.resizing,
+            resizing=() if find_preprocess(preprocess).fixed_size or self.own_code else recipe.resizing,
             resize=recipe.resize if self.resize is None else self.resize,
             rgb=recipe.rgb if self.rgb is None else self.rgb,
             select=self.select or ("best" if self.holds_out else recipe.select),
         )
+
+    @property
+    def own_code(self) -> CodeName | None:
+        """The function that builds a network with code outside of rtk; it may take images of one size only."""
+        return parse_architecture(self.arch).code
 
     @property
     def holds_out(self) -> bool:
@@ -325,7 +333,8 @@ class TrainConfig:
     def series_name(self) -> str:
         """The name that the runs of several seeds have in common."""
         data = safe_name(dataset_name(self.dataset), longest=60)
-        return self.name or "-".join(part for part in (safe_name(self.arch), data) if part)
+        arch = safe_name(self.own_code.short, longest=30) if self.own_code else self.arch
+        return self.name or "-".join(part for part in (safe_name(arch), data) if part)
 
     @property
     def run_dir(self) -> Path:

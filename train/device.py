@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from ..core.environment import use_writable_compiler_folders
 from ..core.errors import BackendError
 from ..core.machine import this_machine, usable_cores
+from ..core.models.full_precision import use_full_precision
+from ..core.process_settings import change, change_attribute, set_in_environment
 from .config import Compile, Precision
 
 
@@ -87,14 +89,16 @@ def choose_arithmetic(device: str, precision: Precision) -> Arithmetic:
         )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))  # PyTorch knows no quotas of containers
+    threads = min(torch.get_num_threads(), usable_cores())  # PyTorch knows no quotas of containers
+    change(torch.get_num_threads, torch.set_num_threads, threads)
     chosen = torch.device(device)
     if chosen.type == "cuda" and chosen.index is not None:
         if chosen.index >= torch.cuda.device_count():
             raise BackendError(
                 f"--device {device}: this machine has {torch.cuda.device_count()} CUDA GPU(s), numbered from 0"
             )
-        torch.cuda.set_device(chosen)  # page-locked memory, events and streams belong to the current device
+        # Page-locked memory, events and streams belong to the current device.
+        change(torch.cuda.current_device, torch.cuda.set_device, chosen.index)
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(chosen) else "fp32"
     return Arithmetic(chosen, torch.bfloat16 if precision == "bf16" else None)
@@ -147,14 +151,13 @@ def compile_settings(settings: dict[str, Any], *, on_gpu: bool) -> dict[str, Any
 
 
 def make_deterministic(arithmetic: Arithmetic, *, strict: bool) -> None:
-    """Disable TF32 for the rest of the process; with `strict`, allow only operations that repeat bit by bit."""
+    """Disable TF32 until `settings_put_back` ends; with `strict`, allow only operations that repeat bit by bit."""
     if arithmetic.device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.benchmark = not strict
+        use_full_precision()
+        change_attribute(torch.backends.cudnn, "benchmark", not strict)
     if strict:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
+        set_in_environment("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        change(torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms, True)
 
 
 def peak_gpu_memory_gib() -> float:

@@ -199,7 +199,9 @@ class _Run:
     def finish(self) -> Trained:
         """Train the remaining epochs. Raises Stopped after a stop request, with everything saved."""
         trainer, total = self.trainer, self.recipe.epochs * self.train_images
+        device = trainer.arithmetic.device
         with (
+            torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=trainer.draws),
             stop_signals() as self.stop_request,
             self._tensorboard() as self.log,
             _explain_errors(self.folder, self.recipe, self.processes),

@@ -3,6 +3,7 @@
 import logging
 import statistics
 import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,12 @@ def train_seeds(config: TrainConfig, count: int) -> tuple[Path, Summary]:
                 make_folder(base)
                 write_whole(path, json_text(_content(config, runs, summary), indent=2) + "\n")
     return path, summary
+
+
+def seed_folders(path: Path, seeds: Sequence[int]) -> list[Path]:
+    """The run folders of these seeds. `path`: the seeds.json of their series."""
+    base = path.parent
+    return [base.with_name(f"{base.name}-s{seed}") for seed in seeds]
 
 
 def _content(config: TrainConfig, runs: list[Trained], summary: Summary) -> dict[str, Any]:

@@ -11,13 +11,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..core.card import ModelCard
 from ..core.data.datasets import Split
 from ..core.errors import ArtifactError, TrainingError
 from ..core.models.initialise import initialise
 from ..core.models.model import Model, build_model
+from ..core.models.own_code import has_other_code
 from .augment.augmenter import Augmenter, scaled
 from .augment.pixelwise import Mix, mixed
 from .data.sampling import Sampler
@@ -37,8 +39,13 @@ from .weights import to_training_mode
 
 
 def new_model(card: ModelCard, seed: int, arithmetic: Arithmetic) -> Model:
-    """The card's model with random weights from the seed, on the device of the training."""
-    model = build_model(card)
+    """The card's model with random weights from the seed, on the device of the training.
+
+    Networks with code outside of rtk draw their weights from PyTorch's own random numbers, which stay as they were.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(epoch_seed(seed, -1))
+        model = build_model(card)
     initialise(model.network, random_generator(seed, -1, torch.device("cpu")))
     return model.to(arithmetic.device)
 
@@ -70,7 +77,7 @@ class Trainer:
         self.augmenter = Augmenter(self.images_NHWC, recipe.augmentation, generator=generator)
         self.sampler = Sampler(len(split), pruning=recipe.pruning, device=arithmetic.device)
         for layer in model.modules():
-            if isinstance(layer, nn.BatchNorm2d):
+            if isinstance(layer, _BatchNorm):
                 layer.momentum = recipe.norm_momentum
         self.backbone_rests = False
         """Whether only the last layer learns in this step."""
@@ -97,6 +104,10 @@ class Trainer:
         self.epoch_number = torch.zeros((), dtype=torch.int64, device=arithmetic.device)
         self.image_weights_N = torch.ones(len(split), device=arithmetic.device)
         self._work: Work = self._whole_step
+        self.draws = has_other_code(model.network)
+        """Whether layers may draw from PyTorch's own random numbers, as dropout does; rtk's networks do not."""
+        self._random_states: list[Tensor] = []
+        """Those with which a resumed epoch goes on."""
 
     def record_steps(self, recorder: Recorder) -> None:
         """From now on run steps from a recording; only for a training of a single process."""
@@ -144,6 +155,8 @@ class Trainer:
         """
         to_training_mode(self.model)
         epoch = self.under_way = self.under_way or self._new_epoch()
+        if self._random_states:
+            self._resume_random()
         started = self.epoch / self.recipe.epochs
         sides = tuple(image_side(self.recipe, started, side) for side in (self.augmenter.height, self.augmenter.width))
         streamed = self._streamed(epoch)
@@ -223,8 +236,18 @@ class Trainer:
         tensors |= dict(zip(("images", "mixed_with", "mixed_share"), step["images"], strict=False))
         return {"step": step["step"], "lr": step["lr"], **{name: value.cpu() for name, value in tensors.items()}}
 
+    def _resume_random(self) -> None:
+        """Go on with the random numbers of the first process, which saved them; other processes take new ones."""
+        if self.processes.first:
+            set_random_states(self._random_states, self.arithmetic.device)
+        else:
+            torch.manual_seed(epoch_seed(self.seed, self.epoch) + self.processes.rank)
+        self._random_states = []
+
     def _new_epoch(self) -> Epoch:
         generator = self.generator.manual_seed(epoch_seed(self.seed, self.epoch))
+        if self.draws:
+            torch.manual_seed(epoch_seed(self.seed, self.epoch) + self.processes.rank)
         order, weights_N = self.sampler.draw(self.epoch / self.recipe.epochs, generator)
         size = min(self.batch_size, len(order))  # of a small split, the sampler may leave less than a batch
         rest = len(order) % size
@@ -279,6 +302,7 @@ class Trainer:
             "optimiser": optimiser_state(self.optimiser),
             "average": {"weights": self.average.weights, "steps": self.average.steps},
             "losses": self.sampler.losses_N,
+            "random": random_states(self.arithmetic.device) if self.draws else [],
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -301,6 +325,7 @@ class Trainer:
         if state.get("under_way"):
             generator = self.generator.manual_seed(epoch_seed(self.seed, self.epoch))
             self.under_way = Epoch.load(state["under_way"], generator)
+            self._random_states = state.get("random", [])
 
 
 def balanced_weights(labels_N: NDArray[np.int64]) -> Tensor:
@@ -316,6 +341,19 @@ def balanced_weights(labels_N: NDArray[np.int64]) -> Tensor:
 def device_tensors(split: Split, device: torch.device) -> tuple[Tensor | StreamedImages, Tensor]:
     """The images of a split (N x H x W x C, uint8), on the device or streamed to it, and its labels, on the device."""
     return images_on(device, split), torch.from_numpy(split.labels_N).to(device)
+
+
+def random_states(device: torch.device) -> list[Tensor]:
+    """The state of PyTorch's own random numbers on the CPU, and on the device if that is a GPU."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def set_random_states(states: list[Tensor], device: torch.device) -> None:
+    """Restore what `random_states` returned; a run resumed on another kind of device draws other ones."""
+    if states:
+        torch.set_rng_state(states[0].cpu())
+    if len(states) > 1 and device.type == "cuda":
+        torch.cuda.set_rng_state(states[1].cpu(), device)
 
 
 def random_generator(seed: int, epoch: int, device: torch.device) -> torch.Generator:

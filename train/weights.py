@@ -13,19 +13,17 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..core.artifacts.checkpoint import FORMAT, load_checkpoint, read_tensors
+from ..core.artifacts.checkpoint import load_checkpoint
+from ..core.artifacts.weight_files import StateDict, read_weight_file
+from ..core.artifacts.weight_fit import bare_names, check_fit, fit_weights, stem_channels
 from ..core.card import ModelCard
 from ..core.data.download import check_download, download
-from ..core.errors import ArtifactError, UnknownNameError
+from ..core.errors import ArtifactError, UnknownNameError, UsageError
 from ..core.files import sha256_of
+from ..core.models.model import build_network
 from ..core.models.names import PUBLISHED, PUBLISHED_URL, published_checksum, published_file
 from ..core.paths import default_data_dir
 from ..core.zoo import zoo_file, zoo_names
-
-NAMED_IN_ERRORS = 3
-"""Number of layers of each kind that an error lists; the others are counted."""
-WRAPPERS = ("state_dict", "model")
-"""Keys under which training scripts save their weights together with other things."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,8 @@ class InitialWeights:
 
     path: Path
     arch: str
-    tensors: dict[str, Tensor]
-    """The network's weights, by the names of its state dict."""
+    states: tuple[StateDict, ...]
+    """The weights in the file; of several, the network that they are loaded into decides."""
     card: ModelCard | None = None
     """The card of the model; a state dict has none."""
     maps: dict[str, Tensor] = field(default_factory=dict)
@@ -43,14 +41,13 @@ class InitialWeights:
 
     @property
     def channels(self) -> int:
-        """Number of channels that the first convolution takes; 3 if the file has none of the expected shape."""
-        kernel = next((value for value in self.tensors.values() if value.ndim == 4), None)
-        return 3 if kernel is None else kernel.shape[1]
+        """Number of channels that the first convolution takes; 3 if the file has none."""
+        return stem_channels(self.states, build_network(self.arch, in_channels=3, classes=2)) or 3
 
     @property
     def of_imagenet(self) -> bool:
         """Whether this is a file of torchvision, or looks like one: its networks' layers, and a thousand classes."""
-        head = self.tensors.get("fc.weight")
+        head = bare_names(self.states[0].tensors).get("fc.weight")
         return self.card is None and self.arch in PUBLISHED["imagenet"] and head is not None and len(head) == 1000
 
     def load_into(self, network: nn.Module) -> str:
@@ -58,11 +55,13 @@ class InitialWeights:
 
         Raises ArtifactError if the layers do not fit.
         """
-        weights = dict(self.tensors)
+        wanted = network.state_dict()
+        fitted = fit_weights(self.states, wanted)
+        weights = dict(fitted.weights)
         changes = _adapt(weights, network)
-        _check_fit(weights, network.state_dict(), path=self.path, arch=self.arch)
+        check_fit(weights, wanted, path=self.path, arch=self.arch)
         network.load_state_dict(weights, strict=False)
-        return "; ".join((f"{self.path.name}, sha256 {sha256_of(self.path)}", *changes))
+        return "; ".join((f"{self.path.name}, sha256 {sha256_of(self.path)}", *fitted.changes, *changes))
 
 
 def read_weights(arch: str, name: str, *, data_dir: Path | None) -> InitialWeights:
@@ -76,12 +75,17 @@ def load_weights(network: nn.Module, arch: str, name: str, *, data_dir: Path | N
 
 
 def head_name(network: nn.Module) -> str:
-    """The name of the last dense layer."""
-    return _names(network, nn.Linear)[-1]
+    """The name of the last layer: the last dense one, or the last convolution. Raises UsageError without both."""
+    names = _names(network, nn.Linear) or _names(network, nn.Conv2d)
+    if not names:
+        raise UsageError(
+            "the network has neither dense layers nor convolutions, so it has no last layer to train first"
+        )
+    return names[-1]
 
 
 def freeze_backbone(network: nn.Module) -> None:
-    """Make only the last dense layer trainable."""
+    """Make only the last layer trainable."""
     head = head_name(network)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(f"{head}."))
@@ -90,7 +94,11 @@ def freeze_backbone(network: nn.Module) -> None:
 def frozen_norms(model: nn.Module) -> frozenset[str]:
     """The names of the frozen batch norm layers: these keep using their statistics unchanged."""
     layers = model.named_modules()
-    return frozenset(name for name, one in layers if isinstance(one, _BatchNorm) and not one.weight.requires_grad)
+    return frozenset(
+        name
+        for name, one in layers
+        if isinstance(one, _BatchNorm) and one.weight is not None and not one.weight.requires_grad
+    )
 
 
 def to_training_mode(model: nn.Module) -> None:
@@ -122,20 +130,14 @@ def _weights_path(name: str, arch: str, data_dir: Path | None) -> Path:
 
 
 def _read(path: Path, arch: str) -> InitialWeights:
-    content = read_tensors(path, expected="a checkpoint of rtk or a state dict")
-    if isinstance(content, dict) and content.get("format") == FORMAT:
-        checkpoint = load_checkpoint(path)
-        if checkpoint.card.arch != arch:
-            raise ArtifactError(f"{path}: holds weights of {checkpoint.card.arch}, expected {arch}")
-        network, maps = (_without_prefix(checkpoint.weights, prefix) for prefix in ("network.", "normalise."))
-        return InitialWeights(path, arch, network, checkpoint.card, maps)
-    for key in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ArtifactError(f"{path}: holds no weights; expected a checkpoint of rtk or a state dict of tensors")
-    wrapped = all(name.startswith("module.") for name in content)  # DataParallel's
-    return InitialWeights(path, arch, _without_prefix(content, "module.") if wrapped else dict(content))
+    file = read_weight_file(path)
+    if not file.of_rtk:
+        return InitialWeights(path, arch, file.states)
+    checkpoint = load_checkpoint(path)
+    if checkpoint.card.arch != arch:
+        raise ArtifactError(f"{path}: holds weights of {checkpoint.card.arch}, expected {arch}")
+    network, maps = (_without_prefix(checkpoint.weights, prefix) for prefix in ("network.", "normalise."))
+    return InitialWeights(path, arch, (StateDict(network),), checkpoint.card, maps)
 
 
 def _without_prefix(weights: dict[str, Any], prefix: str) -> dict[str, Tensor]:
@@ -145,10 +147,10 @@ def _without_prefix(weights: dict[str, Any], prefix: str) -> dict[str, Tensor]:
 def _adapt(weights: dict[str, Tensor], network: nn.Module) -> list[str]:
     """Adapt the weights to another number of classes and to grey images; return descriptions of the changes."""
     changes, wanted = [], network.state_dict()
-    head, first = head_name(network), _names(network, nn.Conv2d)[0]
+    head, first = head_name(network), next(iter(_names(network, nn.Conv2d)), "")
     old, new = weights.get(f"{head}.weight"), wanted[f"{head}.weight"]
-    if old is not None and old.ndim == 2 and old.shape[1] == new.shape[1] and len(old) != len(new):
-        for name in (f"{head}.weight", f"{head}.bias"):
+    if old is not None and old.ndim == new.ndim and old.shape[1:] == new.shape[1:] and len(old) != len(new):
+        for name in {f"{head}.weight", f"{head}.bias"} & set(wanted):
             weights[name] = wanted[name]
         changes.append(f"last layer reinitialised for {len(new):,} instead of {len(old):,} classes")
     kernel = weights.get(f"{first}.weight")
@@ -156,31 +158,6 @@ def _adapt(weights: dict[str, Tensor], network: nn.Module) -> list[str]:
         weights[f"{first}.weight"] = kernel.sum(dim=1, keepdim=True)
         changes.append("first kernel summed over three channels for grey images")
     return changes
-
-
-def _check_fit(weights: dict[str, Tensor], wanted: dict[str, Tensor], *, path: Path, arch: str) -> None:
-    """Raise ArtifactError unless names and shapes agree; old files may lack num_batches_tracked."""
-    missing = [name for name in wanted if name not in weights and not name.endswith("num_batches_tracked")]
-    unknown = [name for name in weights if name not in wanted]
-    reshaped = [
-        f"{name} is {_size(weights[name])} instead of {_size(value)}"
-        for name, value in wanted.items()
-        if name in weights and weights[name].shape != value.shape
-    ]
-    found = (("missing", missing), ("unknown", unknown), ("wrong shape", reshaped))
-    problems = [f"{kind}: {_some(names)}" for kind, names in found if names]
-    if problems:
-        raise ArtifactError(f"{path}: its weights do not fit {arch}; {'; '.join(problems)}")
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:NAMED_IN_ERRORS])
-    more = len(names) - NAMED_IN_ERRORS
-    return f"{shown} and {more} more" if more > 0 else shown
-
-
-def _size(value: Tensor) -> str:
-    return " x ".join(map(str, value.shape)) or "a number"
 
 
 def _names(network: nn.Module, kind: type[nn.Module]) -> list[str]:

@@ -21,6 +21,9 @@ _log = logging.getLogger(__name__)
 GRAPH = ".onnx"
 KINDS = {".pt": "checkpoint", ".onnx": "graph", ".engine": "engine"}
 
+WEIGHT_SUFFIXES = (".pth", ".pt", ".pt2", ".ckpt", ".bin", ".safetensors")
+"""Usual suffixes of weight files, in lower case. What such a file holds decides its content."""
+
 NO_NETWORK = "torch: the model was imported as a graph, so there is no network for PyTorch; use onnx, openvino or trt"
 NAME_IT = "put it there, or name it instead of this file"
 """Advice for commands without --reference."""
@@ -78,9 +81,27 @@ def find_model(name: str) -> ModelFiles:
         if not path.is_file():
             raise ArtifactError(f"{path}: no such {KINDS[path.suffix]}")
         return ModelFiles(path.stem, **{KINDS[path.suffix]: path})
+    if path.is_file() and not {suffix.lower() for suffix in path.suffixes}.isdisjoint(WEIGHT_SUFFIXES):
+        raise ArtifactError(_of_weights(path))
     if path.exists():
         raise ArtifactError(f"{path}: not a model; expected a checkpoint (.pt), a graph (.onnx) or an engine (.engine)")
     raise UnknownNameError("model", name, zoo_names(), hint=f"expected a file, or one of: {', '.join(zoo_names())}")
+
+
+def _of_weights(path: Path) -> str:
+    """What is wrong with a weight file where a model is expected, and the command that makes a checkpoint of it.
+
+    Raises ArtifactError if it is damaged or holds no weights.
+    """
+    if find_spec("torch") is None:
+        return f"{path}: a weight file, not a checkpoint of rtk; reading it needs PyTorch"
+    from ..core.artifacts.weight_advice import import_command
+    from ..core.artifacts.weight_files import read_weight_file
+
+    file = read_weight_file(path, expected="a checkpoint of rtk or weights")
+    if file.of_rtk:
+        return f"{path}: a checkpoint of rtk under another suffix; rename it: {path.with_suffix('.pt').name}"
+    return f"{path}: a weight file, not a checkpoint of rtk; to make one: {import_command(path, file.states)}"
 
 
 def read_card(found: ModelFiles) -> ModelCard:

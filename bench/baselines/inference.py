@@ -57,7 +57,7 @@ class PlainLoop(TorchBackend):
         for image_HWC in images_NHWC:
             tensor_CHW = torch.from_numpy(image_HWC).permute(2, 0, 1).float() / 255
             tensors.append((tensor_CHW - self._mean_C11) / self._deviation_C11)
-        with torch.no_grad():
+        with self._settings(), torch.no_grad():
             logits_NK: NDArray[np.float32] = self._network(torch.stack(tensors).to(self._torch_device)).cpu().numpy()
         return logits_NK
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...core.card import ModelCard
 from ...core.models.initialise import initialise
 from ...core.models.model import build_network
+from ...core.models.own_code import logits_of
 
 PADDING = 4
 
@@ -30,7 +31,7 @@ def plain_loop(card: ModelCard, images_NHWC: Tensor, labels_N: Tensor, *, batch:
     padded_NCHW = F.pad(images_NCHW, (PADDING,) * 4)
     while True:
         for index_B in torch.randperm(len(labels_N), device=device).split(batch)[: len(labels_N) // batch]:
-            loss = F.cross_entropy(network(_cropped_and_mirrored(padded_NCHW, index_B)), labels_N[index_B])
+            loss = F.cross_entropy(logits_of(network(_cropped_and_mirrored(padded_NCHW, index_B))), labels_N[index_B])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -44,7 +45,7 @@ def bare_loop(card: ModelCard, device: torch.device, *, batch: int) -> Steps:
     images_BCHW = torch.randn(batch, size.channels, size.height, size.width, device=device)
     labels_B = torch.randint(len(card.classes), (batch,), device=device)
     while True:
-        loss = F.cross_entropy(network(images_BCHW), labels_B)
+        loss = F.cross_entropy(logits_of(network(images_BCHW)), labels_B)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -52,7 +53,8 @@ def bare_loop(card: ModelCard, device: torch.device, *, batch: int) -> Steps:
 
 
 def _new_network(card: ModelCard, device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
-    network = build_network(card.arch, in_channels=card.input.channels, classes=len(card.classes))
+    size = (card.input.height, card.input.width)
+    network = build_network(card.arch, in_channels=card.input.channels, classes=len(card.classes), size=size)
     initialise(network, torch.Generator().manual_seed(0))
     network.to(device).train()
     return network, torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)

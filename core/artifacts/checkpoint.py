@@ -1,9 +1,6 @@
 """Checkpoints: weights, card and training state in one `.pt` file, written whole, read as data only."""
 
 import io
-import pickle
-import warnings
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +13,11 @@ from ..errors import ArtifactError, UsageError
 from ..files import sha256_of, whole_file
 from ..library_errors import reason_of
 from ..models.model import Model, build_model
+from .torch_file import read_torch_file
+from .weight_advice import import_command
+from .weight_files import states_in
 
 FORMAT = "rtk-checkpoint-1"
-LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""First bytes of the files that torch.save wrote before PyTorch 1.6, which are not zip archives."""
 
 
 @dataclass(frozen=True)
@@ -70,37 +68,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises ArtifactError when the file is missing, damaged, from another program, or a pickle that would run code.
     """
-    content = read_tensors(path, expected="a checkpoint written by rtk train")
+    content = read_torch_file(path, expected="a checkpoint written by rtk")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ArtifactError(f"{path}: a PyTorch file, but not a checkpoint of rtk (expected format {FORMAT})")
+        states = [] if isinstance(content, dict) and "format" in content else states_in(content)
+        advice = f"; to make one of these weights: {import_command(path, states)}" if states else ""
+        raise ArtifactError(f"{path}: a PyTorch file, but not a checkpoint of rtk (expected format {FORMAT}){advice}")
     card, weights = content.get("card"), content.get("weights")
     if not isinstance(card, str) or not isinstance(weights, dict):
         raise ArtifactError(f"{path}: incomplete: the card or the weights are missing")
     card = ModelCard.from_json(card, source=str(path))
     card = replace(card, checkpoint_sha256=card.checkpoint_sha256 or sha256_of(path))
     return Checkpoint(card, weights, content.get("training"))
-
-
-def read_tensors(path: Path, *, expected: str) -> Any:
-    """Read what torch.save wrote: only tensors and plain values. Raises ArtifactError as load_checkpoint does."""
-    if not path.is_file():
-        raise ArtifactError(f"{path}: no such checkpoint")
-    try:
-        with path.open("rb") as file:
-            legacy = file.read(len(LEGACY_START)) == LEGACY_START
-        if not legacy:
-            with zipfile.ZipFile(path) as archive:  # torch.load does not verify the checksums
-                if archive.testzip() is not None:
-                    raise ArtifactError(f"{path}: damaged: its content does not match its checksums")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about unusual pickles, which are refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ArtifactError(
-            f"{path}: refused: it holds Python objects that would run code when loaded; expected {expected}"
-        ) from error
-    except ArtifactError:
-        raise
-    # On a damaged or malicious file zipfile and torch raise many kinds of errors; the user gets one clear line.
-    except Exception as error:
-        raise ArtifactError(f"{path}: truncated, damaged, or not a checkpoint of rtk") from error

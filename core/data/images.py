@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from ..text import one_line
 from .deep_colours import load_all_bits
 from .deep_pixels import pixels_from_deep
 from .file_rules import SNIFFED_BYTES, is_heif
-from .libtiff import silence_libtiff
+from .libtiff import silent_libtiff
 from .options import MAX_PIXELS, RESIZE_FILTER, Fit
 
 MAX_ASPECT = 200
@@ -43,7 +43,9 @@ FILTER = Image.Resampling[RESIZE_FILTER.upper()]
 FIRST_TURNED = 5
 """EXIF orientations from here on swap height and width."""
 
-Source = Path | str | bytes | BinaryIO
+File = Path | str | bytes | BinaryIO
+Source = File | Image.Image
+"""An image of Pillow, as a program has it, is rotated and converted as a file is."""
 
 
 @dataclass(frozen=True)
@@ -108,34 +110,52 @@ def image_size(source: Source, *, name: str = "", max_pixels: int = MAX_PIXELS) 
         return ImageSize(height, width, 1 if _is_grey(image) else 3)
 
 
-class _NoWarnings:
-    """Turns warnings off while any thread is inside: the first thread turns them off, the last one on again.
+class _PillowSettings:
+    """Settings of the process while any thread reads an image: the first thread sets them, the last one puts them back.
 
-    Pillow also warns through `logging`, which prints what has no handler; that stays off.
+    Warnings are off, and what Pillow logs goes nowhere if nobody listens. libtiff is silent once a TIFF file is read.
+    Pillow's own limit, twice MAX_IMAGE_PIXELS, is that of an attack: a larger limit of the user's must not meet it.
 
     With warnings.catch_warnings in each thread, the threads would restore each other's filters and leave warnings off.
     """
 
     def __init__(self) -> None:
         self._lock, self._threads = threading.Lock(), 0
-        logging.getLogger("PIL").addHandler(logging.NullHandler())
+        self._log, self._nowhere = logging.getLogger("PIL"), logging.NullHandler()
+        self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._threads:
-                self._filters = warnings.catch_warnings()
-                self._filters.__enter__()
+                self._undo.enter_context(warnings.catch_warnings())
                 warnings.simplefilter("ignore")
+                self._log.addHandler(self._nowhere)
+                self._undo.callback(self._log.removeHandler, self._nowhere)
+                self._undo.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+                self._libtiff_speaks = True
             self._threads += 1
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
             self._threads -= 1
             if not self._threads:
-                self._filters.__exit__(None, None, None)
+                self._undo.close()
+
+    def allow(self, pixels: int) -> None:
+        """Let Pillow read images of so many pixels. None, with which a program lets it read any, stays."""
+        with self._lock:
+            if Image.MAX_IMAGE_PIXELS is not None:
+                Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, pixels)
+
+    def silence_libtiff(self) -> None:
+        """Keep libtiff from printing."""
+        with self._lock:
+            if self._libtiff_speaks:
+                self._undo.enter_context(silent_libtiff())
+                self._libtiff_speaks = False
 
 
-_NO_WARNINGS = _NoWarnings()
+_PILLOW = _PillowSettings()
 
 
 def no_file_reason(path: Path | str) -> str:
@@ -164,8 +184,12 @@ def _decoded(source: Source, name: str, max_pixels: int) -> Iterator[tuple[Image
     """
     with _opened(source, name, max_pixels) as image:
         if image.format == "TIFF":
-            silence_libtiff()
-        guessed = load_all_bits(image, lambda: _image_from(source, max_pixels))
+            _PILLOW.silence_libtiff()
+        guessed = ""
+        if isinstance(source, Image.Image):
+            image = image.copy()  # the caller's own stays as it is
+        else:
+            guessed = load_all_bits(image, lambda: _image_from(source, max_pixels))
         if image.info or image.format == "TIFF":  # other formats keep EXIF and XMP in `info`
             with contextlib.suppress(Exception):  # damaged EXIF raises many kinds of errors: do not rotate
                 ImageOps.exif_transpose(image, in_place=True)
@@ -179,8 +203,10 @@ def _opened(source: Source, name: str, max_pixels: int) -> Iterator[Image.Image]
         raise ImageError(f"{name}: {no_file_reason(source)}")
     try:
         with (
-            _NO_WARNINGS,  # Pillow warns about unusual metadata and about sizes that are checked below
-            _image_from(source, max_pixels) as image,
+            _PILLOW,  # it warns about unusual metadata and about sizes that are checked below
+            contextlib.nullcontext(source)
+            if isinstance(source, Image.Image)
+            else _image_from(source, max_pixels) as image,
         ):
             width, height = image.size
             if width * height > max_pixels:
@@ -206,10 +232,9 @@ def _opened(source: Source, name: str, max_pixels: int) -> Iterator[Image.Image]
         raise ImageError(f"{name}: damaged image: {reason}") from error
 
 
-def _image_from(source: Source, max_pixels: int) -> Image.Image:
+def _image_from(source: File, max_pixels: int) -> Image.Image:
     """Open an image. HEIC files are opened by pillow-heif, which is loaded for the first of them."""
-    # Pillow's own limit is that of an attack: twice this number. A larger limit of the user's must not meet it.
-    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
+    _PILLOW.allow(max_pixels)
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         return Image.open(file)
@@ -218,13 +243,13 @@ def _image_from(source: Source, max_pixels: int) -> Image.Image:
             raise
         import pillow_heif
 
-        pillow_heif.register_heif_opener()
         if not isinstance(file, str | Path):
             file.seek(0)
-        return Image.open(file)
+        open_heif: Any = pillow_heif.HeifImageFile  # its types lack a part
+        return cast(Image.Image, open_heif(file))  # Pillow itself does not learn the format
 
 
-def _start_of(source: Source) -> bytes:
+def _start_of(source: File) -> bytes:
     """The first bytes of a source; it is read from the beginning again afterwards."""
     if isinstance(source, bytes):
         return source[:SNIFFED_BYTES]
@@ -237,6 +262,8 @@ def _start_of(source: Source) -> bytes:
 
 def _unknown_reason(source: Source) -> str:
     """Why Pillow does not know what a file is."""
+    if isinstance(source, Image.Image):
+        return "damaged image"
     if _is_empty(source) if isinstance(source, str | Path) else source == b"":
         return "empty file"
     with contextlib.suppress(OSError):

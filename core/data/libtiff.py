@@ -7,6 +7,7 @@ process, past Python. It has a switch for that, in the copy of the library that 
 import contextlib
 import ctypes
 import re
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -15,16 +16,30 @@ import PIL
 HANDLERS = ("TIFFSetErrorHandler", "TIFFSetErrorHandlerExt", "TIFFSetWarningHandler", "TIFFSetWarningHandlerExt")
 
 
+@contextlib.contextmanager
+def silent_libtiff() -> Iterator[None]:
+    """Switch the messages off inside the block. Where the library is part of Pillow's own code, nothing happens."""
+    setters = _setters()
+    before = [setter(None) for setter in setters]
+    try:
+        yield
+    finally:
+        for setter, handler in zip(setters, before, strict=True):
+            setter(handler)
+
+
 @cache
-def silence_libtiff() -> None:
-    """Switch the messages off in this process. Where the library is part of Pillow's own code, nothing happens."""
+def _setters() -> list[Callable[[int | None], int | None]]:
+    """Functions that set a handler of messages, and return the one before."""
+    setters: list[Callable[[int | None], int | None]] = []
     for path in _loaded_copies():
         with contextlib.suppress(OSError, AttributeError):
             library = ctypes.CDLL(path)
             for name in HANDLERS:
                 function = getattr(library, name)
                 function.restype, function.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-                function(None)
+                setters.append(function)
+    return setters
 
 
 def _loaded_copies() -> set[str]:

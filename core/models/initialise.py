@@ -10,7 +10,12 @@ KERAS_TRUNCATION = 0.87962566103423978  # standard deviation of a normal truncat
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """Fill every convolution and dense layer by the scheme that the network names; batch norm does not change."""
+    """Fill every convolution and dense layer by the scheme that the network names; batch norm does not change.
+
+    A network that names none keeps the weights that its own code drew.
+    """
+    if not hasattr(network, "INITIALISATION"):
+        return
     fill = SCHEMES[str(network.INITIALISATION)]
     for layer in network.modules():
         if isinstance(layer, Layer):

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..card import ModelCard
+from .code_names import members_of
 from .names import parse_architecture
-from .normalise import Normalise, build_normalise
+from .normalise import Normalise, build_normalise, network_size
+from .own_code import code_network, logits_of
 from .resnet_cifar import ResNetV1, ResNetV2
 from .resnet_imagenet import ResNet
 
@@ -19,9 +21,6 @@ SEPARATOR = "+"
 """Separates the architectures in the name of an ensemble."""
 MIN_PROBABILITY = 1e-30
 """Lower limit of a probability, near the end of float32: the logarithm of 0 is not finite."""
-
-ROUNDED_BATCH = 64
-"""Images at a time in `rounded_logits`: every layer has its result twice."""
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "v1": ResNetV1,
@@ -41,10 +40,11 @@ class Ensemble(nn.Module):
 
     def __init__(self, members: list[nn.Module]) -> None:
         super().__init__()
+        self.takes_contiguous = False
         self.members = nn.ModuleList(members)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        probabilities = [_at_least_fp32(member(x_NCHW)).softmax(dim=1) for member in self.members]
+        probabilities = [_at_least_fp32(logits_of(member(x_NCHW))).softmax(dim=1) for member in self.members]
         mean_NK = torch.stack(probabilities).mean(dim=0)
         return mean_NK.clamp_min(MIN_PROBABILITY).log()
 
@@ -60,10 +60,15 @@ class Model(nn.Module):
         super().__init__()
         self.normalise = normalise
         self.network = network
+        self.takes_contiguous = bool(getattr(network, "takes_contiguous", False))
+        """Whether the network needs images whose channels are contiguous planes, not pixels."""
 
     def forward(self, images_NHWC: Tensor) -> Tensor:
-        logits_NK: Tensor = self.network(self.normalise(images_NHWC))
-        return logits_NK
+        return self.logits_of_pixels(self.normalise(images_NHWC))
+
+    def logits_of_pixels(self, x_NCHW: Tensor) -> Tensor:
+        """The logits N x K of normalised pixels."""
+        return logits_of(self.network(x_NCHW.contiguous() if self.takes_contiguous else x_NCHW))
 
 
 def tensor_from_images(images_NHWC: NDArray[np.uint8]) -> Tensor:
@@ -79,47 +84,34 @@ def exact_logits(model: nn.Module, images_NHWC: NDArray[np.uint8]) -> NDArray[np
     return logits_NK.cpu().numpy()
 
 
-def rounded_logits(model: Model, images_NHWC: NDArray[np.uint8], dtype: torch.dtype) -> NDArray[np.float32]:
-    """Compute the logits N x K in fp32 arithmetic with the weights and the result of every layer rounded to `dtype`.
-
-    Normalised pixels are rounded too; residual additions are not. So this is what a 16-bit precision costs the network,
-    whatever the processor can compute.
-    """
-
-    def rounded(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        del layer, inputs
-        return output.to(dtype).to(output.dtype)
-
-    copied = copy.deepcopy(model).eval()
-    device = next(copied.parameters()).device
-    for layer in copied.network.modules():
-        if not list(layer.children()):
-            layer.register_forward_hook(rounded)
-    copied.normalise.register_forward_hook(rounded)
-    with torch.inference_mode():
-        for weight in copied.network.parameters():
-            weight.copy_(weight.to(dtype))
-        batches = (images_NHWC[start : start + ROUNDED_BATCH] for start in range(0, len(images_NHWC), ROUNDED_BATCH))
-        parts = [copied(tensor_from_images(images_BHWC).to(device)).cpu() for images_BHWC in batches]
-    result: NDArray[np.float32] = torch.cat(parts).numpy()
-    return result
-
-
-def build_network(arch: str, *, in_channels: int, classes: int) -> nn.Module:
+def build_network(arch: str, *, in_channels: int, classes: int, size: tuple[int, int] | None = None) -> nn.Module:
     """Build the network alone, float N x C x H x W to logits N x K. Raises UsageError for an unknown name.
 
-    Several names joined by "+" are an ensemble, whose logits are log-probabilities.
+    Several names joined by "+" are an ensemble, whose logits are log-probabilities. `size`: height and width of the
+    images, which some networks of the user's own need to know. These may return an object that holds the logits, and
+    raise ArtifactError if their code is not allowed; see own_code.py.
     """
-    if SEPARATOR in arch:
-        members = arch.split(SEPARATOR)
-        return Ensemble([build_network(member, in_channels=in_channels, classes=classes) for member in members])
+    members = members_of(arch, SEPARATOR)
+    if len(members) > 1:
+        built = [build_network(one, in_channels=in_channels, classes=classes, size=size) for one in members]
+        ensemble = Ensemble(built)
+        ensemble.takes_contiguous = any(getattr(one, "takes_contiguous", False) for one in built)
+        return ensemble
     architecture = parse_architecture(arch)
+    if architecture.code is not None:
+        return code_network(architecture.code, in_channels=in_channels, classes=classes, size=size)
     return NETWORKS[architecture.family.name](architecture.depth, in_channels=in_channels, classes=classes)
 
 
 def build_model(card: ModelCard) -> Model:
-    """Build the model that the card describes, with new weights, in the faster memory format channels_last."""
-    network = build_network(card.arch, in_channels=card.preprocessing.channels, classes=len(card.classes))
+    """Build the model that the card describes, with new weights, in the faster memory format channels_last if it can.
+
+    The random numbers of the process go on as if no weights had been drawn. Raises the errors of `build_network`.
+    """
+    size, channels = network_size(card.preprocessing, card.input), card.preprocessing.channels
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(card.arch, in_channels=channels, classes=len(card.classes), size=size)
     model = Model(build_normalise(card.preprocessing, card.input), network)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
+    if not model.takes_contiguous:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
     return model

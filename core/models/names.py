@@ -1,9 +1,13 @@
-"""The table of architecture names, and the published weights for them. No torch here."""
+"""The table of architecture names, and the published weights for them. No torch here.
+
+A network of the user's own is named by the function that builds it: see code_names.py.
+"""
 
 import re
 from dataclasses import dataclass
 
 from ..errors import UnknownNameError, UsageError
+from .code_names import CodeName, code_name
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ FAMILIES = {
     )
 }
 
+OWN_CODE = Family("code", "", "", ())
+"""The family of all networks that are built by a function outside of rtk."""
 
 PUBLISHED_URL = "https://download.pytorch.org/models/"
 
@@ -63,6 +69,9 @@ class Architecture:
     name: str
     family: Family
     depth: int
+    """Number of layers with weights; 0 for a network of the user's own, whose layers nobody counts."""
+    code: CodeName | None = None
+    """The function that builds a network of the user's own."""
 
 
 def known_architectures() -> list[str]:
@@ -71,12 +80,19 @@ def known_architectures() -> list[str]:
 
 
 def parse_architecture(name: str) -> Architecture:
-    """Read a name such as resnet20v1. Raises UsageError for an unknown name or a depth that the family lacks."""
+    """Read a name such as resnet20v1 or mynets:tiny(width=32).
+
+    Raises UsageError for an unknown name, a depth that the family lacks, or arguments that are not valid.
+    """
+    code = code_name(name)
+    if code is not None:
+        return Architecture(code.text, OWN_CODE, 0, code)
     for family in FAMILIES.values():
         match = re.fullmatch(f"{family.prefix}([1-9][0-9]{{0,5}}){family.suffix}", name)
         if match and (family.layers_per_n or int(match[1]) in family.depths):
             return Architecture(name, family, _checked_depth(name, family, int(match[1])))
-    raise UnknownNameError("architecture", name, known_architectures())
+    hint = f"known: {', '.join(known_architectures())}; for a network of your own: package.module:function"
+    raise UnknownNameError("architecture", name, known_architectures(), hint=hint)
 
 
 def _checked_depth(name: str, family: Family, depth: int) -> int:

@@ -85,6 +85,11 @@ def build_normalise(preprocessing: Preprocessing, size: Input) -> Normalise:
     )
 
 
+def network_size(preprocessing: Preprocessing, size: Input) -> tuple[int, int]:
+    """Return the height and width of the images that the network gets: the model may resize them."""
+    return preprocessing.resize or (size.height, size.width)
+
+
 def resize_factor(side: int, to: int) -> float:
     """Return the factor from `side` to `to` pixels as float32, as graphs store it, rounded so that no pixel is lost."""
     scale = torch.tensor(to / side, dtype=torch.float32)

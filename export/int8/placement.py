@@ -14,10 +14,10 @@ import onnx
 
 from ..config import Int8Flavor
 
-LAYERS = ("Conv", "Gemm")
-"""Operators with weights."""
+LAYERS = ("Conv", "Gemm", "MatMul")
+"""Operators with weights; a product of two activations, as in attention, stays in fp32."""
 QUANTISED = (*LAYERS, "Add")
-"""Operators that run in int8; an Add is a residual addition."""
+"""Operators that run in int8; an Add is a residual addition to the result of a convolution."""
 
 Place = tuple[str, int]
 """The name of a node and the index of one of its inputs."""
@@ -34,35 +34,38 @@ def quantised_places(graph: onnx.ModelProto, flavor: Int8Flavor, *, keep_fp32: C
     for node in nodes:
         if node.op_type == "Add" and not weights & set(node.input):
             inside = next((index for index, name in enumerate(node.input) if name in made_by_convolution), None)
-            places |= {(node.name, index) for index in range(2) if flavor == "cpu" or index != inside}
+            if inside is not None:
+                places |= {(node.name, index) for index in range(2) if flavor == "cpu" or index != inside}
     return places
 
 
 def not_quantised(graph: onnx.ModelProto) -> set[str]:
-    """Return the layers of imported graphs that stay in fp32: GPTQ samples plain convolutions of images alone.
+    """Return the layers of imported graphs that stay in fp32, because GPTQ cannot sample their inputs.
 
-    rtk's own graphs have none of them: convolutions of groups, of one or three dimensions, with automatic padding, and
-    dense layers whose input is transposed.
+    rtk's own graphs have none of them: convolutions of one or three dimensions or with automatic padding, dense layers
+    whose input is transposed, and products with weights of more than two dimensions.
     """
     shapes = {tensor.name: len(tensor.dims) for tensor in graph.graph.initializer}
     found = set()
     for node in graph.graph.node:
         given = {one.name: one for one in node.attribute}
-        grouped = "group" in given and given["group"].i != 1
         padded = "auto_pad" in given and given["auto_pad"].s not in (b"", b"NOTSET")
-        if node.op_type == "Conv" and (grouped or padded or shapes.get(node.input[1], 4) != 4):
+        if node.op_type == "Conv" and (padded or shapes.get(node.input[1], 4) != 4):
             found.add(node.name)
         if node.op_type == "Gemm" and "transA" in given and given["transA"].i:
+            found.add(node.name)
+        if node.op_type == "MatMul" and shapes.get(node.input[1], 2) != 2:
             found.add(node.name)
     return found
 
 
 def last_dense_layers(graph: onnx.ModelProto) -> set[str]:
     """Return the dense layers that no layer comes after."""
-    layers = [node for node in graph.graph.node if node.op_type in LAYERS]
+    weights = {tensor.name for tensor in graph.graph.initializer}
+    layers = [node for node in graph.graph.node if node.op_type in LAYERS and node.input[1] in weights]
     lasts = set()
     for node in layers:
-        if node.op_type == "Gemm":
+        if node.op_type in ("Gemm", "MatMul"):
             later = _reached(graph.graph.node, set(node.output))
             if not any(other.input[0] in later for other in layers):
                 lasts.add(node.name)
@@ -80,9 +83,9 @@ def _reached(nodes: Iterable[onnx.NodeProto], start: set[str]) -> set[str]:
 
 def layer_names(graph: onnx.ModelProto) -> dict[str, str]:
     """Map readable layer names, such as network.blocks.0.conv1, to the names of the graph's nodes."""
-    names = {}
+    names, weights = {}, {tensor.name for tensor in graph.graph.initializer}
     for node in graph.graph.node:
-        if node.op_type in QUANTISED:
+        if node.op_type == "Add" or (node.op_type in QUANTISED and node.input[1] in weights):
             weight = next((name for name in node.input if name.endswith(".weight")), "")
             names[weight.removesuffix(".weight") or node.name.removeprefix("node_")] = node.name
     return names

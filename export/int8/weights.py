@@ -6,8 +6,8 @@ layer's inputs on the calibration images. This is GPTQ (E. Frantar and others, a
 resnet20v1 the error that eight bits in the weights add to the logits falls to a third of that of plain rounding, and
 seven bits are closer than eight bits with plain rounding.
 
-Shapes: O output channels, D inputs of one output (channels x kernel), S samples, B weights of a block; N images,
-C channels, H rows, W columns.
+Shapes: O output channels, G groups of a grouped convolution, D inputs of one output (channels x kernel), S samples,
+B weights of a block; N images, C channels, H rows, W columns.
 """
 
 from collections.abc import Collection
@@ -53,7 +53,14 @@ def rounded_weights(
         values, axis = weights[node.input[1]], _channel_axis(node)
         moved = np.moveaxis(values, axis, 0)
         scales_O = channel_scales(moved.reshape(len(moved), -1), bits)
-        found_OD = rounded_with_compensation(moved.reshape(len(moved), -1), scales_O, moments[node.name], bits=bits)
+        moments_GDD = moments[node.name]
+        parts = zip(
+            np.array_split(moved.reshape(len(moved), -1), len(moments_GDD)),
+            np.array_split(scales_O, len(moments_GDD)),
+            moments_GDD,
+            strict=True,
+        )
+        found_OD = np.concatenate([rounded_with_compensation(*part, bits=bits) for part in parts])
         rounded[node.input[1]] = RoundedWeights(np.moveaxis(found_OD.reshape(moved.shape), 0, axis), scales_O, axis)
     return rounded
 
@@ -94,7 +101,7 @@ def rounded_with_compensation(
 def second_moments(
     graph: onnx.ModelProto, layers: Collection[onnx.NodeProto], images_NHWC: NDArray[np.uint8]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the mean of x times x transposed, D x D, over sampled inputs x of each layer in fp32, by node."""
+    """Return the mean of x times x transposed, G x D x D, over sampled inputs x of each layer in fp32, by node."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
     names = list(dict.fromkeys(node.input[0] for node in layers))
     session, random = session_as_written(with_outputs(graph, names)), np.random.default_rng(0)
@@ -105,10 +112,22 @@ def second_moments(
         values = dict(zip(names, outputs, strict=True))
         for node in layers:
             inputs = values[node.input[0]]
-            samples_SD = _patches(node, shapes[node.input[1]], inputs, random) if node.op_type == "Conv" else inputs
-            totals[node.name] = totals.get(node.name, 0) + (samples_SD.T @ samples_SD).astype(np.float64)
-            counts[node.name] += len(samples_SD)
+            samples_GSD = _samples(node, shapes[node.input[1]], inputs, random)
+            products_GDD = (samples_GSD.transpose(0, 2, 1) @ samples_GSD).astype(np.float64)
+            totals[node.name] = totals.get(node.name, 0) + products_GDD
+            counts[node.name] += samples_GSD.shape[1]
     return {name: total / counts[name] for name, total in totals.items()}
+
+
+def _samples(
+    node: onnx.NodeProto, shape: tuple[int, ...], inputs: NDArray[np.float32], random: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return inputs of a layer with weights of this shape, G x S x D: one group, but those of grouped convolutions."""
+    if node.op_type != "Conv":
+        return inputs.reshape(1, -1, inputs.shape[-1])
+    groups = inputs.shape[1] // shape[1]
+    samples = _patches(node, shape, inputs, random)
+    return np.ascontiguousarray(samples.reshape(len(samples), groups, -1).transpose(1, 0, 2))
 
 
 def _patches(
@@ -117,7 +136,10 @@ def _patches(
     inputs_NCHW: NDArray[np.float32],
     random: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Return what a convolution with weights of this shape multiplies them with, at places drawn at random: S x D."""
+    """Return what a convolution with weights of this shape multiplies them with, at places drawn at random.
+
+    The result is S x GD: each row has the inputs of all groups, one after the other.
+    """
     given = {one.name: list(one.ints) for one in node.attribute}
     (stride_h, stride_w), (step_h, step_w) = given.get("strides", [1, 1]), given.get("dilations", [1, 1])
     top, left, bottom, right = given.get("pads", [0, 0, 0, 0])
@@ -128,7 +150,8 @@ def _patches(
     places = random.choice(rows * columns, min(POSITIONS, rows * columns), replace=False)
     row = places[:, None, None] // columns * stride_h + step_h * np.arange(kernel_h)[:, None]
     column = places[:, None, None] % columns * stride_w + step_w * np.arange(kernel_w)
-    return padded[:, :, row, column].transpose(0, 2, 1, 3, 4).reshape(-1, shape[1] * kernel_h * kernel_w)
+    patches = padded[:, :, row, column].transpose(0, 2, 1, 3, 4)
+    return patches.reshape(-1, padded.shape[1] * kernel_h * kernel_w)
 
 
 def _channel_axis(node: onnx.NodeProto) -> int:

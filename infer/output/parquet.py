@@ -10,8 +10,7 @@ from typing import IO, Any
 
 from ...core.errors import OutputError, UsageError
 from ...core.files import make_folder, whole_file
-from ..classify import Answer
-from .rows import columns, row
+from ..classify import Answer, columns
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ def write_shards(answers: Iterable[Answer], folder: Path, *, top_k: int) -> int:
         old.unlink()
     written = 0
     try:
-        for number, group in enumerate(_groups(row(answer, top_k) for answer in answers)):
+        for number, group in enumerate(_groups(answer.to_dict(top_k) for answer in answers)):
             with whole_file(part / f"part-{number:05}.parquet") as file:
                 _write(file, [group], top_k)
             written += len(group)

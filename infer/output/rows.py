@@ -13,12 +13,11 @@ import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from ...core.errors import RtkError
 from ...core.json_text import json_text
 from ...core.text import decodable, visible
-from ..classify import Answer
+from ..classify import Answer, columns
 from .formats import RowFormat, TextFormat
 
 ROWS_MEASURED = 1_000
@@ -28,25 +27,6 @@ TABLE_COLUMNS = 80
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """First characters of what a spreadsheet may run, in half and full width."""
-
-
-def columns(top_k: int) -> list[str]:
-    """Names of a row's fields: file, label, index, probability, error, then the further predictions."""
-    others = itertools.chain.from_iterable(
-        (f"label_{rank}", f"index_{rank}", f"probability_{rank}") for rank in range(2, top_k + 1)
-    )
-    return ["file", "label", "index", "probability", "error", *others]
-
-
-def row(answer: Answer, top_k: int) -> dict[str, Any]:
-    """One answer as a row, by column name; fields without a value are None."""
-    fields: dict[str, Any] = dict.fromkeys(columns(top_k))
-    fields |= {"file": decodable(answer.file), "error": decodable(answer.error) or None}
-    for rank, prediction in enumerate(answer.predictions, 1):
-        suffix = "" if rank == 1 else f"_{rank}"
-        fields |= {f"label{suffix}": prediction.label, f"index{suffix}": prediction.index}
-        fields[f"probability{suffix}"] = round(prediction.probability, 6)
-    return fields
 
 
 def lines(
@@ -103,7 +83,7 @@ def _cells(answers: Iterable[Answer], delimiter: str, top_k: int) -> Iterator[st
     buffer = io.StringIO()
     writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\n")
     for answer in answers:
-        writer.writerow(_cell(value) if isinstance(value, str) else value for value in row(answer, top_k).values())
+        writer.writerow(_cell(value) if isinstance(value, str) else value for value in answer.to_dict(top_k).values())
         yield buffer.getvalue()
         buffer.seek(0)
         buffer.truncate()
@@ -115,7 +95,7 @@ def _cell(text: str) -> str:
 
 
 def _json(answer: Answer, top_k: int) -> str:
-    text = json_text(row(answer, top_k), ensure_ascii=False)
+    text = json_text(answer.to_dict(top_k), ensure_ascii=False)
     if not text.isprintable():  # json escapes some of these characters; the others can only be inside strings
         text = "".join(c if c.isprintable() else _json_escape(c) for c in text)
     return text

@@ -83,6 +83,6 @@ class TrtBackend(Backend):
         """Copy the images to the GPU. A CUDA graph reads one address, so with graphs one batch is run every time."""
         return self._pipeline.resident(images_NHWC, places=1 if self._recorded else None)
 
-    def close(self) -> None:
-        """Free everything. A second call does nothing."""
+    def _free(self) -> None:
+        """Free everything."""
         self._pipeline.close()

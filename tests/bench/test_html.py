@@ -21,13 +21,13 @@ from rtk.bench.report.report import Report
 from rtk.bench.report.series import COLOURS, MARKERS, STYLES, split_label
 from rtk.bench.report.tables import compact_tables, report_table
 from rtk.bench.roofline.roofline import DeviceRates, Operations
-from rtk.cli.bench import write_report
 from rtk.core.card import ModelCard
 from rtk.core.data.datasets import Split
 from rtk.core.data.synthetic_shapes import draw_shapes
 from rtk.core.machine import this_machine
 from rtk.core.tolerances import PRECISIONS
 from rtk.infer.backend import BACKENDS
+from rtk.workflow.bench_options import write_report
 
 
 def named(*logits):  # type: ignore[no-untyped-def]

@@ -21,7 +21,19 @@ from rtk.core.data.synthetic_shapes import draw_shapes
 from rtk.tools.planted_faults import faulty, logit_moved, negated_unless
 
 HEAVY = {"numpy", "torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "matplotlib", "pooch", "PIL"}
-COMMANDS = ("train", "export", "classify", "bench", "bench-train", "bench-files", "inspect", "models", "doctor", "demo")
+COMMANDS = (
+    "train",
+    "import",
+    "export",
+    "classify",
+    "bench",
+    "bench-train",
+    "bench-files",
+    "inspect",
+    "models",
+    "doctor",
+    "demo",
+)
 
 
 @dataclass(frozen=True)

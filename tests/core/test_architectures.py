@@ -93,7 +93,9 @@ def test_depths_that_are_not_listed_work_too(name: str, depth: int) -> None:
 )
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
     with pytest.raises(
-        UnknownNameError, match=r"^architecture .* is unknown; .*known: resnet20v1, .*, resnet152, resnet18d2l$"
+        UnknownNameError,
+        match=r"^architecture .* is unknown; .*known: resnet20v1, .*, resnet152, resnet18d2l; "
+        r"for a network of your own: package\.module:function$",
     ):
         parse_architecture(name)
 

@@ -160,4 +160,4 @@ def test_every_python_snippet_runs(page: Path) -> None:
 
 
 def test_there_are_snippets() -> None:
-    assert {page.name for page in PAGES if snippets_in(text_of(page))} == {"README.md", "python-api.md"}
+    assert {page.name for page in PAGES if snippets_in(text_of(page))} == {"README.md", "python.md"}

@@ -372,6 +372,7 @@ def test_a_channel_of_zeros_and_inputs_that_are_always_zero_are_no_trouble() -> 
         nn.Conv2d(3, 4, 3, stride=2, padding=(1, 2)),
         nn.Conv2d(3, 4, 1, stride=2),
         nn.Conv2d(3, 4, (3, 1), dilation=2),
+        nn.Conv2d(3, 6, 3, groups=3),
         nn.Linear(6, 4),
     ],
     ids=str,
@@ -389,9 +390,11 @@ def test_second_moments_are_those_of_what_the_weights_are_multiplied_with(
         weights_OD = layer.weight.flatten(1).double().numpy()
     graph = _graph_of(layer, inputs)
     node = next(one for one in graph.graph.node if one.op_type in ("Conv", "Gemm"))
-    moments_DD = second_moments(graph, [node], inputs.numpy())[node.name]
+    moments_GDD = second_moments(graph, [node], inputs.numpy())[node.name]
+    weights_GOD = np.stack(np.array_split(weights_OD, len(moments_GDD)))
     expected_O = results.square().mean(dim=1).numpy()
-    np.testing.assert_allclose(np.diag(weights_OD @ moments_DD @ weights_OD.T), expected_O, rtol=1e-4)
+    found_O = np.einsum("god,gde,goe->go", weights_GOD, moments_GDD, weights_GOD).reshape(-1)
+    np.testing.assert_allclose(found_O, expected_O, rtol=1e-4)
 
 
 def _graph_of(layer: nn.Module, inputs: torch.Tensor) -> onnx.ModelProto:

@@ -23,7 +23,7 @@ FORKS.set_forkserver_preload(["rtk.train.run"])
 def tiny(folder: Path, out: Path, **changes: Any) -> TrainConfig:
     """A config of three epochs of at most three steps on the 24 images of the class folders in `folder`."""
     settings = {"epochs": 3, "batch_size": 8, "lr": 0.05, "precision": "fp32", "compile": "off", **changes}
-    return TrainConfig("resnet8v1", **{"dataset": str(folder), "out": out, **settings})
+    return TrainConfig(**{"arch": "resnet8v1", "dataset": str(folder), "out": out, **settings})
 
 
 def train_or_resume(config: TrainConfig) -> None:

@@ -186,6 +186,8 @@ def test_a_graph_without_a_kernel_in_onnx_runtime_is_a_one_line_error(checkpoint
 
 FAULTS = """
 import resource, numpy as np
+from rtk.core.process_settings import own_process
+own_process()
 from pathlib import Path
 from rtk.infer.backend import BackendOptions
 from rtk.infer.open_backend import open_backend

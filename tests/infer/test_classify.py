@@ -20,10 +20,10 @@ from rtk.core.data.decode import CRASHED, IMAGES_BEFORE_POOL, Decoder, decode_ch
 from rtk.core.data.images import model_image
 from rtk.core.data.sources.entry import Entry
 from rtk.core.errors import BackendError, DataError
-from rtk.infer.classify import Answer, ClassifyConfig, Prediction, classify, log_smaller_batches, softmax
+from rtk.infer.classify import Answer, ClassifyConfig, Prediction, classify, columns, log_smaller_batches, softmax
 from rtk.infer.fake import FakeBackend
 from rtk.infer.output.formats import TEXT_FORMATS
-from rtk.infer.output.rows import columns, lines
+from rtk.infer.output.rows import lines
 from rtk.infer.sources import listing as sources
 
 SIZE = Input(6, 6, 3)

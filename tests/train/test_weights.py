@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fakes.log import logged
@@ -22,7 +23,8 @@ from rtk.train import weights as weights_module
 from rtk.train.config import TrainConfig
 from rtk.train.run import resume, train
 from rtk.train.run_folder import RunFolder
-from rtk.train.weights import load_weights
+from rtk.train.weights import load_weights, read_weights
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 CLOSED_PORT = "http://127.0.0.1:9/"
@@ -97,6 +99,9 @@ def without_counts(weights: Weights) -> Weights:
         without_counts,  # as in files of PyTorch before 0.4.1
         lambda weights: {"state_dict": {f"module.{name}": value for name, value in weights.items()}, "epoch": 3},
         lambda weights: {"model": weights},
+        lambda weights: {"state_dict": {"x": torch.ones(1)}, "state_dict_ema": weights, "best": np.float64(0.9)},
+        lambda weights: {f"module._orig_mod.{name}": value for name, value in weights.items()},
+        lambda weights: {"net": {f"backbone.{name}": value.double() for name, value in weights.items()}},
         lambda weights: {name: value.half() if value.is_floating_point() else value for name, value in weights.items()},
     ],
 )
@@ -109,6 +114,25 @@ def test_files_of_other_programs_are_read(
     load(network, tmp_path / "mine.pth")
     torch.testing.assert_close(network.get_parameter("conv1.weight"), published["conv1.weight"], atol=1e-3, rtol=1e-3)
     assert network.get_parameter("conv1.weight").dtype == torch.float32
+
+
+def test_a_safetensors_file_is_read_and_the_description_says_what_was_changed(
+    published: Weights, tmp_path: Path
+) -> None:
+    save_file({f"model.{name}": value for name, value in published.items()}, tmp_path / "mine.safetensors")
+    network = fresh()
+    assert load(network, tmp_path / "mine.safetensors").endswith(
+        "; prefix model. removed; last layer reinitialised for 10 instead of 1,000 classes"
+    )
+    assert torch.equal(network.get_parameter("conv1.weight"), published["conv1.weight"])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_channels_and_the_origin_of_weights_are_found_below_a_prefix(tmp_path: Path, channels: int) -> None:
+    network = build_network("resnet18", in_channels=channels, classes=1000)
+    save_file({f"module.{name}": value for name, value in network.state_dict().items()}, tmp_path / "mine.safetensors")
+    weights = read_weights("resnet18", str(tmp_path / "mine.safetensors"), data_dir=None)
+    assert (weights.channels, weights.of_imagenet) == (channels, True)
 
 
 def test_a_checkpoint_of_rtk_is_read(checkpoint_path: Path) -> None:
@@ -192,7 +216,8 @@ def test_a_file_that_contains_code_runs_nothing(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     torch.save({"conv1.weight": RunsCode()}, tmp_path / "mine.pth", _use_new_zipfile_serialization=zipped)
     assert rejection(fresh(), tmp_path / "mine.pth") == (
-        "refused: it holds Python objects that would run code when loaded; expected a checkpoint of rtk or a state dict"
+        "refused: it holds a pickled posix.mkdir, which would run code when loaded; expected a checkpoint of rtk or a "
+        "state dict; to save the weights alone, where that code is: torch.save(network.state_dict(), 'weights.pth')"
     )
     assert not (tmp_path / "canary").exists()
 

@@ -14,7 +14,8 @@ from rtk.bench.config import BenchConfig
 from rtk.core.artifacts.engine import EngineInfo, read_engine_info, write_engine
 from rtk.core.errors import ArtifactError, BackendError
 from rtk.infer.backend import BackendOptions
-from rtk.workflow.benchmark import BenchRequest, _backend_options
+from rtk.workflow.bench_request import BenchRequest
+from rtk.workflow.benchmark import _backend_options
 from rtk.workflow.parity_gate import Gate
 
 REGULAR = replace(INFO, options={"hardware_compatibility": "none"})

@@ -5,10 +5,11 @@ moments unchanged (`found_inf`, made for scaled gradients), and the guard restor
 between the old and the new ones. The host reads the number some steps later (see deferred_read.py).
 """
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...core.errors import TrainingError
 
@@ -22,21 +23,37 @@ class NotFinite(TrainingError):
         """What reproduces the step: images, labels, the weights before it, and its position in the training."""
 
 
+def has_statistics(layer: nn.Module) -> TypeGuard[_BatchNorm]:
+    """Whether this is a batch norm layer that keeps running statistics."""
+    return isinstance(layer, _BatchNorm) and layer.running_mean is not None
+
+
 class RunningStatistics:
-    """The running statistics of all batch norm layers of a model, as one vector."""
+    """The running statistics of all batch norm layers of a model, as one vector; empty for a model without them."""
 
     def __init__(self, model: nn.Module) -> None:
-        layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+        layers = [layer for layer in model.modules() if has_statistics(layer)]
         self.tensors = [layer.get_buffer(name) for layer in layers for name in ("running_mean", "running_var")]
         self.counters = [layer.get_buffer("num_batches_tracked") for layer in layers]
+        self.device = next((tensor.device for tensor in self.tensors), next(model.parameters()).device)
 
     def read(self) -> Tensor:
         """A copy of the statistics."""
-        return torch.cat([tensor.flatten() for tensor in self.tensors])
+        return torch.cat([torch.empty(0, device=self.device), *(tensor.flatten() for tensor in self.tensors)])
 
     def write(self, values: Tensor) -> None:
         """Set the statistics from a vector of the shape that `read` returns."""
-        torch._foreach_copy_(self.tensors, list(values.split([tensor.numel() for tensor in self.tensors])))
+        if self.tensors:
+            torch._foreach_copy_(self.tensors, list(values.split([tensor.numel() for tensor in self.tensors])))
+
+    def read_counts(self) -> Tensor:
+        """A copy of the layers' counters of batches."""
+        return torch.stack(self.counters) if self.counters else torch.empty(0, device=self.device)
+
+    def write_counts(self, counts: Tensor) -> None:
+        """Set the counters to what `read_counts` returned."""
+        if self.counters:
+            torch._foreach_copy_(self.counters, list(counts.unbind()))
 
 
 class NanGuard:
@@ -59,7 +76,7 @@ class NanGuard:
     def before_forward(self) -> None:
         """Remember what the forward pass changes."""
         self._before = self.statistics.read()
-        self._counts = torch.stack(self.statistics.counters)
+        self._counts = self.statistics.read_counts()
 
     def before_step(self, losses_B: Tensor) -> None:
         """Check losses and gradients, and pass the result to the optimiser."""
@@ -76,5 +93,4 @@ class NanGuard:
             return
         finite = self.not_finite == 0
         self.statistics.write(torch.where(finite, self.statistics.read(), self._before))
-        counts = torch.where(finite, torch.stack(self.statistics.counters), self._counts)
-        torch._foreach_copy_(self.statistics.counters, list(counts.unbind()))
+        self.statistics.write_counts(torch.where(finite, self.statistics.read_counts(), self._counts))

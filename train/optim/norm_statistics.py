@@ -14,10 +14,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..distributed.process_group import ALONE, Processes
 from ..recipes import Recipe
-from .nan_guard import RunningStatistics
+from .nan_guard import RunningStatistics, has_statistics
 
 SHORT_HORIZONS = 20
 """A run is short if its steps are fewer than this many times the horizon of the running averages, 1 / norm_momentum.
@@ -56,7 +57,7 @@ def measure_statistics(
     An image has this number of `pixels`. Layers of the names `frozen` keep theirs. Several processes share the batches,
     and each of them gets exactly what one process alone gets.
     """
-    norms = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d)}
+    norms = {name: layer for name, layer in model.named_modules() if has_statistics(layer)}
     measured = [layer for name, layer in norms.items() if name not in frozen]
     if not measured:
         return
@@ -81,7 +82,7 @@ def _batches(images: int, pixels: int) -> tuple[Tensor, ...]:
 
 
 @contextmanager
-def _statistics_of_each_batch(model: nn.Module, layers: list[nn.BatchNorm2d]) -> Iterator[None]:
+def _statistics_of_each_batch(model: nn.Module, layers: list[_BatchNorm]) -> Iterator[None]:
     """In this block, a forward pass sets the statistics of these layers to those of its batch."""
     momentums = [layer.momentum for layer in layers]
     counters = [layer.get_buffer("num_batches_tracked").clone() for layer in layers]

@@ -41,7 +41,7 @@ def test_the_examples_in_the_documentation_run(
     monkeypatch.setattr(zoo, "FOLDER", tmp_path)
     monkeypatch.chdir(tmp_path)
     result = doctest.testmod(api)
-    assert result.attempted == 9
+    assert result.attempted == 10
     assert result.failed == 0
 
 
@@ -81,12 +81,11 @@ def test_one_image_needs_no_list(fake: api.Model, shapes64: Split) -> None:
     assert answer.probability == pytest.approx(np.exp(10) / (np.exp(10) + 9))
 
 
-def test_pixels_of_other_sizes_are_scaled_and_other_types_are_rejected(fake: api.Model) -> None:
-    grey, real, empty = np.full((50, 40), 9, np.uint8), np.zeros((32, 32, 3)), np.zeros((0, 4, 3), np.uint8)
-    answers = fake.classify([grey, real, empty])  # type: ignore[list-item]
+def test_pixels_of_other_sizes_are_scaled_and_an_empty_image_has_an_error(fake: api.Model) -> None:
+    grey, empty = np.full((50, 40), 9, np.uint8), np.zeros((0, 4, 3), np.uint8)
+    answers = fake.classify([grey, empty])
     assert answers[0].label == "class 8"  # 9 x 3 x 1,024 = 27,648
-    assert "expected uint8" in answers[1].error
-    assert "an empty image" in answers[2].error
+    assert "an empty image" in answers[1].error
 
 
 def test_several_threads_get_their_own_answers(fake: api.Model, shapes64: Split) -> None:
@@ -167,7 +166,7 @@ def test_unknown_names_and_missing_files_raise_rtk_errors(tmp_path: Path) -> Non
 
 
 def test_other_types_of_images_are_a_type_error(fake: api.Model) -> None:
-    with pytest.raises(TypeError, match=r"image\[0\]: int; expected a path, bytes or an array"):
+    with pytest.raises(TypeError, match=r"image\[0\]: int; expected a path, bytes, an open file"):
         fake.classify([3])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="expected at least 1"):
         fake.classify([], top_k=0)
