@@ -29,7 +29,8 @@ COMPARISON = "Comparing reports"
 def bench(
     context: typer.Context,
     model: Annotated[
-        str, typer.Argument(help="Checkpoint, graph, engine, model of the zoo, or architecture.")
+        str,
+        typer.Argument(help="Checkpoint, graph, engine, model of the zoo, or architecture; also a foreign graph."),
     ] = ZOO_DEFAULT,
     allow_code: AllowCode = None,
     reference: Annotated[
@@ -84,7 +85,8 @@ def bench(
         str | None,
         typer.Option(
             metavar="N|HxW",
-            help="Size of the images for an architecture; default: the size that it is known for.",
+            help="Size of the images for an architecture, by default the one that it is known for, or for a graph of "
+            "another program that takes any.",
             rich_help_panel=groups.DATA,
             show_default=False,
         ),

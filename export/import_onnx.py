@@ -106,6 +106,26 @@ def imported_graph(
     )
 
 
+def class_count(foreign: Foreign, path: Path, size: Input) -> int:
+    """Return the number of classes of a graph whose outputs are not known: of the first output that is N x K.
+
+    Raises ArtifactError if there is none, or ONNX Runtime cannot run the graph.
+    """
+    shape = size.shape if foreign.is_nhwc else (size.channels, size.height, size.width)
+    batch = foreign.batch or 1
+    pixels = np.zeros((batch, *shape), np.float16 if foreign.precision == "fp16" else np.float32)
+    try:
+        outputs = _session(foreign.original).run(None, {foreign.input: pixels})
+    except Exception as error:  # ONNX Runtime has errors of many kinds
+        raise ArtifactError(f"{path}: ONNX Runtime cannot run it: {reason_of(error)}") from error
+    shapes = [np.shape(one) for one in outputs]
+    found = [one[1] for one in shapes if one[:1] == (batch,) and len(one) > 1 and set(one[2:]) <= {1}]
+    if not found:
+        listed = ", ".join(" x ".join(map(str, one)) for one in shapes)
+        raise ArtifactError(f"{path}: its outputs are {listed}, expected N x K: it is no image classifier")
+    return int(found[0])
+
+
 def _check_size(foreign: Foreign, path: Path, preprocessing: Preprocessing, size: Input) -> None:
     height, width = preprocessing.resize or size.shape[:2]
     given = (height, width, preprocessing.channels)

@@ -83,8 +83,10 @@ def preprocessing_nodes(
             deviation = steps.apply("Max", steps.constant(np.float32(MIN_DEVIATION)))
             steps.last = centred if preprocessing.image_mean else scaled
             steps.apply("Div", deviation)
-    steps.apply("Sub", steps.constant(np.array(preprocessing.mean, np.float32)[:, None, None]))
-    steps.apply("Div", steps.constant(np.array(preprocessing.deviation, np.float32)[:, None, None]))
+    if any(preprocessing.mean) or size.channels != preprocessing.channels:  # it also repeats a grey image
+        steps.apply("Sub", steps.constant(np.array(preprocessing.mean, np.float32)[:, None, None]))
+    if set(preprocessing.deviation) != {1.0}:
+        steps.apply("Div", steps.constant(np.array(preprocessing.deviation, np.float32)[:, None, None]))
     if preprocessing.resize:
         height, width = preprocessing.resize
         factors = [1.0, 1.0, resize_factor(size.height, height), resize_factor(size.width, width)]

@@ -8,6 +8,7 @@ from ..bench.config import BenchConfig, parse_scopes
 from ..core.errors import InconclusiveError, LimitError, ParityError, RtkError, UsageError
 from ..core.files import make_folder, write_whole
 from .bench_request import BenchRequest
+from .speed_model import no_reference
 
 if TYPE_CHECKING:
     from ..bench.report.regressions import ComparedReports
@@ -62,7 +63,7 @@ def _refuse_parity_options(request: BenchRequest, *, require_parity: str | None)
     """Raise UsageError for options that ask for a comparison of answers, where none is made."""
     asked = {"--require-parity": require_parity is not None, "--reference": request.reference is not None}
     for option in (name for name, value in asked.items() if value):
-        why = "it has no weights" if request.parity else "--no-parity compares no answers"
+        why = no_reference(request.model) or "--no-parity compares no answers"
         raise UsageError(f"{request.model}: {option}: {why}; omit {option}")
 
 

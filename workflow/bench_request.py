@@ -6,7 +6,7 @@ from pathlib import Path
 from ..bench.config import BenchConfig
 from ..core.errors import UsageError
 from .open_backends import check_names
-from .speed_model import has_no_reference
+from .speed_model import no_reference
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class BenchRequest:
     parity: bool = True
     """False: measure speed alone; see speed.py."""
     image_size: str | None = None
-    """For an architecture without weights; default: the size that it is known for."""
+    """For an architecture, by default the size that it is known for, and for a graph that takes any size."""
 
     def __post_init__(self) -> None:
         """Raises UsageError or UnknownNameError, before anything is opened."""
@@ -44,9 +44,11 @@ class BenchRequest:
         check_names(self.backends, self.precisions)
         BackendOptions(device=self.device)
         if self.image_size is not None and self.measures_parity:
-            raise UsageError("--image-size: only for an architecture, whose speed alone is measured")
+            raise UsageError(
+                "--image-size: only for an architecture or a graph of another program, whose speed alone is measured"
+            )
 
     @property
     def measures_parity(self) -> bool:
-        """Whether answers are compared: not with --no-parity, and not for an architecture, which has no weights."""
-        return self.parity and not has_no_reference(self.model)
+        """Whether answers are compared: not with --no-parity, and not for a model without a reference."""
+        return self.parity and not no_reference(self.model)

@@ -166,9 +166,10 @@ def export_model(config: ExportConfig) -> list[Path]:
 
 def judges_only(config: ExportConfig) -> bool:
     """Whether the gate is all that the user asked for: a given graph, from which nothing is made."""
+    if config.require_parity is None or config.trt:
+        return False
     found = find_model(config.models[0])
-    makes_file = config.trt or found.checkpoint is not None or converts(found, config.precision)
-    return config.require_parity is not None and not makes_file
+    return found.checkpoint is None and not converts(found, config.precision)
 
 
 def judge_given_graph(config: ExportConfig) -> Verdict:

@@ -1,4 +1,6 @@
-"""The model whose speed alone is measured: any file with a card, or an architecture, which gets random weights.
+"""The model whose speed alone is measured: any file with a card, an architecture, or a graph of another program.
+
+An architecture gets random weights, and a graph of another program the least preprocessing: pixels divided by 255.
 
 Neither the time of a layer nor its memory depends on the values in it.
 """
@@ -6,12 +8,13 @@ Neither the time of a layer nor its memory depends on the values in it.
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.artifacts.graph_card import has_card
 from ..core.card import Input, ModelCard, Preprocessing
 from ..core.errors import UnknownNameError, UsageError
 from ..core.file_names import safe_name
 from ..core.models.names import parse_architecture
 from ..train.config import image_size_of
-from .models import ModelFiles, find_model
+from .models import GRAPH, ModelFiles, find_model
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,14 @@ class SpeedModel:
 
 
 def speed_model(name: str, folder: Path, *, image_size: str | None = None) -> SpeedModel:
-    """Find the model; of an architecture make a checkpoint with random weights in the folder.
+    """Find the model; of an architecture, and of a graph of another program, make one in the folder.
 
-    `image_size`: as --image-size takes it, for architectures. Raises the errors of find_model and image_size_of;
-    UsageError for a size that a model has already.
+    `image_size`: as --image-size takes it, for architectures and for graphs that take images of any size. Raises the
+    errors of find_model, image_size_of and import_graph; UsageError for a size that a model has already.
     """
     size = image_size_of(image_size)
+    if is_foreign(name):
+        return _with_preprocessing(Path(name), folder, size)
     try:
         found = find_model(name)
     except UnknownNameError as error:
@@ -60,9 +65,17 @@ def speed_model(name: str, folder: Path, *, image_size: str | None = None) -> Sp
     return SpeedModel(found)
 
 
-def has_no_reference(name: str) -> bool:
-    """Whether a model has no answers to compare: an architecture, which has no weights."""
-    return names_architecture(name)
+def no_reference(name: str) -> str:
+    """Why a model has no answers to compare, in words; empty if it may have some."""
+    if names_architecture(name):
+        return "an architecture has no weights"
+    return "a graph of another program has no reference before it is imported" if is_foreign(name) else ""
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a name is that of an ONNX file that rtk did not write."""
+    path = Path(name)
+    return path.suffix == GRAPH and path.is_file() and not has_card(path)
 
 
 def names_architecture(name: str) -> bool:
@@ -107,6 +120,28 @@ def _with_random_weights(arch: str, folder: Path, size: tuple[int, int] | None) 
     save_checkpoint(path, card, model.state_dict())
     remark = f"random weights: {arch} for {_text_of(card.input)} images and {classes:,} classes; nothing is trained"
     return SpeedModel(ModelFiles(card.name, checkpoint=path), (remark,))
+
+
+def _with_preprocessing(path: Path, folder: Path, size: tuple[int, int] | None) -> SpeedModel:
+    """Write a graph of another program with pixels / 255 in front of it."""
+    from ..export.foreign_graph import read_foreign_graph
+    from ..export.import_onnx import class_count
+    from .import_graph import import_graph
+
+    foreign = read_foreign_graph(path)
+    height, width, channels = foreign.image_shape
+    if size is not None and (height or size[0], width or size[1]) != size:
+        raise UsageError(f"{path}: --image-size: it takes images of {height} x {width}, which cannot be changed")
+    if (height is None or width is None) and size is None:
+        raise UsageError(f"{path}: takes images of any size; name one: --image-size N or HxW")
+    chosen = Input(*(size or (height or 0, width or 0)), channels or 3)
+    classes = tuple(f"class {number}" for number in range(class_count(foreign, path, chosen)))
+    steps = Preprocessing((0.0,) * chosen.channels, (1.0,) * chosen.channels)
+    made = import_graph(path, classes=classes, preprocessing=steps, size=chosen, out=folder)
+    remark = (
+        f"graph of {foreign.producer}, with pixels / 255 in front: {_text_of(chosen)} images, {len(classes):,} classes"
+    )
+    return SpeedModel(ModelFiles(made.card.name, graph=made.path), (remark,))
 
 
 def _text_of(size: Input) -> str:

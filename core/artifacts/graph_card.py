@@ -53,6 +53,13 @@ def arithmetic_of(graph: Path | bytes) -> GraphArithmetic | None:
     return None
 
 
+def has_card(graph: Path) -> bool:
+    """Whether rtk wrote an ONNX file, without loading it."""
+    with contextlib.suppress(OSError):
+        return CARD_KEY in metadata_of(graph)
+    return False
+
+
 def is_from_graph(graph: Path | bytes) -> bool:
     """Whether a graph is imported from another program, or comes from such a graph, without loading it."""
     with contextlib.suppress(OSError, ArtifactError):

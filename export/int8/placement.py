@@ -40,10 +40,10 @@ def quantised_places(graph: onnx.ModelProto, flavor: Int8Flavor, *, keep_fp32: C
 
 
 def not_quantised(graph: onnx.ModelProto) -> set[str]:
-    """Return the layers of imported graphs that stay in fp32: GPTQ samples plain convolutions of images alone.
+    """Return the layers of imported graphs that stay in fp32, because GPTQ cannot sample their inputs.
 
-    rtk's own graphs have none of them: convolutions of one or three dimensions, with automatic padding, dense layers
-    whose input is transposed, and products with weights of other than two dimensions.
+    rtk's own graphs have none of them: convolutions of one or three dimensions or with automatic padding, dense layers
+    whose input is transposed, and products with weights of more than two dimensions.
     """
     shapes = {tensor.name: len(tensor.dims) for tensor in graph.graph.initializer}
     found = set()

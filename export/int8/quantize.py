@@ -171,7 +171,7 @@ def int8_from_graph(
         )
     if not quantised_places(graph, (config or Int8Config()).flavor, keep_fp32=not_quantised(graph)):
         raise ArtifactError(
-            f"{path}: not written: {source} has no convolution or dense layer (Conv, Gemm) that int8 could quantise; "
+            f"{path}: not written: {source} has no layer with weights (Conv, Gemm, MatMul) that int8 could quantise; "
             "use fp16 or bf16"
         )
     reference_NK = logits_as_written(graph, calibration.held_out_NHWC)

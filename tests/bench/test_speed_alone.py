@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fakes.foreign_graphs import ConvNet, export
 from rtk.bench.report.answer import answer_table
 from rtk.bench.report.html import page_of
 from rtk.bench.report.report import NOT_MEASURED, read_report
@@ -15,6 +16,7 @@ from rtk.core.errors import ArtifactError, UnknownNameError, UsageError
 from rtk.core.models.names import FAMILIES
 from rtk.workflow import speed_model as speed
 from rtk.workflow.speed_model import USUAL, names_architecture, speed_model
+from torch import nn
 
 Run = Callable[..., tuple[str, str]]
 QUICK = ("--batch", "2", "--seconds", "0.2", "--no-baselines", "--device", "cpu")
@@ -153,6 +155,31 @@ def test_an_unknown_name_is_still_an_unknown_model(tmp_path: Path) -> None:
         speed_model("missing.pt", tmp_path)
 
 
+@pytest.mark.usefixtures("without_self_check")
+def test_a_graph_of_another_program_is_measured_as_it_is(command_line: Run, tmp_path: Path) -> None:
+    export(ConvNet().eval(), tmp_path / "theirs.onnx")
+    printed, _ = command_line("bench", "theirs.onnx", "--backend", "onnx", *QUICK, "--report", "report")
+    assert NOT_MEASURED in one_line(printed)
+    assert "with pixels / 255 in front: 16 x 16 x 3 images, 10 classes" in one_line(printed)
+    report = read_report(tmp_path / "report")
+    assert [cell.label for cell in report.cells if cell.valid] == ["onnx"]
+    assert [path.name for path in tmp_path.glob("*.onnx")] == ["theirs.onnx"]
+    _, log = command_line("bench", "theirs.onnx", "--require-parity", "1", code=2)
+    assert "--require-parity: a graph of another program has no reference before it is imported" in one_line(log)
+    with pytest.raises(UsageError, match="--image-size: it takes images of 16 x 16, which cannot be changed$"):
+        speed_model("theirs.onnx", tmp_path, image_size="32")
+
+
+def test_a_graph_for_images_of_any_size_needs_one(tmp_path: Path) -> None:
+    axes = {"dynamic_axes": {"pixel_values": {0: "n", 2: "h", 3: "w"}}}
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)]
+    path = export(nn.Sequential(*layers).eval(), tmp_path / "any.onnx", batch=None, **axes)
+    with pytest.raises(UsageError, match="takes images of any size; name one: --image-size N or HxW$"):
+        speed_model(str(path), tmp_path)
+    (tmp_path / "made").mkdir()
+    assert speed_model(str(path), tmp_path / "made", image_size="24").found.card.input == Input(24, 24, 3)
+
+
 # Options.
 
 
@@ -161,8 +188,8 @@ def test_an_unknown_name_is_still_an_unknown_model(tmp_path: Path) -> None:
     [
         ("a.pt --no-parity --require-parity default", "a.pt: --require-parity: --no-parity compares no answers; omit"),
         ("a.pt --no-parity --reference b.pt", "a.pt: --reference: --no-parity compares no answers; omit --reference"),
-        ("resnet8v1 --require-parity 1", "resnet8v1: --require-parity: it has no weights; omit --require-parity"),
-        ("a.pt --image-size 64", "--image-size: only for an architecture, whose speed alone is measured"),
+        ("resnet8v1 --require-parity 1", "resnet8v1: --require-parity: an architecture has no weights; omit"),
+        ("a.pt --image-size 64", "--image-size: only for an architecture or a graph of another program, whose speed"),
         ("resnet8v1 --image-size x", "--image-size x: expected N or HxW, such as 224 or 96x128"),
         (
             "resnet8v1 --dataset shapes",

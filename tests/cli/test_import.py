@@ -122,7 +122,7 @@ def test_a_graph_is_imported_exported_and_measured(
     out, err = command_line(*needed, *(() if size else ("--image-size", "16")))
     assert out == "in/net.onnx\n"
     assert "net.onnx: logits of 3 classes, any batch, opset" in " ".join(err.split())
-    out, _ = command_line("export", "in/net.onnx", "--precision", "fp16", "--dataset", str(class_folders))
+    out, _ = command_line("export", "in/net.onnx", "--precision", "fp16")
     assert out == "in/net.fp16.onnx\n"
     out, _ = command_line("classify", str(class_folders), "-m", "in/net.fp16.onnx", "--backend", "onnx")
     assert {line.split()[1] for line in out.splitlines()} <= {"bird", "cat", "dog"}

@@ -7,7 +7,6 @@ Shapes: N images, C channels, H rows, W columns, K classes, T tokens, F features
 
 import contextlib
 import io
-import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -130,10 +129,10 @@ def export(
     if half:
         network, example = network.half(), example.half()
     if batch is None:
-        options |= (
+        any_batch = (
             {"dynamic_shapes": ({0: torch.export.Dim("n")},)} if dynamo else {"dynamic_axes": {names[0]: {0: "n"}}}
         )
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        options = any_batch | options
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
