@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 GRAPH_SUFFIX = ".onnx"
 OF_WEIGHTS = ("arch", "net_arg", "ema")
 """The options that a graph does not need: it has its network in itself."""
-OF_GRAPHS: tuple[str, ...] = ()
+OF_GRAPHS = ("output",)
 """The options that weights do not need."""
 
 
@@ -26,7 +26,9 @@ def import_model(
     weights: Annotated[
         Path,
         typer.Argument(
-            metavar="WEIGHTS", help="Weights (.pth, .pt, .ckpt, .bin, .safetensors) of a network that rtk knows."
+            metavar="WEIGHTS",
+            help="Weights (.pth, .pt, .ckpt, .bin, .safetensors) of a network that rtk knows, or a classifier in ONNX "
+            "(.onnx).",
         ),
     ],
     arch: Annotated[
@@ -54,7 +56,7 @@ def import_model(
         str | None,
         typer.Option(
             metavar="N|HxW",
-            help="Size of the images that the model takes, in pixels.",
+            help="Size of the images that the model takes, in pixels; default: the size that an ONNX graph fixes.",
             show_default=False,
             rich_help_panel=groups.MODEL,
         ),
@@ -101,6 +103,15 @@ def import_model(
             help="Take the moving average (EMA) of the weights if the file has both.", rich_help_panel=groups.MODEL
         ),
     ] = True,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The output of an ONNX graph that has the logits; needed if several could have them.",
+            show_default=False,
+            rich_help_panel=groups.MODEL,
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -113,7 +124,7 @@ def import_model(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder for the checkpoint; default: the folder of the file.",
+            help="Folder for the result; default: the folder of the file.",
             show_default=False,
             rich_help_panel=groups.OUTPUT,
         ),
@@ -122,14 +133,32 @@ def import_model(
         bool, typer.Option("--force", help="Replace a file of that name.", rich_help_panel=groups.OUTPUT)
     ] = False,
 ) -> None:
-    """Make a checkpoint of weights that were trained elsewhere, with a card, without training."""
+    """Make a model of rtk from weights, or an ONNX graph, that were made elsewhere; nothing is trained."""
     from ..workflow.known_preprocessing import numbers_of
 
     options = set(given(context))
     if weights.suffix.lower() == GRAPH_SUFFIX:
         _refuse(options, OF_WEIGHTS, f"{weights}: is a graph, which has its network in itself")
-        # Graphs are imported here: workflow/import_graph.py.
-        raise UsageError(f"{weights}: a graph; expected weights, such as a state dict in a .pth or .safetensors file")
+        from ..workflow.import_graph_file import GraphImport, import_graph_file
+
+        made = import_graph_file(
+            GraphImport(
+                weights,
+                classes=classes,
+                image_size=image_size,
+                preprocess=preprocess,
+                mean=numbers_of("--mean", mean),
+                std=numbers_of("--std", std),
+                rgb=rgb,
+                fit=cast(Fit, fit),  # GraphImport checks it
+                output=output,
+                name=name,
+                out=out,
+                force=force,
+            )
+        )
+        print(made.path)
+        return
     _refuse(options, OF_GRAPHS, f"{weights}: is a weight file, not a graph")
     if net_arg and arch is None:
         raise UsageError(f"--net-arg {net_arg[0]}: needs --arch package.module:function")

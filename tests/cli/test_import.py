@@ -1,6 +1,7 @@
 """rtk import, and what other commands say about a weight file, as users type them."""
 
 import argparse
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,6 +98,40 @@ class Net(nn.Module):
     assert "do not fit imported_birds:Net(width=3); wrong shape: backbone.0.weight is 5 x 1 x 3 x 3 instead of" in err
 
 
+@pytest.mark.parametrize("size", [None, 16], ids=["any size", "one size"])
+def test_a_graph_is_imported_exported_and_measured(
+    command_line: Command, tmp_path: Path, class_folders: Path, size: int | None
+) -> None:
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 3),
+    )
+    axes = {"pixels": {0: "n"}} if size else {"pixels": {0: "n", 2: "h", 3: "w"}}
+    example = torch.zeros(1, 3, 16, 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network, (example,), str(tmp_path / "net.onnx"), input_names=["pixels"], dynamic_axes=axes, dynamo=False
+        )
+    needed = ("import", "net.onnx", "--classes", "bird,cat,dog", "--mean", "0.5", "--std", "0.25", "--out", "in")
+    if size is None:
+        assert "net.onnx: takes images of any size; add --image-size N" in command_line(*needed, code=2)[1]
+    out, err = command_line(*needed, *(() if size else ("--image-size", "16")))
+    assert out == "in/net.onnx\n"
+    assert "net.onnx: logits of 3 classes, any batch, opset" in " ".join(err.split())
+    out, _ = command_line("export", "in/net.onnx", "--precision", "fp16")
+    assert out == "in/net.fp16.onnx\n"
+    out, _ = command_line("classify", str(class_folders), "-m", "in/net.fp16.onnx", "--backend", "onnx")
+    assert {line.split()[1] for line in out.splitlines()} <= {"bird", "cat", "dog"}
+    out, _ = command_line(
+        "bench", "in/net.onnx", "--no-parity", "--backend", "onnx", "--batch", "1", "--seconds", "0.2"
+    )
+    assert "parity" in out.lower()
+
+
 @pytest.mark.slow
 def test_an_imported_model_is_exported_evaluated_and_measured(
     command_line: Command, weights: dict[str, Tensor], tmp_path: Path
@@ -165,6 +200,9 @@ def test_a_renamed_checkpoint_and_a_damaged_file_are_named(
         ),
         (("mine.ckpt", "--net-arg", "width=4"), 2, "--net-arg width=4: needs --arch package.module:function"),
         (("mine.ckpt", "--mean", "half"), 2, "--mean half: expected one number, or three with commas between them"),
+        (("mine.ckpt", "--output", "logits"), 2, "--output: mine.ckpt: is a weight file, not a graph; leave it out"),
+        (("net.onnx", "--classes", "a,b", "--preprocess", "unit"), 1, "net.onnx: no such"),
+        (("net.onnx", "--preprocess", "unit"), 2, "the classes are missing; add --classes FILE"),
         (("net.onnx", "--arch", "resnet18"), 2, "--arch: net.onnx: is a graph, which has its network in itself"),
         (("net.ONNX", "--no-ema"), 2, "--ema: net.ONNX: is a graph, which has its network in itself; leave it out"),
     ],
