@@ -17,6 +17,7 @@ from rtk.bench.report.html import page_of
 from rtk.bench.report.render import report_markdown
 from rtk.bench.report.report import read_report
 from rtk.cli.app import export as command
+from rtk.core.artifacts.engine import read_engine_info
 from rtk.core.artifacts.graph import load_graph, set_card
 from rtk.core.card import IMPORTED
 from rtk.core.errors import ArtifactError, BackendError, ParityError, UsageError
@@ -208,6 +209,19 @@ def test_tensorrt_rtx_builds_engines_of_it(made: dict[str, Path], tmp_path: Path
     info = engine_from_onnx(config).info
     assert info.card.notes[IMPORTED]["file"] == f"{kind}.onnx"
     assert set(info.precision.products) == {"fp32"}
+
+
+@pytest.mark.skipif(not FLAVORS["tensorrt-rtx"].installed, reason="needs the package tensorrt-rtx")
+@pytest.mark.usefixtures("_no_gpu")
+@pytest.mark.parametrize(("kind", "precision"), [("conv", "int8"), ("attention", "fp16"), ("attention", "bf16")])
+def test_one_command_converts_it_and_builds_an_engine_in_that_precision(
+    rtk: Callable[..., Path], kind: str, precision: str
+) -> None:
+    folder = rtk(kind, precision=precision, trt=True, flavor="tensorrt-rtx", target=["8.9"], max_batch=8, cache=False)
+    info = read_engine_info(folder / f"{kind}.{precision}.engine")
+    assert info.card.precision == precision
+    assert info.precision.products[precision] >= 2
+    assert find_reference(find_model(str(folder / f"{kind}.{precision}.engine"))) == folder / f"{kind}.onnx"
 
 
 def test_on_a_gpu_only_imported_graphs_may_compute_shapes_on_the_cpu() -> None:
