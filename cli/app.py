@@ -42,7 +42,7 @@ app = typer.Typer(
 SUMMARIES: dict[Callable[..., None], str] = {
     train.train: "Train a network: data set -> checkpoint.",
     evaluation.evaluate: "Evaluate a model on labelled images, or compare two.",
-    import_model.import_model: "Import weights of other programs: weights -> checkpoint.",
+    import_model.import_model: "Import weights or an ONNX graph of another program.",
     export.export: "Export a model: checkpoint -> ONNX graph, TensorRT engine.",
     classify.classify: "Classify images: images -> labels.",
     bench.bench: "Measure throughput, latency and parity of every backend.",
