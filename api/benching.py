@@ -1,7 +1,7 @@
 """rtk.bench: a benchmark as `rtk bench` does it."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -20,7 +20,7 @@ from ..workflow.bench_options import (
 )
 from ..workflow.bench_request import BenchRequest
 from ..workflow.benchmark import run_benchmark
-from .arguments import PathLike, allow, path_or_none, several, text, text_or_none
+from .arguments import PathLike, allow, named_network, path_or_none, several, text, text_or_none
 from .own_call import own_call
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class ReportComparison:
 def bench(
     model: PathLike = DEFAULT,
     *,
+    net_arg: Mapping[str, Any] | Sequence[str] | None = None,
     allow_code: str | Sequence[str] | None = None,
     reference: PathLike | None = None,
     force: bool = False,
@@ -93,6 +94,7 @@ def bench(*, compare: tuple[PathLike, PathLike], limit: float = LIMIT, force: bo
 def bench(
     model: PathLike = DEFAULT,
     *,
+    net_arg: Mapping[str, Any] | Sequence[str] | None = None,
     allow_code: str | Sequence[str] | None = None,
     reference: PathLike | None = None,
     force: bool = False,
@@ -131,7 +133,7 @@ def bench(
             return _compared(Path(compare[0]), Path(compare[1]), limit=limit, force=force)
         batches = None if batch is None else (batch,) if isinstance(batch, int) else tuple(dict.fromkeys(batch))
         request = BenchRequest(
-            model=text(model),
+            model=named_network(text(model), net_arg),
             reference=path_or_none(reference),
             backends=several(backend),
             precisions=tuple(dict.fromkeys(several(precision))),

@@ -13,7 +13,7 @@ from ..core.text import text_table
 from ..core.zoo import DEFAULT as ZOO_DEFAULT
 from ..workflow.bench_options import LIMIT
 from . import help as groups
-from .network_options import AllowCode
+from .network_options import AllowCode, NetArg, named_network
 from .options import INTERRUPTED, DataDir, WaitQuiet, given
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def bench(
         str,
         typer.Argument(help="Checkpoint, graph, engine, model of the zoo, or architecture; also a foreign graph."),
     ] = ZOO_DEFAULT,
+    net_arg: NetArg = None,
     allow_code: AllowCode = None,
     reference: Annotated[
         Path | None,
@@ -183,7 +184,7 @@ def bench(
     from ..workflow.benchmark import run_benchmark
 
     request = BenchRequest(
-        model=model,
+        model=named_network(model, net_arg),
         reference=reference,
         backends=tuple(backend or ()),
         precisions=tuple(dict.fromkeys(precision or ())),

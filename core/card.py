@@ -232,7 +232,7 @@ class ModelCard:
             "other sizes": self.resizing.to_text(self.fit),
             "preprocessing": f"in the model: {self.preprocessing.to_text()}",
             "classes": ", ".join(self.classes[:SHOWN_CLASSES]),
-            "data set": self.dataset,
+            "data set": self.dataset or "unknown",
         }
         if self.data:
             counts = ", ".join(f"{count:,} {split}" for split, count in self.data.images.items())

@@ -41,6 +41,8 @@ def dataset_of(
         if not is_named(card.dataset):
             raise DataError(
                 f"{card.name}: its card does not say where its data set {card.dataset!r} is; name it: --dataset DIR"
+                if card.dataset
+                else f"{card.name}: its card names no data set; name one with such images: --dataset DIR"
             )
         return open_dataset(card.dataset, data_dir=data_dir, options=options_of(reader or card, splits_of=card))
     path = card.data.path

@@ -13,6 +13,7 @@ from ..core.card import Input, ModelCard, Preprocessing
 from ..core.errors import UnknownNameError, UsageError
 from ..core.file_names import safe_name
 from ..core.models.names import parse_architecture
+from ..core.zoo import zoo_names
 from ..train.config import image_size_of
 from .models import GRAPH, ModelFiles, find_model
 
@@ -53,13 +54,9 @@ def speed_model(name: str, folder: Path, *, image_size: str | None = None) -> Sp
     size = image_size_of(image_size)
     if is_foreign(name):
         return _with_preprocessing(Path(name), folder, size)
-    try:
-        found = find_model(name)
-    except UnknownNameError as error:
-        if not names_architecture(name):
-            raise
-        del error
+    if name not in zoo_names() and names_architecture(name):
         return _with_random_weights(name, folder, size)
+    found = find_model(name)
     if size is not None:
         raise UsageError(f"{name}: --image-size: it takes {_text_of(found.card.input)} images, which cannot be changed")
     return SpeedModel(found)
@@ -95,16 +92,26 @@ def _with_random_weights(arch: str, folder: Path, size: tuple[int, int] | None) 
 
     from ..core.artifacts.checkpoint import save_checkpoint
     from ..core.models.model import build_model, build_network
+    from ..core.models.own_code import code_network, logits_of
 
-    family = getattr(parse_architecture(arch), "family", None)
-    usual = USUAL.get(getattr(family, "name", ""), OTHERWISE)
+    architecture = parse_architecture(arch)
+    usual = USUAL.get(architecture.family.name, OTHERWISE)
     height, width = size or usual.input.shape[:2]
     channels = usual.input.channels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = build_network(arch, in_channels=channels, classes=usual.classes).eval()
+        if architecture.code is not None:
+            network = code_network(
+                architecture.code,
+                in_channels=channels,
+                classes=usual.classes,
+                size=(height, width),
+                any_classes=True,
+            ).eval()
+        else:
+            network = build_network(arch, in_channels=channels, classes=usual.classes).eval()
         with torch.inference_mode():
-            classes = network(torch.zeros(1, channels, height, width)).shape[1]
+            classes = logits_of(network(torch.zeros(1, channels, height, width))).shape[1]
         card = ModelCard(
             name=safe_name(arch) or "network",
             arch=arch,

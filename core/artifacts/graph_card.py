@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,8 @@ def graph_card(path: Path, metadata: dict[str, str], producer: str) -> ModelCard
     """Read the card from a graph's metadata. Raises ArtifactError for a graph of another program."""
     if CARD_KEY not in metadata:
         raise ArtifactError(
-            f"{path}: an ONNX file of {producer or 'an unknown program'}, without a card from rtk; "
-            "expected one written by rtk export (uint8 N x H x W x C in, logits out)"
+            f"{path}: an ONNX file of {producer or 'an unknown program'}, without a card from rtk; to make it a graph "
+            f"of rtk's: rtk import {shlex.quote(str(path))} --classes FILE --preprocess imagenet --out DIR"
         )
     return ModelCard.from_json(metadata[CARD_KEY], source=str(path))
 

@@ -5,6 +5,7 @@ somebody else. The function gets the number of classes, the number of channels a
 names that it has for them; arguments in the name of the network come before these. rtk's preprocessing goes around it.
 """
 
+import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -29,10 +30,13 @@ PROBED = 2
 """Images that a new network is tried on."""
 
 
-def code_network(code: CodeName, *, in_channels: int, classes: int, size: tuple[int, int] | None) -> nn.Module:
+def code_network(
+    code: CodeName, *, in_channels: int, classes: int, size: tuple[int, int] | None, any_classes: bool = False
+) -> nn.Module:
     """Build the network, float N x C x H x W to logits N x K, with the weights that its own code draws.
 
     `size`: height and width of the images, for functions that want them; None: the network is not tried out.
+    `any_classes`: it may have another number of classes.
     `network.takes_contiguous` says whether it needs images whose channels are contiguous planes.
 
     Raises ArtifactError if the code is not allowed, UsageError if it is missing, fails, or builds something else.
@@ -49,7 +53,8 @@ def code_network(code: CodeName, *, in_channels: int, classes: int, size: tuple[
     if not isinstance(network, nn.Module):
         raise UsageError(f"{code.text}: returns {type(network).__name__}, expected a torch.nn.Module")
     if size is not None:
-        _try_out(network, code, in_channels=in_channels, classes=classes, size=size)
+        count = None if any_classes else classes
+        _try_out(network, code, in_channels=in_channels, classes=count, size=size)
     return network
 
 
@@ -92,7 +97,9 @@ def _function(code: CodeName) -> Callable[..., Any]:
         raise UsageError(f"{code.text}: importing {code.module} fails: {reason}") from error
     for name in code.function.split("."):
         if not hasattr(found, name):
-            raise UsageError(f"{code.text}: {code.module} has no {code.function}")
+            close = difflib.get_close_matches(name, dir(found), n=1)
+            suggestion = f"; did you mean {close[0]}?" if close else ""
+            raise UsageError(f"{code.text}: {code.module} has no {code.function}{suggestion}")
         found = getattr(found, name)
     if not callable(found):
         raise UsageError(f"{code.text}: {code.function} is {type(found).__name__}, expected a function or a class")
@@ -141,11 +148,22 @@ def _parameters(function: Callable[..., Any]) -> tuple[set[str], bool]:
 
 
 def _called(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """Call the function; a config would take any name without a word, so names that it lacks raise TypeError."""
     config = getattr(function, "config_class", None)
-    return function(**arguments) if config is None else function(config(**arguments))
+    if config is None:
+        return function(**arguments)
+    usual = config()
+    for name in arguments:
+        if not hasattr(usual, name):
+            close = difflib.get_close_matches(name, dir(usual), n=1)
+            suggestion = f"; did you mean {close[0]}?" if close else ""
+            raise TypeError(f"{config.__name__} has no {name!r}{suggestion}")
+    return function(config(**arguments))
 
 
-def _try_out(network: nn.Module, code: CodeName, *, in_channels: int, classes: int, size: tuple[int, int]) -> None:
+def _try_out(
+    network: nn.Module, code: CodeName, *, in_channels: int, classes: int | None, size: tuple[int, int]
+) -> None:
     """Run the network on zeros, as it will get them, and set `takes_contiguous`. Raises UsageError."""
     modes = {name: layer.training for name, layer in network.named_modules()}
     zeros_NCHW = torch.zeros(PROBED, in_channels, *size)
@@ -166,12 +184,21 @@ def _try_out(network: nn.Module, code: CodeName, *, in_channels: int, classes: i
     finally:
         for name, layer in network.named_modules():
             layer.training = modes[name]
-    if tuple(logits_NK.shape) != (PROBED, classes) or not logits_NK.is_floating_point():
+    fits = logits_NK.ndim == 2 and len(logits_NK) == PROBED and classes in (None, logits_NK.shape[1])
+    if not fits or not logits_NK.is_floating_point():
+        wanted = f"{PROBED} x {classes or 'K'}"
         found = f"{str(logits_NK.dtype).removeprefix('torch.')} {' x '.join(map(str, logits_NK.shape))}"
         raise UsageError(
-            f"{code.text}: the network returns {found} for images {shown}, expected logits {PROBED} x {classes}; rtk "
-            f"knows the parameters {', '.join(CLASSES)}; for another one: --net-arg NAME={classes}"
+            f"{code.text}: the network returns {found} for images {shown}, expected logits {wanted}; "
+            + _class_advice(code, classes)
         )
+
+
+def _class_advice(code: CodeName, classes: int | None) -> str:
+    """What to do if the number of classes is wrong."""
+    if given := sorted(set(CLASSES) & set(code.arguments)):
+        return f"rtk gives the number of classes itself: leave out {given[0]}={code.arguments[given[0]]}"
+    return f"rtk knows the parameters {', '.join(CLASSES)}; for another one: --net-arg NAME={classes or 'K'}"
 
 
 def _described(error: Exception) -> str:

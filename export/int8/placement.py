@@ -19,6 +19,8 @@ LAYERS = ("Conv", "Gemm", "MatMul")
 QUANTISED = (*LAYERS, "Add")
 """Operators that run in int8; an Add is a residual addition to the result of a convolution."""
 
+PREPROCESSING = "normalise."
+"""What the names of constants of the preprocessing begin with; it stays in fp32, whitening too."""
 Place = tuple[str, int]
 """The name of a node and the index of one of its inputs."""
 
@@ -29,7 +31,8 @@ def quantised_places(graph: onnx.ModelProto, flavor: Int8Flavor, *, keep_fp32: C
     nodes = [node for node in graph.graph.node if node.op_type in QUANTISED]
     always_fp32 = set[str]() if flavor == "tensorrt" else last_dense_layers(graph)
     nodes = [node for node in nodes if node.name not in always_fp32 and node.name not in keep_fp32]
-    places = {(node.name, 0) for node in nodes if node.op_type in LAYERS and node.input[1] in weights}
+    learned = {name for name in weights if not name.startswith(PREPROCESSING)}
+    places = {(node.name, 0) for node in nodes if node.op_type in LAYERS and node.input[1] in learned}
     made_by_convolution = {name for node in graph.graph.node if node.op_type == "Conv" for name in node.output}
     for node in nodes:
         if node.op_type == "Add" and not weights & set(node.input):
@@ -40,7 +43,7 @@ def quantised_places(graph: onnx.ModelProto, flavor: Int8Flavor, *, keep_fp32: C
 
 
 def not_quantised(graph: onnx.ModelProto) -> set[str]:
-    """Return the layers of imported graphs that stay in fp32, because GPTQ cannot sample their inputs.
+    """Return the layers that stay in fp32, because GPTQ cannot sample their inputs.
 
     rtk's own graphs have none of them: convolutions of one or three dimensions or with automatic padding, dense layers
     whose input is transposed, and products with weights of more than two dimensions.

@@ -89,6 +89,21 @@ def _terminated(self: Any, row: dict[str, Any]) -> None:
 
 
 @pytest.mark.torch
+@pytest.mark.usefixtures("without_self_check")
+@pytest.mark.parametrize("arch", ["Mobile", "Attentive", "Flat"])
+def test_a_network_that_is_named_is_measured_without_another_permission(
+    arch: str, tmp_path: Path, forget: Callable[[], None], command_line: CommandLine
+) -> None:
+    forget()
+    shutil.copy(networks.__file__, tmp_path / f"{MODULE}.py")
+    quick = ("--image-size", "32", "--batch", "1", "--seconds", "0.1", "--backend", "torch", "--no-baselines")
+    printed, _ = command_line("bench", f"{MODULE}:{arch}", *quick)
+    assert "for 32 x 32 x 3 images and 1,000 classes; nothing is trained" in " ".join(printed.split())
+    _, err = command_line("bench", f"{MODULE}:{arch}", "--net-arg", "witdh=8", *quick, code=2)
+    assert "unexpected keyword argument 'witdh'" in err
+
+
+@pytest.mark.torch
 def test_a_graph_of_such_a_network_needs_no_code(
     run: Path, class_folders: Path, forget: Callable[[], None], command_line: CommandLine
 ) -> None:

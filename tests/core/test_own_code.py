@@ -84,7 +84,7 @@ def test_a_function_gets_what_it_has_parameters_for(
     [
         (
             "any_name(num_classes=3)",
-            r"returns float32 2 x 3 for images float 2 x 3 x 8 x 8, expected logits 2 x 10; .*--net-arg",
+            r"returns float32 2 x 3 for images float 2 x 3 x 8 x 8, expected logits 2 x 10; rtk gives",
         ),
         ("takes_nothing(width=3)", r"building the network fails: TypeError: .*unexpected keyword argument 'width'"),
         ("no_module", r"other_nets:no_module: returns int, expected a torch.nn.Module"),
@@ -97,7 +97,12 @@ def test_a_function_gets_what_it_has_parameters_for(
         ),
         ("Pair", r"returns tuple, expected a tensor"),
         ("number", r"number is int, expected a function or a class"),
-        ("absent", r"other_nets has no absent"),
+        ("absent", r"other_nets has no absent$"),
+        ("takes_nothin", r"other_nets has no takes_nothin; did you mean takes_nothing\?"),
+        (
+            "any_name(num_classes=3)",
+            r"expected logits 2 x 10; rtk gives the number of classes itself: leave out num_cl",
+        ),
         ("missing_nets:net", r"importing missing_nets fails: no such module in this folder or in Python's path"),
         (
             "broken_nets:net",
@@ -109,6 +114,12 @@ def test_what_is_wrong_with_a_network_is_one_clear_line(function: str, message: 
     with pytest.raises(UsageError, match=message) as caught:
         built(function)
     assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_name_for_the_config_of_transformers_is_an_error() -> None:
+    allow_code("transformers")
+    with pytest.raises(UsageError, match=r"TypeError: ViTConfig has no 'hiden_size'; did you mean hidden_size\?"):
+        built("transformers:ViTForImageClassification(hiden_size=32)", size=(32, 32))
 
 
 def test_grey_images_for_a_network_of_colours_are_an_error_that_names_rgb() -> None:

@@ -176,7 +176,8 @@ def test_the_error_for_a_foreign_graph_names_its_program(graph_path: Path, tmp_p
         load_graph(tmp_path / "foreign.onnx")
     assert str(caught.value) == (
         f"{tmp_path / 'foreign.onnx'}: an ONNX file of pytorch, without a card from rtk; "
-        "expected one written by rtk export (uint8 N x H x W x C in, logits out)"
+        f"to make it a graph of rtk's: rtk import {tmp_path / 'foreign.onnx'} --classes FILE --preprocess imagenet "
+        "--out DIR"
     )
 
 
