@@ -198,6 +198,7 @@ def test_an_answer_as_a_dictionary_is_the_line_that_the_command_writes(fake: api
     assert list(answers[0].to_dict())[5:] == ["label_2", "index_2", "probability_2"]
 
 
+@pytest.mark.torch
 def test_arrays_and_bytes_load_neither_pillow_nor_torch_before_they_are_needed(in_new_process: Any) -> None:
     printed = in_new_process(
         "import sys, numpy as np, rtk\nfrom rtk.api.images import image_entries\n"

@@ -19,6 +19,7 @@ def test_every_example_is_in_a_block_that_is_run() -> None:
     assert examples().count(">>> ") == text_of(PAGE).count(">>> ") > 30
 
 
+@pytest.mark.torch
 def test_every_example_gives_what_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
