@@ -3,8 +3,8 @@
 The batch size is in constants: in the shapes of Reshape and Expand, and in tensors that were expanded before the
 export, such as the class token of a transformer. The shapes of all tensors are inferred twice, for the graph's own
 batch and for one that is a multiple of it: the dimension that grows has the batch in it. Where a Reshape moves it, the
-new dimension is often clear; where it is not, as between 17 x 1 x 24 and 17 x 3 x 8, several ways are tried. Whoever
-calls this runs the result in other batches.
+new dimension is often clear; where it is not, as between 17 x 1 x 24 and 17 x 3 x 8, several ways are tried. The
+caller has to run the result in other batches.
 """
 
 from collections.abc import Iterator
