@@ -248,10 +248,8 @@ def command_line(
     command_line("classify", "-", code=3, stdin="a.png"): `code` is the exit code that the command must have.
     """
     from rtk.cli import app
-    from rtk.core import process_settings
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(process_settings._process, "owned", False)  # a command owns its process, but not this one
 
     def run(*words: str, code: int = 0, stdin: str = "") -> tuple[str, str]:
         monkeypatch.setattr(sys, "argv", ["rtk", *words])
@@ -298,6 +296,23 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     base = tmp_path_factory.getbasetemp()
     monkeypatch.setenv("RTK_CACHE_DIR", str(base / "cache"))
     monkeypatch.setattr("rtk.core.paths.temporary_cache", lambda: base / "temporary-cache")
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tests that run commands in this process do not make it the process of a command for other tests.
+
+    A command keeps its settings, and so its number of threads, which rounding errors depend on.
+    """
+    from rtk.core import process_settings
+
+    monkeypatch.setattr(process_settings._process, "owned", False)
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else 0
+    yield
+    assert process_settings._process.blocks == 0, "a block of settings_put_back is still open"
+    if torch and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 def _randomise(network: object, *, seed: int) -> None:

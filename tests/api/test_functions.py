@@ -3,6 +3,7 @@
 import copy
 import importlib
 import inspect
+import os
 import pickle
 import subprocess
 import sys
@@ -155,14 +156,15 @@ def test_a_program_that_uses_everything_has_types_and_runs(tmp_path: Path) -> No
     (tmp_path / "user_program.py").write_text(program.read_text())
     (tmp_path / "made").mkdir()
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file", "", "user_program.py"]
-    types = subprocess.run(command, cwd=tmp_path, env=_with_types(), capture_output=True, text=True, check=False)
+    environment = _as_installed(tmp_path / "installed")
+    types = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert types.returncode == 0, types.stdout + types.stderr
     (tmp_path / "wrong.py").write_text(
         "import rtk\nrtk.train(5)\nrtk.train('resnet8v1', epoch=3)\nrtk.load('a')(3)\n"
         "rtk.evaluate('a').first\nrtk.bench(compare=('a', 'b'), batch=3)\n"
     )
     command[-1] = "wrong.py"
-    types = subprocess.run(command, cwd=tmp_path, env=_with_types(), capture_output=True, text=True, check=False)
+    types = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     found = {line.split(":")[1] for line in types.stdout.splitlines() if ": error:" in line}
     assert found == {"2", "3", "4", "5", "6"}, types.stdout
     words = [sys.executable, "-W", "error", "user_program.py", "made"]
@@ -172,13 +174,9 @@ def test_a_program_that_uses_everything_has_types_and_runs(tmp_path: Path) -> No
     assert done.stdout.splitlines()[-1].startswith("BackendError: resnet8v1-shapes-s0: the model is closed")
 
 
-def _with_types() -> dict[str, str]:
-    """An environment in which mypy finds rtk as the tests do."""
-    import os
-
-    root = Path(rtk.__file__).resolve().parent
-    return (
-        {**os.environ, "MYPYPATH": str(root / "build" / "types")}
-        if (root / "build" / "types").exists()
-        else {**os.environ}
-    )
+def _as_installed(folder: Path) -> dict[str, str]:
+    """An environment in which rtk lies in a folder of installed packages: mypy reports no errors inside of these."""
+    folder.mkdir()
+    (folder / "rtk").symlink_to(Path(rtk.__file__).resolve().parent)
+    others = {name: value for name, value in os.environ.items() if name != "MYPYPATH"}
+    return {**others, "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}

@@ -75,24 +75,34 @@ class Adam:
         return weight - rate / (1 - 0.9**step) * first / (root + self.epsilon)
 
 
-def by_hand(
-    weights: dict[str, Tensor],
+CANCELLED = ("conv1.bias", "conv2.bias", "stem.0.bias")
+"""Batch norm cancels these biases: their gradients are rounding errors, which Adam enlarges to full steps."""
+
+
+def assert_same(
+    trainer: Trainer,
     batches: list[tuple[Tensor, Tensor, float]],
     step: Step,
     *,
     norm_momentum: float,
     l2: float = 0.0,
-) -> tuple[nn.Module, list[float]]:
-    """The network after one step on each (images N x C x H x W, labels, learning rate), and the losses."""
+) -> list[dict[str, Tensor]]:
+    """Train one epoch; the losses and weights of each step must equal those of the hand-written step.
+
+    `batches`: images N x C x H x W, labels and learning rate of each step. Each hand-written step starts at the
+    trainer's weights before it. Otherwise the rounding errors of one step would grow in the next ones, by how much
+    depends on the processor and on the number of threads. Returns the weights after each hand-written step.
+    """
     network = build_network("resnet8v1", in_channels=batches[0][0].shape[1], classes=3)
-    network.load_state_dict(weights)
-    losses = []
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = norm_momentum
-    for x_NCHW, labels, rate in batches:
+    adam = trainer.recipe.optimiser == "adam"
+    before, after = weights_of(trainer), []
+    for losses_B, (x_NCHW, labels, rate) in zip(trainer.steps(), batches, strict=True):
+        network.load_state_dict(before)
         loss = F.cross_entropy(network(x_NCHW), labels)
-        losses.append(loss.item())
+        assert float(losses_B.mean()) == pytest.approx(loss.item(), rel=1e-5)
         for layer in network.modules():
             if isinstance(layer, nn.Conv2d):
                 loss = loss + l2 * (layer.weight**2).sum()
@@ -101,33 +111,16 @@ def by_hand(
         with torch.no_grad():
             for name, parameter, gradient in zip(names, parameters, gradients, strict=True):
                 parameter.copy_(step(name, parameter, gradient, rate))
-    return network, losses
-
-
-CANCELLED = ("conv1.bias", "conv2.bias", "stem.0.bias")
-"""Batch norm cancels these biases: their gradients are rounding errors, which Adam enlarges to full steps."""
-
-
-def assert_same(trainer: Trainer, hand: tuple[nn.Module, list[float]]) -> None:
-    """Train one epoch; losses and weights must equal those of the hand-written loop."""
-    losses = [float(losses_B.mean()) for losses_B in trainer.steps()]
-    # Sums in another order differ by some units of 2**-24 each, and the differences grow from step to step. How much
-    # depends on the processor: 1.0003e-6 was seen in the first steps. A wrong rule of updates differs by 1e-3 and more.
-    assert losses[:3] == pytest.approx(hand[1][:3], rel=1e-5)
-    assert losses == pytest.approx(hand[1], rel=1e-4)
-    adam = trainer.recipe.optimiser == "adam"
-    ignored = (
-        *CANCELLED,
-        "num_batches_tracked",
-        *(("running_mean",) if adam else ()),
-    )  # the means contain the cancelled biases
-    found = trainer.model.network.state_dict()
-    for name, value in hand[0].state_dict().items():
-        if not name.endswith(ignored):
-            differences = (found[name] - value).abs()
+        before = weights_of(trainer)
+        after.append({name: value.clone() for name, value in network.state_dict().items()})
+        for name, value in after[-1].items():
+            if name.endswith("num_batches_tracked") or (adam and name.endswith(CANCELLED)):
+                continue
+            differences = (before[name] - value).abs()
             # Adam's steps are 1e-3 however small the gradient: where its sign is chance, a weight moves elsewhere.
-            assert float((differences > 1e-4).float().mean()) <= (1e-3 if adam else 0), name
-            assert float(differences.max()) < 1e-3, name
+            assert float((differences > 1e-5).float().mean()) <= (1e-3 if adam else 0), name
+            assert float(differences.max()) <= (2.1 * rate if adam else 1e-5), name
+    return after
 
 
 def weights_of(trainer: Trainer) -> dict[str, Tensor]:
@@ -193,7 +186,6 @@ def test_recipe_rtk_trains_like_the_steps_written_by_hand() -> None:
     """Warm-up to 0.2 over 8 of 160 epochs, Nesterov SGD, decay of matrices, half size, alternate flips, erasing."""
     split = split_of(24, 3)
     trainer = by_rtk("rtk", split)
-    initial = weights_of(trainer)
     random = random_generator(SEED, 0, CPU)
     first_flip = torch.randint(2, (24,), generator=random_generator(SEED, -2, CPU)).tolist()
     order = torch.randperm(24, generator=random)
@@ -211,12 +203,10 @@ def test_recipe_rtk_trains_like_the_steps_written_by_hand() -> None:
         batches.append((x.float(), torch.from_numpy(split.labels_N)[index], rate))
     sgd = Sgd(0.9, True, 5e-4, lambda weight: weight.ndim > 1)
     before = {name: value.clone() for name, value in trainer.average.weights.items()}
-    assert_same(trainer, by_hand(initial, batches, sgd, norm_momentum=0.1))
+    by_hand = assert_same(trainer, batches, sgd, norm_momentum=0.1)
     # The average moves once, with the fifth step, by 1 - min(1 - 5 / 24, 2 / 11): the horizon is 0.025 * 960 steps.
-    fifth, _ = by_hand(initial, batches[:5], Sgd(0.9, True, 5e-4, lambda weight: weight.ndim > 1), norm_momentum=0.1)
-    for name, value in fifth.named_parameters():
-        old = before[f"network.{name}"]
-        expected = 2 / 11 * old + 9 / 11 * value
+    for name, _ in trainer.model.network.named_parameters():
+        expected = 2 / 11 * before[f"network.{name}"] + 9 / 11 * by_hand[4][name]
         torch.testing.assert_close(trainer.average.current()[f"network.{name}"], expected, atol=1e-4, rtol=0)
 
 
@@ -224,7 +214,6 @@ def test_recipe_quick_trains_like_the_steps_written_by_hand() -> None:
     """Warm-up to 0.1 over 0.75 of 5 epochs, Nesterov SGD, images in their own size, random flips."""
     split = split_of(24, 1)
     trainer = by_rtk("quick", split)
-    initial = weights_of(trainer)
     random = random_generator(SEED, 0, CPU)
     order = torch.randperm(24, generator=random)
     batches = []
@@ -239,14 +228,13 @@ def test_recipe_quick_trains_like_the_steps_written_by_hand() -> None:
         rate = 0.1 * progress / 0.15 if progress < 0.15 else 0.05 * (1 + math.cos(math.pi * (progress - 0.15) / 0.85))
         batches.append((x.float(), torch.from_numpy(split.labels_N)[index], rate))
     sgd = Sgd(0.9, True, 5e-4, lambda weight: weight.ndim > 1)
-    assert_same(trainer, by_hand(initial, batches, sgd, norm_momentum=0.1))
+    assert_same(trainer, batches, sgd, norm_momentum=0.1)
 
 
 def test_recipe_paper_trains_like_the_steps_written_by_hand() -> None:
     """SGD at 0.1, momentum 0.9, decay 1e-4 of everything, crops and flips."""
     split = split_of(12, 3)
     trainer = by_rtk("paper", split)
-    initial = weights_of(trainer)
     random = random_generator(SEED, 0, CPU)
     order = torch.randperm(12, generator=random)
     colour = np.round(split.images_NHWC.mean(axis=(0, 1, 2)))
@@ -258,14 +246,13 @@ def test_recipe_paper_trains_like_the_steps_written_by_hand() -> None:
         x = standardised(nchw(views), split)
         batches.append((x.float(), torch.from_numpy(split.labels_N)[index], 0.1))
     sgd = Sgd(0.9, False, 1e-4, lambda weight: True)
-    assert_same(trainer, by_hand(initial, batches, sgd, norm_momentum=0.01))
+    assert_same(trainer, batches, sgd, norm_momentum=0.01)
 
 
 def test_recipe_keras_trains_like_the_steps_written_by_hand() -> None:
     """Adam at 1e-3, 1e-4 times the sum of squares in the loss, shifts of up to 0.8 pixels, all ten images."""
     split = split_of(10, 3)
     trainer = by_rtk("keras", split)
-    initial = weights_of(trainer)
     random = random_generator(SEED, 0, CPU)
     order = torch.randperm(10, generator=random)
     mean_CHW = torch.from_numpy((split.images_NHWC / 255).mean(axis=0).transpose(2, 0, 1))
@@ -284,20 +271,19 @@ def test_recipe_keras_trains_like_the_steps_written_by_hand() -> None:
         ]
         batches.append((nchw(views) / 255 - mean_CHW.float(), torch.from_numpy(split.labels_N)[index], 1e-3))
     assert [len(labels) for _, labels, _ in batches] == [4, 4, 2]
-    assert_same(trainer, by_hand(initial, batches, Adam(1e-7), norm_momentum=0.01, l2=1e-4))
+    assert_same(trainer, batches, Adam(1e-7), norm_momentum=0.01, l2=1e-4)
 
 
 def test_recipe_d2l_trains_like_the_steps_written_by_hand() -> None:
     """Adam at 1e-3 on grey images of 0 to 1, scaled to 96 x 96."""
     split = split_of(10, 1)
     trainer = by_rtk("d2l", split)
-    initial = weights_of(trainer)
     order = torch.randperm(10, generator=random_generator(SEED, 0, CPU))
     batches = []
     for index in order.split(4):
         x = F.interpolate(nchw([split.images_NHWC[i] / 255 for i in index.tolist()]), (96, 96), mode="bilinear")
         batches.append((x, torch.from_numpy(split.labels_N)[index], 1e-3))
-    assert_same(trainer, by_hand(initial, batches, Adam(1e-8), norm_momentum=0.1))
+    assert_same(trainer, batches, Adam(1e-8), norm_momentum=0.1)
 
 
 def test_recipe_finetune_trains_like_the_steps_written_by_hand() -> None:
@@ -308,7 +294,6 @@ def test_recipe_finetune_trains_like_the_steps_written_by_hand() -> None:
     split = split_of(10, 1)
     trainer = by_rtk("finetune", split)
     assert trainer.recipe.epochs == 200  # 400 steps of two batches of four images
-    initial = weights_of(trainer)
     random = random_generator(SEED, 0, CPU)
     order = torch.randperm(10, generator=random)
     colour = np.round(split.images_NHWC.mean(axis=(0, 1, 2)))
@@ -324,7 +309,7 @@ def test_recipe_finetune_trains_like_the_steps_written_by_hand() -> None:
     def step_of(name: str, weight: Tensor, gradient: Tensor, rate: float) -> Tensor:
         return sgd(name, weight, gradient, rate if name.startswith("head.dense.") else 0.0)
 
-    assert_same(trainer, by_hand(initial, batches, step_of, norm_momentum=0.1))
+    assert_same(trainer, batches, step_of, norm_momentum=0.1)
 
 
 def test_other_layers_than_the_last_learn_after_their_share_of_the_training() -> None:
@@ -348,7 +333,6 @@ def test_recipe_keras_finetune_trains_like_the_steps_written_by_hand() -> None:
     """SGD at 1e-3 without momentum on grey images of 0 to 1 in three channels, zoomed, sheared and flipped."""
     split = split_of(10, 1)
     trainer = by_rtk("keras-finetune", split)
-    initial = weights_of(trainer)
     random = random_generator(SEED, 0, CPU)
     order = torch.randperm(10, generator=random)
     batches = []
@@ -373,4 +357,4 @@ def test_recipe_keras_finetune_trains_like_the_steps_written_by_hand() -> None:
         x = (nchw(views) / 255).repeat(1, 3, 1, 1)
         batches.append((x, torch.from_numpy(split.labels_N)[index], 1e-3))
     sgd = Sgd(0.0, False, 0.0, lambda weight: False)
-    assert_same(trainer, by_hand(initial, batches, sgd, norm_momentum=0.01))
+    assert_same(trainer, batches, sgd, norm_momentum=0.01)
