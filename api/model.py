@@ -128,8 +128,9 @@ class Model:
         self, images: Image | Iterable[Image], *, top_k: int = 1, batch_size: int = 256, layout: Layout = "HWC"
     ) -> Generator[Answer, None, None]:
         """Yield the answers of `classify` one by one, for any number of images: few of them are in memory at a time."""
-        if top_k < 1 or batch_size < 1:
-            raise ValueError(f"top_k {top_k} and batch_size {batch_size}: expected at least 1")
+        for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"{name} {value}: expected at least 1")
         self._backend.check_open()
         entries = image_entries(images, layout=layout, max_pixels=self._decoder.reading.max_pixels)
         config = ClassifyConfig(batch_size=batch_size, top_k=min(top_k, len(self.card.classes)))

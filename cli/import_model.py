@@ -137,50 +137,37 @@ def import_model(
     from ..workflow.known_preprocessing import numbers_of
 
     options = set(given(context))
-    if weights.suffix.lower() == GRAPH_SUFFIX:
+    graph = weights.suffix.lower() == GRAPH_SUFFIX
+    if graph:
         _refuse(options, OF_WEIGHTS, f"{weights}: is a graph, which has its network in itself")
+    else:
+        _refuse(options, OF_GRAPHS, f"{weights}: is a weight file, not a graph")
+        if net_arg and arch is None:
+            raise UsageError(f"--net-arg {net_arg[0]}: needs --arch package.module:function")
+    from ..workflow.import_request import ImportRequest
+
+    request = ImportRequest(
+        weights,
+        classes=classes,
+        image_size=image_size,
+        preprocess=preprocess,
+        mean=numbers_of("--mean", mean),
+        std=numbers_of("--std", std),
+        rgb=rgb,
+        fit=cast(Fit, fit),  # ImportRequest checks it
+        name=name,
+        out=out,
+        force=force,
+    )
+    if graph:
         from ..workflow.import_graph_file import GraphImport, import_graph_file
 
-        made = import_graph_file(
-            GraphImport(
-                weights,
-                classes=classes,
-                image_size=image_size,
-                preprocess=preprocess,
-                mean=numbers_of("--mean", mean),
-                std=numbers_of("--std", std),
-                rgb=rgb,
-                fit=cast(Fit, fit),  # GraphImport checks it
-                output=output,
-                name=name,
-                out=out,
-                force=force,
-            )
-        )
-        print(made.path)
+        print(import_graph_file(GraphImport(**vars(request), output=output)).path)
         return
-    _refuse(options, OF_GRAPHS, f"{weights}: is a weight file, not a graph")
-    if net_arg and arch is None:
-        raise UsageError(f"--net-arg {net_arg[0]}: needs --arch package.module:function")
     from ..workflow.import_weights import ImportConfig, import_weights, imported_text
 
-    imported = import_weights(
-        ImportConfig(
-            weights=weights,
-            arch=named_network(arch, net_arg) if arch is not None else None,
-            classes=classes,
-            image_size=image_size,
-            preprocess=preprocess,
-            mean=numbers_of("--mean", mean),
-            std=numbers_of("--std", std),
-            rgb=rgb,
-            fit=cast(Fit, fit),  # ImportConfig checks it
-            ema=ema,
-            name=name,
-            out=out,
-            force=force,
-        )
-    )
+    network = named_network(arch, net_arg) if arch is not None else None
+    imported = import_weights(ImportConfig(**vars(request), arch=network, ema=ema))
     _log.info(imported_text(imported))
     print(imported.path)
 

@@ -11,6 +11,9 @@ LONGEST_BYTES = 100
 SUFFIXES = (".pt", ".onnx", ".engine")
 """What a name must not end with, because rtk adds it."""
 
+WEIGHT_SUFFIXES = (".pth", ".pt", ".pt2", ".ckpt", ".bin", ".safetensors")
+"""Usual suffixes of weight files, in lower case. What such a file holds decides its content."""
+
 
 def safe_name(text: str, *, ascii_only: bool = False, longest: int = LONGEST_BYTES) -> str:
     """Return the text as a name that is safe for files, shells and URLs; empty if no character of it is.

@@ -84,6 +84,7 @@ def read_foreign_graph(path: Path) -> Foreign:
     del model.graph.input[:]
     model.graph.input.append(inputs[0])
     _lift_constants(model.graph)
+    _check_mode(model.graph, path)
     in_fp32(model.graph)
     _name_nodes(model.graph)
     for node in all_nodes(model.graph):
@@ -160,6 +161,21 @@ def _lift_constants(graph: onnx.GraphProto) -> None:
             kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def _check_mode(graph: onnx.GraphProto, path: Path) -> None:
+    """Raise ArtifactError for a graph in training mode: its answers depend on the other images, or on chance."""
+    flags = {tensor.name for tensor in graph.initializer if _is_true(tensor)}
+    for node in all_nodes(graph):
+        trains = any(one.name == "training_mode" and one.i for one in node.attribute)
+        if trains or (node.op_type == "Dropout" and node.input[2:] and node.input[2] in flags):
+            raise ArtifactError(
+                f"{path}: was exported in training mode ({node.op_type}); export it again after network.eval()"
+            )
+
+
+def _is_true(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_type == TensorProto.BOOL and bool(numpy_helper.to_array(tensor).all())
 
 
 def in_fp32(graph: onnx.GraphProto) -> None:

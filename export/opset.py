@@ -28,7 +28,7 @@ def opset_of(precision: str, requested: int | None = None) -> int:
         return max(OPSET, first)
     known = f"{min(IR_VERSIONS)} to {max(IR_VERSIONS)}"
     if requested not in IR_VERSIONS:
-        raise UsageError(f"--opset {requested}: expected {known}, or no --opset for {OPSET}")
+        raise UsageError(f"--opset {requested!r}: expected {known}, or no --opset for {OPSET}")
     if requested < first:
         raise UsageError(
             f"--opset {requested}: convolutions in {precision} begin in opset {first}; expected {first} to "

@@ -30,6 +30,7 @@ from .parity_gate import Gate
 
 if TYPE_CHECKING:
     from ..core.artifacts.checkpoint import Checkpoint
+    from ..core.card import ModelCard
     from ..export.int8.calibration import Calibration
     from ..export.int8.quantize import Int8Exported
     from ..export.int8.sensitivity import LayerCost
@@ -188,9 +189,12 @@ def judge_given_graph(config: ExportConfig) -> Verdict:
 
 def explain_layers(config: ExportConfig) -> "list[LayerCost]":
     """Return the error that int8 adds in each layer, the largest first. Raises the errors of export_model."""
-    from ..export.int8.sensitivity import explain
+    from ..export.int8.sensitivity import explain, explain_graph
 
     found = _find_source(config)
+    if found.graph is not None and converts(found, config.precision):
+        with translated_errors(f"{found.graph}: --explain fails"):
+            return explain_graph(found.graph, calibration=_calibration(config, read_card(found)), config=config.int8)
     with ExitStack() as stack:
         source = _source_checkpoint(config, found, stack)
         assert source.checkpoint is not None  # _find_source has checked it
@@ -242,7 +246,7 @@ def _find_source(config: ExportConfig) -> ModelFiles:
             raise UsageError(f"{name}: {option}: --require-parity judges this graph and writes no file; omit {option}")
     if not found.checkpoint and config.opset is not None:
         raise UsageError(f"{name}: --opset: a graph keeps its opset; expected a checkpoint")
-    if not found.checkpoint and config.int8_only and (not converted or config.explain):
+    if not found.checkpoint and config.int8_only and not converted:
         raise UsageError(f"{name}: {', '.join(config.int8_only)}: expected a checkpoint, not a graph")
     if config.trt:
         from ..export.trt.hardware import hardware_for
@@ -325,7 +329,6 @@ def _converted(config: ExportConfig, source: Path, path: Path) -> Path:
     """Write an imported graph in another precision."""
     from ..core.artifacts.graph import load_graph
     from ..export.convert_graph import converted_from_graph
-    from ..export.int8.calibration import draw_calibration
     from ..export.int8.quantize import int8_from_graph
 
     assert config.precision is not None  # converts() has checked it
@@ -334,9 +337,7 @@ def _converted(config: ExportConfig, source: Path, path: Path) -> Path:
             done = converted_from_graph(source, path, precision=config.precision)
             _log.info(f"largest logit difference from the imported graph: {done.largest_difference:.2g}")
             return done.path
-        card = load_graph(source)[1]
-        dataset = dataset_of(card, config.dataset, data_dir=config.data_dir)
-        calibration = draw_calibration(dataset, card, images=config.int8.calibration_images)
+        calibration = _calibration(config, load_graph(source)[1])
         exported = int8_from_graph(source, path, calibration=calibration, config=config.int8)
     _log_int8(exported, len(calibration.images_NHWC), "the imported graph's")
     return exported.path
@@ -368,11 +369,17 @@ def _log_int8(exported: "Int8Exported", images: int, whose: str) -> None:
 def _load_for_int8(config: ExportConfig, path: Path) -> "tuple[Checkpoint, Calibration]":
     """Load a checkpoint and draw its calibration images."""
     from ..core.artifacts.checkpoint import load_checkpoint
-    from ..export.int8.calibration import draw_calibration
 
     checkpoint = load_checkpoint(path)
-    dataset = dataset_of(checkpoint.card, config.dataset, data_dir=config.data_dir)
-    return checkpoint, draw_calibration(dataset, checkpoint.card, images=config.int8.calibration_images)
+    return checkpoint, _calibration(config, checkpoint.card)
+
+
+def _calibration(config: ExportConfig, card: "ModelCard") -> "Calibration":
+    """Draw the calibration images of a model."""
+    from ..export.int8.calibration import draw_calibration
+
+    dataset = dataset_of(card, config.dataset, data_dir=config.data_dir)
+    return draw_calibration(dataset, card, images=config.int8.calibration_images)
 
 
 def _build_engine(config: EngineConfig) -> Path:

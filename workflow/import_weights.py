@@ -7,15 +7,14 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from ..core.artifacts.checkpoint import save_checkpoint
 from ..core.artifacts.weight_files import WeightFile, read_weight_file
 from ..core.artifacts.weight_fit import Fitted, architecture_in, check_fit, fit_weights, stem_channels
 from ..core.card import Input, ModelCard
-from ..core.data.options import Fit
-from ..core.errors import ArtifactError, UnknownNameError, UsageError
-from ..core.file_names import check_name, safe_name
+from ..core.errors import ArtifactError, UsageError
+from ..core.file_names import WEIGHT_SUFFIXES, safe_name
 from ..core.files import make_writable_folder, sha256_of
 from ..core.models.answers import answer_problem
 from ..core.models.model import Model, build_model
@@ -23,8 +22,8 @@ from ..core.models.names import parse_architecture
 from ..core.text import first_few, wrapped
 from ..train.config import image_size_of
 from .class_list import ClassList, read_classes
-from .known_preprocessing import check_choice, known_preprocessing
-from .models import WEIGHT_SUFFIXES
+from .import_request import ImportRequest
+from .known_preprocessing import known_preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,46 +35,22 @@ UNKNOWN_DATA = "unknown"
 
 
 @dataclass(frozen=True)
-class ImportConfig:
-    """The weights, and what is not in their file: the network, the classes, and the pixels that it takes."""
+class ImportConfig(ImportRequest):
+    """Weights, and the network that they are of."""
 
-    weights: Path
     arch: str | None = None
-    classes: str | None = None
-    """A file, a data set with a name, or names with commas between them; see class_list."""
-    image_size: str | None = None
-    """N or HxW."""
-    preprocess: str | None = None
-    """One of KNOWN; or None, with `mean` and `std`."""
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    rgb: bool = False
-    """Whether the images are grey, and the model repeats them to three channels."""
-    fit: Fit = "crop"
+    """None: recognised by the layers."""
     ema: bool = True
     """Whether the moving average is taken from a file that has both."""
-    name: str | None = None
-    """Name of the model and of its file; None: that of the weight file."""
-    out: Path | None = None
-    """Folder; None: that of the weight file."""
-    force: bool = False
-    """Whether a file of that name is replaced."""
 
     def __post_init__(self) -> None:
         if self.arch is not None:
             parse_architecture(self.arch)
-        if self.classes is None:
-            raise UsageError("the classes are missing; add --classes FILE, with one name in each line")
+        super().__post_init__()
         if self.image_size is None:
             raise UsageError("the size of the images is missing; add --image-size N, such as 224")
-        image_size_of(self.image_size)
-        check_choice(self.preprocess, self.mean, self.std)
-        if self.fit not in get_args(Fit):
-            raise UnknownNameError("--fit", self.fit, get_args(Fit))
-        if self.name is not None:
-            check_name(self.name)
         if self.target.exists():
-            if self.weights.exists() and self.target.samefile(self.weights):
+            if self.path.exists() and self.target.samefile(self.path):
                 raise UsageError(f"{self.target}: is the weight file itself; choose another --out or --name")
             if not self.force:
                 raise UsageError(f"{self.target}: exists; choose another --out or --name, or replace it with --force")
@@ -84,14 +59,14 @@ class ImportConfig:
     def model_name(self) -> str:
         """The name of the model."""
         stem = re.sub(
-            rf"({'|'.join(map(re.escape, WEIGHT_SUFFIXES))})(\.tar)?$", "", self.weights.name, flags=re.IGNORECASE
+            rf"({'|'.join(map(re.escape, WEIGHT_SUFFIXES))})(\.tar)?$", "", self.path.name, flags=re.IGNORECASE
         )
         return self.name or safe_name(stem) or "imported"
 
     @property
     def target(self) -> Path:
         """The checkpoint to write."""
-        return (self.out or self.weights.parent) / f"{self.model_name}.pt"
+        return (self.out or self.path.parent) / f"{self.model_name}.pt"
 
 
 @dataclass(frozen=True)
@@ -110,18 +85,18 @@ def import_weights(config: ImportConfig) -> Imported:
     The model has answered a few generated images by then. Raises UsageError, DataError for the classes, ArtifactError
     if the weights do not fit the network or its answers are no logits of the classes, and OutputError.
     """
-    file = read_weight_file(config.weights)
+    file = read_weight_file(config.path)
     if file.of_rtk:
-        use = "use it as it is" if config.weights.suffix == ".pt" else "rename it, so that it ends with .pt"
-        raise ArtifactError(f"{config.weights}: is a checkpoint of rtk already; {use}")
-    arch = config.arch or _recognised(file, config.weights)
+        use = "use it as it is" if config.path.suffix == ".pt" else "rename it, so that it ends with .pt"
+        raise ArtifactError(f"{config.path}: is a checkpoint of rtk already; {use}")
+    arch = config.arch or _recognised(file, config.path)
     assert config.classes is not None
     classes = read_classes(config.classes)
     model, card = _new_model(config, arch, classes, file)
     fitted = fit_weights(file.states, model.network.state_dict(), averaged=config.ema)
     _load(model, fitted, config, arch)
     if problem := answer_problem(model.eval(), card):
-        raise ArtifactError(f"{config.weights}: {problem}")
+        raise ArtifactError(f"{config.path}: {problem}")
     card, source = _with_source(card, config, fitted)
     make_writable_folder(config.target.parent)
     save_checkpoint(config.target, card, model.state_dict())
@@ -169,7 +144,7 @@ def _new_model(config: ImportConfig, arch: str, classes: ClassList, file: Weight
         raise error from None
     if grey:
         if config.rgb:
-            raise UsageError(f"{config.weights}: its network takes grey images; leave out --rgb")
+            raise UsageError(f"{config.path}: its network takes grey images; leave out --rgb")
         chosen = card(1)
         model = build_model(chosen)
     return model, chosen
@@ -179,7 +154,7 @@ def _load(model: Model, fitted: Fitted, config: ImportConfig, arch: str) -> None
     """Load the weights into the network. Raises ArtifactError if they do not fit."""
     wanted = model.network.state_dict()
     _check_head(fitted.weights, wanted, config, arch)
-    check_fit(fitted.weights, wanted, path=config.weights, arch=arch)
+    check_fit(fitted.weights, wanted, path=config.path, arch=arch)
     model.network.load_state_dict(fitted.weights, strict=False)
 
 
@@ -194,17 +169,17 @@ def _check_head(
         return
     found, named = len(weights[different[0]]), len(wanted[different[0]])
     raise ArtifactError(
-        f"{config.weights}: its last layer, {layers.pop()}, has {found:,} rows, but --classes names {named:,}; name "
+        f"{config.path}: its last layer, {layers.pop()}, has {found:,} rows, but --classes names {named:,}; name "
         f"all {found:,} in their order, or train a new last layer: rtk train {shlex.quote(arch)} --weights "
-        f"{shlex.quote(str(config.weights))}"
+        f"{shlex.quote(str(config.path))}"
     )
 
 
 def _with_source(card: ModelCard, config: ImportConfig, fitted: Fitted) -> tuple[ModelCard, str]:
     """The card with a note of where the weights are from, and the same in one line."""
-    sha256 = sha256_of(config.weights)
-    note = {"file": config.weights.name, "sha256": sha256, "weights": "; ".join(fitted.changes) or "all, as they are"}
-    source = "; ".join((f"{config.weights.name}, sha256 {sha256}", *fitted.changes))
+    sha256 = sha256_of(config.path)
+    note = {"file": config.path.name, "sha256": sha256, "weights": "; ".join(fitted.changes) or "all, as they are"}
+    source = "; ".join((f"{config.path.name}, sha256 {sha256}", *fitted.changes))
     return replace(card, notes={"imported": note}), source
 
 

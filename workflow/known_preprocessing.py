@@ -3,7 +3,7 @@
 import math
 
 from ..core.card import Preprocessing
-from ..core.errors import UsageError
+from ..core.errors import UnknownNameError, UsageError
 from ..train.data.preprocessing import IMAGENET_DEVIATION, IMAGENET_MEAN, OF_WEIGHTS, PREPROCESSES, find_preprocess
 from ..train.data.statistics import repeated
 
@@ -46,8 +46,9 @@ def check_choice(name: str | None, mean: tuple[float, ...] | None, std: tuple[fl
         raise UsageError("--preprocess and --mean with --std exclude each other; leave one of them out")
     if name is None and (mean is None or std is None):
         raise UsageError(f"the preprocessing is missing; add --preprocess {'|'.join(KNOWN)}, or both --mean and --std")
+    if name is not None and name not in PREPROCESSES:
+        raise UnknownNameError("--preprocess", name, KNOWN)
     if name is not None and name not in KNOWN:
-        find_preprocess(name)
         raise UsageError(
             f"--preprocess {name}: is learned from training images, which are not there; expected "
             f"{', '.join(KNOWN)}, or --mean and --std"

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..core.artifacts.engine import read_engine_info
 from ..core.card import ModelCard
 from ..core.errors import ArtifactError, UnknownNameError
+from ..core.file_names import WEIGHT_SUFFIXES
 from ..core.files import sha256_of
 from ..core.text import wrapped
 from ..core.urls import url_problem
@@ -20,9 +21,6 @@ _log = logging.getLogger(__name__)
 
 GRAPH = ".onnx"
 KINDS = {".pt": "checkpoint", ".onnx": "graph", ".engine": "engine"}
-
-WEIGHT_SUFFIXES = (".pth", ".pt", ".pt2", ".ckpt", ".bin", ".safetensors")
-"""Usual suffixes of weight files, in lower case. What such a file holds decides its content."""
 
 NO_NETWORK = "torch: the model was imported as a graph, so there is no network for PyTorch; use onnx, openvino or trt"
 NAME_IT = "put it there, or name it instead of this file"

@@ -24,6 +24,10 @@ class _Ignored:
         del state
 
 
+class IgnoredArray(_Ignored):
+    """Stands for an array of NumPy."""
+
+
 class _Mapping:
     """Stands for a class of dictionaries: these become ordered ones, so that weights in them are found."""
 
@@ -61,7 +65,7 @@ _IGNORED = (
     *(
         f"numpy.{core}.{name}"
         for core in ("core", "_core")  # before and since NumPy 2
-        for name in ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer")
+        for name in ("multiarray.scalar", "numeric._frombuffer")
     ),
     *("numpy.ndarray", "numpy.dtype"),
     *(f"numpy.{name}" for name in _NUMPY_SCALARS),
@@ -78,10 +82,12 @@ _MAPPINGS = (
     "pytorch_lightning.utilities.parsing.AttributeDict",
     *("lightning_fabric.utilities.data.AttributeDict", "lightning.fabric.utilities.data.AttributeDict"),
 )
+_ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 _LISTS = ("builtins.list", "collections.deque")
 
 HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     *((_Ignored, name) for name in _IGNORED),
+    *((IgnoredArray, name) for name in _ARRAYS),
     *((_Mapping, name) for name in _MAPPINGS),
     *((_List, name) for name in _LISTS),
 ]

@@ -45,6 +45,8 @@ def read_torch_file(path: Path, *, expected: str) -> Any:
     try:
         with path.open("rb") as file:
             start = file.read(64)
+        if not start:
+            raise ArtifactError(f"{path}: an empty file; expected {expected}")
         _refuse_other_files(path, start)
         if not start.startswith(LEGACY_START):
             with zipfile.ZipFile(path) as archive:  # torch.load does not verify the checksums

@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import ArtifactError
+from ..file_names import WEIGHT_SUFFIXES
 from ..library_errors import reason_of
 from ..text import first_few
 from ..urls import url_problem
+from .harmless_types import IgnoredArray
 from .torch_file import read_torch_file
 
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
@@ -56,14 +58,15 @@ def read_weight_file(path: Path, *, expected: str = EXPECTED) -> WeightFile:
     Raises ArtifactError when the file is missing, damaged, holds code, or holds no weights.
     """
     if not path.is_file():
-        raise ArtifactError(f"{path}: {url_problem(str(path)) or 'no such file'}; expected {expected}")
+        problem = url_problem(str(path)) or ("is a folder" if path.is_dir() else "no such file")
+        raise ArtifactError(f"{path}: {problem}; expected {expected}{_files_in(path)}")
     if _is_safetensors(path):
         return WeightFile((StateDict(_safetensors(path)),))
     content = read_torch_file(path, expected=expected)
     states = tuple(states_in(content))
     of_rtk = isinstance(content, dict) and str(content.get("format")).startswith("rtk-")
     if not states and not of_rtk:
-        raise ArtifactError(f"{path}: holds no weights{_other_keys(content)}; expected {expected} of tensors")
+        raise ArtifactError(f"{path}: holds no weights{_instead(content)}; expected {expected} of tensors")
     return WeightFile(states, of_rtk)
 
 
@@ -86,10 +89,28 @@ def _states(content: Any, keys: tuple[str, ...], *, averaged: bool) -> Iterator[
         yield StateDict(tensors, ".".join(keys), averaged)
 
 
-def _other_keys(content: Any) -> str:
-    """The keys of a file that hold weights although their names are unknown, in words."""
+def _files_in(folder: Path) -> str:
+    """The weight files in a folder, as model hubs write it, in words; empty if there are none."""
+    found = (
+        sorted(one.name for one in folder.iterdir() if one.suffix.lower() in WEIGHT_SUFFIXES) if folder.is_dir() else []
+    )
+    return f"; in it are {first_few(found)}" if found else ""
+
+
+def _is_arrays(content: Any) -> bool:
+    return (
+        isinstance(content, Mapping)
+        and bool(content)
+        and all(isinstance(value, IgnoredArray) for value in content.values())
+    )
+
+
+def _instead(content: Any) -> str:
+    """What a file without known weights holds instead of them, in words: weights under other keys, or arrays."""
     if not isinstance(content, Mapping):
         return ""
+    if any(map(_is_arrays, (content, *content.values()))):
+        return ", but arrays of NumPy; save tensors instead: torch.from_numpy(array)"
     keys = [repr(key) for key, value in content.items() if states_in(value)]
     known = ", ".join(WRAPPERS)
     return f" under a key that is known ({known}), but under {first_few(keys)}; save that alone" if keys else ""

@@ -162,20 +162,25 @@ def int8_from_graph(
 
     Raises the errors of int8_from_checkpoint, and ArtifactError if no layer of the graph can be quantised.
     """
+    graph, card = quantisable_graph(source, config)
+    reference_NK = logits_as_written(graph, calibration.held_out_NHWC)
+    return _quantised(graph, card, reference_NK, path, calibration=calibration, config=config)
+
+
+def quantisable_graph(source: Path, config: Int8Config | None = None) -> tuple[onnx.ModelProto, ModelCard]:
+    """Load an imported fp32 graph, without its card in it. Raises ArtifactError if int8 cannot quantise any of it."""
     graph, card = load_graph(source)
     del graph.metadata_props[:]
     if graph.opset_import[0].version < LOWEST_OPSET:
         raise ArtifactError(
-            f"{path}: not written: opset {graph.opset_import[0].version}, and quantisation by channel begins in opset "
-            f"{LOWEST_OPSET}"
+            f"{source}: not quantised: opset {graph.opset_import[0].version}, and quantisation by channel begins in "
+            f"opset {LOWEST_OPSET}"
         )
     if not quantised_places(graph, (config or Int8Config()).flavor, keep_fp32=not_quantised(graph)):
         raise ArtifactError(
-            f"{path}: not written: {source} has no layer with weights (Conv, Gemm, MatMul) that int8 could quantise; "
-            "use fp16 or bf16"
+            f"{source}: has no layer with weights (Conv, Gemm, MatMul) that int8 could quantise; use fp16 or bf16"
         )
-    reference_NK = logits_as_written(graph, calibration.held_out_NHWC)
-    return _quantised(graph, card, reference_NK, path, calibration=calibration, config=config)
+    return graph, card
 
 
 def _quantised(
@@ -214,7 +219,7 @@ def _quantised(
 
 
 def _check_closeness(found: Closeness, path: Path) -> None:
-    """Raise ArtifactError if the logits are farther from PyTorch's than int8 allows, or not finite."""
+    """Raise ArtifactError if the logits are farther from the reference's than int8 allows, or not finite."""
     if not found.share_of_limits <= 1:
         limits = precision_named("int8")
         raise ArtifactError(

@@ -85,7 +85,12 @@ def test_a_missing_file_and_a_folder_are_not_checkpoints(tmp_path: Path) -> None
     assert refused(tmp_path) == "no such checkpoint"
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_an_empty_file_is_refused_as_one(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").touch()
+    assert refused(tmp_path / "a.pt") == "an empty file; expected a checkpoint written by rtk"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_a_truncated_checkpoint_is_refused(checkpoint_path: Path, tmp_path: Path, share: float) -> None:
     content = checkpoint_path.read_bytes()
     (tmp_path / "a.pt").write_bytes(content[: int(len(content) * share)])

@@ -236,7 +236,7 @@ def test_an_unusual_pickle_is_refused(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS, not the file itself; "),
         (b"<!DOCTYPE html><html>", "a web page, not the file itself; download it again"),
         (b"\x89HDF\r\n\x1a\n" + bytes(64), "an HDF5 file, as Keras writes; "),
-        (b"", "truncated, damaged, or not a checkpoint of rtk"),
+        (b"", "an empty file; expected a checkpoint of rtk or a state dict"),
         (b"\x80\x04K\x01.", "truncated, damaged, or not a checkpoint of rtk"),
     ],
 )
@@ -265,6 +265,27 @@ def test_a_damaged_safetensors_file_is_refused(weights: dict[str, Tensor], tmp_p
 def test_a_file_without_weights_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "x.pth")
     assert rejection(tmp_path / "x.pth") == "holds no weights; expected a checkpoint of rtk or a state dict of tensors"
+
+
+@pytest.mark.parametrize("within", [lambda content: content, lambda content: {"epoch": 3, "state_dict": content}])
+def test_weights_as_arrays_of_numpy_are_named(
+    weights: dict[str, Tensor], tmp_path: Path, within: Callable[[object], object]
+) -> None:
+    torch.save(within({name: tensor.numpy() for name, tensor in weights.items()}), tmp_path / "x.pth")
+    assert rejection(tmp_path / "x.pth") == (
+        "holds no weights, but arrays of NumPy; save tensors instead: torch.from_numpy(array); expected a checkpoint "
+        "of rtk or a state dict of tensors"
+    )
+
+
+def test_a_folder_is_named_with_the_weight_files_in_it(tmp_path: Path) -> None:
+    (tmp_path / "hub").mkdir()
+    assert rejection(tmp_path / "hub") == "is a folder; expected a checkpoint of rtk or a state dict"
+    for name in ("config.json", "model.safetensors", "pytorch_model.BIN"):
+        (tmp_path / "hub" / name).write_bytes(b"x")
+    assert rejection(tmp_path / "hub") == (
+        "is a folder; expected a checkpoint of rtk or a state dict; in it are model.safetensors, pytorch_model.BIN"
+    )
 
 
 def test_unknown_keys_with_weights_are_named(weights: dict[str, Tensor], tmp_path: Path) -> None:

@@ -352,6 +352,37 @@ def test_a_batch_that_cannot_be_changed_is_refused(tmp_path: Path) -> None:
         imported(path)
 
 
+@pytest.mark.parametrize("layer", ["BatchNormalization", "Dropout"])
+def test_a_graph_in_training_mode_is_refused(tmp_path: Path, layer: str) -> None:
+    graph = small()
+    if layer == "Dropout":
+        graph.graph.initializer.extend(
+            [numpy_helper.from_array(np.array(0.5, np.float32), "p"), numpy_helper.from_array(np.array(True), "on")]
+        )
+        node = helper.make_node("Dropout", ["x", "p", "on"], ["changed"])
+    else:
+        names = ["scale", "bias", "mean", "var"]
+        graph.graph.initializer.extend(numpy_helper.from_array(np.ones(3, np.float32), name) for name in names)
+        node = helper.make_node(layer, ["x", *names], ["changed", "mean_out", "var_out"], training_mode=1)
+    graph.graph.node.insert(0, node)
+    graph.graph.node[1].input[0] = "changed"
+    path = tmp_path / "net.onnx"
+    path.write_bytes(graph.SerializeToString())
+    with pytest.raises(ArtifactError) as caught:
+        imported(path)
+    assert str(caught.value) == (
+        f"{path}: was exported in training mode ({layer}); export it again after network.eval()"
+    )
+    if layer == "Dropout":
+        node.input.pop()
+    else:
+        node.attribute[0].i = 0
+        del node.output[1:]
+    graph.graph.node[0].CopyFrom(node)
+    path.write_bytes(graph.SerializeToString())
+    imported(path)
+
+
 def test_graphs_of_rtk_damaged_files_and_two_inputs_are_refused(graph_path: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is a graph of rtk already; it needs no import$"):
         imported(graph_path, out=tmp_path)

@@ -214,7 +214,7 @@ def test_preprocessing_that_is_learned_is_refused(file: Path, name: str) -> None
 
 def test_preprocessing_without_images_is_what_the_help_lists() -> None:
     assert KNOWN == ("unit", "samplewise", "samplewise-center", "imagenet")
-    with pytest.raises(UnknownNameError, match="--preprocess 'unti' is unknown; did you mean unit"):
+    with pytest.raises(UnknownNameError, match=r"--preprocess 'unti' is unknown; did you mean unit\? known: unit, sam"):
         ImportConfig(Path("x.pth"), classes=CLASSES, image_size="32", preprocess="unti")
 
 

@@ -180,12 +180,28 @@ def test_bench_compares_with_the_imported_graph_and_leaves_pytorch_out(
 
 def test_export_refuses_what_a_graph_does_not_have(made: dict[str, Path], rtk: Callable[..., Path]) -> None:
     for options, message in (
-        ({"precision": "int8", "explain": True}, "--explain: expected a checkpoint, not a graph"),
+        ({"precision": "fp16", "explain": True}, "--explain: only for --precision int8"),
         ({"precision": "fp16", "opset": 20}, "--opset: a graph keeps its opset"),
         ({}, "is a graph already"),
     ):
         with pytest.raises(UsageError, match=message):
             rtk("conv", **options)
+
+
+@pytest.mark.parametrize("kind", ["conv", "attention"])
+def test_explain_lists_what_int8_costs_in_each_layer(
+    rtk: Callable[..., Path], kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = rtk(kind, precision="int8", explain=True)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "%" in line]
+    assert len(rows) > 2
+    assert {row[1] for row in rows} <= {"Conv", "Gemm", "MatMul"}
+    errors = [float(row[2].rstrip("%")) for row in rows]
+    assert errors == sorted(errors, reverse=True)
+    assert 0 < errors[0] < 20
+    assert [one.name for one in folder.iterdir()] == [f"{kind}.onnx"]
+    without = rtk(kind, precision="int8", keep_fp32=[rows[0][0]])
+    assert load_graph(without / f"{kind}.int8.onnx")[1].precision == "int8"
 
 
 def test_a_triton_repository_takes_it(rtk: Callable[..., Path], tmp_path: Path) -> None:
