@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..bench.config import PRESETS
+from .bench_contenders import contenders_of
 from .bench_request import BenchRequest
-from .open_backends import BenchModel, open_contenders
+from .open_backends import BenchModel
 from .open_reference import open_reference, reference_text
 from .speed import run_speed_alone
 
@@ -54,39 +55,27 @@ def _measured(request: BenchRequest, model: "BenchModel", required: "Requirement
     from ..bench.run import run
     from .model_data import dataset_of, report_other_score
 
-    config = request.config
     data = dataset_of(model.card, request.dataset, data_dir=request.data_dir)
     options = _backend_options(request)
     with ExitStack() as stack:
         reference_file = RanFile.of(model.checkpoint)
         reference = stack.enter_context(open_reference(model.checkpoint, replace(options, cuda_graphs=False)))
         check_labels(reference.card.classes, data.scored(), data.classes, name=data.name)  # before any export
-        opened = open_contenders(
-            model,
-            reference,
-            backends=request.backends,
-            precisions=request.precisions,
-            baselines=request.baselines,
-            config=config,
-            options=options,
-            dataset=data,
-            stack=stack,
-        )
-        graph, no_ceiling = model.counted_graph()
+        contenders = contenders_of(request, model, reference, options=options, dataset=data, stack=stack)
         report = run(
-            opened.contenders,
+            contenders.opened,
             reference,
             data,
-            config.for_contenders(sum(one.timed for one in opened.contenders), seconds_given=request.seconds_given),
-            unusable=opened.unusable | ({"ceiling": no_ceiling} if no_ceiling else {}),
+            contenders.config,
+            unusable=contenders.unusable,
             required=required,
-            graph=graph,
+            graph=contenders.graph,
             reference_file=reference_file,
             reference_text=reference_text(model.checkpoint),
         )
         for parity in report.parity[:1]:
             report_other_score(reference.card, data, correct=parity.reference_correct, total=parity.images)
-    return report, [one.label for one in opened.contenders if not one.baseline]
+    return report, [one.label for one in contenders.opened if not one.baseline]
 
 
 def _backend_options(request: BenchRequest) -> "BackendOptions":

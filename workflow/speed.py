@@ -8,9 +8,10 @@ from ..core.card import ModelCard
 from ..core.errors import ArtifactError, UsageError, noted
 from ..core.files import temporary_folder
 from ..core.text import wrapped
+from .bench_contenders import contenders_of
 from .bench_request import BenchRequest
 from .models import NO_NETWORK
-from .open_backends import BenchModel, open_contenders
+from .open_backends import BenchModel
 from .speed_model import speed_model
 
 if TYPE_CHECKING:
@@ -25,33 +26,23 @@ def run_speed_alone(request: BenchRequest, options: "BackendOptions") -> "Report
     """Measure the speed of a model on every backend. Raises what speed_model and opening a named backend raise."""
     from ..bench.run import run_speed
 
-    config = request.config
     with ExitStack() as stack:
         named = speed_model(request.model, stack.enter_context(temporary_folder(None)), image_size=request.image_size)
         for remark in named.remarks:
             _log.info(wrapped(remark))
         model = BenchModel(named.found)
         reference, reason = _torch(model, request.backends, options, stack)
-        opened = open_contenders(
-            model,
-            reference,
-            backends=request.backends,
-            precisions=request.precisions,
-            baselines=request.baselines,
-            config=config,
-            options=options,
-            dataset=_calibration(request, model.card),
-            stack=stack,
+        contenders = contenders_of(
+            request, model, reference, options=options, dataset=_calibration(request, model.card), stack=stack
         )
         if reason and request.baselines and not request.backends:
-            opened.unusable["torch"] = reason
-        graph, no_ceiling = model.counted_graph()
+            contenders.unusable["torch"] = reason
         return run_speed(
-            opened.contenders,
+            contenders.opened,
             model.card,
-            config.for_contenders(sum(one.timed for one in opened.contenders), seconds_given=request.seconds_given),
-            unusable=opened.unusable | ({"ceiling": no_ceiling} if no_ceiling else {}),
-            graph=graph,
+            contenders.config,
+            unusable=contenders.unusable,
+            graph=contenders.graph,
             remarks=named.remarks,
         )
 

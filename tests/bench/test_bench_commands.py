@@ -40,7 +40,7 @@ def test_bench_prints_one_table_and_one_line_per_verdict_in_80_columns(rtk: Run,
     assert verdict
     assert re.search(r"^backend +scope +batch +images/s +x +p50 ms +p99 ms$", printed, re.MULTILINE)
     assert re.search(r"^onnx +host +64 ", printed, re.MULTILINE)
-    assert "ceiling" not in printed
+    assert not re.search(r"of ceiling|^ceiling: ", printed, re.MULTILINE)  # a busy machine may note a wrong one
     assert "two clocks" not in printed
     legend = "x: images/s relative to torch; ±: 95 % interval; --verbose prints all columns, checks and notes"
     assert " ".join(printed.split()).endswith(legend)
