@@ -94,7 +94,7 @@ def _files_in(folder: Path) -> str:
     found = (
         sorted(one.name for one in folder.iterdir() if one.suffix.lower() in WEIGHT_SUFFIXES) if folder.is_dir() else []
     )
-    return f"; in it are {first_few(found)}" if found else ""
+    return f"; it holds {first_few(found)}" if found else ""
 
 
 def _is_arrays(content: Any) -> bool:

@@ -284,7 +284,7 @@ def test_a_folder_is_named_with_the_weight_files_in_it(tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors", "pytorch_model.BIN"):
         (tmp_path / "hub" / name).write_bytes(b"x")
     assert rejection(tmp_path / "hub") == (
-        "is a folder; expected a checkpoint of rtk or a state dict; in it are model.safetensors, pytorch_model.BIN"
+        "is a folder; expected a checkpoint of rtk or a state dict; it holds model.safetensors, pytorch_model.BIN"
     )
 
 
