@@ -23,14 +23,21 @@ class UsageError(RtkError):
     exit_code = 2
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Ask for the most similar of the known names; empty if none is similar."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
 class UnknownNameError(UsageError):
     """A name that rtk does not know; the message lists the known names."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, hint: str = "") -> None:
         names = list(known)
-        close = difflib.get_close_matches(name, names, n=1)
-        suggestion = f"did you mean {close[0]}? " if close else ""
-        super().__init__(f"{kind} {name!r} is unknown; {suggestion}{hint or 'known: ' + ', '.join(names)}")
+        meant = did_you_mean(name, names)
+        super().__init__(
+            f"{kind} {name!r} is unknown; {meant + ' ' if meant else ''}{hint or 'known: ' + ', '.join(names)}"
+        )
 
 
 class DataError(RtkError):

@@ -1,4 +1,4 @@
-"""What `rtk import` has to be told of any file: a network's weights, or a graph."""
+"""What `rtk import` needs to know about any file, whether it holds the weights of a network or a graph."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -57,9 +57,10 @@ def read_weight_file(path: Path, *, expected: str = EXPECTED) -> WeightFile:
 
     Raises ArtifactError when the file is missing, damaged, holds code, or holds no weights.
     """
+    if path.is_dir():
+        raise ArtifactError(f"{path}: is a folder; expected {expected}{_files_in(path)}")
     if not path.is_file():
-        problem = url_problem(str(path)) or ("is a folder" if path.is_dir() else "no such file")
-        raise ArtifactError(f"{path}: {problem}; expected {expected}{_files_in(path)}")
+        raise ArtifactError(f"{path}: {url_problem(str(path)) or 'no such file'}; expected {expected}")
     if _is_safetensors(path):
         return WeightFile((StateDict(_safetensors(path)),))
     content = read_torch_file(path, expected=expected)
@@ -91,9 +92,7 @@ def _states(content: Any, keys: tuple[str, ...], *, averaged: bool) -> Iterator[
 
 def _files_in(folder: Path) -> str:
     """The weight files in a folder, as model hubs write it, in words; empty if there are none."""
-    found = (
-        sorted(one.name for one in folder.iterdir() if one.suffix.lower() in WEIGHT_SUFFIXES) if folder.is_dir() else []
-    )
+    found = sorted(one.name for one in folder.iterdir() if one.suffix.lower() in WEIGHT_SUFFIXES)
     return f"; it holds {first_few(found)}" if found else ""
 
 

@@ -5,7 +5,6 @@ somebody else. The function gets the number of classes, the number of channels a
 names that it has for them; arguments in the name of the network come before these. rtk's preprocessing goes around it.
 """
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArtifactError, UsageError
+from ..errors import ArtifactError, UsageError, did_you_mean
 from ..library_errors import reason_of
 from .allowed_code import is_allowed
 from .code_names import CodeName
@@ -97,9 +96,7 @@ def _function(code: CodeName) -> Callable[..., Any]:
         raise UsageError(f"{code.text}: importing {code.module} fails: {reason}") from error
     for name in code.function.split("."):
         if not hasattr(found, name):
-            close = difflib.get_close_matches(name, dir(found), n=1)
-            suggestion = f"; did you mean {close[0]}?" if close else ""
-            raise UsageError(f"{code.text}: {code.module} has no {code.function}{suggestion}")
+            raise UsageError(f"{code.text}: {code.module} has no {code.function}{_meant(name, found)}")
         found = getattr(found, name)
     if not callable(found):
         raise UsageError(f"{code.text}: {code.function} is {type(found).__name__}, expected a function or a class")
@@ -155,9 +152,7 @@ def _called(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     usual = config()
     for name in arguments:
         if not hasattr(usual, name):
-            close = difflib.get_close_matches(name, dir(usual), n=1)
-            suggestion = f"; did you mean {close[0]}?" if close else ""
-            raise TypeError(f"{config.__name__} has no {name!r}{suggestion}")
+            raise TypeError(f"{config.__name__} has no {name!r}{_meant(name, usual)}")
     return function(config(**arguments))
 
 
@@ -192,6 +187,11 @@ def _try_out(
             f"{code.text}: the network returns {found} for images {shown}, expected logits {wanted}; "
             + _class_advice(code, classes)
         )
+
+
+def _meant(name: str, owner: object) -> str:
+    meant = did_you_mean(name, dir(owner))
+    return f"; {meant}" if meant else ""
 
 
 def _class_advice(code: CodeName, classes: int | None) -> str:

@@ -117,9 +117,9 @@ def assert_same(
             if name.endswith("num_batches_tracked") or (adam and name.endswith(CANCELLED)):
                 continue
             differences = (before[name] - value).abs()
-            # Adam's steps are 1e-3 however small the gradient: where its sign is chance, a weight moves elsewhere.
+            # Adam moves a weight by up to the rate however small its gradient is, and rounding changes small gradients.
             assert float((differences > 1e-5).float().mean()) <= (1e-3 if adam else 0), name
-            assert float(differences.max()) <= (2.1 * rate if adam else 1e-5), name
+            assert float(differences.max()) <= (rate if adam else 1e-5), name
     return after
 
 
