@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes.early_backend import EarlyFake
+from fakes.simulated_clock import SimulatedClock
 from numpy.typing import NDArray
 from rtk.bench import run as module
 from rtk.bench.config import BenchConfig
@@ -152,7 +153,10 @@ class FakeProbe:
         return DeviceRates.of(self.device, {}, {"fp32": [rate] * self.turns, "copy": [1e12] * self.turns})
 
 
-def test_the_rates_of_a_device_are_measured_in_turns_with_the_cells(graph_path: Path) -> None:
+def test_the_rates_of_a_device_are_measured_in_turns_with_the_cells(
+    graph_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SimulatedClock(late=0.1).use(monkeypatch)
     reference = FakeBackend(name="torch", delay_s=0.01)
     report = module.run([Contender(reference)], reference, dataset(), CONFIG, unusable={}, graph=graph_path)
     (rates,), (cell,) = report.rates, report.cells
@@ -171,6 +175,7 @@ def test_the_rates_of_a_device_are_measured_in_turns_with_the_cells(graph_path: 
 
 
 def test_a_ceiling_that_a_cell_exceeds_is_called_wrong(graph_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    SimulatedClock(late=0.1).use(monkeypatch)
     monkeypatch.setattr(module, "DeviceProbe", FakeProbe)
     monkeypatch.setattr(FakeProbe, "rate", 1e5)
     reference = FakeBackend(name="torch", delay_s=0.01)

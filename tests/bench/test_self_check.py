@@ -1,12 +1,12 @@
 """The self-check rejects backends that return before their work is done, and no others."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes.early_backend import EarlyFake
+from fakes.simulated_clock import SimulatedClock
 from rtk.bench.measure import self_check
 from rtk.bench.measure.cell import Cell
 from rtk.bench.measure.self_check import early_return, note_result
@@ -35,18 +35,21 @@ def test_a_backend_that_returns_early_is_rejected(early: str, words: str) -> Non
 class Tidying(FakeBackend):
     """Answers at once, and makes the next call wait until it has tidied up."""
 
-    busy_until = 0.0
+    def __init__(self, clock: SimulatedClock) -> None:
+        super().__init__()
+        self.clock, self.busy_until = clock, 0.0
 
     def _run(self, images_NHWC):  # type: ignore[no-untyped-def]
-        time.sleep(max(0.0, self.busy_until - time.perf_counter()))
-        self.busy_until = time.perf_counter() + 0.02
+        self.clock.sleep(max(0.0, self.busy_until - self.clock.perf_counter()))
+        self.busy_until = self.clock.perf_counter() + 0.02
         return super()._run(images_NHWC)
 
 
 def test_time_in_which_other_programs_had_the_processor_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """The calls of a row take longer than a call alone, but the system says that the thread had no processor then."""
-    monkeypatch.setattr(self_check, "_waited_s", lambda: {"thread": time.perf_counter()})
-    assert early_return(Tidying(), BATCHES) == ""
+    clock = SimulatedClock().use(monkeypatch)
+    monkeypatch.setattr(self_check, "_waited_s", lambda: {"thread": clock.perf_counter()})
+    assert early_return(Tidying(clock), BATCHES) == ""
 
 
 def test_linux_counts_the_waits_of_threads_that_compete_for_one_processor(in_new_process: Callable[[str], str]) -> None:
@@ -67,29 +70,39 @@ def test_linux_counts_the_waits_of_threads_that_compete_for_one_processor(in_new
     assert 0.05 < float(in_new_process(code)) < 60
 
 
-def test_work_deferred_to_the_next_call_is_rejected_although_the_answers_are_ready() -> None:
-    assert any("a call alone takes" in early_return(Tidying(), BATCHES) for _ in range(3))
+def test_work_deferred_to_the_next_call_is_rejected_although_the_answers_are_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimulatedClock().use(monkeypatch)
+    assert early_return(Tidying(clock), BATCHES) == "a call alone takes 0.00 ms, one of 24 in a row 20.00 ms"
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.01])
-def test_a_synchronous_backend_is_accepted(delay_s: float) -> None:
+@pytest.mark.parametrize("late", [0.0, 0.5])
+def test_a_synchronous_backend_is_accepted(delay_s: float, late: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    SimulatedClock(late=late).use(monkeypatch)
+    assert early_return(FakeBackend(delay_s=delay_s), BATCHES) == ""
+
+
+def test_a_synchronous_backend_is_accepted_by_the_clock_of_the_machine() -> None:
     # Three tries: if the machine stops this process in the middle of a copy, the backend looks asynchronous.
-    assert "" in [early_return(FakeBackend(delay_s=delay_s), BATCHES) for _ in range(3)]
+    assert "" in [early_return(FakeBackend(delay_s=0.01), BATCHES) for _ in range(3)]
 
 
-def test_a_call_that_is_slow_alone_is_accepted() -> None:
+def test_a_call_that_is_slow_alone_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a pause caches are cold and threads asleep: a single call is usually slower, not faster."""
+    clock = SimulatedClock().use(monkeypatch)
 
     class Sleepy(FakeBackend):
         last = 0.0
 
         def _run(self, images_NHWC):  # type: ignore[no-untyped-def]
-            paused = time.perf_counter() - self.last > 0.01
-            time.sleep(0.02 if paused else 0.005)
-            self.last = time.perf_counter()
+            paused = clock.perf_counter() - self.last > 0.01
+            clock.sleep(0.02 if paused else 0.005)
+            self.last = clock.perf_counter()
             return super()._run(images_NHWC)
 
-    assert "" in [early_return(Sleepy(), BATCHES) for _ in range(3)]
+    assert early_return(Sleepy(), BATCHES) == ""
 
 
 def test_all_cells_of_the_rejected_backend_are_marked_and_no_others() -> None:

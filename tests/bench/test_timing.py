@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from fakes.simulated_clock import SimulatedClock
 from fakes.timed import interleaved, measured, nothing
 from rtk.bench.config import BenchConfig, parse_batches, parse_scopes
 from rtk.bench.measure import other_load, timing
@@ -36,19 +37,19 @@ def test_rounds_that_differ_are_called_noisy() -> None:
     assert cell.noisy
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 256])
-def test_a_known_delay_is_measured(batch: int) -> None:
-    """The median of sleeps of 100 ms, which never end early; three tries with room, because sleepers may wake late."""
-    found = []
-    for _ in range(3):
-        config = BenchConfig((batch,), seconds=2, scopes=("sync",))
-        (cell,) = measured(FakeBackend(delay_s=0.1), config=config)
-        found.append(cell.percentile_ms(50))
-        assert found[-1] >= 100
-        if found[-1] < 110:
-            return
-    pytest.fail(f"{found} ms, expected 100 to 110")
+def test_a_known_delay_is_measured(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    SimulatedClock().use(monkeypatch)
+    (cell,) = measured(FakeBackend(delay_s=0.1), config=BenchConfig((batch,), seconds=2, scopes=("sync",)))
+    assert [cell.percentile_ms(share) for share in (0, 50, 100)] == pytest.approx([100] * 3)
+    assert [cell.images_per_s, cell.mean_images_per_s] == pytest.approx([10 * batch] * 2)
+    assert cell.other_share in (0, None)
+
+
+def test_the_clock_is_that_of_the_machine() -> None:
+    """No call ends before its backend has slept."""
+    (cell,) = measured(FakeBackend(delay_s=0.02), config=BenchConfig((1,), seconds=0.2, warm_up_s=0.01))
+    assert cell.percentile_ms(0) >= 20
 
 
 def test_every_cell_is_measured_in_every_round() -> None:
@@ -123,7 +124,8 @@ def test_warm_up_is_recorded_separately() -> None:
     assert cell.warm_up_s >= 0.2
 
 
-def test_a_backend_that_fails_stops_alone() -> None:
+def test_a_backend_that_fails_stops_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    SimulatedClock(late=0.1).use(monkeypatch)
     backends = (FakeBackend(name="good", delay_s=0.01), FakeBackend(name="bad", delay_s=0.01, fail_at_call=30))
     good, bad = measured(*backends, config=BenchConfig((4,), seconds=1.0, warm_up_s=0.05))
     assert len(good.rounds) >= 5
@@ -208,7 +210,8 @@ def test_a_batch_over_the_maximum_is_an_error_of_its_cell_only() -> None:
     assert second.error == "a batch of 8, expected at most 4, for which it was built"
 
 
-def test_consecutive_calls_get_different_images() -> None:
+def test_consecutive_calls_get_different_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    SimulatedClock().use(monkeypatch)
     seen: list[int] = []
 
     class Watching(FakeBackend):
