@@ -20,6 +20,7 @@ from ..workflow.bench_options import (
 )
 from ..workflow.bench_request import BenchRequest
 from ..workflow.benchmark import run_benchmark
+from .argument_types import checked
 from .arguments import PathLike, allow, named_network, path_or_none, several, text, text_or_none
 from .own_call import own_call
 
@@ -91,6 +92,7 @@ def bench(
 def bench(*, compare: tuple[PathLike, PathLike], limit: float = LIMIT, force: bool = False) -> ReportComparison: ...
 
 
+@checked
 def bench(
     model: PathLike = DEFAULT,
     *,

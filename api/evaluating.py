@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, overload
 
 from ..workflow.eval_options import EvalOptions, fit_first, prepare_outputs, run_evaluation
 from ..workflow.eval_request import EvalRequest, Wanted
+from .argument_types import checked
 from .arguments import PathLike, allow, path_or_none, text, text_or_none
 from .own_call import own_call
 
@@ -53,6 +54,7 @@ def evaluate(
 ) -> "Comparison": ...
 
 
+@checked
 def evaluate(
     model: PathLike,
     model2: PathLike | None = None,

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from ..export.config import EngineConfig, Int8Config
 from ..workflow.export_options import ExportResult, export_config, run_export
+from .argument_types import checked
 from .arguments import PathLike, allow, path_or_none, several, text, text_or_none
 from .own_call import own_call
 
 
+@checked
 def export(
     models: PathLike | Sequence[PathLike],
     *,

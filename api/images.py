@@ -33,11 +33,11 @@ EXPECTED = "a path, bytes, an open file, an image of Pillow, an array or a tenso
 
 
 def image_entries(images: Image | Iterable[Image], *, layout: Layout, max_pixels: int) -> Iterator[Entry]:
-    """Yield the images as entries, one by one. Raises TypeError and UsageError for what cannot be an image."""
+    """Yield the images as entries, one by one. Raises UsageError for what cannot be an image."""
     if layout not in get_args(Layout):
         raise UnknownNameError("layout", layout, get_args(Layout))
     if not _is_single(images) and not isinstance(images, Iterable):
-        raise TypeError(f"{type(images).__name__}: expected {EXPECTED}, or several of them")
+        raise UsageError(f"{type(images).__name__}: expected {EXPECTED}, or several of them")
     return _entries([images] if _is_single(images) else images, layout, max_pixels)  # type: ignore[arg-type]
 
 
@@ -57,7 +57,7 @@ def _entries(images: Iterable[Any], layout: Layout, max_pixels: int) -> Iterator
         elif hasattr(image, "read"):
             yield _of_file(image, name)
         else:
-            raise TypeError(f"{name}: {type(image).__name__}; expected {EXPECTED}")
+            raise UsageError(f"{name}: {type(image).__name__}; expected {EXPECTED}")
 
 
 def _is_single(images: Any) -> bool:
@@ -79,13 +79,13 @@ def _path(image: str | os.PathLike[str]) -> str:
 
 
 def _of_file(file: Any, name: str) -> Entry:
-    """Read an open file. Raises TypeError if it does not give bytes."""
+    """Read an open file. Raises UsageError if it does not give bytes."""
     try:
         content = file.read()
     except (OSError, ValueError) as error:  # ValueError: the file is closed
         return Entry(name, error=f"cannot be read: {getattr(error, 'strerror', None) or error}")
     if not isinstance(content, bytes | bytearray | memoryview):
-        raise TypeError(f"{name}: read() of {type(file).__name__} gives {type(content).__name__}; open it as 'rb'")
+        raise UsageError(f"{name}: read() of {type(file).__name__} gives {type(content).__name__}; open it as 'rb'")
     return Entry(name, content=bytes(content))
 
 

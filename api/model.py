@@ -19,12 +19,14 @@ from ..core.errors import UsageError
 from ..infer.backend import Backend, BackendOptions
 from ..infer.classify import Answer, ClassifyConfig, classify
 from ..workflow.select import open_model
+from .argument_types import checked
 from .arguments import allow
 from .images import Image, Layout, image_entries
 from .own_call import own_call
 from .shared import SharedBackend
 
 
+@checked
 def load(
     name: str | os.PathLike[str],
     *,
@@ -119,8 +121,8 @@ class Model:
         The `file` of an answer is the path. For an image without one it is the position in `images`, such as
         `image[3]`, or `image[3][7]` for one of N images in an array.
 
-        Raises BackendError if the model is closed or its backend fails, ValueError if `top_k` or `batch_size` is below
-        1, TypeError for other types of images, UsageError for arrays of another type or layout.
+        Raises BackendError if the model is closed or its backend fails, and UsageError if `top_k` or `batch_size` is
+        not a whole number from 1 on, for other types of images, and for arrays of another type or layout.
         """
         return list(self.stream(images, top_k=top_k, batch_size=batch_size, layout=layout))
 
@@ -129,11 +131,11 @@ class Model:
     ) -> Generator[Answer, None, None]:
         """Yield the answers of `classify` one by one, for any number of images: few of them are in memory at a time."""
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"{name} {value}: expected at least 1")
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise UsageError(f"{name}: {value!r}, expected a whole number from 1 on")
         self._backend.check_open()
         entries = image_entries(images, layout=layout, max_pixels=self._decoder.reading.max_pixels)
-        config = ClassifyConfig(batch_size=batch_size, top_k=min(top_k, len(self.card.classes)))
+        config = ClassifyConfig(batch_size=int(batch_size), top_k=min(int(top_k), len(self.card.classes)))
         return self._answers(entries, config)
 
     def logits(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from ..core.data.options import Fit
 from ..core.errors import UsageError
 from ..train.config import Compile, Precision, TrainConfig, resumed_config
 from ..train.recipes import ClassWeights, Select
+from .argument_types import checked
 from .arguments import PathLike, allow, named_network, path_or_none, text, text_or_none
 from .own_call import own_call
 
@@ -38,6 +39,7 @@ class TrainResult:
     """With `seeds`: the mean and the spread of the accuracies."""
 
 
+@checked
 def train(
     arch: str | None = None,
     *,

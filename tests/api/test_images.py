@@ -148,9 +148,9 @@ def test_a_file_that_cannot_be_read_has_an_error_and_a_text_file_is_refused(fake
     closed.close()
     assert fake(closed).error == "cannot be read: read of closed file"
     assert fake(io.BytesIO()).error == "empty file"
-    with pytest.raises(TypeError, match=r"image\[0\]: read\(\) of StringIO gives str; open it as 'rb'"):
+    with pytest.raises(UsageError, match=r"image\[0\]: read\(\) of StringIO gives str; open it as 'rb'"):
         fake(io.StringIO("text"))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="int: expected a path, bytes"):
+    with pytest.raises(UsageError, match="int: expected a path, bytes"):
         fake.classify(3)  # type: ignore[arg-type]
 
 

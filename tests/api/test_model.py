@@ -1,6 +1,7 @@
 """The Python API: answers line up, threads get their own answers, errors are RtkErrors, and the examples run."""
 
 import doctest
+import itertools
 import shutil
 import threading
 import zipfile
@@ -165,8 +166,10 @@ def test_unknown_names_and_missing_files_raise_rtk_errors(tmp_path: Path) -> Non
         rtk.load(tmp_path / "gone.onnx")
 
 
-def test_other_types_of_images_are_a_type_error(fake: api.Model) -> None:
-    with pytest.raises(TypeError, match=r"image\[0\]: int; expected a path, bytes, an open file"):
+def test_what_cannot_be_classified_is_a_usage_error(fake: api.Model) -> None:
+    with pytest.raises(rtk.UsageError, match=r"image\[0\]: int; expected a path, bytes, an open file"):
         fake.classify([3])  # type: ignore[list-item]
-    with pytest.raises(ValueError, match="expected at least 1"):
-        fake.classify([], top_k=0)
+    for name, value in itertools.product(("top_k", "batch_size"), (0, -1, 1.5, "3", None)):
+        with pytest.raises(rtk.UsageError, match=rf"^{name}: {value!r}, expected a whole number from 1 on$"):
+            fake.classify([], **{name: value})
+    assert len(fake(np.zeros((32, 32, 3), np.uint8), top_k=np.int64(3)).predictions) == 3
