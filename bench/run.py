@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.card import ModelCard
 from ..core.data.datasets import Dataset, Split
-from ..core.errors import BackendError, RtkError, noted
+from ..core.errors import ArtifactError, BackendError, RtkError, noted
 from ..core.machine import this_machine
 from ..core.probe import probe_images
 from ..core.progress import progress_bar
@@ -33,6 +33,7 @@ from .report.live import live_table
 from .report.report import CEILING, PYTORCH, REFERENCE, Report
 from .roofline.device_rates import DeviceProbe
 from .roofline.graph_cost import operations_of
+from .roofline.roofline import Operations
 
 CHECKED_BATCH, CHECKED_BATCHES = 32, 6
 """The self-check uses the measured batch size nearest to this one, and this number of different batches."""
@@ -192,10 +193,10 @@ def _measured(
     with ExitStack() as stack:
         try:
             probes: list[DeviceProbe] = []
-            if graph is not None:
-                found = replace(found, graph=operations_of(graph))
+            counted, unusable = _counted(graph) if graph is not None else (None, {})
+            if counted is not None:
                 probes, unusable = _probes(contenders)
-                found = replace(found, unusable=report.unusable | unusable)
+            found = replace(found, graph=counted, unusable=report.unusable | unusable)
             size = contenders[0].backend.card.input
             files = stack.enter_context(PngFiles(split, size)) if "files" in config.scopes else None
             prepared = prepare(contenders, config, files=files)
@@ -219,6 +220,14 @@ def _measured(
         except KeyboardInterrupt:
             found = replace(found, interrupted=True)
     return found
+
+
+def _counted(graph: Path) -> tuple[Operations | None, dict[str, str]]:
+    """The work of the graph; or why there is no ceiling, for a network whose work cannot be counted."""
+    try:
+        return operations_of(graph), {}
+    except ArtifactError as error:
+        return None, {"ceiling": noted(error)}
 
 
 def _probes(contenders: Sequence[Contender]) -> tuple[list[DeviceProbe], dict[str, str]]:

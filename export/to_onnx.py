@@ -173,7 +173,13 @@ def graph_from_checkpoint(
 def _graph_of_own_code(
     model: Model, images_NHWC: NDArray[np.uint8], precision: str, *, arch: str, opset: int
 ) -> onnx.ModelProto:
-    """Return a model whose network has code outside of rtk as a graph; a 16-bit graph is made from one in fp32."""
+    """Return a model whose network has code outside of rtk as a graph; a 16-bit graph is made from one in fp32.
+
+    It is traced with channels as planes, as graphs have them: of a pooling to 1 x 1 whose images have their channels
+    last, PyTorch traces steps through memory too, which become a Gather at computed places.
+    """
+    model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # torch's stubs lack it
+    model.takes_contiguous = True
     half = HALVES.get(precision)
     if half is None:
         return _traced(traced_program(model, images_NHWC, arch=arch), images_NHWC, opset=opset)

@@ -14,6 +14,8 @@ from ..core.errors import ArtifactError, BackendError, UnknownNameError
 from ..core.files import made_by_one
 from ..core.library_errors import translated_errors
 from ..core.machine import this_machine
+from ..core.models.allowed_code import check_allowed
+from ..core.models.code_sources import codes_in
 from ..core.own_sources import sources_sha256, version_of
 from ..core.text import wrapped
 from .models import GRAPH, NAME_IT, NO_NETWORK, ModelFiles, check_card, file_sha256, find_reference, named_file
@@ -120,16 +122,31 @@ def cached_graph(
         loaded = load_checkpoint(checkpoint)
         calibration = draw_calibration(dataset, loaded.card, images=config.calibration_images)
         parts = graph_parts(checkpoint, precision=precision, int8=int8_parts(config, calibration))
+        if sound_graph(parts) is None:
+            _check_code(loaded)
         return _made_once(
             checkpoint, parts, lambda path: _export_int8_graph(loaded, path, calibration=calibration, config=config)
         )
 
-    def export(path: Path) -> None:
+    parts = graph_parts(checkpoint, precision=precision)
+    found = sound_graph(parts)
+    if found is None:
         from ..core.artifacts.checkpoint import load_checkpoint
 
-        export_graph(load_checkpoint(checkpoint), path, precision=precision)
+        loaded = load_checkpoint(checkpoint)
+        _check_code(loaded)
 
-    return _made_once(checkpoint, graph_parts(checkpoint, precision=precision), export)
+        def export(path: Path) -> None:
+            export_graph(loaded, path, precision=precision)
+
+        found = _made_once(checkpoint, parts, export)
+    return found
+
+
+def _check_code(checkpoint: "Checkpoint") -> None:
+    """Raises ArtifactError if its network needs code that was not allowed: before an export is announced."""
+    for code in codes_in(checkpoint.card.arch):
+        check_allowed(code)
 
 
 def _cached_from_graph(graph: Path, *, precision: str, int8_flavor: str, dataset: "Dataset | None" = None) -> Path:

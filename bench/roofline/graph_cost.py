@@ -16,6 +16,7 @@ from onnx import helper
 
 from ...core.artifacts.graph import load_graph
 from ...core.errors import ArtifactError
+from ...core.library_errors import reason_of
 from .roofline import Operations
 
 Shapes = dict[str, tuple[int, ...]]
@@ -31,7 +32,12 @@ def operations_of(graph: Path) -> Operations:
     """Count the operations of a graph of rtk. Raises ArtifactError when the shape of a tensor is unknown."""
     model, _ = load_graph(graph)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    typed = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    try:
+        typed = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    except onnx.shape_inference.InferenceError as error:
+        raise ArtifactError(
+            f"{graph}: its shapes cannot be inferred, so the operations cannot be counted: {reason_of(error)}"
+        ) from error
     shapes, sizes = _tensors(typed)
     ends = {value.name for value in (*typed.input, *typed.output)}
     weights = {tensor.name for tensor in typed.initializer}
@@ -108,7 +114,7 @@ def _tensors(graph: onnx.GraphProto) -> tuple[Shapes, dict[str, int]]:
     for value in (*graph.input, *graph.value_info, *graph.output):
         kind = value.type.tensor_type
         shape = tuple(dim.dim_value for dim in kind.shape.dim)
-        if not any(dim.HasField("dim_param") for dim in kind.shape.dim):
+        if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
             shapes[value.name], sizes[value.name] = shape, math.prod(shape) * _item_bytes(kind.elem_type)
     for tensor in graph.initializer:
         shapes[tensor.name] = tuple(tensor.dims)

@@ -2,8 +2,8 @@
 
 import re
 
-from ..errors import UsageError
-from .code_names import PATH
+from ..errors import ArtifactError, UsageError
+from .code_names import PATH, CodeName
 
 _allowed = set[str]()
 
@@ -20,3 +20,12 @@ def is_allowed(module: str) -> bool:
     """Whether the module, or a package that it is in, was allowed."""
     parts = module.split(".")
     return any(".".join(parts[:count]) in _allowed for count in range(1, len(parts) + 1))
+
+
+def check_allowed(code: CodeName) -> None:
+    """Raises ArtifactError, which says how to allow it, if the module of this function was not allowed."""
+    if not is_allowed(code.module):
+        raise ArtifactError(
+            f"{code.text}: a network that is built by code outside of rtk, which wants to import {code.module}; if you "
+            f"trust it, add --allow-code {code.module} (in Python: allow_code={code.module!r})"
+        )

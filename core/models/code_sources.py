@@ -16,12 +16,16 @@ def source_sha256s(arch: str) -> dict[str, str]:
 
     Networks whose source is not found are left out; so are those of rtk.
     """
-    try:
-        codes = [code for member in members_of(arch, "+") if (code := code_name(member)) is not None]
-    except UsageError:
-        return {}
-    paths = {f"{code.module}:{code.function}": _source(code) for code in codes}
+    paths = {f"{code.module}:{code.function}": _source(code) for code in codes_in(arch)}
     return {name: sha256_of(path) for name, path in paths.items() if path is not None}
+
+
+def codes_in(arch: str) -> list[CodeName]:
+    """The networks outside of rtk in an architecture, which may be an ensemble; none if it cannot be read."""
+    try:
+        return [code for member in members_of(arch, "+") if (code := code_name(member)) is not None]
+    except UsageError:
+        return []
 
 
 def _source(code: CodeName) -> Path | None:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArtifactError, UsageError, did_you_mean
+from ..errors import UsageError, did_you_mean
 from ..library_errors import reason_of
-from .allowed_code import is_allowed
+from .allowed_code import check_allowed
 from .code_names import CodeName
 
 CLASSES = ("num_classes", "num_labels", "n_classes", "classes", "out_features")
@@ -83,11 +83,7 @@ def has_other_code(network: nn.Module) -> bool:
 
 def _function(code: CodeName) -> Callable[..., Any]:
     """Import the function. Raises ArtifactError if that is not allowed, UsageError if there is none."""
-    if not is_allowed(code.module):
-        raise ArtifactError(
-            f"{code.text}: a network that is built by code outside of rtk, which wants to import {code.module}; if you "
-            f"trust it, add --allow-code {code.module} (in Python: allow_code={code.module!r})"
-        )
+    check_allowed(code)
     try:
         found: Any = importlib.import_module(code.module)
     except Exception as error:

@@ -18,9 +18,9 @@ from rtk.bench.report.render import report_markdown, report_text
 from rtk.bench.report.report import Report, read_report
 from rtk.bench.report.tables import report_table
 from rtk.bench.roofline import device_rates
-from rtk.bench.roofline.roofline import DeviceRates
+from rtk.bench.roofline.roofline import DeviceRates, Operations
 from rtk.core.data.datasets import Dataset, Split
-from rtk.core.errors import RtkError
+from rtk.core.errors import ArtifactError, RtkError
 from rtk.core.probe import probe_images
 from rtk.infer.backend import Backend, BackendOptions, Resident
 from rtk.infer.fake import FakeBackend
@@ -131,6 +131,23 @@ def test_a_ceiling_that_cannot_be_measured_is_noted_and_the_cells_are_measured(
         assert report.unusable["ceiling"].startswith("cpu: out of GPU memory (256 MiB requested)")
         assert [bool(cell.rounds) for cell in report.cells] == [True]
         assert not report.rates
+
+
+def test_the_cells_of_a_graph_that_cannot_be_counted_are_measured_without_a_ceiling(
+    graph_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def uncounted(graph: Path) -> Operations:
+        raise ArtifactError(f"{graph.name}: the shape of 'a' is unknown, so the operations cannot be counted")
+
+    monkeypatch.setattr(module, "operations_of", uncounted)
+    reference = FakeBackend(name="torch")
+    report = module.run([Contender(reference)], reference, dataset(), CONFIG, unusable={}, graph=graph_path)
+    assert [bool(cell.rounds) for cell in report.cells] == [True]
+    assert (report.graph, report.rates) == (None, [])
+    text = " ".join(report_text(report).split())
+    assert (
+        f"ceiling: not run: {graph_path.name}: the shape of 'a' is unknown, so the operations cannot be counted" in text
+    )
 
 
 class FakeProbe:

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
-from rtk.bench.roofline.graph_cost import operations_of
+from onnx import helper, numpy_helper
+from rtk.bench.roofline.graph_cost import _tensors, operations_of
 from rtk.core.artifacts.checkpoint import load_checkpoint
 from rtk.core.data.open_dataset import open_dataset
 from rtk.core.data.synthetic_shapes import SHAPES_CLASSES
+from rtk.core.errors import ArtifactError
 from rtk.workflow.artifacts import cached_graph
 
 FLAVORS = ("cpu", "tensorrt")
@@ -73,3 +74,40 @@ def test_the_float_values_of_int8_weights_are_not_between_layers(
     graph.graph.node.extend(nodes)
     onnx.save(graph, tmp_path / "wide.onnx")
     assert operations_of(tmp_path / "wide.onnx").between_bytes == operations_of(graphs[flavor]).between_bytes
+
+
+def unknown_shape(path: Path, graph: Path) -> Path:
+    """The graph with its logits multiplied by ones, whose count depends on a value that a square root gives."""
+    model = onnx.load(graph)
+    logits = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == logits else name for name in node.output]
+    for name, value in (("root", np.array([1.0], np.float32)), ("one", np.ones(1, np.float32))):
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    model.graph.node.extend(
+        [
+            helper.make_node("Sqrt", ["root"], ["rooted"]),
+            helper.make_node("Cast", ["rooted"], ["count"], to=onnx.TensorProto.INT64),
+            helper.make_node("Expand", ["one", "count"], ["ones"]),
+            helper.make_node("Mul", ["before", "ones"], [logits]),
+        ]
+    )
+    onnx.save(model, path)
+    return path
+
+
+def test_a_graph_whose_shapes_are_unknown_is_not_counted(graph_path: Path, tmp_path: Path) -> None:
+    assert operations_of(graph_path).matrix > 0
+    with pytest.raises(ArtifactError, match="the shape of 'ones' is unknown, so the operations cannot be counted$"):
+        operations_of(unknown_shape(tmp_path / "unknown.onnx", graph_path))
+
+
+def test_a_dimension_without_a_value_or_a_name_is_unknown() -> None:
+    """Protocol buffers read a missing number as 0: a layer with such a dimension would cost nothing."""
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in SHAPES.items()]
+    shapes, sizes = _tensors(helper.make_graph([], "a", values, []))
+    assert shapes == {"known": (2, 3), "scalar": ()}
+    assert sizes == {"known": 24, "scalar": 4}
+
+
+SHAPES = {"known": (2, 3), "scalar": (), "named": ("n", 3), "missing": (None, 3), "any rank": None}

@@ -51,12 +51,14 @@ def test_commands_ask_before_they_import_code_that_a_checkpoint_names(
     commands = {
         ("export", best): 1,
         ("classify", picture, "-m", best, "--backend", "torch"): 1,
+        ("classify", picture, "-m", best, "--backend", "onnx"): 1,
         ("eval", best, "--backend", "torch", "--dataset", str(class_folders)): 1,
         ("bench", best, "--backend", "torch", "--batch", "2", "--seconds", "0.1", "--no-baselines"): 1,
     }
     for command, code in commands.items():
         _, err = command_line(*command, code=code)
         assert ASKS in " ".join(err.split()), command
+        assert "exporting" not in err
         assert MODULE not in sys.modules
     for command in commands:
         command_line(*command, "--allow-code", MODULE)

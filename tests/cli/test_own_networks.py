@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fakes import networks
 from fakes.colours import COLOURS, colour_folders
+from rtk.bench.report.report import read_report
 
 CommandLine = Callable[..., tuple[str, str]]
 
@@ -43,6 +44,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.torch
+@pytest.mark.usefixtures("without_self_check")
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in OFTEN else pytest.mark.slow) for n in NETWORKS])
 def test_a_network_of_other_code_is_trained_exported_judged_built_and_served(
     name: str, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: CommandLine
@@ -66,3 +68,9 @@ def test_a_network_of_other_code_is_trained_exported_judged_built_and_served(
     right = sum(Path(answer["file"]).parent.name == answer["label"] for answer in answers)
     assert len(answers) == 4 * IMAGES
     assert right >= 0.99 * len(answers)
+    quick = ("--backend", "onnx", "--batch", "4", "--seconds", "0.3", "--no-baselines")
+    command_line("bench", "run/best.pt", *allowed, *quick, "--require-parity", "1", "--report", "report")
+    report = read_report(tmp_path / "report")
+    (cell,) = (cell for cell in report.cells if cell.valid)
+    assert [verdict.passed for verdict in report.verdicts] == [True]
+    assert report.share(cell), report.unusable  # the work of every such network is counted
