@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import ArtifactError, BackendError, UnknownNameError, noted
-from ..core.library_errors import translated_errors
+from ..core.library_errors import reason_of, translated_errors
+from ..core.models.code_sources import codes_in
 from ..core.text import wrapped
 from ..core.tolerances import precision_named
 
@@ -334,6 +335,11 @@ def _add_baselines(
             backend(np.zeros((config.batches[0], *backend.card.input.shape), np.uint8))  # compiles
         except BackendError as error:
             opened.unusable[kind.name] = noted(error)
+            continue
+        except Exception as error:  # a compiler may raise anything about code that it was not made for
+            if not codes_in(reference.card.arch):
+                raise
+            opened.unusable[kind.name] = noted(BackendError(f"{kind.name}: {type(error).__name__}: {reason_of(error)}"))
             continue
         ready_s = time.perf_counter() - started_at
         opened.contenders.append(Contender(backend, baseline=True, ready_s=ready_s, file=file))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...core.environment import use_writable_compiler_folders
 from ...core.errors import BackendError
+from ...core.models.own_code import logits_of
 from ...infer.backend import BackendOptions, Resident
 from ...infer.torch_backend import TorchBackend
 
@@ -58,8 +59,8 @@ class PlainLoop(TorchBackend):
             tensor_CHW = torch.from_numpy(image_HWC).permute(2, 0, 1).float() / 255
             tensors.append((tensor_CHW - self._mean_C11) / self._deviation_C11)
         with self._settings(), torch.no_grad():
-            logits_NK: NDArray[np.float32] = self._network(torch.stack(tensors).to(self._torch_device)).cpu().numpy()
-        return logits_NK
+            logits_NK = logits_of(self._network(torch.stack(tensors).to(self._torch_device)))
+        return logits_NK.cpu().numpy()
 
     def _resident(self, images_NHWC: NDArray[np.uint8]) -> Resident | None:
         """None: its arithmetic is the same as that of the torch backend."""

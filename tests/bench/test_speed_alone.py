@@ -5,8 +5,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rtk
 from fakes.foreign_graphs import ConvNet, export
+from numpy.typing import NDArray
+from rtk.bench.baselines.inference import PlainLoop
 from rtk.bench.report.answer import answer_table
 from rtk.bench.report.html import page_of
 from rtk.bench.report.report import NOT_MEASURED, read_report
@@ -102,6 +106,21 @@ def test_files_are_timed_with_random_pictures(command_line: Run, tmp_path: Path)
     words = ["--backend", "onnx", "--scope", "files", *QUICK, "--report", "report"]
     command_line("bench", "resnet8v1", *words)
     assert [cell.scope for cell in read_report(tmp_path / "report").cells if cell.valid] == ["files"]
+
+
+@pytest.mark.usefixtures("without_self_check")
+def test_a_baseline_that_fails_on_other_code_is_noted_and_on_our_own_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(PlainLoop):
+        def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+            raise KeyError("made for other code")
+
+    monkeypatch.setattr("rtk.bench.baselines.inference.BASELINES", (Failing,))
+    options = {"image_size": "16", "backend": "onnx", "batch": 2, "seconds": 0.2, "device": "cpu"}
+    report = rtk.bench("fakes.networks:Mobile", **options).report
+    assert report.unusable["plain loop"] == "plain loop: KeyError: 'made for other code'"
+    assert {cell.label for cell in report.cells if cell.valid} == {"torch", "onnx"}
+    with pytest.raises(KeyError, match="made for other code"):
+        rtk.bench("resnet8v1", **options)
 
 
 # The models.
