@@ -59,7 +59,10 @@ def test_own_models_are_measured_without_a_data_set_or_a_reference(
 
 
 @pytest.mark.usefixtures("without_self_check")
-def test_an_architecture_gets_random_weights_its_usual_images_and_says_so(command_line: Run, tmp_path: Path) -> None:
+def test_an_architecture_gets_random_weights_its_usual_images_and_says_so(
+    command_line: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path / "own-cache"))  # the graph of these weights may be in the other
     printed, log = command_line("bench", "resnet8v1", "--backend", "onnx", *QUICK, "--report", "report")
     remark = "random weights: resnet8v1 for 32 x 32 x 3 images and 10 classes; nothing is trained"
     for text in (
@@ -108,6 +111,18 @@ def test_files_are_timed_with_random_pictures(command_line: Run, tmp_path: Path)
     assert [cell.scope for cell in read_report(tmp_path / "report").cells if cell.valid] == ["files"]
 
 
+OTHER_CODE = {"image_size": "16", "backend": "onnx", "batch": 2, "seconds": 0.2, "device": "cpu"}
+
+
+@pytest.mark.usefixtures("without_self_check")
+@pytest.mark.parametrize("arch", ["Mobile", "Attentive(patch=4)", "Flat"])
+def test_the_plain_loop_runs_networks_of_other_code(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One returns a dict, one an object, one wants contiguous planes."""
+    monkeypatch.setattr("rtk.bench.baselines.inference.BASELINES", (PlainLoop,))
+    report = rtk.bench(f"fakes.networks:{arch}", **OTHER_CODE).report
+    assert {cell.label for cell in report.cells if cell.valid} == {"torch", "onnx", "plain loop"}
+
+
 @pytest.mark.usefixtures("without_self_check")
 def test_a_baseline_that_fails_on_other_code_is_noted_and_on_our_own_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(PlainLoop):
@@ -115,12 +130,11 @@ def test_a_baseline_that_fails_on_other_code_is_noted_and_on_our_own_raised(monk
             raise KeyError("made for other code")
 
     monkeypatch.setattr("rtk.bench.baselines.inference.BASELINES", (Failing,))
-    options = {"image_size": "16", "backend": "onnx", "batch": 2, "seconds": 0.2, "device": "cpu"}
-    report = rtk.bench("fakes.networks:Mobile", **options).report
+    report = rtk.bench("fakes.networks:Mobile", **OTHER_CODE).report
     assert report.unusable["plain loop"] == "plain loop: KeyError: 'made for other code'"
     assert {cell.label for cell in report.cells if cell.valid} == {"torch", "onnx"}
     with pytest.raises(KeyError, match="made for other code"):
-        rtk.bench("resnet8v1", **options)
+        rtk.bench("resnet8v1", **OTHER_CODE)
 
 
 # The models.

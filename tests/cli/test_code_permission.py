@@ -19,7 +19,11 @@ ASKS = f"wants to import {MODULE}; if you trust it, add --allow-code {MODULE}"
 
 @pytest.fixture
 def forget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """A function that makes this process like a new one: nothing is allowed, and the module is not loaded."""
+    """A function that makes this process like a new one: nothing is allowed, and the module is not loaded.
+
+    The cache is the test's own: the same run gives the same checkpoint, whose graph another test may have exported.
+    """
+    monkeypatch.setenv("RTK_CACHE_DIR", str(tmp_path / "own-cache"))
     monkeypatch.syspath_prepend(tmp_path)
 
     def again() -> None:

@@ -33,6 +33,7 @@ NETWORKS = {
 }
 OFTEN = ("mobile", "resnet")
 """The networks of the fast suite; the others are in the slow one."""
+NO_BASELINES = "--no-baselines"
 IMAGES = 250
 """Test images of each class: all of them together show a loss of 0.5 points if few answers change."""
 
@@ -55,7 +56,7 @@ def test_a_network_of_other_code_is_trained_exported_judged_built_and_served(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     given = [word for argument in arguments for word in ("--net-arg", argument)]
-    recipe = ("--recipe", "keras", "--epochs", "3", "--preprocess", "unit", "--compile", "off", "--no-eval")
+    recipe = ("--recipe", "keras", "--epochs", "3", "--compile", "off", "--no-eval")
     command_line("train", arch, *given, "--dataset", str(colours), *recipe, "--name", name, "--out", "run")
     module = arch.partition(":")[0]
     allowed = ("--allow-code", module)
@@ -69,11 +70,12 @@ def test_a_network_of_other_code_is_trained_exported_judged_built_and_served(
     right = sum(Path(answer["file"]).parent.name == answer["label"] for answer in answers)
     assert len(answers) == 4 * IMAGES
     assert right >= 0.99 * len(answers)
-    quick = ("--backend", "onnx", "--batch", "4", "--seconds", "0.3")
+    quick = ("--backend", "onnx", "--batch", "4", "--seconds", "0.3", *(() if name == "attentive" else (NO_BASELINES,)))
     command_line("bench", "run/best.pt", *allowed, *quick, "--require-parity", "1", "--report", "report")
     report = read_report(tmp_path / "report")
     assert [verdict.passed for verdict in report.verdicts] == [True]
     cells = {cell.label: cell for cell in report.cells if cell.valid}
-    assert {"torch", "onnx", "plain loop"} <= set(cells), report.unusable
-    assert "torch.compile" in cells or "needs a C++ compiler" in report.unusable["torch.compile"]
+    assert "onnx" in cells, report.unusable
+    if name == "attentive":  # compiling takes long
+        assert "torch.compile" in cells or "needs a C++ compiler" in report.unusable["torch.compile"]
     assert report.share(cells["onnx"]), report.unusable  # the work of every such network is counted
