@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -122,29 +123,28 @@ def cached_graph(
         loaded = load_checkpoint(checkpoint)
         calibration = draw_calibration(dataset, loaded.card, images=config.calibration_images)
         parts = graph_parts(checkpoint, precision=precision, int8=int8_parts(config, calibration))
-        if sound_graph(parts) is None:
-            _check_code(loaded)
         return _made_once(
-            checkpoint, parts, lambda path: _export_int8_graph(loaded, path, calibration=calibration, config=config)
+            checkpoint,
+            parts,
+            lambda path: _export_int8_graph(loaded, path, calibration=calibration, config=config),
+            check=lambda: _check_code(loaded),
         )
 
-    parts = graph_parts(checkpoint, precision=precision)
-    found = sound_graph(parts)
-    if found is None:
+    @cache
+    def whole() -> "Checkpoint":
         from ..core.artifacts.checkpoint import load_checkpoint
 
-        loaded = load_checkpoint(checkpoint)
-        _check_code(loaded)
+        return load_checkpoint(checkpoint)
 
-        def export(path: Path) -> None:
-            export_graph(loaded, path, precision=precision)
+    def export(path: Path) -> None:
+        export_graph(whole(), path, precision=precision)
 
-        found = _made_once(checkpoint, parts, export)
-    return found
+    parts = graph_parts(checkpoint, precision=precision)
+    return _made_once(checkpoint, parts, export, check=lambda: _check_code(whole()))
 
 
 def _check_code(checkpoint: "Checkpoint") -> None:
-    """Raises ArtifactError if its network needs code that was not allowed: before an export is announced."""
+    """Raises ArtifactError if its network needs code that was not allowed."""
     for code in codes_in(checkpoint.card.arch):
         check_allowed(code)
 
@@ -182,8 +182,17 @@ def _quantise(graph: Path, path: Path, *, calibration: "Calibration", config: "I
         int8_from_graph(graph, path, calibration=calibration, config=config)
 
 
-def _made_once(checkpoint: Path, parts: Mapping[str, Any], export: Callable[[Path], None]) -> Path:
-    """Return the graph of these parts in the cache; `export` writes it there if it is missing or damaged."""
+def _made_once(
+    checkpoint: Path,
+    parts: Mapping[str, Any],
+    export: Callable[[Path], None],
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> Path:
+    """Return the graph of these parts in the cache; `export` writes it there if it is missing or damaged.
+
+    `check` raises what prevents the export, before the export is announced.
+    """
     found = sound_graph(parts)
     if found is not None:
         return found
@@ -194,6 +203,7 @@ def _made_once(checkpoint: Path, parts: Mapping[str, Any], export: Callable[[Pat
             if not problem:  # another process has just made it
                 return path
             _log.warning(wrapped(f"{path}: {problem}; it is not used, and made again"))
+        check()
         format_text = "ONNX" if parts["precision"] == "fp32" else f"ONNX in {parts['precision']}"
         _log.info(wrapped(f"{checkpoint}: exporting to {format_text} into the cache: {path}"))
         export(path)

@@ -339,7 +339,9 @@ def _add_baselines(
         except Exception as error:  # a compiler may raise anything about code that it was not made for
             if not codes_in(reference.card.arch):
                 raise
-            opened.unusable[kind.name] = noted(BackendError(f"{kind.name}: {type(error).__name__}: {reason_of(error)}"))
+            failure = BackendError(f"{kind.name}: {type(error).__name__}: {reason_of(error)}")
+            failure.__cause__ = error  # for --debug
+            opened.unusable[kind.name] = noted(failure)
             continue
         ready_s = time.perf_counter() - started_at
         opened.contenders.append(Contender(backend, baseline=True, ready_s=ready_s, file=file))
