@@ -1,23 +1,16 @@
 """The options of ONNX Runtime's CUDA provider, by the precision of the graph.
 
-Measured on an H100 with ONNX Runtime 1.31.1, CUDA 13 and cuDNN 9.19 (tools/gpu/onnxruntime_options.py): resnet20v1 on
-batches of 1,024 images, in images per second from the host, and with the images on the GPU.
+They were chosen by measurement on an H100 (tools/gpu/onnxruntime_options.py). The figures are in docs/gpus.md, under
+"Options of ONNX Runtime on the H100".
 
-                                                     fp32                  fp16
-    ONNX Runtime's defaults                  135,541 | 147,080     105,096 | 109,185
-    cudnn_conv_algo_search HEURISTIC         158,643 | 170,927     222,845 | 244,103
-    prefer_nhwc                               62,465 |  64,373      41,747 |  42,746
-    prefer_nhwc and HEURISTIC                 62,032 |  63,911     284,833 | 314,382
-    prefer_nhwc and fuse_conv_bias            61,300 |  63,045     365,479 | 416,650
-    fuse_conv_bias                            wrong logits         an error
+`cudnn_conv_algo_search`: the default, EXHAUSTIVE, runs every algorithm that cuDNN has for every convolution at every
+new batch size, and chooses worse ones in the end. HEURISTIC lost to it in fp32 on batches of 64 images, and a little
+in bf16; in fp32 and fp16 it won clearly on batches of 1,024.
 
-The default, EXHAUSTIVE, runs every algorithm that cuDNN has for every convolution at every new batch size, and chooses
-worse ones in the end. fp16 runs on tensor cores, which take channels last (NHWC); fp32 does not, without TF32. On
-batches of 64 images HEURISTIC is slower in fp32 by a seventh (76,743 against 88,864 images per second), and nearly
-twice as fast with NHWC in fp16 (104,577 against 53,245).
+`prefer_nhwc`: fp16 runs on tensor cores, which take channels last (NHWC); fp32 does not, without TF32.
 
-`fuse_conv_bias` is never set: in fp32 a logit was wrong by 120, in fp16 without NHWC no convolution ran, and what is
-wrong in one layout is not trusted in the other one. (With tensor cores, fp16 runs with it: 461,894 | 566,939.)
+`fuse_conv_bias` is never set: in fp32 it gave wrong logits, in fp16 without tensor cores and NHWC no convolution ran,
+and what is wrong in one layout is not trusted in the other one. With tensor cores, fp16 runs with it, and faster.
 """
 
 from ..core.artifacts.graph_card import GraphArithmetic
@@ -33,9 +26,9 @@ TENSOR_CORES = ("fp16", "bf16")
 """Precisions that need tensor cores.
 
 ONNX Runtime's option `use_tf32` means more than TF32: without it, a convolution of any type gets no algorithm on tensor
-cores (onnxruntime/core/providers/cuda/nn/conv.cc). The figures above were measured without it, so in fp16 each
+cores (onnxruntime/core/providers/cuda/nn/conv.cc). The options above were first compared without it, so in fp16 each
 convolution used slower ones, or logged "No execution plans support the graph" and then took tensor cores after all.
-With it, fp16 has 286,113 | 318,065 images per second (289,238 | 323,258 in NCHW), and bf16 236,500 | 261,701.
+With it, fp16 is as fast in either layout.
 """
 
 

@@ -1,21 +1,23 @@
 """The options of ONNX Runtime's CUDA provider, which follow from the precision in the graph's card."""
 
+import json
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 
 import onnx
-import onnxruntime
 import pytest
+from fakes.cuda_session import CudaSession
 from onnx import TensorProto, helper
 from rtk.core.artifacts.graph_card import ARITHMETIC_KEY, CARD_KEY, GraphArithmetic, arithmetic_of, metadata_of
 from rtk.core.card import ModelCard
 from rtk.core.errors import BackendError
 from rtk.core.tolerances import PRECISIONS
 from rtk.export.reduced_precision import HALVES, rounded_after_every_layer
-from rtk.infer import onnx_backend
 from rtk.infer.backend import BackendOptions
-from rtk.infer.cuda_options import BY_PRECISION, cuda_options
+from rtk.infer.cuda_options import BY_PRECISION, HEURISTIC, cuda_options
 from rtk.infer.onnx_backend import open_session
+from rtk.tools.gpu_results import RECORDS
 
 PLAIN = {"device_id": "0", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
@@ -31,23 +33,6 @@ def graph_of(precision: str | None, card: ModelCard, *, weights: int = 100_000) 
     return graph
 
 
-@pytest.fixture
-def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """The options that a session on a GPU is opened with; it does not open."""
-    seen: dict[str, object] = {}
-
-    def session(graph: object, settings: onnxruntime.SessionOptions, **options: object) -> None:
-        seen.update(options, qdq=settings.get_session_config_entry("session.disable_quant_qdq"))
-        raise RuntimeError("not here")
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(onnx_backend, "gpu_count", lambda: 1)
-    monkeypatch.setattr(onnx_backend, "_missing_library", lambda: "")
-    return seen
-
-
 @pytest.mark.parametrize(
     ("precision", "options"),
     [
@@ -59,12 +44,13 @@ def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     ],
 )
 def test_the_options_follow_from_the_precision(
-    precision: str | None, options: dict[str, str], card: ModelCard, given: dict[str, object]
+    precision: str | None, options: dict[str, str], card: ModelCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    session = CudaSession().use(monkeypatch)
     with pytest.raises(BackendError, match="not here"):
         open_session(graph_of(precision, card).SerializeToString(), BackendOptions(device="cuda"))
-    assert given["providers"] == [("CUDAExecutionProvider", options)]
-    assert given["qdq"] == "1"  # no integer kernels: the int8 graph runs as it is written
+    assert session.arguments["providers"] == [("CUDAExecutionProvider", options)]
+    assert session.entries["disable_quant_qdq"] == "1"  # no integer kernels: the int8 graph runs as it is written
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -86,6 +72,22 @@ def test_every_precision_has_options_and_none_fuses_biases() -> None:
     """With fuse_conv_bias ONNX Runtime 1.31 computes wrong logits in fp32."""
     assert set(BY_PRECISION) == set(PRECISIONS)
     assert not any("fuse_conv_bias" in options for options in BY_PRECISION.values())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_options_are_the_fastest_of_those_that_were_compared(precision: str) -> None:
+    """On batches of 1,024 images; `fuse_conv_bias` is refused, and CUDA graphs are the backend's business."""
+    record = json.loads((RECORDS / "nvidia-h100_2026-11-28_onnxruntime-options.json").read_text(encoding="utf-8"))
+    compared = {
+        "as rtk": {},  # ONNX Runtime's defaults, at that time
+        "nhwc": {"prefer_nhwc": "1"},
+        "heuristic": HEURISTIC,
+        "nhwc heuristic": HEURISTIC | {"prefer_nhwc": "1"},
+    }
+    rows = [one for one in record["found"] if one["precision"] == precision and one["options"] in compared]
+    assert len(rows) == len(compared)
+    for where in ("call 1024", "resident 1024"):
+        assert compared[max(rows, key=itemgetter(where))["options"]] == BY_PRECISION[precision]
 
 
 def test_metadata_is_read_without_the_graph_and_as_onnx_reads_it(card: ModelCard, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fakes.cuda_session import CudaSession
 from fakes.tensorrt_stand_in import H100
 from rtk.bench.measure.cell import Cell
 from rtk.bench.parity.verdict import Check, Verdict
@@ -284,29 +285,16 @@ def test_an_engine_is_built_for_the_batches_that_are_requested(
 def test_on_a_gpu_no_node_may_run_on_the_cpu_and_no_other_provider_is_there(
     graph_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import onnxruntime
-    from rtk.infer import onnx_backend
-
-    opened: dict[str, object] = {}
-
-    def session(graph: object, settings: onnxruntime.SessionOptions, **options: object) -> None:
-        opened.update(options, fallback=settings.get_session_config_entry("session.disable_cpu_ep_fallback"))
-        raise RuntimeError("not here")
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(onnx_backend, "gpu_count", lambda: 2)
-    monkeypatch.setattr(onnx_backend, "_missing_library", lambda: "")
+    session = CudaSession(gpus=2).use(monkeypatch)
     with pytest.raises(BackendError, match="^onnx: --device cuda:1: .*: not here$"):
         open_model(str(graph_path), backend="onnx", options=BackendOptions(device="cuda:1"))
-    assert opened == {
+    assert session.arguments == {
         "providers": [
             ("CUDAExecutionProvider", {"device_id": "1", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
         ],
         "enable_fallback": 0,
-        "fallback": "1",
     }
+    assert session.entries["disable_cpu_ep_fallback"] == "1"
 
 
 def opened_by_name(graph: Path, options: BackendOptions) -> None:
