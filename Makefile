@@ -1,9 +1,9 @@
 # Each target creates the virtual environment if it is missing, and updates it when pyproject.toml or constraints.txt change.
 #   make demo       run the full workflow on synthetic images, about a minute
-#   make test       run the tests except the slow ones, 20 to 25 minutes on two cores
-#   make test-all   run all tests: make test, test-driver, test-slow and test-long
-#   make test-slow  run the slow tests, 25 minutes
-#   make test-long  run the longest tests, six minutes: they do at another size or on other data what slow tests do
+#   make test       run the tests except the slow ones, 15 to 25 minutes on two cores
+#   make test-all   run all tests: make test, test-driver, test-slow, test-long and test-processors
+#   make test-slow  run the slow tests, as long
+#   make test-long  run the longest tests, as long: they do at another size or on other data what other tests do
 #   make test-driver      run the trt pipeline with the real PyCUDA on a fake CUDA driver; compiles PyCUDA the first time
 #   make test-mutations   remove what makes rtk right on GPUs, one thing at a time: a test must fail; ten minutes
 #   make test-light       run the fast tests that need no PyTorch, in an environment without it: PYTHON=python3.13;
@@ -58,7 +58,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(PYTEST) -m $(FAST)
 
-test-all: test test-driver test-slow test-long
+test-all: test test-driver test-slow test-long test-processors
 
 test-slow: $(VENV)/installed-dev
 	$(PYTEST) -m "slow and not long"

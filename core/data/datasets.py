@@ -196,7 +196,14 @@ def open_named(name: str, *, data_dir: Path | None = None) -> Dataset:
 
 
 def _shapes(split: SplitName) -> Split:
-    return Split(*draw_shapes(SHAPES_SIZES[split], seed=SHAPES_SEEDS[split]))
+    images_NHWC, labels_N = _drawn_shapes(split)
+    return Split(images_NHWC.copy(), labels_N.copy())  # the caller's own, as those that are read from files
+
+
+@functools.cache
+def _drawn_shapes(split: SplitName) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Draw a split once per process: an export in int8 with the parity gate asks for each several times."""
+    return draw_shapes(SHAPES_SIZES[split], seed=SHAPES_SEEDS[split])
 
 
 # CIFAR-10, binary version: each row is one label byte, then the red, green and blue planes of 32 x 32.

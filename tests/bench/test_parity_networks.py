@@ -12,12 +12,11 @@ from rtk.tools.parity_figures import FAULTS, figures
 HARMLESS = {("int8", "logits x 1.03")}
 """int8 itself changes the slope by up to 1 %, so 3 % may stay below its limit."""
 
-NETWORKS = [pytest.param(name, marks=pytest.mark.long if "fashion" in name else ()) for name in zoo_names()]
-
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.data
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", zoo_names())
 def test_no_correct_export_is_refused_and_every_fault_is(name: str, real_data: Path) -> None:
     correct, wrong = figures(name, data_dir=real_data, trials=50, method="minmax")
     assert len(correct) >= 6

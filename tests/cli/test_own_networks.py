@@ -31,11 +31,18 @@ NETWORKS = {
     "flat": ("mynets:Flat",),
     **{name: (f"transformers:{model}ForImageClassification", *args) for name, (model, *args) in TRANSFORMERS.items()},
 }
-OFTEN = ("mobile", "resnet")
-"""The networks of the fast suite; the others are in the slow one."""
+OFTEN = ("mobile",)
+"""The networks of the fast suite; the others are slow."""
+RARELY = ("mobilenet", "convnext")
+"""Of these, the ones whose kinds of layers the others have as well: they are long."""
 NO_BASELINES = "--no-baselines"
 IMAGES = 250
 """Test images of each class: all of them together show a loss of 0.5 points if few answers change."""
+
+
+def marks_of(name: str) -> list[pytest.MarkDecorator]:
+    """Return what says in which suite the test of a network is."""
+    return [*([] if name in OFTEN else [pytest.mark.slow]), *([pytest.mark.long] if name in RARELY else [])]
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +54,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.torch
 @pytest.mark.usefixtures("without_self_check")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in OFTEN else pytest.mark.slow) for n in NETWORKS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in NETWORKS])
 def test_a_network_of_other_code_is_trained_exported_judged_built_and_served(
     name: str, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: CommandLine
 ) -> None:

@@ -417,6 +417,15 @@ def shapes() -> tuple[Split, Split]:
     return dataset.split("train"), dataset.split("test")
 
 
+def test_the_images_of_shapes_belong_to_the_caller() -> None:
+    first = open_dataset("shapes").split("test")
+    first.stored_NHWC[:], first.labels_N[:] = 0, 0
+    second = open_dataset("shapes").split("test")
+    images_NHWC, labels_N = draw_shapes(len(second), seed=datasets.SHAPES_SEEDS["test"])
+    assert np.array_equal(second.images_NHWC, images_NHWC)
+    assert np.array_equal(second.labels_N, labels_N)
+
+
 def test_shapes_has_ten_equally_frequent_classes(shapes: tuple[Split, Split]) -> None:
     train, test = shapes
     assert len(SHAPES_CLASSES) == len(set(SHAPES_CLASSES)) == 10

@@ -243,6 +243,7 @@ def trained(card: ModelCard, arch: str, size: Input, path: Path) -> Path:
     return path
 
 
+DEEPEST = ("resnet101", "resnet152")
 SMALL_GREY, COLOUR, LARGE_GREY = Input(28, 28, 1), Input(32, 32, 3), Input(96, 96, 1)
 
 
@@ -254,7 +255,7 @@ SMALL_GREY, COLOUR, LARGE_GREY = Input(28, 28, 1), Input(32, 32, 3), Input(96, 9
         ("resnet18", SMALL_GREY),
         ("resnet18d2l", COLOUR),
         *(
-            pytest.param(arch, size, marks=pytest.mark.slow)
+            pytest.param(arch, size, marks=[pytest.mark.slow, *([pytest.mark.long] if arch in DEEPEST else [])])
             for arch, size in (
                 ("resnet20v1", SMALL_GREY),
                 ("resnet29v2", SMALL_GREY),
@@ -294,6 +295,7 @@ def test_a_trained_network_and_its_graph_give_the_same_logits(
 
 RESNET18 = pytest.param("resnet18", marks=pytest.mark.long)
 RESNET50 = pytest.param("resnet50", marks=pytest.mark.long)
+RESNET18_D2L = pytest.param("resnet18d2l", marks=pytest.mark.long)
 
 
 @pytest.fixture(scope="module")
@@ -329,7 +331,7 @@ def test_a_member_of_every_family_can_memorise_sixty_four_images(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ["plain8", RESNET18, RESNET50, "resnet18d2l"])
+@pytest.mark.parametrize("arch", ["plain8", RESNET18, RESNET50, RESNET18_D2L])
 def test_every_precision_and_openvino_answer_like_pytorch(
     memorised: Callable[[str], tuple[list[float], Path]], run_in_onnxruntime: RunGraph, tmp_path: Path, arch: str
 ) -> None:

@@ -33,7 +33,6 @@ RUN = (
     "rtk classify photos --backend onnx",
     "rtk eval run/best.pt --report eval",
     "rtk eval run/best.pt --per-image images.csv",
-    "rtk bench run/best.pt --dataset pets",
     "rtk models",
     "rtk models resnet18 --image-size 96 --channels 1",
     "rtk doctor",
@@ -42,6 +41,7 @@ RUN = (
     "rtk cache clear",
 )
 """Shown commands that run in a few seconds each without a download, in an order in which each finds its files."""
+RUN_A_MINUTE = ("rtk train resnet20v1 --dataset pets --recipe quick --out run", "rtk bench run/best.pt --dataset pets")
 
 
 def command_of(words: list[str]) -> tuple[Any, list[str]]:
@@ -135,14 +135,26 @@ def test_a_command_that_does_not_exist_is_found(wrong: str, message: str) -> Non
         command.make_context("rtk", list(rest))
 
 
-@pytest.mark.slow
-def test_the_quick_commands_run(workspace: Path) -> None:
+def run_as_shown(lines: tuple[str, ...]) -> None:
+    """Run commands that the documentation shows; each must succeed."""
     shown = [words for page in PAGES for words in commands_in(text_of(page))]
-    for line in RUN:
+    for line in lines:
         words = shlex.split(line)[1:]
         assert words in shown, f"{line}: not in the documentation"
         done = run([sys.executable, "-m", "rtk", *words])
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.usefixtures("workspace")
+def test_a_benchmark_runs_as_it_is_shown() -> None:
+    run_as_shown(RUN_A_MINUTE)
+
+
+@pytest.mark.slow
+def test_the_quick_commands_run(workspace: Path) -> None:
+    run_as_shown(RUN)
     assert {path.name for path in (workspace / "run").iterdir()} >= {
         "best.pt",
         "resnet20v1-pets-s0.onnx",

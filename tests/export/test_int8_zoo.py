@@ -18,13 +18,14 @@ from rtk.workflow.models import find_model
 RUNTIME = {"tensorrt": AS_WRITTEN, "cpu": "onnx", "openvino": "openvino"}
 CHANCE = 15
 """Answers by which kernels of another processor may differ: of 50 that differ from PyTorch's, twice the deviation."""
+FLAVORS = [pytest.param(name, marks=pytest.mark.long if name == "openvino" else ()) for name in INT8_FLAVORS]
 NETWORKS = [pytest.param(name, marks=pytest.mark.long if "fashion" in name else ()) for name in zoo_names()]
 
 
 @pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.usefixtures("real_data")
-@pytest.mark.parametrize("flavor", INT8_FLAVORS)
+@pytest.mark.parametrize("flavor", FLAVORS)
 @pytest.mark.parametrize("model", NETWORKS)
 def test_a_new_export_has_the_answers_of_the_record(model: str, flavor: str, tmp_path: Path) -> None:
     path = find_model(model).checkpoint

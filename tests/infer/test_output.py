@@ -365,7 +365,7 @@ def test_ctrl_c_keeps_the_answers_and_logs_how_to_resume(tmp_path: Path, graph_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("format_", ["csv", pytest.param("jsonl", marks=pytest.mark.long), "parquet"])
 def test_kill_9_at_any_moment_neither_loses_nor_repeats_a_row(tmp_path: Path, graph_path: Path, format_: str) -> None:
     for number, image_HWC in enumerate(draw_shapes(6_000, seed=1)[0]):
         (tmp_path / "in" / str(number % 7)).mkdir(parents=True, exist_ok=True)
