@@ -1,6 +1,6 @@
 # Each target creates the virtual environment if it is missing, and updates it when pyproject.toml or constraints.txt change.
 #   make demo       run the full workflow on synthetic images, about a minute
-#   make test       run the tests except the slow ones, 15 to 25 minutes on two cores
+#   make test       run the tests except the slow ones, 10 to 25 minutes on two cores
 #   make test-all   run all tests: make test, test-driver, test-slow, test-long and test-processors
 #   make test-slow  run the slow tests, as long
 #   make test-long  run the longest tests, as long: they do at another size or on other data what other tests do

@@ -76,7 +76,8 @@ def run_step(name: str, step: Step, out: Path, *, dry: bool) -> StepRecord:
         return StepRecord(step.shows, "", None, 0.0, date, (), needs_gpu, ())
     for file in step.files:
         (out / file).unlink(missing_ok=True)  # else the summary would show that of an earlier try
-    environment = {**os.environ, "OUT": str(out)}
+    # pytest's count of the tests is kept, which the user's own options may suppress.
+    environment = {**os.environ, "OUT": str(out), "PYTEST_ADDOPTS": ""}
     if dry:
         environment |= {"CUDA_VISIBLE_DEVICES": "", "RTK_CACHE_DIR": str(out / "cache")}
     said = out / f"{name}.txt"

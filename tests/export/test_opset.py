@@ -124,7 +124,7 @@ def test_every_opset_gives_the_logits_of_other_networks_and_steps(
 
 
 @pytest.mark.skipif(not FLAVORS["tensorrt-rtx"].installed, reason="needs the package tensorrt-rtx")
-@pytest.mark.parametrize("opset", ENDS)
+@pytest.mark.parametrize("opset", [18, 23])
 def test_tensorrt_rtx_builds_the_lowest_and_the_highest(checkpoint_path: Path, tmp_path: Path, opset: int) -> None:
     graph = export_graph(load_checkpoint(checkpoint_path), tmp_path / "a.onnx", opset=opset).path
     built = engine_from_onnx(EngineConfig(graph, flavor="tensorrt-rtx", targets=("8.9",), max_batch=8, cache=False))

@@ -99,6 +99,16 @@ def test_a_failed_step_is_counted_and_the_next_one_runs(tmp_path: Path, known: d
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt", "summary.json", "summary.md"]
 
 
+def test_the_tests_of_a_step_report_as_usual_whatever_the_user_prefers(
+    tmp_path: Path, known: dict[str, Step], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "test_one.py").write_text("def test_one(): pass\n")
+    known["a"] = step([sys.executable, "-m", "pytest", "-q", str(tmp_path / "test_one.py")])
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-q")  # with the step's own -q, pytest would count nothing
+    assert gpu_checks.run_steps(tmp_path, []) == 0
+    assert "1 passed in" in results(tmp_path)["a"]["found"][-1]
+
+
 # A shell may have started the tests in the background, where SIGINT is ignored.
 INTERRUPTED = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGINT)"
 
